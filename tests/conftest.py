@@ -1,0 +1,63 @@
+"""What every test stands on: no network, one torch thread, a cache of its own, tiny models."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from unspoken.backbone import Backbone
+from unspoken.testing import tiny_backbone
+
+torch.set_num_threads(1)
+
+_connect = socket.socket.connect
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def _connect_nearby(self: socket.socket, address: Any) -> None:
+    if self.family != socket.AF_UNIX and address[0] not in _LOCAL:
+        raise RuntimeError(f"a test tried to reach {address}; tests run without a network")
+    _connect(self, address)
+
+
+socket.socket.connect = _connect_nearby  # for good, so that no fixture or import escapes it
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests out of the user's cache; those on real models use the converted weights there."""
+    if not request.node.get_closest_marker("real"):
+        folder = request.getfixturevalue("tmp_path") / "cache"
+        monkeypatch.setenv("UNSPOKEN_CACHE", str(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Backbone]:
+    """`tiny_backbone`, made once for equal arguments; nothing may write into what it returns."""
+    return cache(tiny_backbone)
+
+
+@pytest.fixture
+def passes() -> Callable[[Backbone], Any]:
+    """Count the forward passes of a backbone: `with passes(model) as seen: ...; len(seen)`."""
+
+    @contextmanager
+    def count(backbone: Backbone) -> Iterator[list[None]]:
+        seen: list[None] = []
+        hook = backbone.model.base_model.register_forward_pre_hook(lambda *_: seen.append(None))
+        try:
+            yield seen
+        finally:
+            hook.remove()
+
+    return count

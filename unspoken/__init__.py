@@ -1,0 +1,69 @@
+"""Agents wrap local language models and exchange messages over interchangeable channels."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unspoken.agents import Agent, Role
+    from unspoken.backbone import Backbone
+    from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel, make_channel
+    from unspoken.evaluation import Report, TaskSource, compare, load_task
+    from unspoken.pipeline import Edge, Pipeline, Run
+    from unspoken.projectors import EmbeddingProjector, FreeVectors
+    from unspoken.types import Prompt, Settings
+    from unspoken.wire import Message
+
+_WHERE = {
+    "Agent": "agents",
+    "Backbone": "backbone",
+    "Channel": "channels",
+    "Constant": "channels",
+    "Edge": "pipeline",
+    "Embedding": "channels",
+    "EmbeddingProjector": "projectors",
+    "FreeVectors": "projectors",
+    "Handoff": "channels",
+    "Message": "wire",
+    "Pipeline": "pipeline",
+    "Prompt": "types",
+    "Report": "evaluation",
+    "Role": "agents",
+    "Run": "pipeline",
+    "Settings": "types",
+    "TaskSource": "evaluation",
+    "TextChannel": "channels",
+    "compare": "evaluation",
+    "load_task": "evaluation",
+    "make_channel": "channels",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Agent",
+    "Backbone",
+    "Channel",
+    "Constant",
+    "Edge",
+    "Embedding",
+    "EmbeddingProjector",
+    "FreeVectors",
+    "Handoff",
+    "Message",
+    "Pipeline",
+    "Prompt",
+    "Report",
+    "Role",
+    "Run",
+    "Settings",
+    "TaskSource",
+    "TextChannel",
+    "compare",
+    "load_task",
+    "make_channel",
+]
+
+
+def __getattr__(name: str) -> Any:  # torch and transformers load when first used, not on import
+    if name not in _WHERE:
+        raise AttributeError(f"module 'unspoken' has no attribute {name!r}")
+    return getattr(import_module(f"unspoken.{_WHERE[name]}"), name)

@@ -1,0 +1,6 @@
+"""Agents: a backbone with a name, a role and settings."""
+
+from unspoken.agents.agent import Agent, Incoming
+from unspoken.agents.roles import Role
+
+__all__ = ["Agent", "Incoming", "Role"]

@@ -1,0 +1,139 @@
+"""An agent: a backbone with a name, a role and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from unspoken.agents.roles import Fields, Role
+from unspoken.backbone import Backbone, Reader
+from unspoken.channels import Channel
+from unspoken.errors import PipelineError
+from unspoken.projectors import FreeVectors
+from unspoken.types import TEXT, Need, Prompt, Read, Settings, Text, Thought, Usage
+from unspoken.wire import Message
+
+__all__ = ["Agent", "Incoming"]
+
+_HERE = "\x00"  # where the user's words go while a chat template is rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message on its way to an agent, and the channel that knows what to do with it."""
+
+    channel: Channel
+    message: Message
+
+
+class Agent:
+    """Reads its prompt and its messages, then thinks: words, states or a cache, as needed.
+
+    role: a `Role`, or words that become its lead. reader: reads in the backbone's place.
+    soft: trained vectors behind the lead, a tuned reader.
+
+    >>> from unspoken.testing import tiny_backbone
+    >>> solver = Agent("solver", tiny_backbone(), role="Answer briefly.")
+    >>> solver.role.lead
+    'Answer briefly.'
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backbone: Backbone,
+        *,
+        role: Role | str = "",
+        reader: Reader | None = None,
+        settings: Settings = Settings(),
+        soft: FreeVectors | None = None,
+    ) -> None:
+        if not name.strip():
+            raise PipelineError("an agent needs a name that is not empty")
+        self.name, self.backbone, self.settings, self.soft = name, backbone, settings, soft
+        self.role = Role(lead=role) if isinstance(role, str) else role
+        self.reader: Reader = reader or backbone
+
+    def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
+        """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
+        opening, closing = self._frame()
+        before, after = self.role.render(fields)
+        batch = len(before)
+        prompt = Prompt((Text(before), Text(tuple(row + closing for row in after))), slot=1)
+        if self.soft is not None:
+            prompt = prompt.front(self.soft(batch))
+        if opening:
+            prompt = prompt.front(Text((opening,) * batch, shared=True))
+        for arrival in incoming:
+            prompt = self._place(arrival, prompt)
+        return prompt
+
+    def _place(self, arrival: Incoming, prompt: Prompt) -> Prompt:
+        channel, message = arrival.channel, arrival.message
+        if channel.in_front:
+            return channel.write(message, prompt)
+        before, after = self.role.around(message.header.sender)
+        if before:
+            prompt = prompt.insert(Text((before,) * prompt.batch))
+        prompt = channel.write(message, prompt)
+        return prompt.insert(Text((after,) * prompt.batch)) if after else prompt
+
+    def _frame(self) -> tuple[str, str]:
+        """What stands before and behind an item: the lead, in the chat template if one is used."""
+        if not (self.role.chat and self.backbone.has_chat_template):
+            return self.role.lead, ""
+        opening, _, closing = self.backbone.chat(self.role.lead, _HERE).partition(_HERE)
+        return opening, closing
+
+    def hear(
+        self,
+        fields: Fields,
+        incoming: Sequence[Incoming] = (),
+        *,
+        needs: frozenset[Need] = frozenset({TEXT}),
+    ) -> Read:
+        """Read the prompt with its messages; the same call in training and in use."""
+        read = self.reader.read(self.prompt(fields, incoming), needs=needs)
+        for arrival in incoming if read.found else ():
+            read = replace(read, found=arrival.channel.fuse(arrival.message, read.context))
+        return read
+
+    def think(
+        self,
+        fields: Fields,
+        incoming: Sequence[Incoming] = (),
+        *,
+        needs: frozenset[Need] = frozenset({TEXT}),
+        on_text: Callable[[str], None] | None = None,
+    ) -> tuple[Thought, list[Usage]]:
+        """Take a turn over B items: the thought, and what it cost for each item."""
+        start = perf_counter()
+        silent = not needs and not on_text
+        opening, _ = self._frame()
+        thought = Thought(
+            agent=self.name,
+            spec=self.backbone.spec,
+            given=fields.get("context" if "context" in self.role.fields else "question", ()),
+            shorten=self.backbone.shorten,
+            lead=opening,
+        )
+        batch = len(thought.given)
+        if silent:
+            return thought, [Usage()] * batch
+        read = self.hear(fields, incoming, needs=needs)
+        written, passes = [0] * batch, read.passes
+        limits = [need.limit for need in needs if need.kind == "text"]
+        if limits:
+            longest = max((limit for limit in limits if limit), default=self.settings.max_tokens)
+            most = self.settings.max_tokens if None in limits else longest
+            settings = replace(self.settings, max_tokens=min(most, self.settings.max_tokens))
+            words = self.backbone.write(read.context, settings, on_text)
+            thought = replace(thought, text=words.words)
+            written, passes = list(words.tokens), passes + words.passes
+        seconds = (perf_counter() - start) / batch
+        usage = [
+            Usage(read=r, written=w, passes=passes, seconds=seconds)
+            for r, w in zip(read.tokens, written, strict=True)
+        ]
+        return replace(thought, hidden=read.hidden, memory=read.memory), usage

@@ -1,0 +1,86 @@
+"""Roles: what an agent is told besides the item it works on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unspoken.errors import EmptyPrompt, PipelineError
+
+__all__ = ["FIELDS", "Fields", "Role"]
+
+Fields = Mapping[str, tuple[str, ...]]
+"""What a batch is about: field name -> B strings."""
+
+FIELDS = ("question", "context")
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """The words around an item and its messages.
+
+    lead: an instruction or worked examples, the same for every item; read once for a batch.
+    template: the item, with the fields {question} and {context}, and {messages} where messages go.
+    message: how one message stands there, with {sender} and {message}.
+    chat: use the model's chat template if it has one (the lead becomes the system turn); otherwise
+    lead and template are read as plain text, as few-shot prompts are.
+
+    >>> Role(template="Q: {question}\\nA:").render({"question": ("why?",)})
+    (('',), ('Q: why?\\nA:',))
+    """
+
+    lead: str = ""
+    template: str = "{messages}{question}"
+    message: str = "{sender}:{message}\n\n"
+    chat: bool = True
+
+    def __post_init__(self) -> None:
+        named = set(_FIELD.findall(self.template))
+        if odd := named - {*FIELDS, "messages"}:
+            raise PipelineError(
+                f"a template names the fields {sorted(odd)}; it may use {{question}}, {{context}} "
+                "and {messages}"
+            )
+        if self.message.count("{message}") != 1:
+            raise PipelineError(
+                f"the message format {self.message!r} must hold {{message}} exactly once"
+            )
+
+    @property
+    def hears(self) -> bool:
+        """Whether messages have a place in the template."""
+        return "{messages}" in self.template
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(field for field in FIELDS if f"{{{field}}}" in self.template)
+
+    def render(self, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """B texts before the messages and B texts behind them. Raises `EmptyPrompt`."""
+        for name in self.fields:
+            rows = fields.get(name, ())
+            empty = [n for n, row in enumerate(rows) if not row.strip()]
+            if empty or not rows:
+                raise EmptyPrompt(
+                    f"the role reads {{{name}}}, but items {empty or 'all'} have none; give each "
+                    f"item a {name}, or take {{{name}}} out of the template"
+                )
+        before, _, after = self.template.partition("{messages}")
+        if not self.hears:
+            before, after = "", before
+        return self._fill(before, fields), self._fill(after, fields)
+
+    def _fill(self, template: str, fields: Fields) -> tuple[str, ...]:
+        batch = len(next(iter(fields.values())))
+        return tuple(
+            _FIELD.sub(lambda match, row=row: fields[match[1]][row], template)
+            for row in range(batch)
+        )
+
+    def around(self, sender: str) -> tuple[str, str]:
+        """The words before and behind one message."""
+        before, _, after = self.message.partition("{message}")
+        return before.replace("{sender}", sender), after.replace("{sender}", sender)

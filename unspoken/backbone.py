@@ -1,0 +1,628 @@
+"""A language model and its tokenizer behind four verbs: read, write, score, shift.
+
+Everything that depends on the version of transformers lives here (and in the conversion of packaged
+weights, `models.py`, and the test doubles, `testing.py`).
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from threading import get_ident
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import TextStreamer
+
+from unspoken import models, rope
+from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
+from unspoken.layout import VECTOR, Part, Run, lay_out
+from unspoken.types import (
+    KV,
+    MEMORY,
+    TEXT,
+    Context,
+    Memory,
+    Need,
+    Prompt,
+    Read,
+    Settings,
+    Spec,
+    Vectors,
+    Words,
+    left_pad,
+)
+
+__all__ = ["Backbone", "Reader"]
+
+_KEPT = {"full_attention", "sliding_attention"}
+
+
+class Reader(Protocol):
+    """Anything that reads a prompt as a backbone does."""
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = ...) -> Read: ...
+
+
+class Backbone:
+    """A causal language model with a KV cache, frozen, and its tokenizer.
+
+    >>> from unspoken.testing import tiny_backbone
+    >>> from unspoken.types import Prompt, Settings, Text
+    >>> model = tiny_backbone("llama")
+    >>> context = model.read(Prompt((Text(("two plus two is",)),))).context
+    >>> model.write(context, Settings(max_tokens=4)).passes
+    4
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self._lead: tuple[object, KV] = ((), ())
+        kinds = set(getattr(model.config, "layer_types", None) or ()) - _KEPT
+        if kinds:
+            raise IncompatibleModels(
+                f"{name!r} has layers of kind {sorted(kinds)} that keep no ordinary KV cache; "
+                f"models with {sorted(_KEPT)} layers can be used"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, dtype: str | torch.dtype = "auto", device: str | None = None, **hf: Any
+    ) -> Backbone:
+        """Load a packaged model by its short name, a local folder or a Hugging Face name.
+
+        `hf` goes to transformers' `from_pretrained` as it is. Raises `UnknownName` when nothing by
+        that name can be found, `MissingExtra` when the package of a known name is not installed.
+        """
+        where = models.resolve(name)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with models.explained(name):
+            tokenizer = AutoTokenizer.from_pretrained(where)
+            model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **hf)
+        return cls(model.to(device), tokenizer, name=name)
+
+    # -- identity ----------------------------------------------------------------------------------
+
+    @cached_property
+    def spec(self) -> Spec:
+        """Shapes and identity; what `Channel.check` compares."""
+        config = self.model.config
+        kinds = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        return Spec(
+            name=self.name,
+            width=config.hidden_size,
+            layers=config.num_hidden_layers,
+            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            head_dim=getattr(config, "head_dim", None)
+            or config.hidden_size // config.num_attention_heads,
+            weights=self.fingerprint,
+            tokenizer=hashlib.sha256(
+                repr(sorted(self.tokenizer.get_vocab().items())).encode()
+            ).hexdigest()[:16],
+            window=window if kinds is None or "sliding_attention" in kinds else None,
+            positions=getattr(config, "max_position_embeddings", None),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the weights: 16 hex digits over samples of every parameter.
+
+        The same for the same weights in another folder, different for another fine-tune, whatever
+        the configuration says. `digest` looks at every byte.
+        """
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            flat = parameter.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.bfloat16)
+            digest.update(f"{name}{tuple(parameter.shape)}".encode())
+            digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def digest(self) -> str:
+        """SHA-256 over every byte of every parameter: shows that training left them alone."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode())
+            data = parameter.detach().to("cpu").contiguous().flatten().view(torch.uint8)
+            digest.update(memoryview(data.numpy()))
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    # -- words and ids -----------------------------------------------------------------------------
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def chat(self, system: str, user: str) -> str:
+        """Render one user turn, open for the assistant, with the model's own chat template."""
+        turns = [{"role": "system", "content": system}] if system else []
+        turns.append({"role": "user", "content": user})
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+    def tokens(self, words: str) -> list[int]:
+        """Token ids of `words` on their own, without special tokens around them."""
+        return self.tokenizer(words, add_special_tokens=False)["input_ids"]
+
+    def shorten(self, words: str, limit: int) -> str:
+        """The words of the first `limit` tokens."""
+        ids = self.tokens(words)
+        return words if len(ids) <= limit else self.tokenizer.decode(ids[:limit])
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(V, W) float32: the input embedding of every token."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        return self.embed(torch.arange(rows, device=self.device)).float()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (...) to input embeddings (..., W), the space in which `Vectors` stand."""
+        return self.model.get_input_embeddings()(ids)
+
+    @cached_property
+    def _bos(self) -> list[int]:
+        ids = self.tokenizer("")["input_ids"]
+        return ids[:1] if ids and ids[0] == self.tokenizer.bos_token_id else []
+
+    # -- read --------------------------------------------------------------------------------------
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        """Read a prompt of B rows and compute what is needed; no vocabulary logits.
+
+        The last segment must be text, so that generation has a token to continue from. A shared
+        lead at the front is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong`
+        and `IncompatibleModels` before any forward pass.
+        """
+        parts = lay_out(prompt, self.tokens, self._bos, self.device)
+        self._check(parts, prompt.batch)
+        if self._holes_matter(parts, prompt.batch):
+            return _join([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
+        layers = sorted(need.layer for need in needs if need.kind == "hidden")
+        runs = [part for part in parts if isinstance(part, Run)]
+        if layers and all(run.shared for run in runs):
+            raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
+        last, top = runs[-1].expand(prompt.batch), None
+        whole = bool(layers) or MEMORY in needs  # else the last token is left to the first decode
+        kv: KV = ()
+        mask = torch.zeros(prompt.batch, 0, dtype=torch.bool, device=self.device)
+        hidden: list[tuple[dict[int, Tensor], Tensor]] = []
+        for part in parts:
+            if isinstance(part, Memory):
+                kv = _append(kv, self.shift(part.kv, mask.sum(1)) if kv else part.kv)
+            elif part.shared and part is parts[0] and part is not parts[-1]:
+                kv = self._read_lead(part, prompt.batch)
+            else:
+                run = part.expand(prompt.batch)
+                if part is parts[-1]:
+                    run = run if whole else run.without_last()
+                    top = self._top(needs)
+                kv, states = self._forward(kv, mask, run, layers, top)
+                if layers and not part.shared:
+                    hidden.append((states, run.heard))
+            mask = torch.cat((mask, part.mask.expand(prompt.batch, -1)), 1)
+        if self.spec.window is not None and _has_holes(mask):  # what is written may reach it
+            kv, mask = _close(kv, mask)
+        return Read(
+            tokens=_counts([run.mask for run in runs], prompt.batch),
+            passes=len(runs),
+            found=Context(
+                tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if whole else kv,
+                mask,
+                last.ids[:, -1],
+            )
+            if top is None
+            else None,
+            hidden={n: _hear([(states[n], heard) for states, heard in hidden]) for n in layers},
+            memory=Memory(kv, mask) if MEMORY in needs else None,
+        )
+
+    @torch.no_grad()
+    def _read_lead(self, run: Run, batch: int) -> KV:
+        """The cache of a shared lead, read for one row and kept until another lead comes."""
+        precise = torch.is_autocast_enabled(self.device.type)
+        key = (tuple(run.ids[0].tolist()), precise)
+        kept, kv = self._lead
+        if kept != key:
+            kv, _ = self._forward((), run.mask[:, :0], run)
+            self._lead = (key, kv)
+        return tuple((_expand(k, batch), _expand(v, batch)) for k, v in kv)
+
+    def _top(self, needs: frozenset[Need]) -> int | None:
+        """The layer at which reading may end, when nothing but states up to it is needed."""
+        if {need.kind for need in needs} != {"hidden"} or not hasattr(self._base, "layers"):
+            return None
+        layers = [need.layer for need in needs]  # negative ones count from the top
+        return max(layers) if min(layers) >= 0 and max(layers) < self.spec.layers else None
+
+    @property
+    def _base(self) -> Any:
+        return self.model.base_model
+
+    def _forward(
+        self,
+        kv: KV,
+        mask: Tensor,
+        run: Run,
+        layers: Sequence[int] = (),
+        top: int | None = None,
+    ) -> tuple[KV, dict[int, Tensor]]:
+        """One pass over a run: the grown cache, and the states of `layers`.
+
+        With `top`, the pass ends below that layer and the cache is not to be used.
+        """
+        if not run.ids.shape[1]:
+            return kv, {}
+        if top is not None:
+            states = {}
+            with suppress(_TopReached), ExitStack() as hooks:
+                for layer in layers:
+                    hook = _keep_input(states, layer, top)
+                    module = self._base.layers[layer]
+                    hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                self._forward(kv, mask, run)
+            return (), states
+        mask = torch.cat((mask, run.mask), 1)
+        cache = _cache(kv)
+        out = self._base(
+            **self._inputs(run),
+            attention_mask=mask.long(),
+            position_ids=_positions(mask)[:, -run.ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=bool(layers),
+        )
+        return _kept(cache), {layer: out.hidden_states[layer] for layer in layers}
+
+    def _inputs(self, run: Run) -> dict[str, Tensor]:
+        if run.vectors is None:
+            return {"input_ids": run.ids}
+        embedded = self.embed(run.ids.clamp(min=0))
+        places = (run.ids == VECTOR)[..., None]
+        return {"inputs_embeds": embedded.masked_scatter(places, run.vectors.to(embedded.dtype))}
+
+    def _check(self, parts: Sequence[Part], batch: int) -> None:
+        lengths = sum(part.mask.sum(1).expand(batch) for part in parts)
+        longest, limit = int(torch.as_tensor(lengths).max()), self.spec.positions
+        if limit is not None and longest > limit:
+            raise ContextTooLong(
+                f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}; "
+                "shorten it or choose a model with a longer context"
+            )
+        for n, part in enumerate(parts):
+            if isinstance(part, Memory):
+                self._check_memory(part.kv)
+                assert n == 0 or self._frequencies  # raises if it cannot be moved
+            elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
+                raise IncompatibleModels(
+                    f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
+                    f"{self.spec.width}; project them into its space first"
+                )
+
+    def _check_memory(self, kv: KV) -> None:
+        spec = self.spec
+        given = (len(kv), kv[0][0].shape[1], kv[0][0].shape[3])
+        if given != (spec.layers, spec.kv_heads, spec.head_dim):
+            raise IncompatibleModels(
+                f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
+                f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; use the same weights"
+            )
+
+    def _holes_matter(self, parts: Sequence[Part], batch: int) -> bool:
+        """Whether padding between parts could push a position out of the sliding window.
+
+        transformers counts the window in cache slots, not in positions. Rows with padding in their
+        middle would see too little; such prompts are rare, and their rows are read one by one.
+        """
+        if self.spec.window is None or batch == 1:
+            return False
+        mask = torch.cat([part.mask.expand(batch, -1) for part in parts], 1)
+        return mask.shape[1] >= self.spec.window and _has_holes(mask)
+
+    # -- write, score, shift -----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """Continue each row of a context with words, by `generate` from the prefilled cache.
+
+        `on_text` is called with pieces of text as they come (one row only).
+        """
+        self._check_room(context, settings)
+        stop = _StopAt(settings.stop, self.tokenizer) if settings.stop else None
+        sampling = settings.temperature > 0
+        ends = self.model.generation_config.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        config = GenerationConfig(
+            max_new_tokens=settings.max_tokens,
+            do_sample=sampling,
+            temperature=settings.temperature if sampling else None,
+            top_p=settings.top_p if sampling else None,
+            eos_token_id=ends,
+            pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
+        )
+        with torch.random.fork_rng(enabled=sampling):
+            if sampling:
+                torch.manual_seed(settings.seed)
+            out = self.model.generate(
+                input_ids=context.last[:, None],
+                attention_mask=context.mask.long(),
+                past_key_values=_cache(context.kv),
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([stop] if stop else []),
+                streamer=_Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
+            )[:, 1:]
+        lengths = _lengths(out, ends, stop)
+        words = [
+            _cut(self.tokenizer.decode(row[:n], skip_special_tokens=True), settings.stop)
+            for row, n in zip(out.tolist(), lengths, strict=True)
+        ]
+        return Words(tuple(words), tuple(lengths), passes=out.shape[1])
+
+    def score(self, context: Context, answers: Sequence[str]) -> Tensor:
+        """Negative log-likelihood (B,) in nats of each row's answer; differentiable.
+
+        Only the answer's positions go through the vocabulary.
+        """
+        rows = [torch.tensor(self.tokens(answer), device=self.device) for answer in answers]
+        if len(rows) != context.batch or not all(row.numel() for row in rows):
+            raise ValueError(f"need {context.batch} answers of at least one token, got {answers!r}")
+        ids = pad_sequence(rows, batch_first=True, padding_value=-100)
+        inputs = torch.cat((context.last[:, None], ids[:, :-1]), 1)
+        mask = torch.cat((context.mask, ids[:, :-1] >= 0), 1)
+        logits = self.model(
+            input_ids=inputs.clamp(min=0),
+            attention_mask=mask.long(),
+            position_ids=_positions(mask)[:, -ids.shape[1] :],
+            past_key_values=_cache(context.kv),
+            use_cache=True,
+        ).logits
+        loss = cross_entropy(logits.float().mT, ids, ignore_index=-100, reduction="none")
+        return loss.sum(1)
+
+    def shift(self, kv: KV, by: int | Tensor) -> KV:
+        """Move a cache by `by` positions (one number, or one for each row): keys re-rotated.
+
+        Raises `IncompatibleModels` when this model's keys cannot be moved by rotation.
+        """
+        by = torch.as_tensor(by, device=self.device).expand(kv[0][0].shape[0])
+        return rope.rotate(kv, by, self._frequencies) if bool(by.any()) else kv
+
+    @cached_property
+    def _frequencies(self) -> list[Tensor]:
+        """L tensors of rotary frequencies, proved on this model: moved keys equal read ones."""
+        rotary = getattr(self._base, "rotary_emb", None)
+        kinds = getattr(self.model.config, "layer_types", None) or ["full"] * self.spec.layers
+        found: list[Any] = [
+            getattr(rotary, f"{kind}_inv_freq", None)
+            if hasattr(rotary, f"{kind}_inv_freq")
+            else getattr(rotary, "inv_freq", None)
+            for kind in kinds
+        ]
+        fixed = "longrope" not in str(getattr(rotary, "rope_type", ""))  # it turns by length
+        if not fixed or any(turn is None for turn in found) or not self._moves(found):
+            raise IncompatibleModels(
+                f"the keys of {self.name!r} cannot be moved to another position: they do not turn "
+                "by plain rotary embedding; let the memory stand first in the prompt"
+            )
+        return found
+
+    @torch.no_grad()
+    def _moves(self, frequencies: Sequence[Tensor]) -> bool:
+        by = torch.tensor([5], device=self.device)
+        probe = torch.arange(4, device=self.device)[None]
+        caches = []
+        for start in (probe, probe + 5):
+            cache = DynamicCache()
+            with torch.autocast(self.device.type, enabled=False):
+                self._base(
+                    input_ids=probe, position_ids=start, past_key_values=cache, use_cache=True
+                )
+            caches.append(_kept(cache))
+        moved = rope.rotate(caches[0], by, frequencies)
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+        return all(
+            float((a - b).norm()) <= tolerance * float(b.norm())
+            for (a, _), (b, _) in zip(moved, caches[1], strict=True)
+        )
+
+    def _check_room(self, context: Context, settings: Settings) -> None:
+        limit, length = self.spec.positions, int(context.mask.sum(1).max())
+        if limit is not None and length + settings.max_tokens > limit:
+            raise ContextTooLong(
+                f"{length} positions read and {settings.max_tokens} to write exceed the {limit} "
+                f"of {self.name!r}; shorten the prompt or lower max_tokens"
+            )
+
+
+class _TopReached(Exception):
+    """Ends a forward pass whose upper layers nobody needs."""
+
+
+def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Callable[..., None]:
+    """A hook that keeps what goes into `layer`, and ends the pass there if it is the top.
+
+    Passes of other threads go through the same module; the hook leaves them alone.
+    """
+    thread = get_ident()
+
+    def hook(module: Any, args: Any, kwargs: Any) -> None:
+        if get_ident() != thread:
+            return
+        states[layer] = args[0] if args else kwargs["hidden_states"]
+        if layer == top:
+            raise _TopReached
+
+    return hook
+
+
+def _cache(kv: KV) -> DynamicCache:
+    """A fresh cache around stored tensors: nothing is copied, and growing it leaves them alone.
+
+    Layers with a sliding window keep all positions too; transformers masks what is out of sight.
+    """
+    cache = DynamicCache()
+    for keys, values in kv:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+def _kept(cache: Any) -> KV:
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+def _counts(masks: Sequence[Tensor], batch: int) -> tuple[int, ...]:
+    """Real positions in each row of some masks (B, S) or (1, S)."""
+    return tuple(torch.stack([mask.sum(1).expand(batch) for mask in masks]).sum(0).tolist())
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _expand(tensor: Tensor, batch: int) -> Tensor:
+    return tensor.expand(batch, *tensor.shape[1:])
+
+
+def _append(kv: KV, more: KV) -> KV:
+    if not kv:
+        return more
+    pairs = zip(kv, more, strict=True)
+    return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
+
+
+def _has_holes(mask: Tensor) -> bool:
+    """Whether a row has padding behind a real position."""
+    return bool((mask.int().diff(dim=1) < 0).any())
+
+
+def _close(kv: KV, mask: Tensor) -> tuple[KV, Tensor]:
+    """Move the padding of every row to its left; the real positions keep their order."""
+    order = mask.int().argsort(dim=1, stable=True)
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.take_along_dim(order[:, None, : tensor.shape[2], None], 2)
+
+    return tuple((move(keys), move(values)) for keys, values in kv), mask.gather(1, order)
+
+
+def _hear(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
+    states, heard = zip(*parts, strict=True)
+    vectors = Vectors(torch.cat(states, 1), torch.cat(heard, 1))
+    keep = vectors.mask.any(0)
+    return Vectors(vectors.values[:, keep], vectors.mask[:, keep])
+
+
+def _join(reads: Sequence[Read]) -> Read:
+    """One batch out of single rows, padded left."""
+
+    def stack(masks: Sequence[Tensor], caches: Sequence[KV]) -> KV:
+        def pad(side: int, layer: int) -> Tensor:
+            rows = [
+                kv[layer][side][0].transpose(0, 1)[mask[0, : kv[layer][side].shape[2]]]
+                for kv, mask in zip(caches, masks, strict=True)
+            ]
+            return left_pad(rows)[0].transpose(1, 2)
+
+        return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
+
+    masks = [read.context.mask for read in reads if read.found]
+    mask, found = torch.zeros(0), None
+    if masks:
+        mask = left_pad([m[0][m[0]] for m in masks])[1]
+        last = torch.cat([read.context.last for read in reads])
+        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last)
+    memories = [read.memory for read in reads if read.memory is not None]
+    hidden: dict[int, Vectors] = {}
+    for layer in reads[0].hidden:
+        rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
+        hidden[layer] = Vectors(*left_pad(rows))
+    return Read(
+        tokens=tuple(read.tokens[0] for read in reads),
+        passes=max(read.passes for read in reads),  # a row takes part in its own only
+        found=found,
+        hidden=hidden,
+        memory=Memory(stack(masks, [m.kv for m in memories]), mask) if memories else None,
+    )
+
+
+class _StopAt(StoppingCriteria):
+    """Ends a row when one of the strings appears in what it wrote; counts its tokens."""
+
+    def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
+        self.stop, self.tokenizer = stop, tokenizer
+        self.reach = max(len(s.encode()) for s in stop) + 4  # tokens to decode: a byte or more each
+        self.ended: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        written = input_ids.shape[1] - 1
+        tails = self.tokenizer.batch_decode(input_ids[:, 1:][:, -self.reach :])
+        for row, tail in enumerate(tails):
+            if any(stop in tail for stop in self.stop):
+                self.ended.setdefault(row, written)
+        done = [row in self.ended for row in range(len(tails))]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class _Teller(TextStreamer):
+    """Passes text on as soon as it is whole, up to the first stop string.
+
+    An end that may become a stop string waits for what follows.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], tell: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.stop, self.tell = stop, tell
+        self.waiting, self.ended = "", False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        text = "" if self.ended else self.waiting + text
+        piece = _cut(text, self.stop)
+        self.ended = self.ended or piece != text
+        starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
+        final = self.ended or stream_end
+        kept = 0 if final else max((len(s) for s in starts if piece.endswith(s)), default=0)
+        piece, self.waiting = piece[: len(piece) - kept], piece[len(piece) - kept :]
+        if piece:
+            self.tell(piece)
+
+
+def _cut(words: str, stop: Sequence[str]) -> str:
+    for end in stop:
+        words = words.split(end, 1)[0]
+    return words
+
+
+def _lengths(out: Tensor, ends: int | list[int] | None, stop: _StopAt | None) -> list[int]:
+    """Tokens that each row wrote, its end-of-sequence token included, padding not."""
+    ended = torch.isin(out, torch.tensor([] if ends is None else ends, device=out.device))
+    lengths = []
+    for row, marks in enumerate(ended.tolist()):
+        n = marks.index(True) + 1 if True in marks else len(marks)
+        lengths.append(min(n, stop.ended.get(row, n)) if stop else n)
+    return lengths

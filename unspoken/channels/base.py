@@ -1,0 +1,61 @@
+"""The contract between agents and the ways to reach them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from hashlib import sha256
+from typing import ClassVar
+
+from unspoken.types import Context, Need, Prompt, Segment, Spec, Thought
+from unspoken.wire import Header, Message
+
+__all__ = ["Channel", "lead_id"]
+
+
+class Channel(ABC):
+    """Turns a thought into a message, and a message into something the receiver takes in.
+
+    A channel overrides `write`, which acts before the receiver reads, or `fuse`, which acts after;
+    the other one stays the identity, so that messages over different channels compose. Channels
+    hold no state of a conversation: one instance may serve many edges.
+    """
+
+    name: ClassVar[str]
+    in_front: ClassVar[bool] = False
+    """True when the message stands before the whole prompt instead of in its slot."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> frozenset[Need]:
+        """What the sender has to compute; a sender whose channels need no text decodes nothing."""
+
+    @abstractmethod
+    def send(self, thought: Thought) -> Message:
+        """The message, B rows like the thought; the thought stays as it is."""
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        """The receiver's prompt with the message in it."""
+        return prompt
+
+    def fuse(self, message: Message, context: Context) -> Context:
+        """What the receiver has read, changed by the message."""
+        return context
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        """Raise `IncompatibleModels`, naming both sides and the remedy, if the two do not fit."""
+
+    def _message(self, thought: Thought, payload: Segment, *, receiver: str = "") -> Message:
+        header = Header(
+            channel=self.name,
+            sender=thought.agent,
+            weights=thought.spec.weights,
+            tokenizer=thought.spec.tokenizer,
+            receiver=receiver,
+            lead=lead_id(thought.lead),
+        )
+        return Message(header, payload)
+
+
+def lead_id(lead: str) -> str:
+    """What stands for a shared lead in a header: 16 hex digits, or '' for none."""
+    return sha256(lead.encode()).hexdigest()[:16] if lead else ""

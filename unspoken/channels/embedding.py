@@ -1,0 +1,81 @@
+"""Vectors in the receiver's embedding space, from a trained projector.
+
+Planner and Executor, arXiv 2510.15244: h_proj = f(h_sender), -log p_receiver(answer | h_proj, q).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from unspoken.channels.base import Channel
+from unspoken.errors import IncompatibleModels
+from unspoken.projectors import EmbeddingProjector
+from unspoken.types import Need, Prompt, Spec, Thought, Vectors
+from unspoken.wire import Message
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Channel):
+    """Sender states (B, S, W of the sender), projected to (B, S', W of the receiver).
+
+    projector: an `EmbeddingProjector` or the folder of one.
+    """
+
+    name: ClassVar[str] = "embedding"
+
+    def __init__(self, projector: EmbeddingProjector | str) -> None:
+        if isinstance(projector, str):
+            projector = EmbeddingProjector.from_pretrained(projector).eval()
+        self.projector = projector
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset(Need("hidden", layer) for layer in self.projector.layers)
+
+    def send(self, thought: Thought) -> Message:
+        states = [thought.hidden[layer] for layer in self.projector.layers]
+        values = torch.stack([state.values for state in states], 2)
+        vectors = self.projector(Vectors(values, states[0].mask))
+        return self._message(thought, vectors, receiver=self.projector.target_weights)
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        assert isinstance(message.payload, Vectors)
+        if self.projector.prompt.numel():
+            lead, said = self.projector.lead(message.batch), message.payload.mask.any(1)
+            prompt = prompt.insert(Vectors(lead.values, lead.mask & said[:, None]))
+        return prompt.insert(message.payload)
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        projector = self.projector
+        for side, spec, width, weights in (
+            ("sender", sender, projector.source_width, projector.source_weights),
+            ("receiver", receiver, projector.target_width, projector.target_weights),
+        ):
+            has = "embeds" if side == "receiver" else "has states of"
+            if spec.width != width:
+                raise IncompatibleModels(
+                    f"the projector maps width {projector.source_width} to "
+                    f"{projector.target_width}, but {side} {spec.name!r} {has} {spec.width}; "
+                    f"{_remedy(sender, receiver)}"
+                )
+            if weights and spec.weights != weights:
+                raise IncompatibleModels(
+                    f"the projector was trained with {side} weights {weights}, but {side} "
+                    f"{spec.name!r} has {spec.weights}; {_remedy(sender, receiver)}"
+                )
+        highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
+        if highest > sender.layers:
+            raise IncompatibleModels(
+                f"the projector reads layers {list(projector.layers)}, but sender {sender.name!r} "
+                f"has {sender.layers}; {_remedy(sender, receiver)}"
+            )
+
+
+def _remedy(sender: Spec, receiver: Spec) -> str:
+    return (
+        "train one with: unspoken train recipes/relay_projector.yaml "
+        f"sender.model={sender.name} receiver.model={receiver.name}"
+    )

@@ -1,0 +1,51 @@
+"""Channels by name: our own, and those that other packages register as entry points.
+
+A package adds a channel with one line in its pyproject.toml, and nothing changes here:
+
+    [project.entry-points."unspoken.channels"]
+    telepathy = "telepathy.channel:Telepathy"
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from unspoken.channels.base import Channel
+from unspoken.errors import unknown
+
+__all__ = ["channel_names", "make_channel"]
+
+_OWN = {
+    "constant": "unspoken.channels.constant:Constant",
+    "embedding": "unspoken.channels.embedding:Embedding",
+    "handoff": "unspoken.channels.handoff:Handoff",
+    "text": "unspoken.channels.text:TextChannel",
+}
+
+
+def channel_names() -> list[str]:
+    """Every channel that can be made here."""
+    return sorted(_OWN | _foreign())
+
+
+def make_channel(kind: str, **options: Any) -> Channel:
+    """Make a channel by name. Raises `UnknownName` with a did-you-mean.
+
+    >>> make_channel("text", limit=16).limit
+    16
+    """
+    known = _foreign() | _OWN
+    if kind not in known:
+        raise unknown("channel", kind, known)
+    module, _, attribute = known[kind].partition(":")
+    made = getattr(import_module(module), attribute)
+    try:
+        return made(**options)
+    except TypeError as error:
+        raise ValueError(f"channel {kind!r} does not take these options: {error}") from error
+
+
+def _foreign() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group="unspoken.channels")}

@@ -1,0 +1,44 @@
+"""Words: what every model can send and read, and the ceiling that other channels are held to."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unspoken.channels.base import Channel
+from unspoken.types import TEXT, Need, Prompt, Text, Thought
+from unspoken.wire import Message
+
+__all__ = ["TextChannel"]
+
+
+class TextChannel(Channel):
+    """The sender writes, the receiver reads; with `verbatim` the sender passes on what it was told.
+
+    limit: the number of tokens, by the sender's tokenizer, after which the words are cut.
+    """
+
+    name: ClassVar[str] = "text"
+
+    def __init__(self, *, verbatim: bool = False, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"a text channel carries at least 1 token, got limit={limit}")
+        self.verbatim, self.limit = verbatim, limit
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        if self.verbatim:
+            return frozenset()
+        return frozenset({Need("text", limit=self.limit) if self.limit else TEXT})
+
+    def send(self, thought: Thought) -> Message:
+        words = thought.given if self.verbatim else thought.text
+        assert words is not None, "the sender computes what `needs` asks for"
+        if self.limit is not None:
+            words = tuple(thought.shorten(row, self.limit) for row in words)
+        return self._message(thought, Text(words))
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        """Insert the words, if any, set off by a space from what stands before them."""
+        assert isinstance(message.payload, Text)
+        rows = (row.strip() for row in message.payload.words)
+        return prompt.insert(Text(tuple(f" {row}" if row else "" for row in rows)))

@@ -1,0 +1,254 @@
+"""The command line. Heavy imports stand inside the commands, so that it starts at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from unspoken.pipeline import Pipeline, Run
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Agents wrap local language models and exchange messages over words, vectors or caches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes = typer.Typer(help="Recipes that ship: list, show, copy.", no_args_is_help=True)
+app.add_typer(recipes, name="recipes")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe of kind pipeline")],
+    question: Annotated[str, typer.Argument(help="what to ask")],
+    overrides: Overrides = None,
+    context: Annotated[str, typer.Option(help="what an agent that reads {context} is told")] = "",
+    as_json: Json = False,
+) -> None:
+    """Answer one question with a pipeline; the answer streams, its cost follows."""
+    line = _pipeline(recipe, overrides)
+    query = {"question": question, "context": context}
+    if as_json:
+        typer.echo(json.dumps(_told(line.run(query)), ensure_ascii=False))
+        return
+    _show(line, query)
+
+
+@app.command()
+def chat(
+    recipe: Annotated[str, typer.Argument(help="a recipe of kind pipeline")],
+    overrides: Overrides = None,
+) -> None:
+    """Ask a pipeline one question after another; an empty line ends it."""
+    line = _pipeline(recipe, overrides)
+    while question := typer.prompt("you", default="", show_default=False):
+        _show(line, {"question": question, "context": ""})
+
+
+@app.command()
+def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Train a projector by recipe; a run that was stopped goes on where it was."""
+    from unspoken.recipe import ProjectorRecipe, load_recipe
+    from unspoken.recipe.relay import Relay
+    from unspoken.recipe.train import train_projector
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, ProjectorRecipe):
+        raise _wrong(recipe, plan.kind, "projector or relay")
+    projector, home = train_projector(Relay.of(plan), plan.out / "trained")
+    count = sum(parameter.numel() for parameter in projector.parameters())
+    if as_json:
+        typer.echo(json.dumps({"folder": str(home), "parameters": count}))
+    else:
+        typer.echo(f"projector of {count:,} parameters in {home}")
+
+
+@app.command()
+def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Compare channels by recipe, with controls; trains what is missing."""
+    from unspoken.recipe import RelayRecipe, load_recipe
+    from unspoken.recipe.compare import run_relay
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, RelayRecipe):
+        raise _wrong(recipe, plan.kind, "relay")
+    report = run_relay(plan)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    from rich.console import Console
+
+    Console().print(report.table())
+    typer.echo(f"wrote report.md, results.json, report.png and predictions to {plan.out}")
+
+
+@app.command()
+def models(as_json: Json = False, verify: bool = False) -> None:
+    """The packaged models; with --verify every byte of a converted one is checked."""
+    from unspoken.models import PACKAGED, cache_folder, is_ready
+    from unspoken.models import verify as verified
+
+    rows = [
+        {
+            "name": model.name,
+            "about": model.about,
+            "licence": model.licence,
+            "converted": verified(model) if verify else is_ready(model),
+        }
+        for model in PACKAGED.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps({"cache": str(cache_folder()), "models": rows}))
+        return
+    for row in rows:
+        state = "converted" if row["converted"] else "not converted yet"
+        typer.echo(f"{row['name']:24} {row['about']} ({row['licence']}); {state}")
+    typer.echo(f"cache: {cache_folder()}. Any local folder or Hugging Face name works too.")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Whether this machine has what it needs; exit code 1 if something is missing."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from unspoken.errors import MissingExtra
+    from unspoken.models import PACKAGED, cache_folder
+
+    found: dict[str, Any] = {"python": platform.python_version(), "cores": os.cpu_count()}
+    missing: list[str] = []
+    for package, extra in _PACKAGES.items():
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            missing.append(f"{package} is not installed; pip install '{extra}'")
+    for model in PACKAGED.values():
+        try:
+            found[model.name] = str(model.paths[0])
+        except MissingExtra as error:
+            missing.append(str(error))
+    cache = cache_folder()
+    while not cache.exists():
+        cache = cache.parent
+    found["cache"], found["free GB"] = str(cache_folder()), shutil.disk_usage(cache).free >> 30
+    if not os.access(cache, os.W_OK):
+        missing.append(f"{cache} is not writable; set UNSPOKEN_CACHE to a folder that is")
+    if as_json:
+        typer.echo(json.dumps({"found": found, "missing": missing}))
+    else:
+        for name, value in found.items():
+            typer.echo(f"{name:24} {value}")
+        for line in missing:
+            typer.secho(line, fg="red")
+    raise typer.Exit(1 if missing else 0)
+
+
+_PACKAGES = {
+    "torch": "unspoken",
+    "transformers": "unspoken",
+    "accelerate": "unspoken",
+    "gguf": "unspoken[models]",
+    "scipy": "unspoken[compare]",
+    "matplotlib": "unspoken[compare]",
+}
+
+
+@recipes.command("ls")
+def recipes_ls(as_json: Json = False) -> None:
+    """List the recipes."""
+    from unspoken.recipe import find_recipe, recipe_names
+
+    names = recipe_names()
+    if as_json:
+        typer.echo(json.dumps(names))
+        return
+    for name in names:
+        first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{name:20} {first.lstrip('# ')}")
+
+
+@recipes.command("show")
+def recipes_show(name: str) -> None:
+    """Print a recipe."""
+    from unspoken.recipe import find_recipe
+
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command("cp")
+def recipes_cp(name: str, folder: Path = Path()) -> None:
+    """Copy a recipe, and those it continues, to change them; nothing is overwritten."""
+    from unspoken.recipe.config import chain
+
+    for source in chain(name):
+        target = folder / source.name
+        if target.exists():
+            typer.secho(f"{target} is there already; remove it or choose a folder", fg="red")
+            raise typer.Exit(1)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        typer.echo(f"wrote {target}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors of ours become one line and exit code 1, Ctrl-C exit code 130."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from unspoken.errors import UnspokenError
+
+    try:
+        app(args=arguments)
+    except UnspokenError as error:
+        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("stopped; run the same command again to go on", fg="red", err=True)
+        sys.exit(130)
+
+
+def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
+    from unspoken.recipe import PipelineRecipe, load_recipe
+    from unspoken.recipe.pipeline import build
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, PipelineRecipe):
+        raise _wrong(recipe, plan.kind, "pipeline")
+    return build(plan)
+
+
+def _wrong(recipe: str, kind: str, wanted: str) -> Exception:
+    from unspoken.errors import RecipeError
+
+    return RecipeError(f"{recipe} is a recipe of kind {kind!r}; this command takes {wanted}")
+
+
+def _show(line: Pipeline, query: dict[str, str]) -> None:
+    found = line.run(query, on_text=lambda words: typer.echo(words, nl=False))
+    typer.echo()
+    for turn in found.turns:
+        use = turn.usage
+        typer.secho(
+            f"{turn.agent}: {use.read} tokens read, {use.written} written, {use.passes} passes, "
+            f"{use.wire:,} bytes sent, {use.seconds:.2f} s",
+            dim=True,
+            err=True,
+        )
+
+
+def _told(found: Run) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(found), "usage": asdict(found.usage)}

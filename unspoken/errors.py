@@ -1,0 +1,79 @@
+"""Errors: each says what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ContextTooLong",
+    "DataError",
+    "EmptyPrompt",
+    "IncompatibleModels",
+    "MissingExtra",
+    "PipelineError",
+    "RecipeError",
+    "StorageError",
+    "TrainingError",
+    "UnknownName",
+    "UnspokenError",
+    "WireError",
+    "unknown",
+]
+
+
+class UnspokenError(Exception):
+    """The base of every error that `unspoken` raises on purpose."""
+
+
+class UnknownName(UnspokenError, LookupError):
+    """A model, channel, agent, recipe or task name that nobody registered."""
+
+
+class MissingExtra(UnspokenError, ImportError):
+    """An optional dependency is absent; the message names the extra to install."""
+
+
+class IncompatibleModels(UnspokenError, ValueError):
+    """Sender and receiver do not fit the channel between them."""
+
+
+class PipelineError(UnspokenError, ValueError):
+    """A pipeline that cannot run: unknown agents, cycles without rounds, no receiver."""
+
+
+class EmptyPrompt(UnspokenError, ValueError):
+    """A row of a prompt holds no token that a model could read."""
+
+
+class ContextTooLong(UnspokenError, ValueError):
+    """A prompt has more positions than the model was trained for."""
+
+
+class DataError(UnspokenError, ValueError):
+    """A task file or line that cannot be read."""
+
+
+class RecipeError(UnspokenError, ValueError):
+    """A recipe that cannot be read, or that says something it may not."""
+
+
+class StorageError(UnspokenError, OSError):
+    """A file could not be written; what stood there before is untouched."""
+
+
+class TrainingError(UnspokenError, RuntimeError):
+    """Training broke a promise: a frozen weight moved, or a trainable one did not."""
+
+
+class WireError(UnspokenError, ValueError):
+    """Bytes that are no message of a known version, or not a whole one."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> UnknownName:
+    """Build an `UnknownName` with a did-you-mean and the list of what exists."""
+    names = sorted(allowed)
+    close = get_close_matches(given, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    end = f" {remedy}" if remedy else ""
+    return UnknownName(f"unknown {kind} {given!r}{hint} Known: {', '.join(names) or 'none'}.{end}")

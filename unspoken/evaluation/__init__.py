@@ -1,0 +1,7 @@
+"""Tasks, controls and statistics: what a message was worth."""
+
+from unspoken.evaluation.compare import compare
+from unspoken.evaluation.report import Arm, Report, Worth
+from unspoken.evaluation.tasks import Item, Task, TaskSource, load_task
+
+__all__ = ["Arm", "Item", "Report", "Task", "TaskSource", "Worth", "compare", "load_task"]

@@ -1,0 +1,189 @@
+"""Comparison of pipelines on the same items, with the controls that tell content from presence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from torch import nn
+
+from unspoken.agents import Agent
+from unspoken.errors import DataError, PipelineError
+from unspoken.evaluation.report import Arm, Report, about_machine
+from unspoken.evaluation.tasks import Item, Task, matches, partners
+from unspoken.files import write_text
+from unspoken.pipeline import Pipeline, Run
+
+__all__ = ["compare", "query"]
+
+
+def compare(
+    pipelines: Mapping[str, Pipeline],
+    task: Task,
+    *,
+    constants: Mapping[str, Pipeline] | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Report:
+    """Answer the task's test items over each channel, with and without the right message.
+
+    pipelines: name of a channel -> pipeline whose last agent answers. Each is asked in the
+    conditions `none` (no message), `matched`, and `deranged` (everybody but the answering agent
+    works on another item of like length). constants: the pipeline that stands for `constant`, free
+    vectors instead of a message. All conditions answer the same `limit` items, chosen by `seed`.
+
+    With `out`, predictions are kept there per item and arm as they come; arms that stand there
+    already, from the same models, items and settings, are not run again. Raises `DataError` and
+    `PipelineError` before any forward pass.
+    """
+    constants = constants or {}
+    if odd := set(constants) - set(pipelines):
+        raise PipelineError(f"constants for {sorted(odd)}, but there are {sorted(pipelines)}")
+    if not task.test or not pipelines or (limit is not None and limit < 2):
+        raise DataError("a comparison needs at least one pipeline and two test items")
+    items = sample(task.test, limit, seed)
+    other = partners(items, seed)
+    desk = _Desk(items, batch_size, out)
+    arms: list[Arm] = []
+    for name, pipeline in pipelines.items():
+        arms.append(desk.ask(name, "none", pipeline.alone()))
+        arms.append(desk.ask(name, "matched", pipeline))
+        arms.append(desk.ask(name, "deranged", pipeline, other))
+        if name in constants:
+            arms.append(desk.ask(name, "constant", constants[name]))
+    report = Report(
+        arms=tuple(arms),
+        models=_models([*pipelines.values(), *constants.values()]),
+        task={
+            "name": task.name,
+            "protocol": task.protocol,
+            "split": "test",
+            "items": len(items),
+            "files": dict(task.files),
+            "overlap": asdict(task.overlap),
+        },
+        seed=seed,
+        notes=dict(notes or {}),
+        **about_machine(),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def sample(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+    """`limit` items, drawn by seed; all of them without a limit."""
+    drawn = Random(seed).sample(range(len(items)), min(limit or len(items), len(items)))
+    return [items[n] for n in sorted(drawn)]
+
+
+def query(item: Item) -> dict[str, str]:
+    """What a pipeline is asked about an item; its roles decide who sees what."""
+    return {"question": item.question, "context": item.context}
+
+
+@dataclass
+class _Desk:
+    """Asks pipelines the same items, and remembers what was asked before."""
+
+    items: Sequence[Item]
+    batch_size: int
+    out: Path | None
+
+    def __post_init__(self) -> None:
+        self.known: dict[str, list[dict[str, Any]]] = {}
+
+    def ask(
+        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
+    ) -> Arm:
+        queries = [query(item) for item in self.items]
+        elsewhere = None if other is None else [queries[n] for n in other]
+        key = _digest([identity(pipeline), queries, elsewhere])
+        path = self.out / "predictions" / f"{channel}-{condition}.jsonl" if self.out else None
+        rows = self.known.get(key) or _stored(path, key)
+        if rows is None:
+            title = f"{channel}, {condition}"
+            runs = pipeline.run_many(
+                queries, elsewhere=elsewhere, batch_size=self.batch_size, progress=title
+            )
+            rows = [
+                _row(item, run, key, None if other is None else self.items[other[n]].id)
+                for n, (item, run) in enumerate(zip(self.items, runs, strict=True))
+            ]
+        self.known[key] = rows
+        if path is not None:
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return Arm.of(channel, condition, rows)
+
+
+def _row(item: Item, run: Run, key: str, heard: str | None) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "question": item.question,
+        "answers": list(item.answers),
+        "prediction": run.answer,
+        "correct": matches(run.answer, item.answers),
+        "messages": {turn.agent: turn.text for turn in run.turns[:-1] if turn.text is not None},
+        "message_of": heard or item.id,
+        "usage": asdict(run.usage),
+        "arm": key,
+    }
+
+
+def _stored(path: Path | None, key: str) -> list[dict[str, Any]] | None:
+    if path is None or not path.exists():
+        return None
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return rows if rows and all(row.get("arm") == key for row in rows) else None
+
+
+def identity(pipeline: Pipeline) -> list[Any]:
+    """What a pipeline's answers depend on: weights, roles, settings, channels, trained vectors."""
+    return [
+        pipeline.order,
+        pipeline.rounds,
+        [_agent(pipeline.agents[name]) for name in pipeline.order],
+        [(e.sender, e.receiver, e.channel.name, _values(e.channel)) for e in pipeline.edges],
+    ]
+
+
+def _agent(agent: Agent) -> list[Any]:
+    soft = _state(agent.soft) if agent.soft is not None else None
+    backbone = agent.backbone
+    dtype = str(backbone.dtype)
+    return [backbone.fingerprint, dtype, asdict(agent.role), asdict(agent.settings), soft]
+
+
+def _values(thing: object) -> dict[str, Any]:
+    return {
+        name: _state(value) if isinstance(value, nn.Module) else repr(value)
+        for name, value in sorted(vars(thing).items())
+    }
+
+
+def _state(module: nn.Module) -> str:
+    digest = sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest(content: Any) -> str:
+    return sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def _models(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
+    specs = {agent.backbone.spec for line in pipelines for agent in line.agents.values()}
+    return [
+        {"name": spec.name, "fingerprint": spec.weights}
+        for spec in sorted(specs, key=lambda spec: spec.name)
+    ]

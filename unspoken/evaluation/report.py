@@ -1,0 +1,230 @@
+"""What a comparison found: arms, gains and contents, as a table, JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from unspoken.evaluation.statistics import Difference, difference, wilson
+from unspoken.files import write_text
+
+__all__ = ["Arm", "Report", "Worth", "about_machine"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One channel in one condition over n items; costs are means per item, of all agents.
+
+    accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
+    tokens; wire_bytes: bytes; seconds: an item's share of its batch.
+    """
+
+    channel: str
+    condition: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    tokens_read: float
+    tokens_written: float
+    passes: float
+    wire_bytes: float
+    seconds: float
+    correct: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, channel: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> Arm:
+        """An arm from its predictions, one row an item."""
+        correct = tuple(bool(row["correct"]) for row in rows)
+        n, right = len(rows), sum(correct)
+        interval = wilson(right, n)
+
+        def mean(name: str) -> float:
+            return sum(float(row["usage"][name]) for row in rows) / n
+
+        return cls(
+            channel=channel,
+            condition=condition,
+            n=n,
+            accuracy=right / n,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            tokens_read=mean("read"),
+            tokens_written=mean("written"),
+            passes=mean("passes"),
+            wire_bytes=mean("wire"),
+            seconds=mean("seconds"),
+            correct=correct,
+        )
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a channel's message was worth: gain = matched - none, content = matched - deranged.
+
+    over_constant = matched - constant, where vectors without a sender were trained.
+    """
+
+    gain: Difference
+    content: Difference
+    over_constant: Difference | None
+
+    @property
+    def verdict(self) -> str:
+        """In words, by the 95 % intervals."""
+        if self.content.low > 0:
+            return "content"
+        if self.gain.low > 0:
+            return "presence only, no content shown"
+        return "harm" if self.gain.high < 0 else "no gain shown"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison: its arms, and everything needed to know what was compared."""
+
+    arms: tuple[Arm, ...]
+    models: list[dict[str, str]]
+    task: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    notes: dict[str, Any]
+
+    @property
+    def channels(self) -> list[str]:
+        return list(dict.fromkeys(arm.channel for arm in self.arms))
+
+    def arm(self, channel: str, condition: str) -> Arm:
+        """One arm. Raises `KeyError` if it was not run."""
+        for arm in self.arms:
+            if (arm.channel, arm.condition) == (channel, condition):
+                return arm
+        raise KeyError(f"no arm {condition!r} of channel {channel!r}")
+
+    def worth(self, channel: str) -> Worth:
+        """Gain and content of a channel, paired over items, exact McNemar p-values."""
+        arms = {arm.condition: arm.correct for arm in self.arms if arm.channel == channel}
+        matched, constant = arms["matched"], arms.get("constant")
+        return Worth(
+            gain=difference(matched, arms["none"]),
+            content=difference(matched, arms["deranged"]),
+            over_constant=difference(matched, constant) if constant else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of results.json; predictions per item stand beside it."""
+        arms = [{k: v for k, v in asdict(arm).items() if k != "correct"} for arm in self.arms]
+        worths = {name: self.worth(name) for name in self.channels}
+        return {
+            "models": self.models,
+            "task": self.task,
+            "seed": self.seed,
+            "versions": self.versions,
+            "machine": self.machine,
+            "notes": self.notes,
+            "arms": arms,
+            "channels": {
+                name: {**asdict(worth), "verdict": worth.verdict} for name, worth in worths.items()
+            },
+        }
+
+    def save(self, out: Path) -> None:
+        """Write results.json, report.md and report.png, each whole or not at all."""
+        from unspoken.evaluation.picture import draw
+
+        write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        draw(self, out / "report.png")
+        write_text(out / "report.md", self.markdown())
+
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the table, arm by arm."""
+        for arm in self.arms:
+            yield [
+                arm.channel,
+                arm.condition,
+                f"{100 * arm.accuracy:.1f}",
+                f"{100 * arm.ci_low:.1f}-{100 * arm.ci_high:.1f}",
+                f"{arm.tokens_read:.0f}",
+                f"{arm.tokens_written:.1f}",
+                f"{arm.wire_bytes:,.0f}",
+                f"{arm.seconds:.2f}",
+            ]
+
+    def table(self) -> Table:
+        """The table for a terminal."""
+        title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
+        table = Table(*_COLUMNS, title=title, caption="\n".join(self.findings()))
+        previous = ""
+        for row in self.rows():
+            if previous and row[0] != previous:
+                table.add_section()
+            table.add_row(*row)
+            previous = row[0]
+        return table
+
+    def findings(self) -> list[str]:
+        """A sentence for each channel: gain, content, verdict."""
+        return [f"{name}: {_sentence(self.worth(name))}" for name in self.channels]
+
+    def markdown(self) -> str:
+        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
+        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
+        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
+        overlap = self.task["overlap"]
+        return (
+            f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
+            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
+            f"Models: {models}. Facts shared between splits: {overlap['facts']}, questions: "
+            f"{overlap['questions']}; {overlap['dropped']} training items were left out for that."
+            f"\n\n{head}{body}\n"
+            + "".join(f"* {line}\n" for line in self.findings())
+            + "\n![accuracy by channel and condition](report.png)\n\n"
+            "gain = matched - none; content = matched - deranged (another item's message), both "
+            "paired over the same items: 95 % interval, exact McNemar p. Accuracies with Wilson "
+            "intervals in percent. Costs are means per item over all agents.\n"
+        )
+
+
+_COLUMNS = ("channel", "condition", "accuracy %", "95 %", "read", "written", "bytes", "seconds")
+
+
+def _sentence(worth: Worth) -> str:
+    parts = [f"gain {_points(worth.gain)}", f"content {_points(worth.content)}"]
+    if worth.over_constant is not None:
+        parts.append(f"above constant {_points(worth.over_constant)}")
+    return f"{', '.join(parts)}: {worth.verdict}"
+
+
+def _points(found: Difference) -> str:
+    return (
+        f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] "
+        f"(p = {found.p:.2g})"
+    )
+
+
+def about_machine() -> dict[str, dict[str, Any]]:
+    """Versions and machine, for the record of a run."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    names = ("unspoken", "torch", "transformers", "accelerate")
+    return {
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": gpu,
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    }

@@ -1,0 +1,124 @@
+"""Intervals and tests for right and wrong answers; every proportion is a fraction, 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from unspoken.errors import DataError, MissingExtra
+
+__all__ = ["Difference", "Interval", "difference", "mcnemar", "wilson"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval of a proportion, both ends within 0 and 1."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired difference of two proportions, -1 to 1, its interval, and McNemar's exact p."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's (1927) score interval for k right answers of n, without continuity correction.
+
+    Raises `DataError` unless 0 <= k <= n and n > 0, `MissingExtra` without scipy.
+
+    >>> round(wilson(5, 10).low, 3)
+    0.237
+    """
+    if not 0 <= k <= n or n == 0:
+        raise DataError(f"an interval needs 0 <= k <= n and n > 0, got k={k}, n={n}; score an item")
+    found = _binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """McNemar's (1947) test in its exact, two-sided form: p from the discordant pairs alone.
+
+    `first[i]` and `second[i]` are the same item under two conditions. Without a discordant pair
+    p is 1. Raises `DataError` for sequences that are empty or of unequal length.
+    """
+    _, only_first, only_second, _ = _table(first, second)
+    if only_first + only_second == 0:
+        return 1.0
+    return float(_binomtest(only_first, only_first + only_second).pvalue)
+
+
+def difference(first: Sequence[bool], second: Sequence[bool], level: float = 0.95) -> Difference:
+    """How much more often `first` is right than `second`, on the same items.
+
+    The interval is method 10 of R. G. Newcombe, "Improved confidence intervals for the difference
+    between binomial proportions based on paired data", Statistics in Medicine 17 (1998) 2635-2650:
+    two Wilson intervals, combined by the correlation of the pairs. Unlike the usual normal
+    interval it stays within -1 and 1, and has a width even when no pair differs.
+    p is `mcnemar`'s: near 0.05 interval and p may disagree, the test being the more cautious one.
+    Raises `DataError` for sequences that are empty or of unequal length.
+
+    >>> round(difference([True] * 3 + [False], [False] * 4).value, 2)
+    0.75
+    """
+    both, only_first, only_second, neither = _table(first, second)
+    n = both + only_first + only_second + neither
+    p1, p2 = (both + only_first) / n, (both + only_second) / n
+    one, two = wilson(both + only_first, n, level), wilson(both + only_second, n, level)
+    phi = _correlation(both, only_first, only_second, neither)
+    value = (only_first - only_second) / n
+    return Difference(
+        value,
+        value - _combined(p1 - one.low, two.high - p2, phi),
+        value + _combined(one.high - p1, p2 - two.low, phi),
+        mcnemar(first, second),
+    )
+
+
+def _combined(one: float, two: float, phi: float) -> float:
+    # Rounding can push a square that is zero just below it.
+    return sqrt(max(one * one - 2 * phi * one * two + two * two, 0.0))
+
+
+def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
+    """Phi of the two by two table; a positive one is continuity-corrected, as method 10 asks."""
+    firsts = (both + only_first) * (only_second + neither)
+    margins = firsts * (both + only_second) * (only_first + neither)
+    if margins == 0:
+        return 0.0
+    product = both * neither - only_first * only_second
+    n = both + only_first + only_second + neither
+    return (max(product - n / 2, 0.0) if product > 0 else product) / sqrt(margins)
+
+
+def _table(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, int, int]:
+    """Pairs right in both, only in the first, only in the second, in neither."""
+    if len(first) == 0 or len(first) != len(second):
+        raise DataError(
+            f"a paired comparison got {len(first)} and {len(second)} answers; "
+            "give the same items, at least one, in the same order to both"
+        )
+    pairs = [(bool(one), bool(two)) for one, two in zip(first, second, strict=True)]
+    table = ((True, True), (True, False), (False, True), (False, False))
+    both, only_first, only_second, neither = (pairs.count(cell) for cell in table)
+    return both, only_first, only_second, neither
+
+
+def _binomtest(k: int, n: int) -> Any:
+    """scipy's exact test of k in n against one half. Any, because scipy ships no types."""
+    try:
+        from scipy.stats import binomtest  # pyright: ignore
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "intervals and tests need scipy, which is not installed; "
+            "install it with: pip install 'unspoken[compare]'"
+        ) from error
+    return binomtest(k, n)

@@ -1,0 +1,78 @@
+"""Files that are either whole or not there: written beside their place, then moved into it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unspoken.errors import StorageError
+
+__all__ = ["atomic_folder", "sha256", "write_bytes", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; a reader sees the old file or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises `StorageError` when the disk is full or not writable."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Generator[Path]:
+    """A folder to fill; it takes the place of `target` at the end, or vanishes on any error.
+
+    The old `target` stays until the new one is whole.
+    """
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        old = beside.with_name(beside.name + ".old")
+        try:
+            yield beside
+            if target.exists():
+                os.replace(target, old)
+            os.replace(beside, target)
+        finally:
+            if old.exists() and not target.exists():  # interrupted between the two moves
+                os.replace(old, target)
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise StorageError(
+            f"cannot write {path}: {os.strerror(error.errno)}; nothing was changed there. "
+            "Free some room or choose another folder, then run the same command again"
+        ) from error

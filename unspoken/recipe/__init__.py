@@ -1,0 +1,21 @@
+"""Recipes: YAML files that say what to train, compare or run, and the code that does it."""
+
+from unspoken.recipe.config import (
+    PipelineRecipe,
+    ProjectorRecipe,
+    Recipe,
+    RelayRecipe,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+)
+
+__all__ = [
+    "PipelineRecipe",
+    "ProjectorRecipe",
+    "Recipe",
+    "RelayRecipe",
+    "find_recipe",
+    "load_recipe",
+    "recipe_names",
+]

@@ -1,0 +1,212 @@
+"""What a recipe may say: YAML, merged with key=value from the command line, checked by pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from unspoken.errors import RecipeError, unknown
+from unspoken.evaluation.tasks import TaskSource
+from unspoken.training import Plan
+
+__all__ = [
+    "AgentSource",
+    "ModelSource",
+    "PipelineRecipe",
+    "ProjectorRecipe",
+    "Prompts",
+    "Recipe",
+    "RelayRecipe",
+    "Stage",
+    "chain",
+    "find_recipe",
+    "load_recipe",
+    "recipe_names",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSource(_Part):
+    """A model by name, and how it is loaded."""
+
+    model: str
+    dtype: str = "auto"
+    device: str | None = None
+
+
+class Stage(_Part):
+    """One stage of training, see `Plan`; no steps, no stage."""
+
+    steps: int = Field(ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    lr: float = Field(gt=0)
+    warmup: int = Field(default=10, ge=0)
+    weight_decay: float = 0.0
+    every: int = Field(default=50, ge=1)
+    bf16: bool = True
+
+    def plan(self, seed: int) -> Plan:
+        return Plan(**self.model_dump(), seed=seed)
+
+
+class Prompts(_Part):
+    """The words around an item, the same for every channel.
+
+    instruction and `shots` worked examples from the training items make the receiver's lead;
+    note_lead is what a writing sender reads first; note_tokens is the most it writes.
+    """
+
+    instruction: str
+    shots: int = Field(default=3, ge=0)
+    note_lead: str = ""
+    note_tokens: int = Field(default=32, ge=1)
+    answer_tokens: int = Field(default=12, ge=1)
+
+
+class ProjectorSettings(_Part):
+    """Shape of the projector, see `EmbeddingProjector`."""
+
+    layers: tuple[int, ...] = (0,)
+    hidden: int = Field(default=1024, ge=1)
+    vectors: int | None = Field(default=None, ge=1)
+    prompt: int = Field(default=0, ge=0)
+
+
+class ProjectorRecipe(_Part):
+    """Train a projector on a pair of models."""
+
+    kind: Literal["projector"]
+    sender: ModelSource
+    receiver: ModelSource
+    task: TaskSource
+    prompts: Prompts
+    projector: ProjectorSettings = ProjectorSettings()
+    warmup: Stage
+    training: Stage
+    validation: int = Field(default=64, ge=1)
+    seed: int = 0
+    out: Path
+
+
+class FreeSettings(_Part):
+    """Free vectors: how many, and how fast they learn; steps and batches are the projector's."""
+
+    vectors: int = Field(default=16, ge=1)
+    lr: float = Field(gt=0)
+
+
+class RelayRecipe(ProjectorRecipe):
+    """Compare channels between a sender that has read a fact and a receiver that is asked."""
+
+    kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    channels: tuple[Literal["full-text", "text", "embedding", "handoff"], ...]
+    reader: FreeSettings
+    constant: FreeSettings
+    trained: Path | None = None
+    limit: int | None = Field(default=200, ge=2)
+    batch_size: int = Field(default=16, ge=1)
+
+
+class AgentSource(_Part):
+    """An agent of a pipeline."""
+
+    name: str
+    model: str
+    lead: str = ""
+    template: str = "{messages}{question}"
+    message: str = "{sender}:{message}\n\n"
+    chat: bool = True
+    max_tokens: int = Field(default=64, ge=1)
+    stop: tuple[str, ...] = ()
+    temperature: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+class EdgeSource(BaseModel):
+    """An edge: `from` and `to` are agents; `channel` holds its kind and options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    sender: str = Field(alias="from")
+    receiver: str = Field(alias="to")
+    channel: dict[str, Any]
+
+
+class PipelineRecipe(_Part):
+    """Agents and edges."""
+
+    kind: Literal["pipeline"]
+    agents: tuple[AgentSource, ...]
+    edges: tuple[EdgeSource, ...] = ()
+    rounds: int = Field(default=1, ge=1)
+    dtype: str = "auto"
+    device: str | None = None
+
+
+Recipe = Annotated[ProjectorRecipe | RelayRecipe | PipelineRecipe, Field(discriminator="kind")]
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and put `key=value` overrides on top. Raises `RecipeError`, `UnknownName`.
+
+    A recipe with `base: other.yaml` continues another one that stands beside it.
+    """
+    path = find_recipe(name)
+    try:
+        merged: Any = OmegaConf.merge(_with_base(path), OmegaConf.from_dotlist(list(overrides)))
+        content = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, OSError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {error}") from error
+    try:
+        return TypeAdapter[Recipe](Recipe).validate_python(content)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(
+            f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
+        ) from error
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    for path in _shipped():
+        if given.name in (path.name, path.stem):
+            return path
+    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
+
+
+def chain(name: str) -> list[Path]:
+    """The file of a recipe and of those it continues."""
+    path = find_recipe(name)
+    content: Any = OmegaConf.load(path)
+    base = content.get("base")
+    return [path, *(chain(str(path.with_name(base))) if base else ())]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in _shipped())
+
+
+def _shipped() -> list[Path]:
+    here = Path(__file__).resolve().parent.parent
+    for folder in (here / "recipes", here.parent / "recipes"):  # installed, or a repository
+        if folder.is_dir():
+            return sorted(folder.glob("*.yaml"))
+    return []
+
+
+def _with_base(path: Path) -> Any:
+    content: Any = OmegaConf.load(path)
+    base = content.pop("base", None)
+    return OmegaConf.merge(_with_base(path.with_name(base)), content) if base else content

@@ -1,0 +1,42 @@
+"""Pipelines by recipe."""
+
+from __future__ import annotations
+
+from unspoken.agents import Agent, Role
+from unspoken.backbone import Backbone
+from unspoken.channels import make_channel
+from unspoken.errors import RecipeError
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.recipe.config import AgentSource, PipelineRecipe
+from unspoken.types import Settings
+
+__all__ = ["build"]
+
+
+def build(recipe: PipelineRecipe) -> Pipeline:
+    """Make the pipeline: each model is loaded once, however many agents share it."""
+    edges: list[Edge] = []
+    for source in recipe.edges:
+        options = dict(source.channel)
+        if "kind" not in options:
+            raise RecipeError(f"the channel {options} has no kind; add for example kind: text")
+        channel = make_channel(str(options.pop("kind")), **options)
+        edges.append(Edge(source.sender, source.receiver, channel))
+    names = dict.fromkeys(agent.model for agent in recipe.agents)
+    backbones = {
+        name: Backbone.from_pretrained(name, dtype=recipe.dtype, device=recipe.device)
+        for name in names
+    }
+    agents = [_agent(source, backbones[source.model]) for source in recipe.agents]
+    return Pipeline(agents, edges, rounds=recipe.rounds)
+
+
+def _agent(source: AgentSource, backbone: Backbone) -> Agent:
+    role = Role(source.lead, source.template, source.message, source.chat)
+    settings = Settings(
+        max_tokens=source.max_tokens,
+        stop=source.stop,
+        temperature=source.temperature,
+        seed=source.seed,
+    )
+    return Agent(source.name, backbone, role=role, settings=settings)

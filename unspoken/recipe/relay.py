@@ -1,0 +1,114 @@
+"""The relay: a sender reads a fact, a receiver is asked about it. Prompts, agents, pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from unspoken.agents import Agent, Role
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel
+from unspoken.evaluation import Item, Task, load_task
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.projectors import EmbeddingProjector, FreeVectors
+from unspoken.recipe.config import ModelSource, ProjectorRecipe
+from unspoken.types import Settings
+
+__all__ = ["Relay"]
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Two loaded models and a task, and the agents that a recipe makes of them."""
+
+    recipe: ProjectorRecipe
+    sender: Backbone
+    receiver: Backbone
+    task: Task
+
+    @classmethod
+    def of(cls, recipe: ProjectorRecipe) -> Relay:
+        """Read the task, then load the models: what is cheap to refuse comes first."""
+        task = load_task(recipe.task)
+        sender = _load(recipe.sender)
+        same = recipe.receiver == recipe.sender
+        return cls(recipe, sender, sender if same else _load(recipe.receiver), task)
+
+    @property
+    def shots(self) -> list[Item]:
+        """The worked examples: training items drawn by seed, never trained on."""
+        rng = Random(self.recipe.seed)
+        return rng.sample(self.task.train, min(self.recipe.prompts.shots, len(self.task.train)))
+
+    @property
+    def train(self) -> list[Item]:
+        """Training items whose fact is in no worked example."""
+        shown = {item.context for item in self.shots}
+        return [item for item in self.task.train if item.context not in shown]
+
+    @property
+    def lead(self) -> str:
+        """What the receiver reads first: the instruction and the worked examples."""
+        shots = "".join(
+            f"Fact: {item.context}\nQuestion: {item.question}\nAnswer: {item.answers[0]}\n\n"
+            for item in self.shots
+        )
+        return f"{self.recipe.prompts.instruction}\n\n{shots}"
+
+    def answer(self, item: Item) -> str:
+        """The words that a receiver is trained to say."""
+        return f" {item.answers[0]}\n"
+
+    def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
+        """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""
+        fact = "" if handed else "Fact:"
+        seen = " {context}" if self.task.protocol == "shared" else ""
+        role = Role(
+            lead=self.lead,
+            template=f"{fact}{seen}{{messages}}\nQuestion: {{question}}\nAnswer:",
+            message="{message}",
+            chat=False,
+        )
+        settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
+        return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
+
+    def reader(self) -> Agent:
+        """The sender as it reads for a latent channel: the fact, and nothing else."""
+        return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
+
+    def writer(self) -> Agent:
+        """The sender as it writes a note about the fact, not knowing the question."""
+        prompts = self.recipe.prompts
+        role = Role(lead=prompts.note_lead, template="Fact: {context}\nNote:", chat=False)
+        settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
+        return Agent("sender", self.sender, role=role, settings=settings)
+
+    def handing(self) -> Agent:
+        """The sender as it reads for a hand-over: what the receiver would have read."""
+        return Agent(
+            "sender", self.sender, role=Role(lead=self.lead, template="Fact: {context}", chat=False)
+        )
+
+    def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
+        return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel)])
+
+    def full_text(self, soft: FreeVectors | None = None) -> Pipeline:
+        """The ceiling: the fact itself, word for word."""
+        return self.pair(self.reader(), TextChannel(verbatim=True), self.solver(soft))
+
+    def text(self, soft: FreeVectors | None = None) -> Pipeline:
+        channel = TextChannel(limit=self.recipe.prompts.note_tokens)
+        return self.pair(self.writer(), channel, self.solver(soft))
+
+    def embedding(self, projector: EmbeddingProjector) -> Pipeline:
+        return self.pair(self.reader(), Embedding(projector), self.solver())
+
+    def constant(self, vectors: FreeVectors) -> Pipeline:
+        return self.pair(self.reader(), Constant(vectors), self.solver())
+
+    def handoff(self) -> Pipeline:
+        return self.pair(self.handing(), Handoff(), self.solver(handed=True))
+
+
+def _load(source: ModelSource) -> Backbone:
+    return Backbone.from_pretrained(source.model, dtype=source.dtype, device=source.device)

@@ -1,0 +1,42 @@
+"""Re-rotation of keys: moving a cache to another position (RoFormer, arXiv 2104.09864, eq. 34).
+
+Rotations add, R(a) R(b) = R(a + b), so a key that was stored at position p is moved to p + d by
+rotating it once more by d. YaRN's attention scaling is already in the stored key and stays as is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unspoken.types import KV
+
+__all__ = ["rotate"]
+
+
+def rotate(kv: KV, by: Tensor, frequencies: Sequence[Tensor]) -> KV:
+    """Rotate the keys of every layer by `by` positions, one number per row.
+
+    kv: L x (B, H, S, D). by: (B,), positions, negative moves to the left. frequencies: L tensors
+    (R/2,) in radians per position, R <= D being the width that the model rotates.
+    """
+    turned: dict[int, tuple[Tensor, Tensor]] = {}
+    for frequency in frequencies:
+        if id(frequency) not in turned:
+            angle = by[:, None].double() * frequency.double()
+            angle = torch.cat((angle, angle), -1)[:, None, None]
+            turned[id(frequency)] = (angle.cos().float(), angle.sin().float())
+    return tuple(
+        (_turn(keys, *turned[id(frequency)]), values)
+        for (keys, values), frequency in zip(kv, frequencies, strict=True)
+    )
+
+
+def _turn(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    width = cos.shape[-1]
+    part, rest = keys[..., :width].float(), keys[..., width:]
+    left, right = part.chunk(2, -1)
+    part = part * cos + torch.cat((-right, left), -1) * sin
+    return torch.cat((part.to(keys.dtype), rest), -1)

@@ -1,0 +1,105 @@
+"""Test doubles that ship: tiny random models with a byte tokenizer, made in milliseconds, offline.
+
+>>> tiny_backbone("gemma").spec.window
+16
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from unspoken.backbone import Backbone
+from unspoken.errors import unknown
+
+__all__ = ["KINDS", "tiny_backbone"]
+
+_SPECIAL = ["<pad>", "<bos>", "<eos>", "<turn>"]
+_VOCAB = len(_SPECIAL) + 256
+_CHAT = (
+    "{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
+)
+
+
+def _sizes(width: int, layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": _VOCAB,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.3,
+    }
+
+
+def _config(kind: str, width: int, layers: int) -> Any:
+    sizes = _sizes(width, layers)
+    match kind:
+        case "llama":
+            return LlamaConfig(**sizes)
+        case "qwen":
+            return Qwen3Config(**sizes, tie_word_embeddings=True)
+        case "gemma":
+            kinds = ["full_attention" if n % 2 else "sliding_attention" for n in range(layers)]
+            return Gemma3TextConfig(
+                **sizes, sliding_window=16, layer_types=kinds, query_pre_attn_scalar=16
+            )
+        case "gpt2":
+            return GPT2Config(
+                vocab_size=_VOCAB, n_embd=width, n_layer=layers, n_head=4, n_positions=256
+            )
+        case _:
+            raise unknown("tiny model", kind, KINDS)
+
+
+KINDS = ("llama", "qwen", "gemma", "gpt2")
+"""llama: no `<bos>`, chat template; qwen: tied; gemma: `<bos>`, window 16; gpt2: no rotation."""
+
+
+def tiny_backbone(
+    kind: str = "llama", *, width: int = 32, layers: int = 3, seed: int = 0
+) -> Backbone:
+    """A random model of some thousand parameters; equal arguments give equal weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(_config(kind, width, layers))
+    return Backbone(model, _tokenizer(bos=kind == "gemma"), name=f"tiny-{kind}-{width}-{seed}")
+
+
+def _tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: n for n, token in enumerate(_SPECIAL + letters)}
+    raw = Tokenizer(BPE(vocab=vocab, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(_SPECIAL)
+    if bos:
+        raw.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        padding_side="left",
+        chat_template=None if bos else _CHAT,
+    )

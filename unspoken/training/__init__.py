@@ -1,0 +1,7 @@
+"""Training of small modules between or in front of frozen models."""
+
+from unspoken.training.loop import History, Objective, Plan, fit
+from unspoken.training.objectives import Answers, Reconstruction
+from unspoken.training.thoughts import StoredThoughts
+
+__all__ = ["Answers", "History", "Objective", "Plan", "Reconstruction", "StoredThoughts", "fit"]

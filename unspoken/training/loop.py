@@ -1,0 +1,234 @@
+"""A short training loop: one module, one objective, killed and resumed without a trace."""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from unspoken.errors import TrainingError
+from unspoken.files import write_bytes
+
+__all__ = ["History", "Objective", "Plan", "fit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a module is trained.
+
+    steps: optimiser steps; batch_size: rows a step, over all processes; lr: the peak, reached after
+    `warmup` steps, from where a cosine falls to zero; clip: largest gradient norm; every: steps
+    between validations, which are also checkpoints. bf16: autocast with float32 master weights.
+    """
+
+    steps: int
+    batch_size: int = 16
+    lr: float = 1e-3
+    warmup: int = 10
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    every: int = 50
+    seed: int = 0
+    bf16: bool = True
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (counted from 0)."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Objective(Protocol):
+    """What is minimised, over rows 0 ... size-1."""
+
+    @property
+    def size(self) -> int: ...
+    def length(self, row: int) -> int:
+        """About how long a row is; rows of like length share a batch."""
+        ...
+
+    def loss(self, rows: Sequence[int], step: int) -> Tensor:
+        """The mean loss of some rows, a scalar; all randomness comes from `step`."""
+        ...
+
+    def validate(self) -> float:
+        """The loss on the validation rows; lower is better."""
+        ...
+
+
+@dataclass(slots=True)
+class History:
+    """Losses (step, value) on training batches and on validation rows; the best of the latter."""
+
+    train: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    validation: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+
+    @property
+    def best(self) -> float:
+        return min((value for _, value in self.validation), default=math.inf)
+
+
+def fit(
+    module: nn.Module, objective: Objective, plan: Plan, checkpoint: Path, *, title: str
+) -> History:
+    """Train `module` in place and leave it at its best validation loss.
+
+    A run that was killed goes on from the file `checkpoint` and ends as if nothing had happened.
+    Under torchrun each process takes its share of every batch. Raises `TrainingError` if a
+    parameter did not move.
+    """
+    if objective.size < 1 or plan.steps < 1:
+        raise TrainingError(
+            f"{title}: {objective.size} rows and {plan.steps} steps; need 1 of each"
+        )
+    accelerator = Accelerator(mixed_precision="bf16" if plan.bf16 else "no")
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    state = _State(module, optimizer, plan)
+    state.load(checkpoint)
+    batches = _batches(objective, plan)
+    with _progress(title, plan.steps, show=accelerator.is_main_process) as tell:
+        for step, rows in zip(range(plan.steps), batches, strict=False):
+            if step < state.step:
+                continue
+            loss = _step(module, objective, rows, step, accelerator, parameters, plan.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(step)
+            optimizer.step()
+            state.step = step + 1
+            state.history.train.append((state.step, loss))
+            if state.step % plan.every == 0 or state.step == plan.steps:
+                state.judge(objective, accelerator)
+                if accelerator.is_main_process:
+                    state.save(checkpoint)
+            tell(state)
+    module.load_state_dict(state.best)
+    state.check_moved(title)
+    return state.history
+
+
+def _step(
+    module: nn.Module,
+    objective: Objective,
+    rows: Sequence[int],
+    step: int,
+    accelerator: Accelerator,
+    parameters: Sequence[nn.Parameter],
+    clip: float,
+) -> float:
+    module.train().zero_grad()
+    mine = rows[accelerator.process_index :: accelerator.num_processes]
+    with accelerator.autocast():
+        loss = objective.loss(mine, step)
+    accelerator.backward(loss)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = _mean(parameter.grad, accelerator)
+    nn.utils.clip_grad_norm_(parameters, clip)
+    return float(_mean(loss.detach(), accelerator))
+
+
+def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
+    """The mean over processes."""
+    return cast(Tensor, accelerator.reduce(tensor, "mean"))
+
+
+def _batches(objective: Objective, plan: Plan) -> Iterator[list[int]]:
+    """Endless batches, the same for the same seed; rows of like length stand together."""
+    rng = random.Random(plan.seed)
+    size = min(plan.batch_size, objective.size)
+    while True:
+        rows = rng.sample(range(objective.size), objective.size)
+        pools = [rows[n : n + 16 * size] for n in range(0, len(rows), 16 * size)]
+        ordered = [row for pool in pools for row in sorted(pool, key=objective.length)]
+        cuts = [ordered[n : n + size] for n in range(0, len(ordered) - size + 1, size)]
+        rng.shuffle(cuts)
+        yield from cuts
+
+
+class _State:
+    """All that a killed run needs: weights, optimiser, step, history, the best weights so far."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
+        self.module, self.optimizer, self.plan = module, optimizer, plan
+        self.step, self.history = 0, History()
+        self.first = _copy(module)
+        self.best = self.first
+
+    def judge(self, objective: Objective, accelerator: Accelerator) -> None:
+        self.module.eval()
+        with torch.no_grad(), accelerator.autocast():
+            value = objective.validate()
+        if value < self.history.best:
+            self.best = _copy(self.module)
+        self.history.validation.append((self.step, value))
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        content = {
+            "plan": asdict(self.plan),
+            "step": self.step,
+            "module": self.module.state_dict(),
+            "first": self.first,
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "train": self.history.train,
+            "validation": self.history.validation,
+        }
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getvalue())
+
+    def load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        found = torch.load(path, weights_only=True)
+        if found["plan"] != asdict(self.plan):
+            raise TrainingError(
+                f"{path} was written under another plan; remove it to train anew, or restore the "
+                f"settings: {found['plan']}"
+            )
+        self.module.load_state_dict(found["module"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.step, self.first, self.best = found["step"], found["first"], found["best"]
+        self.history = History(found["train"], found["validation"])
+
+    def check_moved(self, title: str) -> None:
+        names = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        still = [name for name in sorted(names) if torch.equal(self.first[name], self.best[name])]
+        if still:
+            raise TrainingError(f"{title}: these parameters did not move: {', '.join(still)}")
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+@contextmanager
+def _progress(title: str, steps: int, *, show: bool) -> Generator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True, disable=not show) as progress:
+        task = progress.add_task(title, total=steps, loss="")
+
+        def tell(state: _State) -> None:
+            loss = f"loss {state.history.train[-1][1]:.3f}"
+            best = f", validation {state.history.best:.3f}" if state.history.validation else ""
+            progress.update(task, completed=state.step, loss=loss + best)
+
+        yield tell

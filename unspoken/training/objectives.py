@@ -1,0 +1,141 @@
+"""What a projector is trained for: the receiver's answers, and before that its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from unspoken.agents import Agent, Incoming
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel
+from unspoken.pipeline import Query, fields_of
+from unspoken.projectors import EmbeddingProjector
+from unspoken.projectors.alignment import align, shared_vocabulary
+from unspoken.training.thoughts import StoredThoughts
+from unspoken.types import Thought, Vectors
+
+__all__ = ["Answers", "Reconstruction"]
+
+
+class Answers:
+    """-log p(answer | message, question) through the frozen receiver, mean over rows, in nats.
+
+    Planner and Executor (arXiv 2510.15244). The receiver hears as it does in use. The last
+    `validation` rows are never trained on.
+    """
+
+    def __init__(
+        self,
+        receiver: Agent,
+        channel: Channel,
+        thoughts: Callable[[Sequence[int]], Thought],
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        validation: int,
+    ) -> None:
+        self.receiver, self.channel, self.thoughts = receiver, channel, thoughts
+        self.queries, self.answers = queries, answers
+        self.size = len(queries) - validation
+
+    def length(self, row: int) -> int:
+        query = self.queries[row]
+        return len(query) if isinstance(query, str) else sum(map(len, query.values()))
+
+    def loss(self, rows: Sequence[int], step: int) -> Tensor:
+        return self._score(rows).mean()
+
+    def validate(self, batch: int = 32) -> float:
+        rows = sorted(range(self.size, len(self.queries)), key=self.length)
+        scores = [self._score(rows[n : n + batch]) for n in range(0, len(rows), batch)]
+        return float(torch.cat(scores).mean())
+
+    def _score(self, rows: Sequence[int]) -> Tensor:
+        message = self.channel.send(self.thoughts(rows))
+        fields = fields_of([self.queries[row] for row in rows])
+        read = self.receiver.hear(fields, [Incoming(self.channel, message)])
+        return self.receiver.backbone.score(read.context, [self.answers[row] for row in rows])
+
+
+class Reconstruction:
+    """Sender states to the receiver's own word embeddings: a start that needs no receiver forward.
+
+    loss = |f(h) - e|^2 / var(e) + weight * cross-entropy of the word among random ones, by squared
+    distance. A sender token's target e is the mean embedding of the receiver's tokens that end in
+    it. When the projector reads layer 0 alone, words that both vocabularies know are drawn too.
+    """
+
+    negatives = 1024
+    weight = 0.1
+
+    def __init__(
+        self,
+        projector: EmbeddingProjector,
+        thoughts: StoredThoughts,
+        sender: Backbone,
+        receiver: Backbone,
+        *,
+        validation: int,
+    ) -> None:
+        self.projector, self.thoughts = projector, thoughts
+        self.sender, self.receiver = sender, receiver
+        self.size = len(thoughts) - validation
+        self.pairs = [align(text, sender, receiver) for text in thoughts.texts]
+        self.table = receiver.table
+        self.variance = self.table.var(0).sum()
+        bare = projector.layers == (0,)
+        known = shared_vocabulary(sender, receiver) if bare else ()
+        self.vocabulary = torch.tensor(known, device=sender.device).view(2, -1)
+
+    def length(self, row: int) -> int:
+        return len(self.thoughts.texts[row])
+
+    def loss(self, rows: Sequence[int], step: int) -> Tensor:
+        rng = torch.Generator().manual_seed(step)
+        states, targets, words = self._text(rows)
+        if self.vocabulary.shape[1]:
+            drawn = torch.randint(self.vocabulary.shape[1], (len(words) // 2,), generator=rng)
+            ours, theirs = self.vocabulary[:, drawn]
+            states = torch.cat((states, self.sender.embed(ours)[:, None]))
+            targets = torch.cat((targets, self.table[theirs]))
+            words = torch.cat((words, theirs))
+        return self._loss(states, targets, words, rng)
+
+    def validate(self) -> float:
+        rows = range(self.size, len(self.thoughts))
+        return float(self._loss(*self._text(rows), torch.Generator().manual_seed(0)))
+
+    def _text(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """States (n, N, W) of aligned positions, their targets (n, W'), and word ids or -1."""
+        hidden = self.thoughts.states(rows)
+        states: list[Tensor] = []
+        targets: list[Tensor] = []
+        words: list[Tensor] = []
+        for values, mask, row in zip(hidden.values, hidden.mask, rows, strict=True):
+            place, token = self.pairs[row]
+            real = values[mask]
+            count = torch.bincount(place, minlength=len(real))
+            total = self.table.new_zeros(len(real), self.table.shape[1])
+            mean = total.index_add(0, place, self.table[token]) / count.clamp(min=1)[:, None]
+            word = torch.full_like(count, -1).scatter(0, place, token)
+            states.append(real[count > 0])
+            targets.append(mean[count > 0])
+            words.append(word.masked_fill(count != 1, -1)[count > 0])
+        return torch.cat(states), torch.cat(targets), torch.cat(words)
+
+    def _loss(self, states: Tensor, targets: Tensor, words: Tensor, rng: torch.Generator) -> Tensor:
+        mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+        guess = self.projector(Vectors(states[None], mask)).values[0].float()
+        error = (guess - targets).square().sum(1).mean() / self.variance
+        single = words >= 0
+        random = torch.randint(len(self.table), (self.negatives,), generator=rng)
+        choices = torch.cat((words[single], random.to(words.device)))
+        choices = cast(Tensor, choices.unique())
+        rivals = self.table[choices]
+        logits = 2 * guess[single] @ rivals.T - rivals.square().sum(1)
+        named = torch.searchsorted(choices, words[single])
+        return error + self.weight * cross_entropy(logits, named)

@@ -1,0 +1,278 @@
+"""The values that travel between the parts: segments, prompts, contexts, thoughts.
+
+Legend used in every docstring: B batch rows, S positions, L layers, H key/value heads, D head
+width, W model width. Rows of unequal length are padded on the left; masks are boolean, True where
+a position is real. All values are immutable: nothing writes into a tensor that stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "KV",
+    "MEMORY",
+    "TEXT",
+    "Context",
+    "Memory",
+    "Need",
+    "Prompt",
+    "Read",
+    "Segment",
+    "Settings",
+    "Spec",
+    "Text",
+    "Thought",
+    "Usage",
+    "Vectors",
+    "Words",
+    "left_pad",
+]
+
+KV = tuple[tuple[Tensor, Tensor], ...]
+"""L pairs (keys, values), each (B, H, S, D); keys as the model stores them, after RoPE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a channel asks of its sender: words, a cache, or the hidden states of one layer.
+
+    Layer 0 is the output of the embedding, layer L the last one after the final norm, as in
+    transformers' `hidden_states`. `limit` is the number of tokens of text that suffice.
+    """
+
+    kind: Literal["text", "memory", "hidden"]
+    layer: int = 0
+    limit: int | None = None
+
+
+TEXT = Need("text")
+MEMORY = Need("memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words for each of B rows.
+
+    Neighbouring texts are tokenised together, unless `shared`: such a text is equal in all rows,
+    is tokenised on its own, and a reader may read it once for the whole batch.
+    """
+
+    words: tuple[str, ...]
+    shared: bool = False
+
+    @property
+    def batch(self) -> int:
+        return len(self.words)
+
+    def rows(self, index: slice) -> Text:
+        return replace(self, words=self.words[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """Vectors in a model's input-embedding space (or its hidden states): (B, S, W), mask (B, S)."""
+
+    values: Tensor
+    mask: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.values.shape[0]
+
+    def rows(self, index: slice) -> Vectors:
+        mask = self.mask[index]
+        keep = mask.any(0)
+        return Vectors(self.values[index][:, keep], mask[:, keep])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """A KV cache that stands in a prompt: L x (B, H, S, D), mask (B, S).
+
+    Keys are rotated as if each row's first real position were position 0; the reader re-rotates
+    them when something stands before.
+    """
+
+    kv: KV
+    mask: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.mask.shape[0]
+
+    def rows(self, index: slice) -> Memory:
+        mask = self.mask[index]
+        keep = mask.any(0)
+        kv = tuple((k[index][:, :, keep], v[index][:, :, keep]) for k, v in self.kv)
+        return Memory(kv, mask[:, keep])
+
+
+Segment = Text | Vectors | Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked to read: segments of one batch size, and the slot for messages.
+
+    `slot` is the index at which the next message is inserted; `insert` moves it along, so that
+    messages keep their order.
+    """
+
+    segments: tuple[Segment, ...]
+    slot: int = 0
+
+    @property
+    def batch(self) -> int:
+        return self.segments[0].batch
+
+    def insert(self, segment: Segment) -> Prompt:
+        """The prompt with `segment` at the slot."""
+        before, after = self.segments[: self.slot], self.segments[self.slot :]
+        return Prompt((*before, segment, *after), self.slot + 1)
+
+    def front(self, segment: Segment) -> Prompt:
+        """The prompt with `segment` before everything else."""
+        return Prompt((segment, *self.segments), self.slot + 1)
+
+    def row(self, index: int) -> Prompt:
+        """Row `index` alone, as a prompt of batch size 1."""
+        one = slice(index, index + 1)
+        return Prompt(tuple(segment.rows(one) for segment in self.segments), self.slot)
+
+    @property
+    def lead(self) -> str:
+        """The shared text with which the prompt begins, or ''."""
+        first = self.segments[0] if self.segments else None
+        return first.words[0] if isinstance(first, Text) and first.shared else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """What a model has read; generation continues from here, whatever channel was used.
+
+    kv: L x (B, H, S-1, D), everything but the last token; mask: (B, S); last: (B,) token ids.
+    """
+
+    kv: KV
+    mask: Tensor
+    last: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.mask.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Cost of a turn: tokens read and written, forward passes, wire bytes, seconds.
+
+    For a row of a batch, `passes` counts the passes it took part in and `seconds` its equal share.
+    """
+
+    read: int = 0
+    written: int = 0
+    passes: int = 0
+    wire: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.read + other.read,
+            self.written + other.written,
+            self.passes + other.passes,
+            self.wire + other.wire,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Result of reading a prompt: the context, and whatever else was needed.
+
+    tokens: tokens read in each row; passes: forward passes. hidden: layer -> (B, S', W) states of
+    the positions behind the shared lead, `<bos>` excluded. memory: the cache of all S positions.
+    found: the context, None when only hidden states of lower layers were needed.
+    """
+
+    tokens: tuple[int, ...]
+    passes: int
+    found: Context | None = None
+    hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
+    memory: Memory | None = None
+
+    @property
+    def context(self) -> Context:
+        assert self.found is not None, "a context is there when `needs` names text or a memory"
+        return self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a model wrote: B strings, the tokens spent on each, and the forward passes."""
+
+    words: tuple[str, ...]
+    tokens: tuple[int, ...]
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an agent writes: at most `max_tokens`, until a `stop` string; temperature 0 is greedy."""
+
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What channels may know of a model before any forward pass."""
+
+    name: str
+    width: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    weights: str
+    tokenizer: str
+    window: int | None = None
+    positions: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thought:
+    """What an agent holds after its turn: only what its channels asked for.
+
+    given: what the agent was told about each of the B items, word for word; text: B strings that
+    it wrote; hidden and memory as in `Read`; lead: the shared text it read first; shorten: words
+    and a number to the words of so many first tokens.
+    """
+
+    agent: str
+    spec: Spec
+    given: tuple[str, ...]
+    shorten: Callable[[str, int], str]
+    lead: str = ""
+    text: tuple[str, ...] | None = None
+    hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
+    memory: Memory | None = None
+
+
+def left_pad(rows: Sequence[Tensor], fill: float = 0) -> tuple[Tensor, Tensor]:
+    """Stack tensors (S_b, ...) of unequal length: (B, S, ...) padded left, and the mask (B, S)."""
+    longest = max(row.shape[0] for row in rows)
+    out = rows[0].new_full((len(rows), longest, *rows[0].shape[1:]), fill)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=rows[0].device)
+    for b, row in enumerate(rows):
+        if row.shape[0]:
+            out[b, -row.shape[0] :] = row
+            mask[b, -row.shape[0] :] = True
+    return out, mask

@@ -1,0 +1,112 @@
+"""What travels between agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from unspoken.errors import WireError
+from unspoken.types import Memory, Segment, Text, Vectors
+from unspoken.wire.codec import pack, packed_size, unpack
+
+__all__ = ["Header", "Message"]
+
+
+class Header(BaseModel):
+    """Who sent a message, over which channel, from which weights, for which weights.
+
+    `lead` identifies the shared text that the sender read first; `receiver` is empty when any
+    model may read the message.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    channel: str
+    sender: str
+    weights: str
+    tokenizer: str
+    receiver: str = ""
+    lead: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A header and a payload of B rows: words, vectors (B, S, W) or a cache L x (B, H, S, D).
+
+    >>> header = Header(channel="text", sender="planner", weights="w", tokenizer="t")
+    >>> message = Message(header, Text(("look up", "then left")))
+    >>> len(message.to_bytes()) == message.nbytes
+    True
+    >>> Message.from_bytes(message.to_bytes()).payload
+    Text(words=('look up', 'then left'), shared=False)
+    """
+
+    header: Header
+    payload: Segment
+
+    @property
+    def batch(self) -> int:
+        return self.payload.batch
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire, header included."""
+        return packed_size(self._tensors(), self.header.model_dump_json())
+
+    def row(self, index: int) -> Message:
+        """Row `index` alone, without the padding that other rows caused."""
+        return Message(self.header, self.payload.rows(slice(index, index + 1)))
+
+    def to_bytes(self) -> bytes:
+        return pack(self._tensors(), self.header.model_dump_json())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Message:
+        """Read a message. Raises `WireError` for anything that `to_bytes` did not write."""
+        tensors, header = unpack(data)
+        try:
+            return cls(Header.model_validate_json(header), _payload(tensors))
+        except (ValidationError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise WireError(f"the bytes are no message of this version: {error}") from error
+
+    def _tensors(self) -> dict[str, Tensor]:
+        match self.payload:
+            case Text(words):
+                raw = [bytearray(word.encode()) for word in words]
+                return {
+                    f"words.{n}": torch.frombuffer(data, dtype=torch.uint8)
+                    if data
+                    else torch.empty(0, dtype=torch.uint8)
+                    for n, data in enumerate(raw)
+                }
+            case Vectors(values, mask):
+                return {"values": values, "mask": mask}
+            case Memory(kv, mask):
+                tensors = {"mask": mask}
+                for n, (keys, values) in enumerate(kv):
+                    tensors |= {f"keys.{n}": keys, f"values.{n}": values}
+                return tensors
+
+
+def _payload(tensors: dict[str, Tensor]) -> Segment:
+    if "words.0" in tensors:
+        rows = [tensors[f"words.{n}"] for n in range(len(tensors))]
+        return Text(tuple(bytes(cast(list[int], row.tolist())).decode() for row in rows))
+    mask = tensors["mask"]
+    if "values" in tensors:
+        payload = Vectors(tensors["values"], mask)
+        fits = payload.values.ndim == 3 and payload.values.shape[:2] == mask.shape
+    else:
+        layers = range((len(tensors) - 1) // 2)
+        kv = tuple((tensors[f"keys.{n}"], tensors[f"values.{n}"]) for n in layers)
+        payload = Memory(kv, mask)
+        shapes = {(part.ndim, part.shape[0], part.shape[2:3]) for pair in kv for part in pair}
+        fits = shapes == {(4, *mask.shape[:1], mask.shape[1:])}
+    if mask.dtype != torch.bool or not fits:
+        raise ValueError(f"its tensors do not fit its mask of shape {tuple(mask.shape)}")
+    return payload
