@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,10 +54,11 @@ def chat(
     recipe: Annotated[str, typer.Argument(help="a recipe of kind pipeline")],
     overrides: Overrides = None,
 ) -> None:
-    """Ask a pipeline one question after another; an empty line ends it."""
+    """Ask a pipeline one question after another; an empty line or Ctrl-D ends it."""
     line = _pipeline(recipe, overrides)
-    while question := typer.prompt("you", default="", show_default=False):
-        _show(line, {"question": question, "context": ""})
+    with suppress(EOFError):
+        while question := input("you: ").strip():
+            _show(line, {"question": question, "context": ""})
 
 
 @app.command()
@@ -214,9 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnspokenError as error:
         typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("stopped; run the same command again to go on", fg="red", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _STOPPED:
+            typer.secho("stopped; run the same command again to go on", fg="red", err=True)
+        raise
+
+
+_STOPPED = 130  # what typer makes of Ctrl-C
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:

@@ -11,6 +11,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from unspoken.errors import StorageError
 
 __all__ = ["atomic_folder", "sha256", "write_bytes", "write_text"]
@@ -69,10 +71,19 @@ def sha256(path: Path) -> str:
 def _explained(path: Path) -> Generator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except (OSError, SafetensorError) as error:
+        reason = next((n for n in _EXPECTED if _is(error, n)), None)
+        if reason is None:
             raise
         raise StorageError(
-            f"cannot write {path}: {os.strerror(error.errno)}; nothing was changed there. "
+            f"cannot write {path}: {os.strerror(reason)}; nothing was changed there. "
             "Free some room or choose another folder, then run the same command again"
         ) from error
+
+
+_EXPECTED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
+
+def _is(error: Exception, number: int) -> bool:
+    """Whether an error is of this number; safetensors has it in the words only."""
+    return getattr(error, "errno", None) == number or f"(os error {number})" in str(error)

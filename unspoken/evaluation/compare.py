@@ -18,6 +18,7 @@ from unspoken.evaluation.report import Arm, Report, about_machine
 from unspoken.evaluation.tasks import Item, Task, matches, partners
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline, Run
+from unspoken.types import Usage
 
 __all__ = ["compare", "query"]
 
@@ -108,7 +109,7 @@ class _Desk:
         elsewhere = None if other is None else [queries[n] for n in other]
         key = _digest([identity(pipeline), queries, elsewhere])
         path = self.out / "predictions" / f"{channel}-{condition}.jsonl" if self.out else None
-        rows = self.known.get(key) or _stored(path, key)
+        rows = self.known.get(key) or _stored(path, self.items, key)
         if rows is None:
             title = f"{channel}, {condition}"
             runs = pipeline.run_many(
@@ -138,11 +139,24 @@ def _row(item: Item, run: Run, key: str, heard: str | None) -> dict[str, Any]:
     }
 
 
-def _stored(path: Path | None, key: str) -> list[dict[str, Any]] | None:
+def _stored(path: Path | None, items: Sequence[Item], key: str) -> list[dict[str, Any]] | None:
+    """The rows of an arm that stands there, if they are whole and about these items."""
     if path is None or not path.exists():
         return None
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return rows if rows and all(row.get("arm") == key for row in rows) else None
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # every line is ended
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        sound = all(_sound(row, item, key) for row, item in zip(rows, items, strict=True))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return rows if sound else None
+
+
+def _sound(row: Mapping[str, Any], item: Item, key: str) -> bool:
+    found = (row["arm"], row["id"], row["answers"], row["correct"])
+    right = matches(row["prediction"], item.answers)
+    costs = asdict(Usage()).keys() == row["usage"].keys()
+    return costs and found == (key, item.id, list(item.answers), right)
 
 
 def identity(pipeline: Pipeline) -> list[Any]:

@@ -100,8 +100,9 @@ class Task:
 class TaskSource(BaseModel):
     """Which task, as a recipe says it; a file for `train` and one for `test` imply `jsonl`.
 
-    `validation` is the most items that are held out of `train`. `size` is the number of people to
-    train and validate on, four questions each; it and `seed` concern the task `people` only.
+    `validation` is the most items that are held out of `train`, and never more than half of it.
+    `size` is the number of people to train and validate on, four questions each; it and `seed`
+    concern the task `people` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -126,7 +127,8 @@ def load_task(source: TaskSource) -> Task:
     """
     name = "jsonl" if source.train or source.test else source.name
     given, test, origins = _read(name, source)
-    validation = _held_out(_apart(given, test), source.validation)
+    apart = _apart(given, test)
+    validation = _held_out(apart, min(source.validation, len(apart) // 2))
     held_out = {item.id for item in validation}
     train = _apart([item for item in given if item.id not in held_out], (*test, *validation))
     if not train or (source.validation and not validation):

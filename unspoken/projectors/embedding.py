@@ -74,6 +74,11 @@ class EmbeddingProjector(Projector):
         values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
 
+    def start_from(self, values: Tensor) -> None:
+        """Let the free vectors begin at `values` (n, W of the receiver): embeddings of words."""
+        with torch.no_grad():
+            self.prompt.copy_(values / _PACE)
+
     def calibrate(self, states: Tensor) -> None:
         """Set mean and spread of every dimension from sample states (n, N, W of the sender)."""
         flat = states.float().flatten(1)

@@ -38,6 +38,7 @@ def _pipelines(
     constants: dict[str, Pipeline] = {}
     makers = {"full-text": relay.full_text, "text": relay.text}
     tuned = [name for name in recipe.channels if name in makers]
+    handed = relay.handoff() if "handoff" in recipe.channels else None  # refused before training
     soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
     for name in recipe.channels:
         if name in makers:
@@ -47,6 +48,6 @@ def _pipelines(
             pipelines[name] = relay.embedding(train_projector(relay, folder)[0])
             free = train_vectors(relay, recipe.constant, folder, what="constant")
             constants[name] = relay.constant(free)
-        else:
-            pipelines[name] = relay.handoff()
+        elif handed is not None:
+            pipelines[name] = handed
     return pipelines, constants

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from unspoken.errors import RecipeError, unknown
 from unspoken.evaluation.tasks import TaskSource
@@ -161,14 +162,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        merged: Any = OmegaConf.merge(_with_base(path), OmegaConf.from_dotlist(list(overrides)))
+        merged = _with_base(path)
+        merged.merge_with_dotlist(list(overrides))  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, OSError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {error}") from error
+    except _UNREADABLE as error:
+        told = " ".join(str(error).split())
+        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
     try:
         return TypeAdapter[Recipe](Recipe).validate_python(content)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, e['loc'][1:])) or 'kind'}: {e['msg']}" for e in error.errors()
+        ]
         raise RecipeError(
             f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
         ) from error
@@ -206,7 +211,12 @@ def _shipped() -> list[Path]:
     return []
 
 
+_UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
+
+
 def _with_base(path: Path) -> Any:
     content: Any = OmegaConf.load(path)
+    if not isinstance(content, DictConfig):
+        raise ValueError("a recipe is a mapping of settings, as those that ship are")
     base = content.pop("base", None)
     return OmegaConf.merge(_with_base(path.with_name(base)), content) if base else content

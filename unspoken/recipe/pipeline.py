@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
-from unspoken.channels import make_channel
-from unspoken.errors import RecipeError
+from unspoken.channels import Channel, make_channel
+from unspoken.errors import RecipeError, UnspokenError
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.recipe.config import AgentSource, PipelineRecipe
 from unspoken.types import Settings
@@ -20,8 +22,7 @@ def build(recipe: PipelineRecipe) -> Pipeline:
         options = dict(source.channel)
         if "kind" not in options:
             raise RecipeError(f"the channel {options} has no kind; add for example kind: text")
-        channel = make_channel(str(options.pop("kind")), **options)
-        edges.append(Edge(source.sender, source.receiver, channel))
+        edges.append(Edge(source.sender, source.receiver, _channel(**options)))
     names = dict.fromkeys(agent.model for agent in recipe.agents)
     backbones = {
         name: Backbone.from_pretrained(name, dtype=recipe.dtype, device=recipe.device)
@@ -29,6 +30,15 @@ def build(recipe: PipelineRecipe) -> Pipeline:
     }
     agents = [_agent(source, backbones[source.model]) for source in recipe.agents]
     return Pipeline(agents, edges, rounds=recipe.rounds)
+
+
+def _channel(kind: str, **options: Any) -> Channel:
+    try:
+        return make_channel(kind, **options)
+    except UnspokenError:
+        raise
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 
 def _agent(source: AgentSource, backbone: Backbone) -> Agent:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from rich.console import Console
 
 from unspoken import models
@@ -40,6 +41,8 @@ def train_projector(relay: Relay, folder: Path) -> tuple[EmbeddingProjector, Pat
     home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup)}"
     if (home / "config.json").exists():
         return EmbeddingProjector.from_pretrained(home).eval(), home
+    projector = _projector(relay)
+    relay.embedding(projector)  # refuses layers that the sender does not have
     items = _items(relay)
     thoughts = StoredThoughts(
         relay.reader(),
@@ -47,13 +50,14 @@ def train_projector(relay: Relay, folder: Path) -> tuple[EmbeddingProjector, Pat
         recipe.projector.layers,
         models.cache_folder() / "states",
     )
-    projector = _projector(relay, thoughts)
+    seen = thoughts.states(range(min(len(thoughts), 256)))
+    projector.calibrate(seen.values[seen.mask])
     channel = Embedding(projector)
     before = _digests(relay)
     histories: dict[str, History] = {}
     if recipe.warmup.steps and recipe.projector.vectors is None:
         words = Reconstruction(
-            projector, thoughts, relay.sender, relay.receiver, validation=recipe.validation
+            projector, thoughts, relay.sender, relay.receiver, validation=len(_few(relay))
         )
         projector.prompt.requires_grad_(False)
         histories["warmup"] = _fit(projector, words, relay, recipe.warmup, home, "projector, words")
@@ -105,13 +109,17 @@ class _Told:
 
 def _items(relay: Relay) -> list[Item]:
     """Training items, and behind them the validation items that choose the best weights."""
-    few = relay.task.validation[: relay.recipe.validation]
-    if len(few) < relay.recipe.validation or not relay.train:
+    few = _few(relay)
+    if not few or not relay.train:
         raise DataError(
-            f"the task has {len(relay.train)} training and {len(few)} validation items, the recipe "
-            f"wants 1 and {relay.recipe.validation}; lower `validation` or give more data"
+            f"the task has {len(relay.train)} items to train on and {len(few)} to validate on; "
+            "give more data, or set task.validation above 0"
         )
     return [*relay.train, *few]
+
+
+def _few(relay: Relay) -> list[Item]:
+    return list(relay.task.validation[: relay.recipe.validation])
 
 
 def _answers(
@@ -123,11 +131,11 @@ def _answers(
         thoughts,
         [query(item) for item in items],
         [relay.answer(item) for item in items],
-        validation=relay.recipe.validation,
+        validation=len(_few(relay)),
     )
 
 
-def _projector(relay: Relay, thoughts: StoredThoughts) -> EmbeddingProjector:
+def _projector(relay: Relay) -> EmbeddingProjector:
     recipe, sender, receiver = relay.recipe, relay.sender.spec, relay.receiver.spec
     table = relay.receiver.table
     with torch.random.fork_rng():
@@ -140,21 +148,25 @@ def _projector(relay: Relay, thoughts: StoredThoughts) -> EmbeddingProjector:
             source_weights=sender.weights,
             target_weights=receiver.weights,
         )
-    seen = thoughts.states(range(min(len(thoughts), 256)))
-    projector.calibrate(seen.values[seen.mask])
+    projector.start_from(_instruction(relay, recipe.projector.prompt))
     return projector.to(relay.receiver.device)
 
 
 def _vectors(relay: Relay, settings: FreeSettings) -> FreeVectors:
-    """Free vectors that start as embeddings of the lead's last words."""
     receiver = relay.receiver
     vectors = FreeVectors(
         count=settings.vectors, width=receiver.spec.width, target_weights=receiver.spec.weights
     )
-    words = receiver.tokens(relay.lead)
-    ids = (words * settings.vectors)[-settings.vectors :]
-    vectors.start_from(receiver.embed(torch.tensor(ids, device=receiver.device)))
+    vectors.start_from(_instruction(relay, settings.vectors))
     return vectors.to(receiver.device)
+
+
+def _instruction(relay: Relay, count: int) -> torch.Tensor:
+    """Where free vectors start: embeddings (count, W) of the instruction, repeated if need be."""
+    receiver = relay.receiver
+    words = receiver.tokens(relay.recipe.prompts.instruction)
+    ids = (words * (count // len(words) + 1))[:count]
+    return receiver.embed(torch.tensor(ids, dtype=torch.long, device=receiver.device))
 
 
 def _fit(
@@ -168,10 +180,10 @@ def _key(relay: Relay, *more: Any) -> str:
     """What the trained weights depend on."""
     recipe = relay.recipe
     parts = [
-        relay.sender.fingerprint,
-        relay.receiver.fingerprint,
+        *((model.fingerprint, str(model.dtype)) for model in (relay.sender, relay.receiver)),
         [asdict(item) for item in _items(relay)],
         relay.lead,
+        relay.task.protocol,
         recipe.training.model_dump(),
         recipe.seed,
         *(part if isinstance(part, str) else part.model_dump() for part in more),
@@ -190,6 +202,13 @@ def _check_frozen(relay: Relay, before: dict[str, str]) -> None:
 
 
 def _save(module: Projector, relay: Relay, home: Path, histories: dict[str, History]) -> None:
+    state = PartialState()  # under torchrun every process has trained; one of them writes
+    if state.is_main_process:
+        _write(module, relay, home, histories)
+    state.wait_for_everyone()
+
+
+def _write(module: Projector, relay: Relay, home: Path, histories: dict[str, History]) -> None:
     with atomic_folder(home) as beside:
         module.save_pretrained(beside)
         (beside / "history.json").write_text(
@@ -209,7 +228,7 @@ def _card(module: Projector, relay: Relay, histories: dict[str, History]) -> str
         "---\nlibrary_name: unspoken\ntags: [unspoken, projector]\n---\n"
         f"# {type(module).__name__}: {relay.sender.name} to {relay.receiver.name}\n\n"
         f"Trained by `unspoken` on {task.name} ({len(relay.train)} training and "
-        f"{recipe.validation} validation items, seed {recipe.seed}); both models frozen.\n\n"
+        f"{len(_few(relay))} validation items, seed {recipe.seed}); both models frozen.\n\n"
         f"* sender weights {relay.sender.fingerprint}, receiver weights "
         f"{relay.receiver.fingerprint}\n* {sum(p.numel() for p in module.parameters()):,} "
         f"parameters\n{stages}"

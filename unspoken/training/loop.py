@@ -88,13 +88,12 @@ def fit(
     Under torchrun each process takes its share of every batch. Raises `TrainingError` if a
     parameter did not move.
     """
-    if objective.size < 1 or plan.steps < 1:
-        raise TrainingError(
-            f"{title}: {objective.size} rows and {plan.steps} steps; need 1 of each"
-        )
-    accelerator = Accelerator(mixed_precision="bf16" if plan.bf16 else "no")
+    accelerator = Accelerator()
+    _check_work(objective, plan, accelerator.num_processes, title)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=plan.lr, betas=(0.9, 0.95), weight_decay=plan.weight_decay
+    )
     state = _State(module, optimizer, plan)
     state.load(checkpoint)
     batches = _batches(objective, plan)
@@ -102,14 +101,19 @@ def fit(
         for step, rows in zip(range(plan.steps), batches, strict=False):
             if step < state.step:
                 continue
-            loss = _step(module, objective, rows, step, accelerator, parameters, plan.clip)
+            loss = _step(module, objective, rows, step, accelerator, parameters, plan)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"{title}: the loss of step {step} is {loss}; lower lr={plan.lr}, or set bf16 "
+                    "to false"
+                )
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
             optimizer.step()
             state.step = step + 1
             state.history.train.append((state.step, loss))
             if state.step % plan.every == 0 or state.step == plan.steps:
-                state.judge(objective, accelerator)
+                state.judge(objective)
                 if accelerator.is_main_process:
                     state.save(checkpoint)
             tell(state)
@@ -125,18 +129,36 @@ def _step(
     step: int,
     accelerator: Accelerator,
     parameters: Sequence[nn.Parameter],
-    clip: float,
+    plan: Plan,
 ) -> float:
     module.train().zero_grad()
     mine = rows[accelerator.process_index :: accelerator.num_processes]
-    with accelerator.autocast():
+    with _autocast(module, plan):
         loss = objective.loss(mine, step)
     accelerator.backward(loss)
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = _mean(parameter.grad, accelerator)
-    nn.utils.clip_grad_norm_(parameters, clip)
+    nn.utils.clip_grad_norm_(parameters, plan.clip)
     return float(_mean(loss.detach(), accelerator))
+
+
+def _check_work(objective: Objective, plan: Plan, processes: int, title: str) -> None:
+    if objective.size < 1 or plan.steps < 1:
+        raise TrainingError(
+            f"{title}: {objective.size} rows and {plan.steps} steps; need 1 of each"
+        )
+    if min(plan.batch_size, objective.size) % processes:
+        raise TrainingError(
+            f"{title}: {processes} processes cannot share {objective.size} rows in batches of "
+            f"{plan.batch_size} equally; choose a batch_size that is a multiple of {processes}"
+        )
+
+
+def _autocast(module: nn.Module, plan: Plan) -> torch.autocast:
+    """bfloat16 if the plan says so; accelerate would keep one precision for a whole process."""
+    device = next(module.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16)
 
 
 def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
@@ -166,9 +188,9 @@ class _State:
         self.first = _copy(module)
         self.best = self.first
 
-    def judge(self, objective: Objective, accelerator: Accelerator) -> None:
+    def judge(self, objective: Objective) -> None:
         self.module.eval()
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), _autocast(self.module, self.plan):
             value = objective.validate()
         if value < self.history.best:
             self.best = _copy(self.module)

@@ -84,7 +84,8 @@ class Reconstruction:
         self.projector, self.thoughts = projector, thoughts
         self.sender, self.receiver = sender, receiver
         self.size = len(thoughts) - validation
-        self.pairs = [align(text, sender, receiver) for text in thoughts.texts]
+        aligned = (align(text, sender, receiver) for text in thoughts.texts)
+        self.pairs = [(place.to(sender.device), word.to(sender.device)) for place, word in aligned]
         self.table = receiver.table
         self.variance = self.table.var(0).sum()
         bare = projector.layers == (0,)
@@ -138,4 +139,6 @@ class Reconstruction:
         rivals = self.table[choices]
         logits = 2 * guess[single] @ rivals.T - rivals.square().sum(1)
         named = torch.searchsorted(choices, words[single])
-        return error + self.weight * cross_entropy(logits, named)
+        # Without a single word that stands alone in both, a mean would be nan.
+        surprise = cross_entropy(logits, named, reduction="sum") / max(1, len(named))
+        return error + self.weight * surprise

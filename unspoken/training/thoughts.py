@@ -36,7 +36,9 @@ class StoredThoughts:
         fields = fields_of(queries)
         before, after = sender.role.render(fields)
         self.texts = [b + a for b, a in zip(before, after, strict=True)]
-        key = json.dumps([sender.backbone.fingerprint, sender.role.lead, layers, self.texts])
+        backbone, role = sender.backbone, sender.role
+        frame = [backbone.fingerprint, str(backbone.dtype), role.lead, role.chat]
+        key = json.dumps([*frame, self.layers, self.texts])
         self.folder = folder / sha256(key.encode()).hexdigest()[:16]
         starts = range(0, len(queries), _SHARD)
         missing = [n for n in starts if not self._path(n).exists()]

@@ -1,7 +1,7 @@
 """A language model and its tokenizer behind four verbs: read, write, score, shift.
 
-Everything that depends on the version of transformers lives here (and in the conversion of packaged
-weights, `models.py`, and the test doubles, `testing.py`).
+Everything that depends on the version of transformers lives in this package (and in the conversion
+of packaged weights, `models.py`, and the test doubles, `testing.py`).
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -19,11 +19,22 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
-from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import TextStreamer
+from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken import models, rope
+from unspoken.backbone.caches import (
+    append,
+    close_holes,
+    counts,
+    expand,
+    fresh_cache,
+    gather_states,
+    has_holes,
+    join_rows,
+    kept,
+    positions,
+)
+from unspoken.backbone.generation import StopAt, Teller, cut, written_lengths
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import VECTOR, Part, Run, lay_out
 from unspoken.types import (
@@ -37,9 +48,7 @@ from unspoken.types import (
     Read,
     Settings,
     Spec,
-    Vectors,
     Words,
-    left_pad,
 )
 
 __all__ = ["Backbone", "Reader"]
@@ -195,7 +204,7 @@ class Backbone:
         parts = lay_out(prompt, self.tokens, self._bos, self.device)
         self._check(parts, prompt.batch)
         if self._holes_matter(parts, prompt.batch):
-            return _join([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
+            return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         layers = sorted(need.layer for need in needs if need.kind == "hidden")
         runs = [part for part in parts if isinstance(part, Run)]
         if layers and all(run.shared for run in runs):
@@ -207,7 +216,7 @@ class Backbone:
         hidden: list[tuple[dict[int, Tensor], Tensor]] = []
         for part in parts:
             if isinstance(part, Memory):
-                kv = _append(kv, self.shift(part.kv, mask.sum(1)) if kv else part.kv)
+                kv = append(kv, self.shift(part.kv, mask.sum(1)) if kv else part.kv)
             elif part.shared and part is parts[0] and part is not parts[-1]:
                 kv = self._read_lead(part, prompt.batch)
             else:
@@ -219,10 +228,10 @@ class Backbone:
                 if layers and not part.shared:
                     hidden.append((states, run.heard))
             mask = torch.cat((mask, part.mask.expand(prompt.batch, -1)), 1)
-        if self.spec.window is not None and _has_holes(mask):  # what is written may reach it
-            kv, mask = _close(kv, mask)
+        if self.spec.window is not None and has_holes(mask):  # what is written may reach it
+            kv, mask = close_holes(kv, mask)
         return Read(
-            tokens=_counts([run.mask for run in runs], prompt.batch),
+            tokens=counts([run.mask for run in runs], prompt.batch),
             passes=len(runs),
             found=Context(
                 tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if whole else kv,
@@ -231,7 +240,9 @@ class Backbone:
             )
             if top is None
             else None,
-            hidden={n: _hear([(states[n], heard) for states, heard in hidden]) for n in layers},
+            hidden={
+                n: gather_states([(states[n], heard) for states, heard in hidden]) for n in layers
+            },
             memory=Memory(kv, mask) if MEMORY in needs else None,
         )
 
@@ -244,7 +255,7 @@ class Backbone:
         if kept != key:
             kv, _ = self._forward((), run.mask[:, :0], run)
             self._lead = (key, kv)
-        return tuple((_expand(k, batch), _expand(v, batch)) for k, v in kv)
+        return tuple((expand(k, batch), expand(v, batch)) for k, v in kv)
 
     def _top(self, needs: frozenset[Need]) -> int | None:
         """The layer at which reading may end, when nothing but states up to it is needed."""
@@ -281,16 +292,16 @@ class Backbone:
                 self._forward(kv, mask, run)
             return (), states
         mask = torch.cat((mask, run.mask), 1)
-        cache = _cache(kv)
+        cache = fresh_cache(kv)
         out = self._base(
             **self._inputs(run),
             attention_mask=mask.long(),
-            position_ids=_positions(mask)[:, -run.ids.shape[1] :],
+            position_ids=positions(mask)[:, -run.ids.shape[1] :],
             past_key_values=cache,
             use_cache=True,
             output_hidden_states=bool(layers),
         )
-        return _kept(cache), {layer: out.hidden_states[layer] for layer in layers}
+        return kept(cache), {layer: out.hidden_states[layer] for layer in layers}
 
     def _inputs(self, run: Run) -> dict[str, Tensor]:
         if run.vectors is None:
@@ -335,7 +346,7 @@ class Backbone:
         if self.spec.window is None or batch == 1:
             return False
         mask = torch.cat([part.mask.expand(batch, -1) for part in parts], 1)
-        return mask.shape[1] >= self.spec.window and _has_holes(mask)
+        return mask.shape[1] >= self.spec.window and has_holes(mask)
 
     # -- write, score, shift -----------------------------------------------------------------------
 
@@ -351,7 +362,7 @@ class Backbone:
         `on_text` is called with pieces of text as they come (one row only).
         """
         self._check_room(context, settings)
-        stop = _StopAt(settings.stop, self.tokenizer) if settings.stop else None
+        stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
         sampling = settings.temperature > 0
         ends = self.model.generation_config.eos_token_id
         pad = self.tokenizer.pad_token_id
@@ -369,14 +380,14 @@ class Backbone:
             out = self.model.generate(
                 input_ids=context.last[:, None],
                 attention_mask=context.mask.long(),
-                past_key_values=_cache(context.kv),
+                past_key_values=fresh_cache(context.kv),
                 generation_config=config,
                 stopping_criteria=StoppingCriteriaList([stop] if stop else []),
-                streamer=_Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
+                streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
             )[:, 1:]
-        lengths = _lengths(out, ends, stop)
+        lengths = written_lengths(out, ends, stop)
         words = [
-            _cut(self.tokenizer.decode(row[:n], skip_special_tokens=True), settings.stop)
+            cut(self.tokenizer.decode(row[:n], skip_special_tokens=True), settings.stop)
             for row, n in zip(out.tolist(), lengths, strict=True)
         ]
         return Words(tuple(words), tuple(lengths), passes=out.shape[1])
@@ -395,8 +406,8 @@ class Backbone:
         logits = self.model(
             input_ids=inputs.clamp(min=0),
             attention_mask=mask.long(),
-            position_ids=_positions(mask)[:, -ids.shape[1] :],
-            past_key_values=_cache(context.kv),
+            position_ids=positions(mask)[:, -ids.shape[1] :],
+            past_key_values=fresh_cache(context.kv),
             use_cache=True,
         ).logits
         loss = cross_entropy(logits.float().mT, ids, ignore_index=-100, reduction="none")
@@ -440,7 +451,7 @@ class Backbone:
                 self._base(
                     input_ids=probe, position_ids=start, past_key_values=cache, use_cache=True
                 )
-            caches.append(_kept(cache))
+            caches.append(kept(cache))
         moved = rope.rotate(caches[0], by, frequencies)
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
         return all(
@@ -476,153 +487,3 @@ def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Callable[...
             raise _TopReached
 
     return hook
-
-
-def _cache(kv: KV) -> DynamicCache:
-    """A fresh cache around stored tensors: nothing is copied, and growing it leaves them alone.
-
-    Layers with a sliding window keep all positions too; transformers masks what is out of sight.
-    """
-    cache = DynamicCache()
-    for keys, values in kv:
-        layer = DynamicLayer()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        cache.layers.append(layer)
-    return cache
-
-
-def _kept(cache: Any) -> KV:
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
-
-
-def _counts(masks: Sequence[Tensor], batch: int) -> tuple[int, ...]:
-    """Real positions in each row of some masks (B, S) or (1, S)."""
-    return tuple(torch.stack([mask.sum(1).expand(batch) for mask in masks]).sum(0).tolist())
-
-
-def _positions(mask: Tensor) -> Tensor:
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def _expand(tensor: Tensor, batch: int) -> Tensor:
-    return tensor.expand(batch, *tensor.shape[1:])
-
-
-def _append(kv: KV, more: KV) -> KV:
-    if not kv:
-        return more
-    pairs = zip(kv, more, strict=True)
-    return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
-
-
-def _has_holes(mask: Tensor) -> bool:
-    """Whether a row has padding behind a real position."""
-    return bool((mask.int().diff(dim=1) < 0).any())
-
-
-def _close(kv: KV, mask: Tensor) -> tuple[KV, Tensor]:
-    """Move the padding of every row to its left; the real positions keep their order."""
-    order = mask.int().argsort(dim=1, stable=True)
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.take_along_dim(order[:, None, : tensor.shape[2], None], 2)
-
-    return tuple((move(keys), move(values)) for keys, values in kv), mask.gather(1, order)
-
-
-def _hear(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
-    states, heard = zip(*parts, strict=True)
-    vectors = Vectors(torch.cat(states, 1), torch.cat(heard, 1))
-    keep = vectors.mask.any(0)
-    return Vectors(vectors.values[:, keep], vectors.mask[:, keep])
-
-
-def _join(reads: Sequence[Read]) -> Read:
-    """One batch out of single rows, padded left."""
-
-    def stack(masks: Sequence[Tensor], caches: Sequence[KV]) -> KV:
-        def pad(side: int, layer: int) -> Tensor:
-            rows = [
-                kv[layer][side][0].transpose(0, 1)[mask[0, : kv[layer][side].shape[2]]]
-                for kv, mask in zip(caches, masks, strict=True)
-            ]
-            return left_pad(rows)[0].transpose(1, 2)
-
-        return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
-
-    masks = [read.context.mask for read in reads if read.found]
-    mask, found = torch.zeros(0), None
-    if masks:
-        mask = left_pad([m[0][m[0]] for m in masks])[1]
-        last = torch.cat([read.context.last for read in reads])
-        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last)
-    memories = [read.memory for read in reads if read.memory is not None]
-    hidden: dict[int, Vectors] = {}
-    for layer in reads[0].hidden:
-        rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
-        hidden[layer] = Vectors(*left_pad(rows))
-    return Read(
-        tokens=tuple(read.tokens[0] for read in reads),
-        passes=max(read.passes for read in reads),  # a row takes part in its own only
-        found=found,
-        hidden=hidden,
-        memory=Memory(stack(masks, [m.kv for m in memories]), mask) if memories else None,
-    )
-
-
-class _StopAt(StoppingCriteria):
-    """Ends a row when one of the strings appears in what it wrote; counts its tokens."""
-
-    def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
-        self.stop, self.tokenizer = stop, tokenizer
-        self.reach = max(len(s.encode()) for s in stop) + 4  # tokens to decode: a byte or more each
-        self.ended: dict[int, int] = {}
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        written = input_ids.shape[1] - 1
-        tails = self.tokenizer.batch_decode(input_ids[:, 1:][:, -self.reach :])
-        for row, tail in enumerate(tails):
-            if any(stop in tail for stop in self.stop):
-                self.ended.setdefault(row, written)
-        done = [row in self.ended for row in range(len(tails))]
-        return torch.tensor(done, device=input_ids.device)
-
-
-class _Teller(TextStreamer):
-    """Passes text on as soon as it is whole, up to the first stop string.
-
-    An end that may become a stop string waits for what follows.
-    """
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str], tell: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.stop, self.tell = stop, tell
-        self.waiting, self.ended = "", False
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        text = "" if self.ended else self.waiting + text
-        piece = _cut(text, self.stop)
-        self.ended = self.ended or piece != text
-        starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
-        final = self.ended or stream_end
-        kept = 0 if final else max((len(s) for s in starts if piece.endswith(s)), default=0)
-        piece, self.waiting = piece[: len(piece) - kept], piece[len(piece) - kept :]
-        if piece:
-            self.tell(piece)
-
-
-def _cut(words: str, stop: Sequence[str]) -> str:
-    for end in stop:
-        words = words.split(end, 1)[0]
-    return words
-
-
-def _lengths(out: Tensor, ends: int | list[int] | None, stop: _StopAt | None) -> list[int]:
-    """Tokens that each row wrote, its end-of-sequence token included, padding not."""
-    ended = torch.isin(out, torch.tensor([] if ends is None else ends, device=out.device))
-    lengths = []
-    for row, marks in enumerate(ended.tolist()):
-        n = marks.index(True) + 1 if True in marks else len(marks)
-        lengths.append(min(n, stop.ended.get(row, n)) if stop else n)
-    return lengths

@@ -1,0 +1,137 @@
+"""The packaged models: they load, make sense, and keep the promises that tiny models keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp
+from time import perf_counter
+
+import pytest
+import torch
+
+from unspoken import models
+from unspoken.agents import Agent, Role
+from unspoken.backbone import Backbone
+from unspoken.channels import Handoff, TextChannel
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.types import MEMORY, Prompt, Settings, Text
+
+pytestmark = pytest.mark.real
+
+PARAGRAPH = (
+    "The old lighthouse stood at the end of the pier, where the fishermen used to dry their nets. "
+    "Every evening the keeper climbed the stairs, lit the lamp and wrote down the weather in a "
+    "small book. When the storm came in the autumn, the light could be seen from twenty miles away "
+    "and the boats found their way home. Nobody in the village could remember a night on which it "
+    "had not been lit."
+)
+QUESTION = "\n\nQuestion: Who lit the lamp?\nAnswer: The lamp was lit by"
+SHAPES = {
+    "smollm2-135m-instruct": (576, 30, 3, 64, None),
+    "gemma-3-270m": (640, 18, 1, 256, 512),
+}
+
+
+@pytest.fixture(scope="module")
+def load() -> Callable[[str], Backbone]:
+    kept: dict[str, Backbone] = {}
+
+    def get(name: str) -> Backbone:
+        if name not in kept:
+            kept[name] = Backbone.from_pretrained(name, dtype=torch.float32, device="cpu")
+        return kept[name]
+
+    return get
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def model(request: pytest.FixtureRequest, load: Callable[[str], Backbone]) -> Backbone:
+    return load(request.param)
+
+
+def plain(model: Backbone, words: str, tokens: int) -> list[int]:
+    """What transformers' own `generate` writes behind the words."""
+    ids = torch.tensor([model.tokenizer(words)["input_ids"]])
+    out = model.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
+    )
+    return out[0, ids.shape[1] :].tolist()
+
+
+def test_a_packaged_model_loads_by_name(model: Backbone):
+    spec = model.spec
+    shape = (spec.width, spec.layers, spec.kv_heads, spec.head_dim, spec.window)
+    assert shape == SHAPES[model.name]
+    assert models.is_ready(models.PACKAGED[model.name])
+    assert model.has_chat_template == (model.name == "smollm2-135m-instruct")
+
+
+def test_a_converted_model_loads_again(model: Backbone, capsys: pytest.CaptureFixture[str]):
+    best, again = float("inf"), model
+    for _ in range(3):
+        start = perf_counter()
+        again = Backbone.from_pretrained(model.name, device="cpu")
+        best = min(best, perf_counter() - start)
+    with capsys.disabled():
+        print(f" {model.name} loads in {best:.2f} s ", end="")
+    assert again.fingerprint == model.fingerprint
+    assert again.spec.tokenizer == model.spec.tokenizer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_ordinary_english_is_no_surprise(load: Callable[[str], Backbone], name: str):
+    model, (first, _, rest) = load(name), PARAGRAPH.partition(" ")
+    answer = f" {rest}"
+    loss = model.score(model.read(Prompt((Text((first,)),))).context, [answer])
+    perplexity = exp(float(loss) / len(model.tokens(answer)))
+    assert 1 < perplexity < 40
+
+
+@torch.no_grad()
+def test_gemma_needs_its_bos(load: Callable[[str], Backbone]):
+    model = load("gemma-3-270m")
+    assert model._bos == [model.tokenizer.bos_token_id]
+    context = model.read(Prompt((Text(("The",)),))).context
+    assert context.mask.shape[1] == 2
+
+
+@pytest.mark.parametrize(("name", "times"), [("smollm2-135m-instruct", 1), ("gemma-3-270m", 7)])
+def test_a_handed_over_cache_is_the_text(load: Callable[[str], Backbone], name: str, times: int):
+    """Token for token what plain `generate` writes; Gemma reads more than its window of 512."""
+    model, text = load(name), PARAGRAPH * times
+    assert times == 1 or len(model.tokens(text)) > 512
+    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({MEMORY})).memory
+    assert memory is not None
+    context = model.read(Prompt((memory, Text((QUESTION,))))).context
+    want = plain(model, text + QUESTION, 12)
+    words = model.write(context, Settings(max_tokens=12)).words[0]
+    assert words == model.tokenizer.decode(want, skip_special_tokens=True)
+    alone = model.read(Prompt((Text((QUESTION,)),))).context
+    assert model.write(alone, Settings(max_tokens=12)).words[0] != words
+
+
+@pytest.mark.parametrize("channel", [Handoff(), TextChannel(limit=12)], ids=["handoff", "text"])
+def test_a_batch_of_four_is_one_by_one(load: Callable[[str], Backbone], channel):
+    model = load("smollm2-135m-instruct")
+    people = ["Ada", "Bo", "Cyril", "Dana", "Edward", "Fay", "Gustavo", "Hanna"]
+    places = ["Rome", "a small town in Norway", "Lima", "the harbour of Oslo", "Kyoto", "Bern"]
+    items = [
+        {
+            "context": f"{person} lives in {places[n % 6]} and works there. " * (1 + n % 3),
+            "question": f"Where does {person} live?",
+        }
+        for n, person in enumerate(people)
+    ]
+    planner = Agent(
+        "planner", model, role=Role("Say what matters.", "{context}"), settings=Settings(12)
+    )
+    solver = Agent("solver", model, role="Answer in a few words.", settings=Settings(10))
+    pair = Pipeline([planner, solver], [Edge("planner", "solver", channel)])
+    together = pair.run_many(items, batch_size=4)
+    for run, item in zip(together, items, strict=True):
+        alone = pair.run(item)
+        assert run.answer == alone.answer
+        assert run.usage.wire == alone.usage.wire
+        assert run.usage.read == alone.usage.read
+    assert len({run.answer for run in together}) > 4

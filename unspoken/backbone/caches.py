@@ -1,0 +1,120 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Caches as values: wrapped, extended, cut and padded without writing into a stored tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from unspoken.types import KV, Context, Memory, Read, Vectors, left_pad
+
+__all__ = [
+    "append",
+    "close_holes",
+    "counts",
+    "expand",
+    "fresh_cache",
+    "gather_states",
+    "has_holes",
+    "join_rows",
+    "kept",
+    "positions",
+]
+
+
+def fresh_cache(kv: KV) -> DynamicCache:
+    """A fresh cache around stored tensors: nothing is copied, and growing it leaves them alone.
+
+    Layers with a sliding window keep all positions too; transformers masks what is out of sight.
+    """
+    cache = DynamicCache()
+    for keys, values in kv:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+def kept(cache: Any) -> KV:
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+def counts(masks: Sequence[Tensor], batch: int) -> tuple[int, ...]:
+    """Real positions in each row of some masks (B, S) or (1, S)."""
+    return tuple(torch.stack([mask.sum(1).expand(batch) for mask in masks]).sum(0).tolist())
+
+
+def positions(mask: Tensor) -> Tensor:
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def expand(tensor: Tensor, batch: int) -> Tensor:
+    return tensor.expand(batch, *tensor.shape[1:])
+
+
+def append(kv: KV, more: KV) -> KV:
+    if not kv:
+        return more
+    pairs = zip(kv, more, strict=True)
+    return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
+
+
+def has_holes(mask: Tensor) -> bool:
+    """Whether a row has padding behind a real position."""
+    return bool((mask.int().diff(dim=1) < 0).any())
+
+
+def close_holes(kv: KV, mask: Tensor) -> tuple[KV, Tensor]:
+    """Move the padding of every row to its left; the real positions keep their order."""
+    order = mask.int().argsort(dim=1, stable=True)
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.take_along_dim(order[:, None, : tensor.shape[2], None], 2)
+
+    return tuple((move(keys), move(values)) for keys, values in kv), mask.gather(1, order)
+
+
+def gather_states(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
+    states, heard = zip(*parts, strict=True)
+    vectors = Vectors(torch.cat(states, 1), torch.cat(heard, 1))
+    keep = vectors.mask.any(0)
+    return Vectors(vectors.values[:, keep], vectors.mask[:, keep])
+
+
+def join_rows(reads: Sequence[Read]) -> Read:
+    """One batch out of single rows, padded left."""
+
+    def stack(masks: Sequence[Tensor], caches: Sequence[KV]) -> KV:
+        def pad(side: int, layer: int) -> Tensor:
+            rows = [
+                kv[layer][side][0].transpose(0, 1)[mask[0, : kv[layer][side].shape[2]]]
+                for kv, mask in zip(caches, masks, strict=True)
+            ]
+            return left_pad(rows)[0].transpose(1, 2)
+
+        return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
+
+    masks = [read.context.mask for read in reads if read.found]
+    mask, found = torch.zeros(0), None
+    if masks:
+        mask = left_pad([m[0][m[0]] for m in masks])[1]
+        last = torch.cat([read.context.last for read in reads])
+        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last)
+    memories = [read.memory for read in reads if read.memory is not None]
+    hidden: dict[int, Vectors] = {}
+    for layer in reads[0].hidden:
+        rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
+        hidden[layer] = Vectors(*left_pad(rows))
+    return Read(
+        tokens=tuple(read.tokens[0] for read in reads),
+        passes=max(read.passes for read in reads),  # a row takes part in its own only
+        found=found,
+        hidden=hidden,
+        memory=Memory(stack(masks, [m.kv for m in memories]), mask) if memories else None,
+    )

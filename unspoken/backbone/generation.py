@@ -1,0 +1,71 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""What `generate` needs besides a cache: where to stop, whom to tell, how much was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.stopping_criteria import StoppingCriteria
+from transformers.generation.streamers import TextStreamer
+
+__all__ = ["StopAt", "Teller", "cut", "written_lengths"]
+
+
+class StopAt(StoppingCriteria):
+    """Ends a row when one of the strings appears in what it wrote; counts its tokens."""
+
+    def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
+        self.stop, self.tokenizer = stop, tokenizer
+        self.reach = max(len(s.encode()) for s in stop) + 4  # tokens to decode: a byte or more each
+        self.ended: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        written = input_ids.shape[1] - 1
+        tails = self.tokenizer.batch_decode(input_ids[:, 1:][:, -self.reach :])
+        for row, tail in enumerate(tails):
+            if any(stop in tail for stop in self.stop):
+                self.ended.setdefault(row, written)
+        done = [row in self.ended for row in range(len(tails))]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class Teller(TextStreamer):
+    """Passes text on as soon as it is whole, up to the first stop string.
+
+    An end that may become a stop string waits for what follows.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], tell: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.stop, self.tell = stop, tell
+        self.waiting, self.ended = "", False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        text = "" if self.ended else self.waiting + text
+        piece = cut(text, self.stop)
+        self.ended = self.ended or piece != text
+        starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
+        final = self.ended or stream_end
+        kept = 0 if final else max((len(s) for s in starts if piece.endswith(s)), default=0)
+        piece, self.waiting = piece[: len(piece) - kept], piece[len(piece) - kept :]
+        if piece:
+            self.tell(piece)
+
+
+def cut(words: str, stop: Sequence[str]) -> str:
+    for end in stop:
+        words = words.split(end, 1)[0]
+    return words
+
+
+def written_lengths(out: Tensor, ends: int | list[int] | None, stop: StopAt | None) -> list[int]:
+    """Tokens that each row wrote, its end-of-sequence token included, padding not."""
+    ended = torch.isin(out, torch.tensor([] if ends is None else ends, device=out.device))
+    lengths = []
+    for row, marks in enumerate(ended.tolist()):
+        n = marks.index(True) + 1 if True in marks else len(marks)
+        lengths.append(min(n, stop.ended.get(row, n)) if stop else n)
+    return lengths
