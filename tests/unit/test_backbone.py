@@ -266,11 +266,14 @@ def test_reading_makes_no_vocabulary_logits(tiny: Tiny):
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (0, 3), (-1,), (-2, 1)])
-def test_states_are_those_of_transformers(tiny: Tiny, kind: str, layers: tuple[int, ...]):
+@pytest.mark.parametrize("lead", ["", "Think. "])
+def test_states_are_those_of_transformers(
+    tiny: Tiny, kind: str, layers: tuple[int, ...], lead: str
+):
     model = tiny(kind)
     needs = frozenset(Need("hidden", layer) for layer in layers)
-    lead = "Think. "
-    read = model.read(Prompt((Text((lead,) * 3, shared=True), Text(UNEQUAL))), needs=needs)
+    first = (Text((lead,) * 3, shared=True),) if lead else ()
+    read = model.read(Prompt((*first, Text(UNEQUAL))), needs=needs)
     for n, row in enumerate(UNEQUAL):
         ids = torch.tensor([ids_of(model, lead + row)])
         want = model.model.base_model(ids, output_hidden_states=True).hidden_states

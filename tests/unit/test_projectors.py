@@ -181,6 +181,21 @@ def test_free_vectors_can_start_from_words():
     assert made.values.requires_grad
 
 
+@pytest.mark.parametrize(("source", "target", "side"), [(48, 32, "sender"), (32, 48, "receiver")])
+def test_widths_that_do_not_fit(tiny, source: int, target: int, side: str):
+    spec = tiny("llama").spec  # no weights are recorded: the widths alone decide
+    made = EmbeddingProjector(source_width=source, target_width=target)
+    with pytest.raises(
+        IncompatibleModels, match=rf"{source} to {target}, but {side} '{spec.name}'"
+    ):
+        Embedding(made).check(spec, spec)
+
+
+def test_free_vectors_of_another_width(tiny):
+    with pytest.raises(IncompatibleModels, match=r"are 48 wide, but receiver .* embeds 32; train"):
+        Constant(FreeVectors(count=1, width=48)).check(tiny("llama").spec, tiny("llama").spec)
+
+
 @pytest.mark.parametrize("layers", [(4,), (-5,), (0, 9)])
 def test_a_layer_that_the_sender_has_not(tiny, layers: tuple[int, ...]):
     spec = tiny("llama").spec

@@ -172,3 +172,9 @@ def test_half_a_message_is_refused(payload: Segment):
 def test_the_error_names_the_version():
     with pytest.raises(WireError, match="version"):
         Message.from_bytes(BROKEN["wrong version"]())
+
+
+def test_a_header_of_more_than_a_megabyte_is_not_even_read():
+    huge = HEADER.model_copy(update={"sender": "x" * (1 << 20)})
+    with pytest.raises(WireError, match="its header claims 1048"):
+        Message.from_bytes(Message(huge, Text(("hi",))).to_bytes())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel
 from unspoken.evaluation import Item, Task, load_task
+from unspoken.evaluation.remembering import RememberingAgent
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.recipe.config import ModelSource, ProjectorRecipe
@@ -76,12 +78,13 @@ class Relay:
         """The sender as it reads for a latent channel: the fact, and nothing else."""
         return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
 
+    @cached_property
     def writer(self) -> Agent:
         """The sender as it writes a note about the fact, not knowing the question."""
         prompts = self.recipe.prompts
         role = Role(lead=prompts.note_lead, template="Fact: {context}\nNote:", chat=False)
         settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
-        return Agent("sender", self.sender, role=role, settings=settings)
+        return RememberingAgent("sender", self.sender, role=role, settings=settings)
 
     def handing(self) -> Agent:
         """The sender as it reads for a hand-over: what the receiver would have read."""
@@ -98,7 +101,7 @@ class Relay:
 
     def text(self, soft: FreeVectors | None = None) -> Pipeline:
         channel = TextChannel(limit=self.recipe.prompts.note_tokens)
-        return self.pair(self.writer(), channel, self.solver(soft))
+        return self.pair(self.writer, channel, self.solver(soft))
 
     def embedding(self, projector: EmbeddingProjector) -> Pipeline:
         return self.pair(self.reader(), Embedding(projector), self.solver())

@@ -226,7 +226,8 @@ class _State:
         self.history = History(found["train"], found["validation"])
 
     def check_moved(self, title: str) -> None:
-        names = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        trained = (item for item in self.module.named_parameters() if item[1].requires_grad)
+        names = {name for name, parameter in trained if parameter.numel()}
         still = [name for name in sorted(names) if torch.equal(self.first[name], self.best[name])]
         if still:
             raise TrainingError(f"{title}: these parameters did not move: {', '.join(still)}")
