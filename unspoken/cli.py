@@ -95,6 +95,8 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
     from rich.console import Console
 
     Console().print(report.table())
+    for line in report.findings():
+        typer.echo(line)
     typer.echo(f"wrote report.md, results.json, report.png and predictions to {plan.out}")
 
 

@@ -33,6 +33,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            os.chmod(beside, 0o644)  # temporary files are private, results are not
             os.replace(beside, path)
         except BaseException:
             Path(beside).unlink(missing_ok=True)
@@ -51,6 +52,7 @@ def atomic_folder(target: Path) -> Generator[Path]:
         old = beside.with_name(beside.name + ".old")
         try:
             yield beside
+            beside.chmod(0o755)
             if target.exists():
                 os.replace(target, old)
             os.replace(beside, target)

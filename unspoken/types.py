@@ -137,8 +137,9 @@ class Prompt:
         return Prompt((*before, segment, *after), self.slot + 1)
 
     def front(self, segment: Segment) -> Prompt:
-        """The prompt with `segment` before everything else."""
-        return Prompt((segment, *self.segments), self.slot + 1)
+        """The prompt with `segment` before everything else but the memories that came before."""
+        n = next((n for n, s in enumerate(self.segments) if not isinstance(s, Memory)), self.slot)
+        return Prompt((*self.segments[:n], segment, *self.segments[n:]), self.slot + 1)
 
     def row(self, index: int) -> Prompt:
         """Row `index` alone, as a prompt of batch size 1."""

@@ -533,3 +533,18 @@ def test_a_message_can_wait_as_bytes(agent, model):
     words = solver.think(item, [later])[0].text
     run = Pipeline([reader, solver], [Edge("reader", "solver", channel)]).run(ITEMS[0])
     assert words == (run.turns[-1].text,)
+
+
+def test_memories_stand_in_the_order_they_came():
+    """Two hand-overs into one receiver keep their order in front of its prompt."""
+    model = tiny_backbone("llama")
+    solver = Agent("solver", model, role=Role("Lead.", "{messages}{question}", chat=False))
+    fields = {"question": ("q",), "context": ("",)}
+    arrivals = []
+    for name in ("one", "two"):
+        sender = Agent(name, model, role=Role(template="{question}", chat=False))
+        thought, _ = sender.think(fields, needs=Handoff().needs)
+        arrivals.append(Incoming(Handoff(), Handoff().send(thought)))
+    segments = solver.prompt(fields, arrivals).segments
+    assert segments[0] is arrivals[0].message.payload
+    assert segments[1] is arrivals[1].message.payload

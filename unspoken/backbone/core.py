@@ -371,6 +371,8 @@ class Backbone:
             do_sample=sampling,
             temperature=settings.temperature if sampling else None,
             top_p=settings.top_p if sampling else None,
+            top_k=0 if sampling else None,
+            repetition_penalty=1.0,  # a checkpoint's own sampling defaults are no part of an arm
             eos_token_id=ends,
             pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
         )

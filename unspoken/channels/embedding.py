@@ -50,9 +50,21 @@ class Embedding(Channel):
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         projector = self.projector
-        for side, spec, width, weights in (
-            ("sender", sender, projector.source_width, projector.source_weights),
-            ("receiver", receiver, projector.target_width, projector.target_weights),
+        for side, spec, width, weights, tokenizer in (
+            (
+                "sender",
+                sender,
+                projector.source_width,
+                projector.source_weights,
+                projector.source_tokenizer,
+            ),
+            (
+                "receiver",
+                receiver,
+                projector.target_width,
+                projector.target_weights,
+                projector.target_tokenizer,
+            ),
         ):
             has = "embeds" if side == "receiver" else "has states of"
             if spec.width != width:
@@ -61,11 +73,13 @@ class Embedding(Channel):
                     f"{projector.target_width}, but {side} {spec.name!r} {has} {spec.width}; "
                     f"{_remedy(sender, receiver)}"
                 )
-            if weights and spec.weights != weights:
-                raise IncompatibleModels(
-                    f"the projector was trained with {side} weights {weights}, but {side} "
-                    f"{spec.name!r} has {spec.weights}; {_remedy(sender, receiver)}"
-                )
+            trained = {"weights": (weights, spec.weights), "tokenizer": (tokenizer, spec.tokenizer)}
+            for what, (then, now) in trained.items():
+                if then and then != now:
+                    raise IncompatibleModels(
+                        f"the projector was trained with {side} {what} {then}, but {side} "
+                        f"{spec.name!r} has {now}; {_remedy(sender, receiver)}"
+                    )
         highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
         if highest > sender.layers:
             raise IncompatibleModels(

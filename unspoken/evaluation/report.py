@@ -12,6 +12,7 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from unspoken.evaluation.statistics import Difference, difference, wilson
@@ -152,8 +153,7 @@ class Report:
             yield [
                 arm.channel,
                 arm.condition,
-                f"{100 * arm.accuracy:.1f}",
-                f"{100 * arm.ci_low:.1f}-{100 * arm.ci_high:.1f}",
+                f"{100 * arm.accuracy:.1f} ({100 * arm.ci_low:.0f}-{100 * arm.ci_high:.0f})",
                 f"{arm.tokens_read:.0f}",
                 f"{arm.tokens_written:.1f}",
                 f"{arm.wire_bytes:,.0f}",
@@ -163,13 +163,15 @@ class Report:
     def table(self) -> Table:
         """The table for a terminal."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(*_COLUMNS, title=title, caption="\n".join(self.findings()))
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, name in enumerate(_COLUMNS):
+            table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
         previous = ""
-        for row in self.rows():
-            if previous and row[0] != previous:
+        for channel, *cells in self.rows():
+            if previous and channel != previous:
                 table.add_section()
-            table.add_row(*row)
-            previous = row[0]
+            table.add_row("" if channel == previous else channel, *cells)
+            previous = channel
         return table
 
     def findings(self) -> list[str]:
@@ -195,7 +197,7 @@ class Report:
         )
 
 
-_COLUMNS = ("channel", "condition", "accuracy %", "95 %", "read", "written", "bytes", "seconds")
+_COLUMNS = ("channel", "condition", "% right (95 %)", "read", "written", "bytes", "sec")
 
 
 def _sentence(worth: Worth) -> str:

@@ -31,7 +31,7 @@ class EmbeddingProjector(Projector):
     layers: which hidden states are read, 0 being the sender's own embeddings; several are
     concatenated. Each of their dimensions is standardised by what `calibrate` saw, because a few
     dimensions of a residual stream dwarf the rest. scale: the initial RMS of a vector, that of the
-    receiver's embeddings. source_weights and target_weights: fingerprints of the two models.
+    receiver's embeddings. The fingerprints say what it is trained with.
 
     >>> projector = EmbeddingProjector(source_width=8, target_width=4, layers=[0, 2], hidden=16)
     >>> states = Vectors(torch.zeros(1, 5, 2, 8), torch.ones(1, 5, dtype=torch.bool))
@@ -51,11 +51,14 @@ class EmbeddingProjector(Projector):
         scale: float = 1.0,
         source_weights: str = "",
         target_weights: str = "",
+        source_tokenizer: str = "",
+        target_tokenizer: str = "",
     ) -> None:
         super().__init__()
         self.source_width, self.target_width = source_width, target_width
         self.layers, self.vectors = tuple(layers), vectors
         self.source_weights, self.target_weights = source_weights, target_weights
+        self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         width = source_width * len(self.layers)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))

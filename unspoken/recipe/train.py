@@ -147,6 +147,8 @@ def _projector(relay: Relay) -> EmbeddingProjector:
             scale=float(table.square().mean().sqrt()),
             source_weights=sender.weights,
             target_weights=receiver.weights,
+            source_tokenizer=sender.tokenizer,
+            target_tokenizer=receiver.tokenizer,
         )
     projector.start_from(_instruction(relay, recipe.projector.prompt))
     return projector.to(relay.receiver.device)
