@@ -193,16 +193,21 @@ def recipes_show(name: str) -> None:
 
 
 @recipes.command("cp")
-def recipes_cp(name: str, folder: Path = Path()) -> None:
+def recipes_cp(
+    name: str, folder: Annotated[Path, typer.Argument(help="where the copies go")] = Path()
+) -> None:
     """Copy a recipe, and those it continues, to change them; nothing is overwritten."""
     from unspoken.recipe.config import chain
 
-    for source in chain(name):
-        target = folder / source.name
+    copies = {source: folder / source.name for source in chain(name)}
+    for target in copies.values():
         if target.exists():
-            typer.secho(f"{target} is there already; remove it or choose a folder", fg="red")
+            typer.secho(
+                f"{target} is there already; remove it or choose a folder", fg="red", err=True
+            )
             raise typer.Exit(1)
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in copies.items():
         shutil.copyfile(source, target)
         typer.echo(f"wrote {target}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
 import torch
+from rich.console import Console
 from rich.progress import track
 
 from unspoken.agents import Agent, Incoming
@@ -153,7 +154,8 @@ class Pipeline:
         order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
-        for batch in track(batches, progress, disable=not progress, transient=True):
+        told = Console(stderr=True)
+        for batch in track(batches, progress, console=told, disable=not progress, transient=True):
             found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]

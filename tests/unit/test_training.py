@@ -389,9 +389,8 @@ def test_the_loss_of_answers_is_what_the_receiver_would_say(
     assert objective.loss(rows, 0).item() == pytest.approx(expected.item(), rel=1e-3)
     assert objective.size == len(ITEMS) - 2
     held_out = objective.loss([10, 11], 0).item()
-    with torch.no_grad():
-        assert objective.validate() == pytest.approx(held_out, rel=1e-4)
-        assert objective.validate(batch=1) == pytest.approx(held_out, rel=1e-4)
+    assert judged(objective) == pytest.approx(held_out, rel=1e-4)
+    assert judged(objective, batch=1) == pytest.approx(held_out, rel=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"prompt": 3}, {"vectors": 4}], ids=str)
@@ -425,13 +424,19 @@ def test_twenty_steps_lower_the_loss_of_answers(
         if kind == "reader":
             objective.channel = Constant(FreeVectors(count=1, width=receiver.spec.width))
             objective.receiver = Agent("r", receiver, role=SOLVES, soft=module)
-    first = objective.validate()
+    first = judged(objective)
     plan = Plan(steps=20, batch_size=5, lr=0.03, warmup=2, every=10, bf16=False)
     history = fit(module, objective, plan, tmp_path / "c.pt", title="toy")
     losses = [loss for _, loss in history.train]
     assert sum(losses[-4:]) < 0.93 * sum(losses[:4])
     assert history.best < first
     assert digests == [sender.digest(), receiver.digest()]
+
+
+def judged(objective: Answers | Reconstruction, **options: int) -> float:
+    """The validation loss, as the loop asks for it."""
+    with torch.no_grad():
+        return objective.validate(**options)
 
 
 def nearest(projector: EmbeddingProjector, objective: Reconstruction, rows: Sequence[int]) -> float:
@@ -458,7 +463,7 @@ def test_reconstruction_finds_the_receivers_words(
     assert objective.size == len(ITEMS) - 3
     assert (objective.vocabulary.shape[1] > 0) == (layers == (0,))
     held_out = range(objective.size, len(ITEMS))
-    before, loss = nearest(projector, objective, held_out), objective.validate()
+    before, loss = nearest(projector, objective, held_out), judged(objective)
     plan = Plan(steps=60, batch_size=9, lr=0.01, warmup=5, every=20, bf16=False)
     history = fit(projector, objective, plan, tmp_path / "c.pt", title="toy")
     assert history.best < 0.5 * loss
@@ -489,7 +494,7 @@ def test_a_perfect_projection_has_no_error(
     monkeypatch.setattr(
         objective, "projector", lambda given: replace(given, values=given.values[:, :, 0])
     )
-    assert objective.validate() < 1e-4  # states are kept in bfloat16
+    assert judged(objective) < 1e-4  # states are kept in bfloat16
 
 
 def test_words_that_nobody_knows_alone_leave_a_finite_loss(
@@ -506,7 +511,7 @@ def test_words_that_nobody_knows_alone_leave_a_finite_loss(
     )
     projector = make_projector(other, receiver, layers=(1,))
     objective = Reconstruction(projector, told, other, receiver, validation=1)
-    assert math.isfinite(objective.validate())
+    assert math.isfinite(judged(objective))
     assert math.isfinite(objective.loss([0, 1], 0).item())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin
@@ -23,4 +25,5 @@ class Projector(
     def from_pretrained(cls, name: Any, **options: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Load from a folder or from the hub, strictly."""
         options.setdefault("strict", True)
-        return super().from_pretrained(name, **options)
+        with redirect_stdout(StringIO()):  # the mixin prints where it loads from
+            return super().from_pretrained(name, **options)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -246,7 +247,8 @@ def _progress(title: str, steps: int, *, show: bool) -> Generator[Any]:
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True, disable=not show) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not show) as progress:
         task = progress.add_task(title, total=steps, loss="")
 
         def tell(state: _State) -> None:

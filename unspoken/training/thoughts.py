@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save
@@ -42,7 +43,11 @@ class StoredThoughts:
         self.folder = folder / sha256(key.encode()).hexdigest()[:16]
         starts = range(0, len(queries), _SHARD)
         missing = [n for n in starts if not self._path(n).exists()]
-        for start in track(missing, "sender states", disable=not missing, transient=True):
+        console = Console(stderr=True)
+        hidden = not missing
+        for start in track(
+            missing, "sender states", console=console, disable=hidden, transient=True
+        ):
             self._compute(start)
         self._open = {start: safe_open(self._path(start), "pt") for start in starts}  # pyright: ignore
 
