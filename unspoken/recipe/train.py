@@ -194,7 +194,8 @@ def _key(relay: Relay, *more: Any) -> str:
 
 
 def _digests(relay: Relay) -> dict[str, str]:
-    return {model.name: model.digest() for model in (relay.sender, relay.receiver)}
+    sides = {"sender": relay.sender, "receiver": relay.receiver}
+    return {f"{side} {model.name!r}": model.digest() for side, model in sides.items()}
 
 
 def _check_frozen(relay: Relay, before: dict[str, str]) -> None:
