@@ -202,8 +202,8 @@ class Pipeline:
                     message = sent[id(edge.channel)]
                     mail[edge.receiver].append(Incoming(edge.channel, message))
                     usage = [
-                        replace(cost, wire=cost.wire + message.row(n).nbytes)
-                        for n, cost in enumerate(usage)
+                        replace(cost, wire=cost.wire + size)
+                        for cost, size in zip(usage, message.row_bytes(), strict=True)
                     ]
                 for row, cost in enumerate(usage):
                     words = text[row] if text is not None else None

@@ -62,6 +62,30 @@ class Message:
         """Row `index` alone, without the padding that other rows caused."""
         return Message(self.header, self.payload.rows(slice(index, index + 1)))
 
+    def row_bytes(self) -> list[int]:
+        """`row(n).nbytes` of every row, without copying a cache to learn its size."""
+        if isinstance(self.payload, Text):
+            return [self.row(n).nbytes for n in range(self.batch)]
+        counts = cast(list[int], self.payload.mask.sum(1).tolist())
+        return [self._sized(count).nbytes for count in counts]
+
+    def _sized(self, count: int) -> Message:
+        """One row of `count` positions, with shapes and without content."""
+
+        def shape(like: Tensor, axis: int) -> Tensor:
+            sizes = [1, *like.shape[1:]]
+            sizes[axis] = count
+            return torch.empty(sizes, dtype=like.dtype, device="meta")
+
+        match self.payload:
+            case Memory(kv, mask):
+                pairs = tuple((shape(keys, 2), shape(values, 2)) for keys, values in kv)
+                return Message(self.header, Memory(pairs, shape(mask, 1)))
+            case Vectors(values, mask):
+                return Message(self.header, Vectors(shape(values, 1), shape(mask, 1)))
+            case Text():
+                return self
+
     def to_bytes(self) -> bytes:
         return pack(self._tensors(), self.header.model_dump_json())
 
