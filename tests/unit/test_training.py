@@ -270,7 +270,7 @@ def test_a_frozen_parameter_stays_and_is_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_training_before_a_weight_is_spoiled(
-    bad: float, tmp_path: Path
+    bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = net()
     objective = Sum(module)
@@ -279,7 +279,7 @@ def test_a_loss_that_is_no_number_ends_training_before_a_weight_is_spoiled(
     def loss(rows: Sequence[int], step: int) -> Tensor:
         return honest(rows, step) * (bad if step == 7 else 1)
 
-    objective.loss = loss  # type: ignore[method-assign]
+    monkeypatch.setattr(objective, "loss", loss)
     with pytest.raises(
         TrainingError, match=r"toy: the loss of step 7 is (nan|inf); lower lr=0\.05"
     ):
