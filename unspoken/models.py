@@ -20,7 +20,16 @@ from typing import Any, cast
 from unspoken.errors import MissingExtra, StorageError, UnknownName, unknown
 from unspoken.files import atomic_folder, sha256
 
-__all__ = ["PACKAGED", "Packaged", "cache_folder", "explained", "is_ready", "resolve", "verify"]
+__all__ = [
+    "PACKAGED",
+    "Packaged",
+    "cache_folder",
+    "explained",
+    "is_ready",
+    "load_tokenizer",
+    "resolve",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,24 @@ _REMEDY = (
 )
 
 
+def load_tokenizer(name: str, where: str) -> Any:
+    """The tokenizer of a model that was resolved to `where`.
+
+    A converted one is read once: `AutoTokenizer` parses its file several times, which for Gemma's
+    262,000 words takes two seconds more.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if name not in PACKAGED:
+        return cast(Any, AutoTokenizer).from_pretrained(where)
+    folder = Path(where)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = folder / "chat_template.jinja"
+    if template.exists():
+        settings["chat_template"] = template.read_text(encoding="utf-8")
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **settings)
+
+
 @contextmanager
 def explained(name: str) -> Generator[None]:
     """Turn a failed download or a folder without a model into an error that says what to do."""
@@ -123,7 +150,7 @@ def is_ready(model: Packaged) -> bool:
     folder = cache_folder() / "models" / model.name
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-        return manifest["source"] == model.sha256 and all(
+        return (manifest["source"], manifest["layout"]) == (model.sha256, _LAYOUT) and all(
             (folder / name).stat().st_size == entry["bytes"]
             for name, entry in manifest["files"].items()
         )
@@ -141,6 +168,8 @@ def verify(model: Packaged) -> bool:
 
 
 _MANIFEST = "manifest.json"
+_LAYOUT = 2
+"""Grows when conversion writes something else; what another version wrote is converted again."""
 
 
 def _converted(model: Packaged) -> Path:
@@ -195,12 +224,18 @@ def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
 
 
 def _slim_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json without white space: it is parsed at every load."""
+    """Write the tokenizer's files as they are parsed fastest: at every load.
+
+    No white space, and merges as one string "a b" where no token holds a space.
+    """
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = folder / name
         content = json.loads(path.read_text(encoding="utf-8"))
         if "tokenizer_class" in content:
             content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        merges = content.get("model", {}).get("merges", [])
+        if merges and not any(" " in token for pair in merges for token in pair):
+            content["model"]["merges"] = [" ".join(pair) for pair in merges]
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         path.write_text(text, encoding="utf-8")
 
@@ -210,5 +245,5 @@ def _seal(model: Packaged, folder: Path) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.iterdir())
     }
-    manifest = {"source": model.sha256, "licence": model.licence, "files": files}
+    manifest = {"source": model.sha256, "layout": _LAYOUT, "licence": model.licence, "files": files}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))

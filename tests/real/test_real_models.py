@@ -8,6 +8,7 @@ from time import perf_counter
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from unspoken import models
 from unspoken.agents import Agent, Role
@@ -135,3 +136,14 @@ def test_a_batch_of_four_is_one_by_one(load: Callable[[str], Backbone], channel)
         assert run.usage.wire == alone.usage.wire
         assert run.usage.read == alone.usage.read
     assert len({run.answer for run in together}) > 4
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_a_tokenizer_loads_quickly_and_as_transformers_loads_it(name: str):
+    where = models.resolve(name)
+    quick, usual = models.load_tokenizer(name, where), AutoTokenizer.from_pretrained(where)
+    assert quick.get_vocab() == usual.get_vocab()
+    assert quick.chat_template == usual.chat_template
+    assert quick.all_special_ids == usual.all_special_ids
+    for words in ("", "naïve 北京 🙂\n\n  x", "<start_of_turn>user<|im_end|>", PARAGRAPH):
+        assert quick(words)["input_ids"] == usual(words)["input_ids"]

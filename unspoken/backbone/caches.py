@@ -20,6 +20,7 @@ __all__ = [
     "expand",
     "fresh_cache",
     "gather_states",
+    "growing_cache",
     "has_holes",
     "join_rows",
     "kept",
@@ -39,6 +40,50 @@ def fresh_cache(kv: KV) -> DynamicCache:
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)
     return cache
+
+
+def growing_cache(kv: KV) -> DynamicCache:
+    """A cache of its own around a copy of stored tensors, with room for what is written next."""
+    cache = DynamicCache()
+    cache.layers.extend(_GrowingLayer(keys, values) for keys, values in kv)
+    return cache
+
+
+class _GrowingLayer(DynamicLayer):
+    """A layer that grows in place: a new token moves itself instead of all that stands before it.
+
+    transformers' own layer concatenates, which at batch 16 took 38 % of the time of decoding. Room
+    doubles when it runs out, at least by `spare` positions.
+    """
+
+    spare = 32
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.room = (keys, values)
+        self._grow(keys.shape[2], keys.shape[2] + self.spare)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if end > self.room[0].shape[2]:
+            self._grow(start, 2 * end)
+        for room, states in zip(self.room, (key_states, value_states), strict=True):
+            room[:, :, start:end] = states
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        return self.keys, self.values
+
+    def _grow(self, filled: int, size: int) -> None:
+        def larger(old: Tensor) -> Tensor:
+            new = old.new_empty(*old.shape[:2], size, old.shape[3])
+            new[:, :, :filled] = old[:, :, :filled]
+            return new
+
+        self.room = (larger(self.room[0]), larger(self.room[1]))
+        self.keys, self.values = (room[:, :, :filled] for room in self.room)
 
 
 def kept(cache: Any) -> KV:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken import models, rope
@@ -29,6 +29,7 @@ from unspoken.backbone.caches import (
     expand,
     fresh_cache,
     gather_states,
+    growing_cache,
     has_holes,
     join_rows,
     kept,
@@ -97,7 +98,7 @@ class Backbone:
         where = models.resolve(name)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with models.explained(name):
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer = models.load_tokenizer(name, where)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **hf)
         return cls(model.to(device), tokenizer, name=name)
 
@@ -382,7 +383,7 @@ class Backbone:
             out = self.model.generate(
                 input_ids=context.last[:, None],
                 attention_mask=context.mask.long(),
-                past_key_values=fresh_cache(context.kv),
+                past_key_values=growing_cache(context.kv),
                 generation_config=config,
                 stopping_criteria=StoppingCriteriaList([stop] if stop else []),
                 streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
