@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from unspoken.errors import EmptyPrompt
-from unspoken.types import Memory, Prompt, Text, Vectors, left_pad
+from unspoken.types import Memory, Prompt, Spelling, Text, Vectors, left_pad
 
-__all__ = ["VECTOR", "Part", "Run", "lay_out"]
+__all__ = ["VECTOR", "Part", "Run", "lay_out", "spell"]
 
 VECTOR = -1
 """Stands among token ids where a vector goes."""
@@ -22,12 +22,14 @@ VECTOR = -1
 class Run:
     """Tokens and vectors that are read in one forward pass, padded left.
 
-    ids: (B, S), or (1, S) when `shared`. mask: (B, S). vectors: (N, W), those of all rows in row
-    order, or None. bos: whether the rows begin with the tokenizer's `<bos>`.
+    ids: (B, S), or (1, S) when `shared`. mask: (B, S). spelling: the words of these rows. vectors:
+    (N, W), those of all rows in row order, or None. bos: whether the rows begin with the
+    tokenizer's `<bos>`.
     """
 
     ids: Tensor
     mask: Tensor
+    spelling: Spelling
     vectors: Tensor | None = None
     shared: bool = False
     bos: bool = False
@@ -42,22 +44,40 @@ class Run:
     def expand(self, batch: int) -> Run:
         if self.ids.shape[0] == batch:
             return self
-        return replace(self, ids=self.ids.expand(batch, -1), mask=self.mask.expand(batch, -1))
+        spelling = Spelling(self.spelling.words * batch, self.spelling.ends.expand(batch, -1))
+        ids, mask = self.ids.expand(batch, -1), self.mask.expand(batch, -1)
+        return replace(self, ids=ids, mask=mask, spelling=spelling)
 
     def without_last(self) -> Run:
         return replace(self, ids=self.ids[:, :-1], mask=self.mask[:, :-1])
 
 
 Part = Run | Memory
+Encode = Callable[[str], tuple[list[int], list[int]]]
 
 
-def lay_out(
-    prompt: Prompt, encode: Callable[[str], list[int]], bos: Sequence[int], device: torch.device
-) -> list[Part]:
+def spell(parts: Sequence[Part], batch: int) -> Spelling:
+    """The words of B rows, part after part; memories are silent here unless they are spelled."""
+    words, ends = [""] * batch, list[Tensor]()
+    for part in parts:
+        spelling = part.spelling
+        if isinstance(part, Run):
+            spelling = part.expand(batch).spelling
+        if spelling is None:
+            ends.append(torch.full_like(part.mask, -1, dtype=torch.long).expand(batch, -1))
+            continue
+        before = torch.tensor([len(row) for row in words], device=spelling.ends.device)[:, None]
+        ends.append(torch.where(spelling.ends < 0, -1, spelling.ends + before))
+        words = [row + more for row, more in zip(words, spelling.words, strict=True)]
+    return Spelling(tuple(words), torch.cat(ends, 1))
+
+
+def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.device) -> list[Part]:
     """Cut a prompt into caches and runs; neighbouring texts are tokenised together.
 
-    `bos` is put before the first token unless a cache stands there. Raises `EmptyPrompt` when a
-    row has nothing to read or does not end with a token.
+    encode: words to token ids and the ends of the tokens, in characters. `bos` is put before the
+    first token unless a cache stands there. Raises `EmptyPrompt` when a row has nothing to read or
+    does not end with a token.
     """
     parts: list[Part] = []
     loose: list[Text | Vectors] = []
@@ -92,30 +112,52 @@ def lay_out(
 
 
 def _run(
-    segments: Sequence[Text | Vectors],
-    encode: Callable[[str], list[int]],
-    bos: Sequence[int],
-    device: torch.device,
+    segments: Sequence[Text | Vectors], encode: Encode, bos: Sequence[int], device: torch.device
 ) -> Run:
-    rows: list[Tensor] = []
-    vectors: list[Tensor] = []
-    for b in range(segments[0].batch):
-        ids, words = list(bos), ""
-        for segment in segments:
-            if isinstance(segment, Text):
-                words += segment.words[b]
-                continue
-            real = segment.values[b][segment.mask[b]]
-            ids += [*(encode(words) if words else ()), *[VECTOR] * real.shape[0]]
-            words = ""
-            vectors.append(real)
-        ids += encode(words) if words else []
-        if len(bos) and ids[1:2] == list(bos):  # a chat template wrote it already
-            del ids[0]
-        rows.append(torch.tensor(ids, dtype=torch.long))
-    ids, mask = left_pad(rows)
+    rows = [_row(segments, b, encode, bos) for b in range(segments[0].batch)]
+    ids, mask = left_pad([torch.tensor(row.ids, dtype=torch.long) for row in rows])
+    ends, _ = left_pad([torch.tensor(row.ends, dtype=torch.long) for row in rows], -1)
+    spelling = Spelling(tuple(row.words for row in rows), ends.to(device))
+    vectors = [vector for row in rows for vector in row.vectors]
     flat = torch.cat(vectors) if vectors else None
-    return Run(ids.to(device), mask.to(device), flat, bos=bool(bos))
+    return Run(ids.to(device), mask.to(device), spelling, flat, bos=bool(bos))
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row on its way into a run: ids, where they end in its words, and its vectors."""
+
+    ids: list[int]
+    ends: list[int]
+    words: str = ""
+    vectors: list[Tensor] = field(default_factory=list[Tensor])
+
+    def say(self, words: str, encode: Encode) -> None:
+        if words:
+            ids, ends = encode(words)
+            self.ids += ids
+            self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
+            self.words += words
+
+    def show(self, vectors: Tensor) -> None:
+        self.ids += [VECTOR] * vectors.shape[0]
+        self.ends += [-1] * vectors.shape[0]
+        self.vectors.append(vectors)
+
+
+def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequence[int]) -> _Row:
+    row, words = _Row(list(bos), [0] * len(bos)), ""
+    for segment in segments:
+        if isinstance(segment, Text):
+            words += segment.words[b]
+            continue
+        row.say(words, encode)
+        row.show(segment.values[b][segment.mask[b]])
+        words = ""
+    row.say(words, encode)
+    if len(bos) and row.ids[1:2] == list(bos):  # a chat template wrote it already
+        del row.ids[0], row.ends[0]
+    return row
 
 
 def _check_end(parts: Sequence[Part]) -> None:

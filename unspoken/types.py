@@ -26,6 +26,7 @@ __all__ = [
     "Segment",
     "Settings",
     "Spec",
+    "Spelling",
     "Text",
     "Thought",
     "Usage",
@@ -92,8 +93,24 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Spelling:
+    """The words behind the positions of a cache.
+
+    words: B strings, all text that was read, in order. ends: (B, S), the number of characters of
+    `words` up to the end of each position; -1 where a position is no text (padding, vectors, a
+    memory). `<bos>` is text without characters. Models with unlike tokenizers meet here.
+    """
+
+    words: tuple[str, ...]
+    ends: Tensor
+
+    def rows(self, index: slice, keep: Tensor) -> Spelling:
+        return Spelling(self.words[index], self.ends[index][:, keep])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """A KV cache that stands in a prompt: L x (B, H, S, D), mask (B, S).
+    """A KV cache that stands in a prompt: L x (B, H, S, D), mask (B, S), and what it spells.
 
     Keys are rotated as if each row's first real position were position 0; the reader re-rotates
     them when something stands before.
@@ -101,6 +118,7 @@ class Memory:
 
     kv: KV
     mask: Tensor
+    spelling: Spelling | None = None
 
     @property
     def batch(self) -> int:
@@ -110,7 +128,8 @@ class Memory:
         mask = self.mask[index]
         keep = mask.any(0)
         kv = tuple((k[index][:, :, keep], v[index][:, :, keep]) for k, v in self.kv)
-        return Memory(kv, mask[:, keep])
+        spelling = self.spelling.rows(index, keep) if self.spelling else None
+        return Memory(kv, mask[:, keep], spelling)
 
 
 Segment = Text | Vectors | Memory
@@ -158,11 +177,14 @@ class Context:
     """What a model has read; generation continues from here, whatever channel was used.
 
     kv: L x (B, H, S-1, D), everything but the last token; mask: (B, S); last: (B,) token ids.
+    spelling: what was read, S positions. plain: the kv before messages were fused into it.
     """
 
     kv: KV
     mask: Tensor
     last: Tensor
+    spelling: Spelling
+    plain: KV | None = None
 
     @property
     def batch(self) -> int:

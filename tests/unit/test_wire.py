@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import Memory, Segment, Text, Vectors
+from unspoken.types import Memory, Segment, Spelling, Text, Vectors
 from unspoken.wire import Header, Message
 
 HEADER = Header(channel="embedding", sender="planner", weights="w", tokenizer="t")
@@ -25,6 +25,12 @@ def vectors(dtype: torch.dtype = torch.float32) -> Vectors:
 def memory(dtype: torch.dtype = torch.float32, layers: int = 12) -> Memory:
     kv = tuple((torch.randn(2, 2, 3, 4).to(dtype), torch.randn(2, 2, 3, 4)) for _ in range(layers))
     return Memory(kv, torch.ones(2, 3, dtype=torch.bool))
+
+
+def spelled() -> Memory:
+    bare = memory(layers=2)
+    ends = torch.tensor([[-1, 0, 5], [0, 2, 11]])
+    return Memory(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends))
 
 
 def tensors(payload: Segment) -> list[Tensor]:
@@ -50,6 +56,7 @@ PAYLOADS: dict[str, Callable[[], Segment]] = {
     "expanded": lambda: Vectors(torch.randn(3, 4).expand(2, 3, 4), vectors().mask),
     "with a gradient": lambda: Vectors(vectors().values.requires_grad_(), vectors().mask),
     "cache": memory,
+    "spelled cache": spelled,
     "cache of two precisions": lambda: memory(torch.bfloat16),
 }
 
@@ -178,3 +185,13 @@ def test_a_header_of_more_than_a_megabyte_is_not_even_read():
     huge = HEADER.model_copy(update={"sender": "x" * (1 << 20)})
     with pytest.raises(WireError, match="its header claims 1048"):
         Message.from_bytes(Message(huge, Text(("hi",))).to_bytes())
+
+
+def test_a_cache_keeps_what_it_spells():
+    payload = Message.from_bytes(Message(HEADER, spelled()).to_bytes()).payload
+    expected = spelled().spelling
+    assert isinstance(payload, Memory)
+    assert payload.spelling is not None
+    assert expected is not None
+    assert payload.spelling.words == expected.words
+    assert torch.equal(payload.spelling.ends, expected.ends)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from unspoken.types import KV, Context, Memory, Read, Vectors, left_pad
+from unspoken.types import KV, Context, Memory, Read, Spelling, Vectors, left_pad
 
 __all__ = [
     "append",
@@ -115,14 +115,16 @@ def has_holes(mask: Tensor) -> bool:
     return bool((mask.int().diff(dim=1) < 0).any())
 
 
-def close_holes(kv: KV, mask: Tensor) -> tuple[KV, Tensor]:
+def close_holes(kv: KV, mask: Tensor, spelling: Spelling) -> tuple[KV, Tensor, Spelling]:
     """Move the padding of every row to its left; the real positions keep their order."""
     order = mask.int().argsort(dim=1, stable=True)
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.take_along_dim(order[:, None, : tensor.shape[2], None], 2)
 
-    return tuple((move(keys), move(values)) for keys, values in kv), mask.gather(1, order)
+    moved = tuple((move(keys), move(values)) for keys, values in kv)
+    ends = spelling.ends.gather(1, order)
+    return moved, mask.gather(1, order), Spelling(spelling.words, ends)
 
 
 def gather_states(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
@@ -146,11 +148,14 @@ def join_rows(reads: Sequence[Read]) -> Read:
         return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
 
     masks = [read.context.mask for read in reads if read.found]
-    mask, found = torch.zeros(0), None
+    mask, found, spelling = torch.zeros(0), None, None
     if masks:
         mask = left_pad([m[0][m[0]] for m in masks])[1]
         last = torch.cat([read.context.last for read in reads])
-        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last)
+        told = [read.context.spelling for read in reads]
+        ends = [one.ends[0][m[0]] for one, m in zip(told, masks, strict=True)]
+        spelling = Spelling(tuple(one.words[0] for one in told), left_pad(ends, -1)[0])
+        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last, spelling)
     memories = [read.memory for read in reads if read.memory is not None]
     hidden: dict[int, Vectors] = {}
     for layer in reads[0].hidden:
@@ -161,5 +166,5 @@ def join_rows(reads: Sequence[Read]) -> Read:
         passes=max(read.passes for read in reads),  # a row takes part in its own only
         found=found,
         hidden=hidden,
-        memory=Memory(stack(masks, [m.kv for m in memories]), mask) if memories else None,
+        memory=Memory(stack(masks, [m.kv for m in memories]), mask, spelling) if memories else None,
     )

@@ -37,7 +37,7 @@ from unspoken.backbone.caches import (
 )
 from unspoken.backbone.generation import StopAt, Teller, cut, written_lengths
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
-from unspoken.layout import VECTOR, Part, Run, lay_out
+from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
     KV,
     MEMORY,
@@ -173,6 +173,17 @@ class Backbone:
         """Token ids of `words` on their own, without special tokens around them."""
         return self.tokenizer(words, add_special_tokens=False)["input_ids"]
 
+    def encode(self, words: str) -> tuple[list[int], list[int]]:
+        """Token ids of `words`, and where each token ends in them, in characters.
+
+        -1 for the ends when the tokenizer cannot tell, as those written in Python cannot.
+        """
+        if not self.tokenizer.is_fast:
+            ids = self.tokens(words)
+            return ids, [-1] * len(ids)
+        found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], [end for _, end in found["offset_mapping"]]
+
     def shorten(self, words: str, limit: int) -> str:
         """The words of the first `limit` tokens."""
         ids = self.tokens(words)
@@ -202,7 +213,7 @@ class Backbone:
         lead at the front is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong`
         and `IncompatibleModels` before any forward pass.
         """
-        parts = lay_out(prompt, self.tokens, self._bos, self.device)
+        parts = lay_out(prompt, self.encode, self._bos, self.device)
         self._check(parts, prompt.batch)
         if self._holes_matter(parts, prompt.batch):
             return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
@@ -229,8 +240,9 @@ class Backbone:
                 if layers and not part.shared:
                     hidden.append((states, run.heard))
             mask = torch.cat((mask, part.mask.expand(prompt.batch, -1)), 1)
+        spelling = spell(parts, prompt.batch)
         if self.spec.window is not None and has_holes(mask):  # what is written may reach it
-            kv, mask = close_holes(kv, mask)
+            kv, mask, spelling = close_holes(kv, mask, spelling)
         return Read(
             tokens=counts([run.mask for run in runs], prompt.batch),
             passes=len(runs),
@@ -238,13 +250,14 @@ class Backbone:
                 tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if whole else kv,
                 mask,
                 last.ids[:, -1],
+                spelling,
             )
             if top is None
             else None,
             hidden={
                 n: gather_states([(states[n], heard) for states, heard in hidden]) for n in layers
             },
-            memory=Memory(kv, mask) if MEMORY in needs else None,
+            memory=Memory(kv, mask, spelling) if MEMORY in needs else None,
         )
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from unspoken.channels.base import Channel, lead_id
@@ -29,7 +30,8 @@ class Handoff(Channel):
 
     def send(self, thought: Thought) -> Message:
         assert thought.memory is not None, "the sender computes what `needs` asks for"
-        return self._message(thought, thought.memory, receiver=thought.spec.weights)
+        memory = replace(thought.memory, spelling=None)  # the cache is enough
+        return self._message(thought, memory, receiver=thought.spec.weights)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Memory)

@@ -16,11 +16,14 @@ __all__ = ["pack", "packed_size", "unpack"]
 
 _NAMES = {
     torch.float32: "F32",
-    torch.float16: "F16",
+    torch.int32: "I32",
     torch.bfloat16: "BF16",
+    torch.float16: "F16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+"""The types that travel, in the order in which safetensors lays them out."""
+
 _HEADER_LIMIT = 1 << 20
 
 
@@ -34,8 +37,10 @@ def packed_size(tensors: Mapping[str, Tensor], header: str) -> int:
     """Exactly `len(pack(tensors, header))`, in bytes, without serialising anything."""
     entries: dict[str, object] = {"__metadata__": {"header": header}}
     offset = 0
-    floats_first = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    for name, tensor in floats_first:
+    order = list(_NAMES)
+    for name, tensor in sorted(
+        tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0])
+    ):
         end = offset + tensor.numel() * tensor.element_size()
         entries[name] = {
             "dtype": _NAMES[tensor.dtype],

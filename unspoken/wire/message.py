@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import Memory, Segment, Text, Vectors
+from unspoken.types import Memory, Segment, Spelling, Text, Vectors
 from unspoken.wire.codec import pack, packed_size, unpack
 
 __all__ = ["Header", "Message"]
@@ -67,10 +68,10 @@ class Message:
         if isinstance(self.payload, Text):
             return [self.row(n).nbytes for n in range(self.batch)]
         counts = cast(list[int], self.payload.mask.sum(1).tolist())
-        return [self._sized(count).nbytes for count in counts]
+        return [self._sized(row, count).nbytes for row, count in enumerate(counts)]
 
-    def _sized(self, count: int) -> Message:
-        """One row of `count` positions, with shapes and without content."""
+    def _sized(self, row: int, count: int) -> Message:
+        """Row `row`, of `count` positions, with shapes and without content."""
 
         def shape(like: Tensor, axis: int) -> Tensor:
             sizes = [1, *like.shape[1:]]
@@ -78,9 +79,11 @@ class Message:
             return torch.empty(sizes, dtype=like.dtype, device="meta")
 
         match self.payload:
-            case Memory(kv, mask):
+            case Memory(kv, mask, spelling):
                 pairs = tuple((shape(keys, 2), shape(values, 2)) for keys, values in kv)
-                return Message(self.header, Memory(pairs, shape(mask, 1)))
+                if spelling is not None:
+                    spelling = Spelling(spelling.words[row : row + 1], shape(spelling.ends, 1))
+                return Message(self.header, Memory(pairs, shape(mask, 1), spelling))
             case Vectors(values, mask):
                 return Message(self.header, Vectors(shape(values, 1), shape(mask, 1)))
             case Text():
@@ -101,36 +104,58 @@ class Message:
     def _tensors(self) -> dict[str, Tensor]:
         match self.payload:
             case Text(words):
-                raw = [bytearray(word.encode()) for word in words]
-                return {
-                    f"words.{n}": torch.frombuffer(data, dtype=torch.uint8)
-                    if data
-                    else torch.empty(0, dtype=torch.uint8)
-                    for n, data in enumerate(raw)
-                }
+                return _words_out(words)
             case Vectors(values, mask):
                 return {"values": values, "mask": mask}
-            case Memory(kv, mask):
+            case Memory(kv, mask, spelling):
                 tensors = {"mask": mask}
                 for n, (keys, values) in enumerate(kv):
                     tensors |= {f"keys.{n}": keys, f"values.{n}": values}
+                if spelling is not None:
+                    tensors |= {"ends": spelling.ends.int(), **_words_out(spelling.words)}
                 return tensors
 
 
-def _payload(tensors: dict[str, Tensor]) -> Segment:
-    if "words.0" in tensors:
-        rows = [tensors[f"words.{n}"] for n in range(len(tensors))]
-        return Text(tuple(bytes(cast(list[int], row.tolist())).decode() for row in rows))
+def _words_out(words: Sequence[str]) -> dict[str, Tensor]:
+    raw = [bytearray(word.encode()) for word in words]
+    return {
+        f"words.{n}": torch.frombuffer(data, dtype=torch.uint8)
+        if data
+        else torch.empty(0, dtype=torch.uint8)
+        for n, data in enumerate(raw)
+    }
+
+
+def _words_in(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    count = sum(name.startswith("words.") for name in tensors)
+    rows = [tensors[f"words.{n}"] for n in range(count)]
+    return tuple(bytes(cast(list[int], row.tolist())).decode() for row in rows)
+
+
+def _payload(tensors: Mapping[str, Tensor]) -> Segment:
+    if "mask" not in tensors:
+        return Text(_words_in(tensors)) if "words.0" in tensors else _refuse("it has no payload")
     mask = tensors["mask"]
     if "values" in tensors:
         payload = Vectors(tensors["values"], mask)
         fits = payload.values.ndim == 3 and payload.values.shape[:2] == mask.shape
     else:
-        layers = range((len(tensors) - 1) // 2)
+        layers = range(sum(name.startswith("keys.") for name in tensors))
         kv = tuple((tensors[f"keys.{n}"], tensors[f"values.{n}"]) for n in layers)
-        payload = Memory(kv, mask)
         shapes = {(part.ndim, part.shape[0], part.shape[2:3]) for pair in kv for part in pair}
         fits = shapes == {(4, *mask.shape[:1], mask.shape[1:])}
+        spelling = None
+        if "ends" in tensors:
+            spelling = Spelling(_words_in(tensors), tensors["ends"].long())
+            fits = fits and spelling.ends.shape == mask.shape == (
+                len(spelling.words),
+                *mask.shape[1:],
+            )
+        payload = Memory(kv, mask, spelling)
     if mask.dtype != torch.bool or not fits:
-        raise ValueError(f"its tensors do not fit its mask of shape {tuple(mask.shape)}")
+        _refuse(f"its tensors do not fit its mask of shape {tuple(mask.shape)}")
     return payload
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ValueError(why)

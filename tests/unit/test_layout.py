@@ -1,0 +1,68 @@
+"""What was read is spelled: words, and where each position ends in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from unspoken.backbone import Backbone
+from unspoken.types import MEMORY, Memory, Prompt, Text, Vectors
+
+Tiny = Callable[..., Backbone]
+
+
+def ends(
+    model: Backbone, *segments: Text | Vectors | Memory
+) -> tuple[tuple[str, ...], list[list[int]]]:
+    spelling = model.read(Prompt(segments)).context.spelling
+    return spelling.words, spelling.ends.tolist()
+
+
+def test_rows_are_spelled_behind_their_padding(tiny: Tiny):
+    words, found = ends(tiny("llama"), Text(("abc", "x")))
+    assert words == ("abc", "x")
+    assert found == [[1, 2, 3], [-1, -1, 1]]
+
+
+def test_bos_spells_nothing_and_a_lead_comes_first(tiny: Tiny):
+    words, found = ends(tiny("gemma"), Text(("Hi ", "Hi "), shared=True), Text(("ab", "c")))
+    assert words == ("Hi ab", "Hi c")
+    assert found == [[0, 1, 2, 3, 4, 5], [-1, 0, 1, 2, 3, 4]]  # holes are closed
+
+
+def test_bytes_of_one_character_end_together(tiny: Tiny):
+    words, found = ends(tiny("llama"), Text(("é🙂!",)))
+    assert words == ("é🙂!",)
+    assert found == [[1, 1, 2, 2, 2, 2, 3]]
+
+
+def test_vectors_stand_between_words(tiny: Tiny):
+    vectors = Vectors(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool))
+    words, found = ends(tiny("llama"), Text(("ab",)), vectors, Text(("c",)))
+    assert words == ("abc",)
+    assert found == [[1, 2, -1, -1, 3]]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_a_memory_is_spelled_as_it_was_read(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    memory = model.read(Prompt((Text(("abc",)),)), needs=frozenset({MEMORY})).memory
+    assert memory is not None
+    bos = [0] if kind == "gemma" else []
+    assert ends(model, memory, Text(("de",))) == (("abcde",), [[*bos, 1, 2, 3, 4, 5]])
+    silent = Memory(memory.kv, memory.mask)
+    none = [-1] * silent.mask.shape[1]
+    assert ends(model, silent, Text(("de",))) == (("de",), [[*none, 1, 2]])
+
+
+def test_holes_are_closed_with_their_spelling(tiny: Tiny):
+    model = tiny("gemma")
+    rows = Text(("a long row of words that goes on", "b"))
+    memory = model.read(Prompt((rows,)), needs=frozenset({MEMORY})).memory
+    assert memory is not None
+    both = model.read(Prompt((memory, Text(("?", "what is it?"))))).context
+    one = model.read(Prompt((memory.rows(slice(1, 2)), Text(("what is it?",))))).context
+    assert both.spelling.words[1] == one.spelling.words[0]
+    assert both.spelling.ends[1][both.mask[1]].tolist() == one.spelling.ends[0].tolist()
