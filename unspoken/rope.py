@@ -17,16 +17,17 @@ __all__ = ["rotate"]
 
 
 def rotate(kv: KV, by: Tensor, frequencies: Sequence[Tensor]) -> KV:
-    """Rotate the keys of every layer by `by` positions, one number per row.
+    """Rotate the keys of every layer by `by` positions: one number per row, or per position.
 
-    kv: L x (B, H, S, D). by: (B,), positions, negative moves to the left. frequencies: L tensors
-    (R/2,) in radians per position, R <= D being the width that the model rotates.
+    kv: L x (B, H, S, D). by: (B,) or (B, S), positions, negative moves to the left. frequencies: L
+    tensors (R/2,) in radians per position, R <= D being the width that the model rotates.
     """
+    by = by[:, None] if by.ndim == 1 else by
     turned: dict[int, tuple[Tensor, Tensor]] = {}
     for frequency in frequencies:
         if id(frequency) not in turned:
-            angle = by[:, None].double() * frequency.double()
-            angle = torch.cat((angle, angle), -1)[:, None, None]
+            angle = by[..., None].double() * frequency.double()
+            angle = torch.cat((angle, angle), -1)[:, None]
             turned[id(frequency)] = (angle.cos().float(), angle.sin().float())
     return tuple(
         (_turn(keys, *turned[id(frequency)]), values)

@@ -276,13 +276,15 @@ class Thought:
 
     given: what the agent was told about each of the B items, word for word; text: B strings that
     it wrote; hidden and memory as in `Read`; lead: the shared text it read first; shorten: words
-    and a number to the words of so many first tokens.
+    and a number to the words of so many first tokens; shift: a cache and a number of positions for
+    each row (B,) to the cache moved by them.
     """
 
     agent: str
     spec: Spec
     given: tuple[str, ...]
     shorten: Callable[[str, int], str]
+    shift: Callable[[KV, Tensor], KV]
     lead: str = ""
     text: tuple[str, ...] | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])

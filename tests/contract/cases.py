@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from unspoken.backbone import Backbone
-from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel
-from unspoken.projectors import EmbeddingProjector, FreeVectors
+from unspoken.channels import (
+    Channel,
+    Constant,
+    Embedding,
+    Fusion,
+    Handoff,
+    ProjectedMemory,
+    TextChannel,
+)
+from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector
+from unspoken.projectors.fuser import layer_map
 
 __all__ = ["CASES", "Case"]
 
@@ -36,6 +47,10 @@ def _handoff(sender: Backbone, receiver: Backbone) -> Channel:
     return Handoff()
 
 
+def _without_lead(sender: Backbone, receiver: Backbone) -> Channel:
+    return Handoff(lead=False)
+
+
 def _embedding(
     sender: Backbone, receiver: Backbone, layers: Sequence[int] = (1, 3), **options: int
 ) -> Channel:
@@ -57,17 +72,74 @@ def _constant(sender: Backbone, receiver: Backbone) -> Channel:
     return Constant(FreeVectors(count=3, width=spec.width, scale=0.3, target_weights=spec.weights))
 
 
+def _fusion(
+    sender: Backbone, receiver: Backbone, layers: Sequence[tuple[int, int]] | None = None
+) -> Channel:
+    source, target = sender.spec, receiver.spec
+    fuser = Fuser(
+        source_heads=source.kv_heads,
+        source_dim=source.head_dim,
+        target_heads=target.kv_heads,
+        target_dim=target.head_dim,
+        layers=layers or layer_map(target.layers, source.layers, "last_aligned"),
+        hidden=24,
+        inner=24,
+        source_weights=source.weights,
+        target_weights=target.weights,
+        source_tokenizer=source.tokenizer,
+        target_tokenizer=target.tokenizer,
+    )
+    fuser.gate.data.fill_(1)
+    return Fusion(fuser.eval())
+
+
+def _memory(sender: Backbone, receiver: Backbone, prompt: int = 0) -> Channel:
+    source, target = sender.spec, receiver.spec
+    turns = torch.stack(sender.frequencies), torch.stack(receiver.frequencies)
+    projector = MemoryProjector(
+        source=(source.layers, source.kv_heads, source.head_dim),
+        target=(target.layers, target.kv_heads, target.head_dim),
+        rotary=(turns[0].shape[1], turns[1].shape[1]),
+        target_width=target.width,
+        width=40,
+        hidden=24,
+        prompt=prompt,
+        source_weights=source.weights,
+        target_weights=target.weights,
+        source_tokenizer=source.tokenizer,
+        target_tokenizer=target.tokenizer,
+    )
+    projector.source_turns.copy_(turns[0])
+    projector.target_turns.copy_(turns[1])
+    projector.tokenizer = receiver.tokenizer.backend_tokenizer
+    return ProjectedMemory(projector)
+
+
 CASES = (
     Case("text", lambda s, r: TextChannel(limit=9)),
     Case("text-verbatim", lambda s, r: TextChannel(verbatim=True), receiver="gemma"),
     Case("handoff", _handoff, "llama", "llama", _ALL, local=True),
     Case("handoff-gemma", _handoff, "gemma", "gemma", _ALL, local=True),
     Case("handoff-gpt2", _handoff, "gpt2", "gpt2", _ALL, local=True),
+    Case("handoff-without-lead", _without_lead, "llama", "llama", _ALL, local=True),
+    Case("handoff-without-lead-gemma", _without_lead, "gemma", "gemma", _ALL, local=True),
     Case("embedding", _embedding, "qwen:48", "llama", _BOTH, local=True),
     Case(
         "embedding-gemma", lambda s, r: _embedding(s, r, [0, 2]), "gemma:48", "gemma", _BOTH, True
     ),
     Case("embedding-pooled", lambda s, r: _embedding(s, r, [2], vectors=4), refuses=_BOTH),
     Case("embedding-prompt", lambda s, r: _embedding(s, r, prompt=2), refuses=_BOTH, local=True),
+    Case("fusion", _fusion, "qwen:48", "llama", _ALL, local=True),
+    Case(
+        "fusion-gemma",
+        lambda s, r: _fusion(s, r, [(1, 1)]),  # the others see no more than a window
+        "gemma",
+        "gemma:48",
+        _ALL,
+        local=True,
+    ),
+    Case("memory", _memory, "qwen:48", "llama", _ALL, local=True),
+    Case("memory-gemma", _memory, "gemma:48", "gemma", _ALL, local=True),
+    Case("memory-prompt", lambda s, r: _memory(s, r, 2), "gemma", "llama", _ALL, local=True),
     Case("constant", _constant, refuses="receiver width, receiver weights"),
 )

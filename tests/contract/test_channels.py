@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -374,9 +375,23 @@ def parameters(channel: Channel) -> list[tuple[str, nn.Parameter]]:
     return [(n, p) for module in held for n, p in module.named_parameters() if p.numel()]
 
 
+@contextmanager
+def training(channel: Channel) -> Iterator[None]:
+    """The modules that the channel holds, as they are while they are trained."""
+    held = [part for part in vars(channel).values() if isinstance(part, nn.Module)]
+    modes = [module.training for module in held]
+    torch.manual_seed(0)
+    for module in held:
+        module.train()
+    yield
+    for module, mode in zip(held, modes, strict=True):
+        module.train(mode)
+
+
 def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
     thought = world.think(FIELDS)
-    loss = world.score(world.hear(FIELDS, world.channel.send(thought)), ANSWERS).sum()
+    with training(world.channel):
+        loss = world.score(world.hear(FIELDS, world.channel.send(thought)), ANSWERS).sum()
     trained = parameters(world.channel)
     assert loss.requires_grad == bool(trained)
     if trained:
@@ -422,10 +437,12 @@ def test_half_precision_runs(case: Case, world: World, how: str):
         assert len(half.pipeline.run_many(ITEMS)) == len(ITEMS)
         message = half.message(FIELDS)
         loss = half.score(half.hear(FIELDS, message), ANSWERS)
+        with training(half.channel):
+            trained = half.score(half.hear(FIELDS, half.message(FIELDS)), ANSWERS)
     assert message.nbytes == len(message.to_bytes())
     assert loss.dtype == torch.float32
-    if loss.requires_grad:
-        loss.sum().backward()
+    if trained.requires_grad:
+        trained.sum().backward()
         assert all(bool(p.grad.isfinite().all()) for _, p in parameters(half.channel))
     if not isinstance(message.payload, Text):  # words may turn out otherwise
         exact = world.score(world.hear(FIELDS, world.message(FIELDS)), ANSWERS)

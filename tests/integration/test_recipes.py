@@ -773,6 +773,10 @@ def test_too_little_data_is_refused_before_any_pass(bench: Bench, counter: Count
 def test_every_shipped_recipe_is_valid() -> None:
     kinds = {name: type(load_recipe(name)) for name in recipe_names()}
     assert kinds == {
+        "fusion": RelayRecipe,
+        "fusion_projector": ProjectorRecipe,
+        "memory": RelayRecipe,
+        "memory_projector": ProjectorRecipe,
         "planner_solver": PipelineRecipe,
         "relay": RelayRecipe,
         "relay_projector": ProjectorRecipe,
@@ -793,7 +797,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         ("training.lr=0", "training.lr: .*greater than 0"),
         ("limit=1", "limit: .*greater than or equal to 2"),
         ("channels=[text, fax]", r"channels\.1: .*'handoff'"),
-        ("task.protocol=secret", "task.protocol: .*'private' or 'shared'"),
+        ("task.protocol=secret", "task.protocol: .*'private', 'shared' or 'closed'"),
         ("seed.x=3", "seed: .*integer"),
         ("sender=gemma-3-270m", "sender: "),
         ("kind=relais", "kind: .*'relay'"),

@@ -60,7 +60,8 @@ def test_our_channels_by_name(kind: str, options: dict[str, object], made: type[
 
 
 def test_every_channel_knows_its_name():
-    assert channel_names() == ["constant", "embedding", "handoff", "text"]
+    names = ["constant", "embedding", "fusion", "handoff", "memory", "text"]
+    assert channel_names() == names
 
 
 def test_an_unknown_channel_is_met_with_a_suggestion():

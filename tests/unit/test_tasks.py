@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from pydantic import ValidationError
 
 from unspoken.errors import DataError, UnknownName
-from unspoken.evaluation import tasks
 from unspoken.evaluation.tasks import (
     Item,
     Task,
@@ -23,6 +23,7 @@ from unspoken.evaluation.tasks import (
     partners,
     people,
 )
+from unspoken.evaluation.tasks.splits import overlap
 
 GOOD = {"id": "q1", "context": "Ada keeps a parrot.", "question": "What?", "answers": ["parrot"]}
 
@@ -119,12 +120,77 @@ def test_packaged_answers_stand_in_their_contexts(name: str) -> None:
 def test_packaged_names_what_exists() -> None:
     with pytest.raises(UnknownName, match=r"'quasc'; did you mean 'qasc'"):
         packaged("quasc")
+    with pytest.raises(UnknownName, match="Known: cities, qasc, squad_sentence"):
+        packaged("people")
+
+
+# Cities ------------------------------------------------------------------------------------------
+
+CITY = re.compile(
+    r"(?P<city>.+) is a city in (?P<country>.+) with about "
+    r"(\d\d0,000|\d\d?(\.\d)? million) people\."
+)
+
+
+def test_cities_are_worded_alike() -> None:
+    train, test = packaged("cities")
+    assert (len(train), len(test)) == (1500, 400)
+    for item in (*train, *test):
+        fact = CITY.fullmatch(item.context)
+        assert fact, item.context
+        assert item.question == f"In which country is the city of {fact['city']}?"
+        assert fact["country"].removeprefix("the ") == item.answers[0]
+        assert len({normalise(answer) for answer in item.answers}) == len(item.answers)
+        assert item.group == ""
+
+
+def test_no_city_gives_its_country_away_or_stands_twice() -> None:
+    items = [item for split in packaged("cities") for item in split]
+    asked = [normalise(item.question) for item in items]
+    assert len(set(asked)) == len(asked)
+    for item, question in zip(items, asked, strict=True):
+        city = question.removeprefix("in which country is city of ")
+        country = normalise(item.answers[0])
+        assert country not in city
+        assert city not in country
+        assert not any(f" {normalise(answer)} " in f" {city} " for answer in item.answers)
+
+
+def test_no_country_is_a_good_guess() -> None:
+    train, test = packaged("cities")
+    countries = Counter(item.answers[0] for item in (*train, *test))
+    assert max(countries.values()) <= 40
+    assert len(countries) > 100
+
+
+@pytest.mark.parametrize(
+    ("country", "said", "accepted"),
+    [
+        ("United States", "the USA.", True),
+        ("United States", "America", True),
+        ("United States", "United Kingdom", False),
+        ("Netherlands", "The Netherlands", True),
+        ("Niger", "Nigeria", False),
+    ],
+)
+def test_a_country_is_accepted_by_its_other_names(country: str, said: str, accepted: bool) -> None:
+    items = [item for split in packaged("cities") for item in split if item.answers[0] == country]
+    assert items
+    assert all(matches(said, item.answers) is accepted for item in items)
+
+
+def test_only_a_nation_of_its_own_stands_for_the_united_kingdom() -> None:
+    items = {item.question: item for split in packaged("cities") for item in split}
+    cardiff = items["In which country is the city of Cardiff?"]
+    assert matches("Wales", cardiff.answers)
+    assert matches("UK", cardiff.answers)
+    assert not matches("England", cardiff.answers)
 
 
 # Splits ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize("name", ["cities", "qasc", "squad_sentence", "people"])
 def test_no_fact_question_or_group_stands_in_two_splits(name: str) -> None:
     task = load_task(TaskSource(name=name, size=200))
     splits = (task.train, task.validation, task.test)
@@ -152,7 +218,7 @@ def test_what_stands_in_the_test_is_dropped_from_train(tmp_path: Path) -> None:
 def test_overlap_counts_what_two_splits_share() -> None:
     one = Item("1", "Ada keeps a parrot.", "What?", ("parrot",))
     two = Item("2", "ada keeps parrot", "Who?", ("ada",))
-    found = tasks._overlap({"train": (one,), "validation": (two,), "test": (one, two)}, dropped=7)  # pyright: ignore
+    found = overlap({"train": (one,), "validation": (two,), "test": (one, two)}, dropped=7)
     assert found.facts == {"train/validation": 1, "train/test": 1, "validation/test": 1}
     assert found.questions == {"train/validation": 0, "train/test": 1, "validation/test": 1}
     assert found.dropped == 7
@@ -215,9 +281,13 @@ def test_one_file_of_two_is_refused(given: dict[str, str]) -> None:
 def test_a_source_refuses_what_it_does_not_know() -> None:
     with pytest.raises(UnknownName, match=r"'peple'; did you mean 'people'"):
         load_task(TaskSource(name="peple"))
+    with pytest.raises(
+        UnknownName, match=r"'citie'; did you mean 'cities'\? Known: cities, jsonl,"
+    ):
+        load_task(TaskSource(name="citie"))
     with pytest.raises(ValidationError, match="Extra inputs"):
         TaskSource.model_validate({"valdation": 3})
-    with pytest.raises(ValidationError, match="'private' or 'shared'"):
+    with pytest.raises(ValidationError, match="'private', 'shared' or 'closed'"):
         TaskSource.model_validate({"protocol": "public"})
 
 
@@ -317,7 +387,7 @@ def check(items: tuple[Item, ...], found: list[int]) -> None:
         assert not any(f" {normalise(answer)} " in held for answer in item.answers)
 
 
-@pytest.mark.parametrize("name", ["qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize("name", ["cities", "qasc", "squad_sentence", "people"])
 def test_partners_are_a_derangement_of_like_length(name: str) -> None:
     items = load_task(TaskSource(name=name, size=60)).test
     found = partners(items, seed=1)

@@ -74,10 +74,11 @@ class Agent:
         if channel.in_front:
             return channel.write(message, prompt)
         before, after = self.role.around(message.header.sender)
-        if before:
-            prompt = prompt.insert(Text((before,) * prompt.batch))
-        prompt = channel.write(message, prompt)
-        return prompt.insert(Text((after,) * prompt.batch)) if after else prompt
+        opened = prompt.insert(Text((before,) * prompt.batch)) if before else prompt
+        written = channel.write(message, opened)
+        if written is opened:  # the channel fuses; there is nothing to announce
+            return prompt
+        return written.insert(Text((after,) * prompt.batch)) if after else written
 
     def _frame(self) -> tuple[str, str]:
         """What stands before and behind an item: the lead, in the chat template if one is used."""
@@ -116,6 +117,7 @@ class Agent:
             spec=self.backbone.spec,
             given=fields.get("context" if "context" in self.role.fields else "question", ()),
             shorten=self.backbone.shorten,
+            shift=self.backbone.shift,
             lead=opening,
         )
         batch = len(thought.given)

@@ -228,7 +228,8 @@ class Backbone:
         hidden: list[tuple[dict[int, Tensor], Tensor]] = []
         for part in parts:
             if isinstance(part, Memory):
-                kv = append(kv, self.shift(part.kv, mask.sum(1)) if kv else part.kv)
+                own = tuple((k.to(self.dtype), v.to(self.dtype)) for k, v in part.kv)
+                kv = append(kv, self.shift(own, mask.sum(1)) if kv else own)
             elif part.shared and part is parts[0] and part is not parts[-1]:
                 kv = self._read_lead(part, prompt.batch)
             else:
@@ -317,6 +318,31 @@ class Backbone:
         )
         return kept(cache), {layer: out.hidden_states[layer] for layer in layers}
 
+    def extend(
+        self, kv: KV, ids: Tensor, mask: Tensor, at: Tensor | None = None, *, layers: int
+    ) -> KV:
+        """Read token ids (B, N) behind a cache of S positions: the cache of all S + N.
+
+        mask: (B, S + N), padding anywhere, but for models with a sliding window only on the left.
+        at: the positions (B, N) of the ids, else real ones are counted. layers: so many, from the
+        lowest, are computed and kept.
+        """
+        assert self.spec.window is None or not has_holes(mask)
+        cache = fresh_cache(kv)
+        with suppress(_TopReached), ExitStack() as hooks:
+            if layers < self.spec.layers and hasattr(self._base, "layers"):
+                hook = _keep_input({}, layers, layers)
+                module = self._base.layers[layers]
+                hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            self._base(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                position_ids=positions(mask)[:, -ids.shape[1] :] if at is None else at,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return kept(cache)[:layers]
+
     def _inputs(self, run: Run) -> dict[str, Tensor]:
         if run.vectors is None:
             return {"input_ids": run.ids}
@@ -335,7 +361,7 @@ class Backbone:
         for n, part in enumerate(parts):
             if isinstance(part, Memory):
                 self._check_memory(part.kv)
-                assert n == 0 or self._frequencies  # raises if it cannot be moved
+                assert n == 0 or self.frequencies  # raises if it cannot be moved
             elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
                 raise IncompatibleModels(
                     f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
@@ -435,10 +461,10 @@ class Backbone:
         Raises `IncompatibleModels` when this model's keys cannot be moved by rotation.
         """
         by = torch.as_tensor(by, device=self.device).expand(kv[0][0].shape[0])
-        return rope.rotate(kv, by, self._frequencies) if bool(by.any()) else kv
+        return rope.rotate(kv, by, self.frequencies) if bool(by.any()) else kv
 
     @cached_property
-    def _frequencies(self) -> list[Tensor]:
+    def frequencies(self) -> list[Tensor]:
         """L tensors of rotary frequencies, proved on this model: moved keys equal read ones."""
         rotary = getattr(self._base, "rotary_emb", None)
         kinds = getattr(self.model.config, "layer_types", None) or ["full"] * self.spec.layers

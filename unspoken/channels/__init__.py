@@ -3,7 +3,9 @@
 from unspoken.channels.base import Channel
 from unspoken.channels.constant import Constant
 from unspoken.channels.embedding import Embedding
+from unspoken.channels.fusion import Fusion
 from unspoken.channels.handoff import Handoff
+from unspoken.channels.memory import ProjectedMemory
 from unspoken.channels.registry import channel_names, make_channel
 from unspoken.channels.text import TextChannel
 
@@ -11,7 +13,9 @@ __all__ = [
     "Channel",
     "Constant",
     "Embedding",
+    "Fusion",
     "Handoff",
+    "ProjectedMemory",
     "TextChannel",
     "channel_names",
     "make_channel",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from hashlib import sha256
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from unspoken.errors import IncompatibleModels
 from unspoken.types import Context, Need, Prompt, Segment, Spec, Thought
 from unspoken.wire import Header, Message
 
-__all__ = ["Channel", "lead_id"]
+__all__ = ["Channel", "Identified", "check_identities", "lead_id", "remedy"]
 
 
 class Channel(ABC):
@@ -54,6 +55,42 @@ class Channel(ABC):
             lead=lead_id(thought.lead),
         )
         return Message(header, payload)
+
+
+class Identified(Protocol):
+    """A trained module that knows the fingerprints of what it was trained with; '' for any."""
+
+    source_weights: str
+    source_tokenizer: str
+    target_weights: str
+    target_tokenizer: str
+
+
+def check_identities(module: Identified, sender: Spec, receiver: Spec, remedy: str) -> None:
+    """Raise `IncompatibleModels` if a side has other weights or another tokenizer."""
+    for side, spec, what, then, now in (
+        ("sender", sender, "weights", module.source_weights, sender.weights),
+        ("sender", sender, "tokenizer", module.source_tokenizer, sender.tokenizer),
+        ("receiver", receiver, "weights", module.target_weights, receiver.weights),
+        ("receiver", receiver, "tokenizer", module.target_tokenizer, receiver.tokenizer),
+    ):
+        if then and then != now:
+            raise IncompatibleModels(
+                f"the {_called(module)} was trained with {side} {what} {then}, but {side} "
+                f"{spec.name!r} has {now}; {remedy}"
+            )
+
+
+def _called(module: Identified) -> str:
+    return "fuser" if type(module).__name__ == "Fuser" else "projector"
+
+
+def remedy(recipe: str, sender: Spec, receiver: Spec) -> str:
+    """How to get what fits."""
+    return (
+        f"train one with: unspoken train recipes/{recipe}.yaml "
+        f"sender.model={sender.name} receiver.model={receiver.name}"
+    )
 
 
 def lead_id(lead: str) -> str:

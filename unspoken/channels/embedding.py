@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from unspoken.channels.base import Channel
+from unspoken.channels.base import Channel, check_identities, remedy
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import EmbeddingProjector
 from unspoken.types import Need, Prompt, Spec, Thought, Vectors
@@ -49,47 +49,20 @@ class Embedding(Channel):
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        projector = self.projector
-        for side, spec, width, weights, tokenizer in (
-            (
-                "sender",
-                sender,
-                projector.source_width,
-                projector.source_weights,
-                projector.source_tokenizer,
-            ),
-            (
-                "receiver",
-                receiver,
-                projector.target_width,
-                projector.target_weights,
-                projector.target_tokenizer,
-            ),
+        projector, told = self.projector, remedy("relay_projector", sender, receiver)
+        for side, spec, has, width in (
+            ("sender", sender, "has states of", projector.source_width),
+            ("receiver", receiver, "embeds", projector.target_width),
         ):
-            has = "embeds" if side == "receiver" else "has states of"
             if spec.width != width:
                 raise IncompatibleModels(
                     f"the projector maps width {projector.source_width} to "
-                    f"{projector.target_width}, but {side} {spec.name!r} {has} {spec.width}; "
-                    f"{_remedy(sender, receiver)}"
+                    f"{projector.target_width}, but {side} {spec.name!r} {has} {spec.width}; {told}"
                 )
-            trained = {"weights": (weights, spec.weights), "tokenizer": (tokenizer, spec.tokenizer)}
-            for what, (then, now) in trained.items():
-                if then and then != now:
-                    raise IncompatibleModels(
-                        f"the projector was trained with {side} {what} {then}, but {side} "
-                        f"{spec.name!r} has {now}; {_remedy(sender, receiver)}"
-                    )
+        check_identities(projector, sender, receiver, told)
         highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
         if highest > sender.layers:
             raise IncompatibleModels(
                 f"the projector reads layers {list(projector.layers)}, but sender {sender.name!r} "
-                f"has {sender.layers}; {_remedy(sender, receiver)}"
+                f"has {sender.layers}; {told}"
             )
-
-
-def _remedy(sender: Spec, receiver: Spec) -> str:
-    return (
-        "train one with: unspoken train recipes/relay_projector.yaml "
-        f"sender.model={sender.name} receiver.model={receiver.name}"
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
+
 from unspoken.channels.base import Channel, lead_id
 from unspoken.errors import IncompatibleModels
 from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
@@ -19,18 +21,28 @@ class Handoff(Channel):
     Whatever the sender has read stands in front of the receiver's prompt, as if the receiver had
     read it there: the same tokens follow as after the text. A lead that both begin with is not
     read twice. Sliding-window layers keep all positions; the model masks what is out of sight.
+
+    lead: False hands over only what stands behind the sender's shared lead, moved to position 0:
+    it has seen the lead, but the receiver does not. That is the cache enrichment by which C2C
+    (arXiv 2510.03215) shows what a cache can carry with no training; it needs rotary embeddings.
     """
 
     name: ClassVar[str] = "handoff"
     in_front: ClassVar[bool] = True
+
+    def __init__(self, *, lead: bool = True) -> None:
+        self.lead = lead
 
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset({MEMORY})
 
     def send(self, thought: Thought) -> Message:
-        assert thought.memory is not None, "the sender computes what `needs` asks for"
-        memory = replace(thought.memory, spelling=None)  # the cache is enough
+        memory = thought.memory
+        assert memory is not None, "the sender computes what `needs` asks for"
+        if thought.lead and not self.lead:
+            memory, thought = _behind_lead(memory, thought), replace(thought, lead="")
+        memory = replace(memory, spelling=None)  # the cache is enough
         return self._message(thought, memory, receiver=thought.spec.weights)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
@@ -48,3 +60,22 @@ class Handoff(Channel):
                     f"{getattr(receiver, what)}; use one backbone for both, or the channel "
                     "'embedding' or 'text'"
                 )
+
+
+def _behind_lead(memory: Memory, thought: Thought) -> Memory:
+    """The positions behind the last one that spells the lead, as if the first were position 0."""
+    spelling = memory.spelling
+    assert spelling is not None, "a memory that was read is spelled"
+    in_lead = (spelling.ends > 0) & (spelling.ends <= len(thought.lead))
+    begins = all(words.startswith(thought.lead) for words in spelling.words)
+    if not begins or not bool(in_lead.any(1).all()):
+        raise IncompatibleModels(
+            f"handoff cannot tell where the lead of sender {thought.agent!r} ends: another agent "
+            f"handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
+            "Handoff(lead=True)"
+        )
+    positions = torch.arange(memory.mask.shape[1], device=memory.mask.device)
+    last = torch.where(in_lead, positions, -1).amax(1, keepdim=True)
+    behind = memory.mask & (positions > last)
+    dropped = memory.mask.sum(1) - behind.sum(1)
+    return Memory(thought.shift(memory.kv, -dropped), behind).rows(slice(None))

@@ -20,7 +20,9 @@ __all__ = ["channel_names", "make_channel"]
 _OWN = {
     "constant": "unspoken.channels.constant:Constant",
     "embedding": "unspoken.channels.embedding:Embedding",
+    "fusion": "unspoken.channels.fusion:Fusion",
     "handoff": "unspoken.channels.handoff:Handoff",
+    "memory": "unspoken.channels.memory:ProjectedMemory",
     "text": "unspoken.channels.text:TextChannel",
 }
 

@@ -28,6 +28,7 @@ def compare(
     task: Task,
     *,
     constants: Mapping[str, Pipeline] | None = None,
+    adapted: Mapping[str, Pipeline] | None = None,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
@@ -39,15 +40,19 @@ def compare(
     pipelines: name of a channel -> pipeline whose last agent answers. Each is asked in the
     conditions `none` (no message), `matched`, and `deranged` (everybody but the answering agent
     works on another item of like length). constants: the pipeline that stands for `constant`, free
-    vectors instead of a message. All conditions answer the same `limit` items, chosen by `seed`.
+    vectors instead of a message; adapted: the one for `lora`, a receiver that was trained itself
+    and hears nothing. All conditions answer the same `limit` items, chosen by `seed`.
 
     With `out`, predictions are kept there per item and arm as they come; arms that stand there
     already, from the same models, items and settings, are not run again. Raises `DataError` and
     `PipelineError` before any forward pass.
     """
-    constants = constants or {}
-    if odd := set(constants) - set(pipelines):
-        raise PipelineError(f"constants for {sorted(odd)}, but there are {sorted(pipelines)}")
+    controls = {"constant": constants or {}, "lora": adapted or {}}
+    for control, lines in controls.items():
+        if odd := set(lines) - set(pipelines):
+            raise PipelineError(
+                f"{control} pipelines for {sorted(odd)}, but there are {sorted(pipelines)}"
+            )
     if not task.test or not pipelines or (limit is not None and limit < 2):
         raise DataError("a comparison needs at least one pipeline and two test items")
     items = sample(task.test, limit, seed)
@@ -58,11 +63,14 @@ def compare(
         arms.append(desk.ask(name, "none", pipeline.alone()))
         arms.append(desk.ask(name, "matched", pipeline))
         arms.append(desk.ask(name, "deranged", pipeline, other))
-        if name in constants:
-            arms.append(desk.ask(name, "constant", constants[name]))
+        for control, lines in controls.items():
+            if name in lines:
+                arms.append(desk.ask(name, control, lines[name]))
     report = Report(
         arms=tuple(arms),
-        models=_models([*pipelines.values(), *constants.values()]),
+        models=_models(
+            [*pipelines.values(), *(p for lines in controls.values() for p in lines.values())]
+        ),
         task={
             "name": task.name,
             "protocol": task.protocol,

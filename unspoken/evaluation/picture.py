@@ -17,6 +17,7 @@ __all__ = ["draw"]
 _COLOURS = {
     "none": "#c9c9c9",
     "constant": "#8d99ae",
+    "lora": "#b08ea2",
     "deranged": "#e07a5f",
     "matched": "#2a6f97",
 }
@@ -30,22 +31,21 @@ def draw(report: Report, path: Path) -> None:
         raise MissingExtra(
             "a report's picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
         ) from error
-    channels, conditions = report.channels, list(_COLOURS)
+    channels, shown = report.channels, {arm.condition for arm in report.arms}
+    conditions = [name for name in _COLOURS if name in shown]
     figure: Any = Figure(figsize=(1.6 + 1.7 * len(channels), 4.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(conditions)
     for arm in report.arms:
-        place = channels.index(arm.channel) + width * (conditions.index(arm.condition) - 1.5)
+        place = channels.index(arm.channel) + width * (
+            conditions.index(arm.condition) - (len(conditions) - 1) / 2
+        )
         value = 100 * arm.accuracy
         spread = [[value - 100 * arm.ci_low], [100 * arm.ci_high - value]]
         colour = _COLOURS[arm.condition]
         axes.bar(place, value, width, yerr=spread, color=colour, error_kw={"lw": 0.8})
         axes.text(place, 100 * arm.ci_high + 1, f"{value:.0f}", ha="center", fontsize=8)
-    handles = [
-        axes.bar([0], [0], color=colour, label=name)
-        for name, colour in _COLOURS.items()
-        if any(arm.condition == name for arm in report.arms)
-    ]
+    handles = [axes.bar([0], [0], color=_COLOURS[name], label=name) for name in conditions]
     axes.legend(handles=handles, frameon=False, fontsize=8, ncols=len(handles), loc="upper left")
     axes.set_xticks(range(len(channels)), channels, fontsize=9)
     axes.set_ylabel("accuracy, %")

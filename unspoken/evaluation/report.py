@@ -72,12 +72,14 @@ class Arm:
 class Worth:
     """What a channel's message was worth: gain = matched - none, content = matched - deranged.
 
-    over_constant = matched - constant, where vectors without a sender were trained.
+    over_constant = matched - constant, where vectors without a sender were trained; over_lora =
+    matched - lora, where the receiver itself was.
     """
 
     gain: Difference
     content: Difference
     over_constant: Difference | None
+    over_lora: Difference | None
 
     @property
     def verdict(self) -> str:
@@ -115,11 +117,16 @@ class Report:
     def worth(self, channel: str) -> Worth:
         """Gain and content of a channel, paired over items, exact McNemar p-values."""
         arms = {arm.condition: arm.correct for arm in self.arms if arm.channel == channel}
-        matched, constant = arms["matched"], arms.get("constant")
+        matched = arms["matched"]
+
+        def over(condition: str) -> Difference | None:
+            return difference(matched, arms[condition]) if condition in arms else None
+
         return Worth(
             gain=difference(matched, arms["none"]),
             content=difference(matched, arms["deranged"]),
-            over_constant=difference(matched, constant) if constant else None,
+            over_constant=over("constant"),
+            over_lora=over("lora"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,6 +211,8 @@ def _sentence(worth: Worth) -> str:
     parts = [f"gain {_points(worth.gain)}", f"content {_points(worth.content)}"]
     if worth.over_constant is not None:
         parts.append(f"above constant {_points(worth.over_constant)}")
+    if worth.over_lora is not None:
+        parts.append(f"above lora {_points(worth.over_lora)}")
     return f"{', '.join(parts)}: {worth.verdict}"
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import re
+from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["align", "shared_vocabulary"]
+from unspoken.types import Spelling
+
+__all__ = ["align", "places", "shared_vocabulary", "translate"]
 
 
 class _Tokenised(Protocol):
@@ -46,3 +52,125 @@ def shared_vocabulary(sender: _Tokenised, receiver: _Tokenised) -> tuple[list[in
 def _tokens(text: str, model: _Tokenised) -> tuple[list[int], list[tuple[int, int]]]:
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return found["input_ids"], found["offset_mapping"]
+
+
+def ends_in(words: str, ends: Tensor, lead: int, tokenizer: Any) -> tuple[Tensor, Tensor]:
+    """Where each of the receiver's tokens ends, in the sender's positions: (places, rest).
+
+    words: what the sender read; ends: (S,) as in `Spelling`; lead: characters that are left out at
+    the front. tokenizer: the receiver's, a `tokenizers.Tokenizer`. rest: characters of the
+    sender's token behind the receiver's token, 0 where they end together.
+    """
+    offsets = tokenizer.encode(words[lead:], add_special_tokens=False).offsets
+    wanted = torch.tensor([lead + end for _, end in offsets], dtype=torch.long)
+    own = (ends > lead).nonzero().flatten()
+    if not len(own):
+        return wanted[:0], wanted[:0]
+    reached = ends[own].contiguous()
+    first = torch.searchsorted(reached, wanted).clamp(max=len(own) - 1)
+    place = torch.searchsorted(reached, reached[first], right=True) - 1  # the last of equal ends
+    return own[place], reached[place] - wanted
+
+
+def places(receiver: Spelling, sharer: Spelling, *, loose: bool = False) -> Tensor:
+    """For each receiver position the sharer position whose words it shares: (B, S), -1 for none.
+
+    Where both have read the same text, and in equal stretches of words elsewhere, a receiver token
+    belongs to the sharer token in which its last character falls; to the last one of those that
+    end together, like the bytes of an emoji. A position without characters (`<bos>`) belongs to
+    one without characters. No tokenizer is asked.
+
+    loose: where different words stand between equal ones, as the name in another item's question,
+    their tokens belong together too, the last to the last.
+    """
+    found = torch.full(receiver.ends.shape, -1, dtype=torch.long)
+    for row, words, ends, others, other_ends in zip(
+        found, receiver.words, receiver.ends.cpu(), sharer.words, sharer.ends.cpu(), strict=True
+    ):
+        ours, theirs = (ends >= 0).nonzero()[:, 0], (other_ends >= 0).nonzero()[:, 0]
+        ends, other_ends = ends[ours], other_ends[theirs]
+        if words == others and torch.equal(ends, other_ends):
+            row[ours] = theirs
+        elif len(ours) and len(theirs):
+            place = _places(ends, other_ends, _common(words, others))
+            place = _bridged(place) if loose else place
+            row[ours] = torch.where(place >= 0, theirs[place], -1)
+    return found.to(receiver.ends.device)
+
+
+def _places(ends: Tensor, others: Tensor, blocks: Tensor) -> Tensor:
+    """The index among `others` (n,) for each of `ends` (m,), -1 for none; blocks as `_common`."""
+    block = torch.searchsorted(blocks[1], ends)  # the first that ends behind the token's end
+    start, _, ahead = blocks[:, block.clamp(max=blocks.shape[1] - 1)]
+    inside = (block < blocks.shape[1]) & (start < ends)
+    wanted = torch.where(ends > 0, ends + ahead, 0)
+    first = torch.searchsorted(others, wanted).clamp(max=len(others) - 1)
+    last = torch.searchsorted(others, others[first], right=True) - 1
+    there = torch.where(ends > 0, inside & (others[first] >= wanted), others[first] == 0)
+    return torch.where(there, last, -1)
+
+
+def _bridged(place: Tensor) -> Tensor:
+    """Places (m,) with the gaps between two placed tokens filled, from the right."""
+    placed = cast(list[int], (place >= 0).nonzero()[:, 0].tolist())
+    for before, after in pairwise(placed):
+        first, last = int(place[before]) + 1, int(place[after])
+        if after - before > 1 and last > first:
+            counterparts = torch.arange(last - (after - before - 1), last)
+            place[before + 1 : after] = counterparts.clamp(min=first)
+    return place
+
+
+def _common(words: str, others: str) -> Tensor:
+    """Equal stretches of words: (3, n), start and end in `words`, and how far ahead in `others`.
+
+    The last one is empty.
+    """
+    pieces, other_pieces = (re.findall(r"\S+\s*|\s+", text) for text in (words, others))
+    starts, other_starts = (_starts(found) for found in (pieces, other_pieces))
+    matcher = SequenceMatcher(None, pieces, other_pieces, autojunk=False)
+    found = [
+        (starts[m.a], starts[m.a + m.size], other_starts[m.b] - starts[m.a])
+        for m in matcher.get_matching_blocks()
+    ]
+    return torch.tensor(found).T.contiguous()
+
+
+def _starts(pieces: list[str]) -> list[int]:
+    starts = [0]
+    for piece in pieces:
+        starts.append(starts[-1] + len(piece))
+    return starts
+
+
+Strategy = Literal["first", "longest"]
+
+
+def translate(
+    ids: Tensor, receiver_tokenizer: Any, sharer_tokenizer: Any, strategy: Strategy
+) -> Tensor:
+    """One sharer token for each receiver token, ids (B, S), as published fusers were trained.
+
+    Each token's text is encoded alone, and of several tokens the first or the longest is kept: what
+    is no single token for the sharer, as accents and emoji often are, is lost. `places` loses
+    nothing.
+    """
+    tokens = cast(list[int], ids.flatten().tolist())
+    found = [_translated(n, receiver_tokenizer, sharer_tokenizer, strategy) for n in tokens]
+    return torch.tensor(found, dtype=torch.long, device=ids.device).view_as(ids)
+
+
+@lru_cache(maxsize=1 << 18)
+def _translated(token: int, receiver: Any, sharer: Any, strategy: Strategy) -> int:
+    unknown = 0 if sharer.unk_token_id is None else sharer.unk_token_id
+    if token in receiver.all_special_ids:
+        roles = (f"{role}_token_id" for role in ("unk", "bos", "eos", "pad"))
+        role = next((role for role in roles if getattr(receiver, role) == token), "")
+        same = getattr(sharer, role, None)
+        if same is not None:
+            return same
+        return sharer.get_vocab().get(receiver.convert_ids_to_tokens(token), unknown)
+    ids: list[int] = sharer.encode(receiver.decode([token]), add_special_tokens=False)
+    if strategy == "longest":
+        return max(ids, key=lambda one: len(sharer.decode([one])), default=unknown)
+    return ids[0] if ids else unknown

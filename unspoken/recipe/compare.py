@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 from unspoken.evaluation import Report, compare
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.relay import Relay
-from unspoken.recipe.train import train_projector, train_vectors
+from unspoken.recipe.train import train_lora, train_projector, train_vectors
 
 __all__ = ["run_relay"]
 
@@ -17,37 +19,52 @@ def run_relay(recipe: RelayRecipe) -> Report:
     """Train the projector and its controls if need be, compare, and write the report to `out`."""
     relay = Relay.of(recipe)
     start = perf_counter()
-    pipelines, constants = _pipelines(relay, recipe)
+    lines = _lines(relay, recipe)
     return compare(
-        pipelines,
+        lines.pipelines,
         relay.task,
-        constants=constants,
+        constants=lines.constants,
+        adapted=lines.adapted,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={"training_seconds": round(perf_counter() - start, 1)},
+        notes={"training_seconds": round(perf_counter() - start, 1), **lines.notes},
     )
 
 
-def _pipelines(
-    relay: Relay, recipe: RelayRecipe
-) -> tuple[dict[str, Pipeline], dict[str, Pipeline]]:
+@dataclass
+class _Lines:
+    """What is compared, by channel: pipelines, and the controls of those that are trained."""
+
+    pipelines: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    constants: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    adapted: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def _lines(relay: Relay, recipe: RelayRecipe) -> _Lines:
     folder = recipe.trained or recipe.out / "trained"
-    pipelines: dict[str, Pipeline] = {}
-    constants: dict[str, Pipeline] = {}
-    makers = {"full-text": relay.full_text, "text": relay.text}
-    tuned = [name for name in recipe.channels if name in makers]
-    handed = relay.handoff() if "handoff" in recipe.channels else None  # refused before training
+    lines = _Lines()
+    read = {"full-text": relay.full_text, "text": relay.text}
+    exact = {"handoff": relay.handoff, "oracle": relay.oracle}
+    made = {name: exact[name]() for name in recipe.channels if name in exact}  # refused at once
+    tuned = any(name in read for name in recipe.channels)
     soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
     for name in recipe.channels:
-        if name in makers:
-            pipelines[name] = makers[name]()
-            pipelines[f"{name}, tuned reader"] = makers[name](soft)
-        elif name == "embedding":
-            pipelines[name] = relay.embedding(train_projector(relay, folder)[0])
+        if name in read:
+            lines.pipelines[name] = read[name]()
+            lines.pipelines[f"{name}, tuned reader"] = read[name](soft)
+        elif name in made:
+            lines.pipelines[name] = made[name]
+        else:
+            projector, _ = train_projector(relay, folder)
+            size = sum(parameter.numel() for parameter in projector.parameters())
+            lines.notes["projector_parameters"] = size
+            lines.pipelines[name] = relay.speaking(projector)
             free = train_vectors(relay, recipe.constant, folder, what="constant")
-            constants[name] = relay.constant(free)
-        elif handed is not None:
-            pipelines[name] = handed
-    return pipelines, constants
+            lines.constants[name] = relay.constant(free)
+            if recipe.lora is not None:
+                receiver = train_lora(relay, recipe.lora, size, folder)
+                lines.adapted[name] = replace(relay, receiver=receiver).alone()
+    return lines

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from yaml import YAMLError
 
 from unspoken.errors import RecipeError, unknown
@@ -17,6 +17,9 @@ from unspoken.training import Plan
 
 __all__ = [
     "AgentSource",
+    "EmbeddingSettings",
+    "FusionSettings",
+    "MemorySettings",
     "ModelSource",
     "PipelineRecipe",
     "ProjectorRecipe",
@@ -72,13 +75,45 @@ class Prompts(_Part):
     answer_tokens: int = Field(default=12, ge=1)
 
 
-class ProjectorSettings(_Part):
-    """Shape of the projector, see `EmbeddingProjector`."""
+class EmbeddingSettings(_Part):
+    """Hidden states to the receiver's embedding space, see `EmbeddingProjector`."""
 
+    kind: Literal["embedding"] = "embedding"
     layers: tuple[int, ...] = (0,)
     hidden: int = Field(default=1024, ge=1)
     vectors: int | None = Field(default=None, ge=1)
     prompt: int = Field(default=0, ge=0)
+
+
+class MemorySettings(_Part):
+    """A cache to the receiver's, see `MemoryProjector`; `texts`: read for the closed-form start."""
+
+    kind: Literal["memory"]
+    width: int = Field(default=1024, ge=1)
+    hidden: int = Field(default=1024, ge=1)
+    prompt: int = Field(default=0, ge=0)
+    texts: int = Field(default=1000, ge=1)
+
+
+class FusionSettings(_Part):
+    """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
+
+    map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
+    lead: whether the words that both models read first are fused too.
+    """
+
+    kind: Literal["fusion"]
+    map: Literal["last_aligned", "k_nearest"] = "k_nearest"
+    above: int = Field(default=0, ge=0)
+    hidden: int = Field(default=256, ge=1)
+    inner: int = Field(default=256, ge=1)
+    depth: int = Field(default=3, ge=3)
+    rank: int | None = Field(default=None, ge=1)
+    gate: float = 0.0
+    lead: bool = False
+
+
+ProjectorSettings = EmbeddingSettings | MemorySettings | FusionSettings
 
 
 class ProjectorRecipe(_Part):
@@ -89,8 +124,8 @@ class ProjectorRecipe(_Part):
     receiver: ModelSource
     task: TaskSource
     prompts: Prompts
-    projector: ProjectorSettings = ProjectorSettings()
-    warmup: Stage
+    projector: ProjectorSettings = Field(default=EmbeddingSettings(), discriminator="kind")
+    warmup: Stage = Stage(steps=0, lr=1.0)
     training: Stage
     validation: int = Field(default=64, ge=1)
     seed: int = 0
@@ -104,16 +139,41 @@ class FreeSettings(_Part):
     lr: float = Field(gt=0)
 
 
+class LoraSettings(_Part):
+    """The receiver itself is trained, with as many parameters as the projector has."""
+
+    lr: float = Field(gt=0)
+
+
 class RelayRecipe(ProjectorRecipe):
-    """Compare channels between a sender that has read a fact and a receiver that is asked."""
+    """Compare channels between a sender that has read a fact and a receiver that is asked.
+
+    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector.
+    """
 
     kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    channels: tuple[Literal["full-text", "text", "embedding", "handoff"], ...]
+    channels: tuple[
+        Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"], ...
+    ]
     reader: FreeSettings
     constant: FreeSettings
+    lora: LoraSettings | None = None
     trained: Path | None = None
     limit: int | None = Field(default=200, ge=2)
     batch_size: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _one_projector(self) -> RelayRecipe:
+        for name in self.channels:
+            if name in get_args(_KINDS) and name != self.projector.kind:
+                raise ValueError(
+                    f"channels name {name!r}, but the recipe trains projector.kind="
+                    f"{self.projector.kind}; compare one trained channel at a time"
+                )
+        return self
+
+
+_KINDS = Literal["embedding", "memory", "fusion"]
 
 
 class AgentSource(_Part):

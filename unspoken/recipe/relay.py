@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
-from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel
+from unspoken.channels import (
+    Channel,
+    Constant,
+    Embedding,
+    Fusion,
+    Handoff,
+    ProjectedMemory,
+    TextChannel,
+)
 from unspoken.evaluation import Item, Task, load_task
 from unspoken.evaluation.remembering import RememberingAgent
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.projectors import EmbeddingProjector, FreeVectors
+from unspoken.projectors import (
+    EmbeddingProjector,
+    FreeVectors,
+    Fuser,
+    MemoryProjector,
+    Projector,
+)
 from unspoken.recipe.config import ModelSource, ProjectorRecipe
 from unspoken.types import Settings
 
@@ -52,10 +66,25 @@ class Relay:
     def lead(self) -> str:
         """What the receiver reads first: the instruction and the worked examples."""
         shots = "".join(
-            f"Fact: {item.context}\nQuestion: {item.question}\nAnswer: {item.answers[0]}\n\n"
+            f"{self._fact(item)}Question: {item.question}\nAnswer: {item.answers[0]}\n\n"
             for item in self.shots
         )
         return f"{self.recipe.prompts.instruction}\n\n{shots}"
+
+    def _fact(self, item: Item) -> str:
+        return "" if self.task.protocol == "closed" else f"Fact: {item.context}\n"
+
+    @property
+    def template(self) -> str:
+        """An item as the receiver reads it, and where messages go."""
+        asked = "Question: {question}\nAnswer:"
+        match self.task.protocol:
+            case "private":
+                return f"Fact:{{messages}}\n{asked}"
+            case "shared":
+                return f"Fact: {{context}}{{messages}}\n{asked}"
+            case "closed":
+                return f"{{messages}}{asked}"
 
     def answer(self, item: Item) -> str:
         """The words that a receiver is trained to say."""
@@ -63,14 +92,9 @@ class Relay:
 
     def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
         """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""
-        fact = "" if handed else "Fact:"
-        seen = " {context}" if self.task.protocol == "shared" else ""
-        role = Role(
-            lead=self.lead,
-            template=f"{fact}{seen}{{messages}}\nQuestion: {{question}}\nAnswer:",
-            message="{message}",
-            chat=False,
-        )
+        template = self.template.removeprefix("Fact:") if handed else self.template
+        message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
+        role = Role(lead=self.lead, template=template, message=message, chat=False)
         settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
         return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
 
@@ -78,11 +102,17 @@ class Relay:
         """The sender as it reads for a latent channel: the fact, and nothing else."""
         return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
 
+    def alike(self) -> Agent:
+        """The sender as it reads for fusion: the same words as the receiver."""
+        template = self.template.replace("{messages}", "")
+        return Agent("sender", self.sender, role=Role(self.lead, template, chat=False))
+
     @cached_property
     def writer(self) -> Agent:
-        """The sender as it writes a note about the fact, not knowing the question."""
+        """The sender as it writes a note about the fact, or where there is none the question."""
         prompts = self.recipe.prompts
-        role = Role(lead=prompts.note_lead, template="Fact: {context}\nNote:", chat=False)
+        about = "Question: {question}" if self.task.protocol == "closed" else "Fact: {context}"
+        role = Role(lead=prompts.note_lead, template=f"{about}\nNote:", chat=False)
         settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
         return RememberingAgent("sender", self.sender, role=role, settings=settings)
 
@@ -103,14 +133,45 @@ class Relay:
         channel = TextChannel(limit=self.recipe.prompts.note_tokens)
         return self.pair(self.writer, channel, self.solver(soft))
 
-    def embedding(self, projector: EmbeddingProjector) -> Pipeline:
-        return self.pair(self.reader(), Embedding(projector), self.solver())
+    def speaking(self, projector: Projector) -> Pipeline:
+        """The sender speaks over the channel of a trained projector.
+
+        A fuser wants it to read what the receiver reads; the others want the fact alone.
+        """
+        match projector:
+            case EmbeddingProjector():
+                return self.pair(self.reader(), Embedding(projector), self.solver())
+            case MemoryProjector():
+                return self.pair(self.reader(), ProjectedMemory(projector), self.solver())
+            case Fuser():
+                lead = getattr(self.recipe.projector, "lead", True)
+                channel = Fusion(projector, lead=lead, loose=True)
+                return self.pair(self.alike(), channel, self.solver())
+            case _:
+                raise TypeError(f"no channel speaks through a {type(projector).__name__}")
+
+    def alone(self) -> Pipeline:
+        """The receiver without anybody's message."""
+        return Pipeline([self.solver()])
 
     def constant(self, vectors: FreeVectors) -> Pipeline:
         return self.pair(self.reader(), Constant(vectors), self.solver())
 
     def handoff(self) -> Pipeline:
         return self.pair(self.handing(), Handoff(), self.solver(handed=True))
+
+    def oracle(self) -> Pipeline:
+        """The receiver's own cache of the fact, read behind worked examples that it never sees.
+
+        Cache-to-Cache (arXiv 2510.03215), section 3.1: what a better cache alone is worth, without
+        training.
+        """
+        sender = Agent("sender", self.receiver, role=self.handing().role)
+        solver = self.solver(handed=True)
+        bare = Agent(
+            "receiver", self.receiver, role=replace(solver.role, lead=""), settings=solver.settings
+        )
+        return self.pair(sender, Handoff(lead=False), bare)
 
 
 def _load(source: ModelSource) -> Backbone:

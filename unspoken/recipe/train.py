@@ -3,73 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from rich.console import Console
+from torch import nn
 
-from unspoken import models
 from unspoken.agents import Agent
-from unspoken.channels import Channel, Constant, Embedding, TextChannel
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel, Constant, TextChannel
 from unspoken.errors import DataError, TrainingError
 from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query
 from unspoken.files import atomic_folder
-from unspoken.projectors import EmbeddingProjector, FreeVectors, Projector
-from unspoken.recipe.config import FreeSettings, Stage
+from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector, Projector
+from unspoken.recipe.config import FreeSettings, LoraSettings, Stage
 from unspoken.recipe.relay import Relay
-from unspoken.training import Answers, History, Reconstruction, StoredThoughts, fit
-from unspoken.types import Thought
+from unspoken.recipe.trainees import Told, instruction, trainee
+from unspoken.training import Answers, History, Reconstruction, fit
+from unspoken.training.lora import load_lora, save_lora, with_lora
 
-__all__ = ["train_projector", "train_vectors"]
+__all__ = ["train_lora", "train_projector", "train_vectors"]
 
 _console = Console(stderr=True)
 
 
-def train_projector(relay: Relay, folder: Path) -> tuple[EmbeddingProjector, Path]:
+def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     """Train a projector, or load the one that the same recipe left below `folder`; and its place.
 
-    First towards the receiver's word embeddings (`warmup`), then towards its answers
-    (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
+    First what its kind starts with (`warmup`, or a closed form), then towards the receiver's
+    answers (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
     """
     recipe = relay.recipe
     home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup)}"
     if (home / "config.json").exists():
-        return EmbeddingProjector.from_pretrained(home).eval(), home
-    projector = _projector(relay)
-    relay.embedding(projector)  # refuses layers that the sender does not have
+        return _CLASSES[recipe.projector.kind].from_pretrained(home).eval(), home
     items = _items(relay)
-    thoughts = StoredThoughts(
-        relay.reader(),
-        [query(item) for item in items],
-        recipe.projector.layers,
-        models.cache_folder() / "states",
-    )
-    seen = thoughts.states(range(min(len(thoughts), 256)))
-    projector.calibrate(seen.values[seen.mask])
-    channel = Embedding(projector)
     before = _digests(relay)
-    histories: dict[str, History] = {}
-    if recipe.warmup.steps and recipe.projector.vectors is None:
-        words = Reconstruction(
-            projector, thoughts, relay.sender, relay.receiver, validation=len(_few(relay))
-        )
-        projector.prompt.requires_grad_(False)
-        histories["warmup"] = _fit(projector, words, relay, recipe.warmup, home, "projector, words")
-        projector.prompt.requires_grad_(True)
+    made = trainee(relay, items, len(_few(relay)))
+    projector = made.projector
+
+    def words(module: nn.Module, objective: Reconstruction) -> History:
+        return _fit(module, objective, relay, recipe.warmup, home, "projector, words")
+
+    histories = made.start(words)
     if recipe.training.steps:
-        answers = _answers(relay, relay.solver(), channel, thoughts, items)
+        answers = _answers(relay, relay.solver(), made.channel, made.thoughts, items, made.each)
         histories["training"] = _fit(
             projector, answers, relay, recipe.training, home, "projector, answers"
         )
     _check_frozen(relay, before)
     _save(projector, relay, home, histories)
     return projector.eval(), home
+
+
+_CLASSES: dict[str, type[Projector]] = {
+    "embedding": EmbeddingProjector,
+    "memory": MemoryProjector,
+    "fusion": Fuser,
+}
 
 
 def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: str) -> FreeVectors:
@@ -89,22 +85,37 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
         receiver, channel = relay.solver(vectors), TextChannel(verbatim=True)
     before = _digests(relay)
     stage = relay.recipe.training.model_copy(update={"lr": settings.lr})
-    objective = _answers(relay, receiver, channel, _Told(relay.reader(), items), items)
+    objective = _answers(relay, receiver, channel, Told(relay.reader(), items, frozenset()), items)
     histories = {"training": _fit(vectors, objective, relay, stage, home, what)}
     _check_frozen(relay, before)
     _save(vectors, relay, home, histories)
     return vectors.eval()
 
 
-class _Told:
-    """Thoughts of a sender that passes on what it was told."""
+def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Path) -> Backbone:
+    """Train the receiver itself, by LoRA and without any message, or load what stands in `folder`.
 
-    def __init__(self, sender: Agent, items: Sequence[Item]) -> None:
-        self.sender, self.items = sender, items
-
-    def __call__(self, rows: Sequence[int]) -> Thought:
-        fields = {"context": tuple(self.items[row].context for row in rows)}
-        return self.sender.think(fields, needs=frozenset())[0]
+    As many parameters as the projector has, the same steps and batches: what it gains is no
+    communication.
+    """
+    home = folder / f"lora-{_key(relay, settings, str(parameters))}"
+    if not (home / "adapter_config.json").exists():
+        adapted = with_lora(relay.receiver, parameters, seed=relay.recipe.seed)
+        items = _items(relay)
+        told = Told(relay.reader(), items, frozenset())
+        solver = replace(relay, receiver=adapted).solver()
+        stage = relay.recipe.training.model_copy(update={"lr": settings.lr})
+        before = _digests(relay)
+        _fit(
+            adapted.adapter, _answers(relay, solver, None, told, items), relay, stage, home, "lora"
+        )
+        _check_frozen(relay, before)
+        state = PartialState()
+        if state.is_main_process:
+            with atomic_folder(home) as beside:
+                save_lora(adapted, beside)
+        state.wait_for_everyone()
+    return load_lora(relay.receiver, home)
 
 
 def _items(relay: Relay) -> list[Item]:
@@ -123,7 +134,12 @@ def _few(relay: Relay) -> list[Item]:
 
 
 def _answers(
-    relay: Relay, receiver: Agent, channel: Channel, thoughts: Any, items: Sequence[Item]
+    relay: Relay,
+    receiver: Agent,
+    channel: Channel | None,
+    thoughts: Any,
+    items: Sequence[Item],
+    each: Callable[[int], None] = lambda step: None,
 ) -> Answers:
     return Answers(
         receiver,
@@ -132,26 +148,8 @@ def _answers(
         [query(item) for item in items],
         [relay.answer(item) for item in items],
         validation=len(_few(relay)),
+        each=each,
     )
-
-
-def _projector(relay: Relay) -> EmbeddingProjector:
-    recipe, sender, receiver = relay.recipe, relay.sender.spec, relay.receiver.spec
-    table = relay.receiver.table
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        projector = EmbeddingProjector(
-            source_width=sender.width,
-            target_width=receiver.width,
-            **recipe.projector.model_dump(),
-            scale=float(table.square().mean().sqrt()),
-            source_weights=sender.weights,
-            target_weights=receiver.weights,
-            source_tokenizer=sender.tokenizer,
-            target_tokenizer=receiver.tokenizer,
-        )
-    projector.start_from(_instruction(relay, recipe.projector.prompt))
-    return projector.to(relay.receiver.device)
 
 
 def _vectors(relay: Relay, settings: FreeSettings) -> FreeVectors:
@@ -159,20 +157,12 @@ def _vectors(relay: Relay, settings: FreeSettings) -> FreeVectors:
     vectors = FreeVectors(
         count=settings.vectors, width=receiver.spec.width, target_weights=receiver.spec.weights
     )
-    vectors.start_from(_instruction(relay, settings.vectors))
+    vectors.start_from(instruction(relay, settings.vectors))
     return vectors.to(receiver.device)
 
 
-def _instruction(relay: Relay, count: int) -> torch.Tensor:
-    """Where free vectors start: embeddings (count, W) of the instruction, repeated if need be."""
-    receiver = relay.receiver
-    words = receiver.tokens(relay.recipe.prompts.instruction)
-    ids = (words * (count // len(words) + 1))[:count]
-    return receiver.embed(torch.tensor(ids, dtype=torch.long, device=receiver.device))
-
-
 def _fit(
-    module: Projector, objective: Any, relay: Relay, stage: Stage, home: Path, title: str
+    module: nn.Module, objective: Any, relay: Relay, stage: Stage, home: Path, title: str
 ) -> History:
     checkpoint = home.with_name(f".{home.name}") / f"{title.split()[-1]}.pt"
     return fit(module, objective, stage.plan(relay.recipe.seed), checkpoint, title=title)

@@ -22,23 +22,25 @@ __all__ = ["Answers", "Reconstruction"]
 
 
 class Answers:
-    """-log p(answer | message, question) through the frozen receiver, mean over rows, in nats.
+    """-log p(answer | message, question) through the receiver, mean over rows, in nats.
 
-    Planner and Executor (arXiv 2510.15244). The receiver hears as it does in use. The last
-    `validation` rows are never trained on.
+    Planner and Executor (arXiv 2510.15244). The receiver hears as it does in use; without a
+    channel it hears nothing. The last `validation` rows are never trained on. each: told the
+    number of every step.
     """
 
     def __init__(
         self,
         receiver: Agent,
-        channel: Channel,
+        channel: Channel | None,
         thoughts: Callable[[Sequence[int]], Thought],
         queries: Sequence[Query],
         answers: Sequence[str],
         *,
         validation: int,
+        each: Callable[[int], None] = lambda step: None,
     ) -> None:
-        self.receiver, self.channel, self.thoughts = receiver, channel, thoughts
+        self.receiver, self.channel, self.thoughts, self.each = receiver, channel, thoughts, each
         self.queries, self.answers = queries, answers
         self.size = len(queries) - validation
 
@@ -47,6 +49,7 @@ class Answers:
         return len(query) if isinstance(query, str) else sum(map(len, query.values()))
 
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
+        self.each(step)
         return self._score(rows).mean()
 
     def validate(self, batch: int = 32) -> float:
@@ -55,9 +58,11 @@ class Answers:
         return float(torch.cat(scores).mean())
 
     def _score(self, rows: Sequence[int]) -> Tensor:
-        message = self.channel.send(self.thoughts(rows))
+        incoming: list[Incoming] = []
+        if self.channel is not None:
+            incoming.append(Incoming(self.channel, self.channel.send(self.thoughts(rows))))
         fields = fields_of([self.queries[row] for row in rows])
-        read = self.receiver.hear(fields, [Incoming(self.channel, message)])
+        read = self.receiver.hear(fields, incoming)
         return self.receiver.backbone.score(read.context, [self.answers[row] for row in rows])
 
 

@@ -63,6 +63,7 @@ class StoredThoughts:
             spec=backbone.spec,
             given=tuple(self.texts[row] for row in rows),
             shorten=backbone.shorten,
+            shift=backbone.shift,
             hidden={
                 layer: Vectors(states.values[:, :, n], states.mask)
                 for n, layer in enumerate(self.layers)

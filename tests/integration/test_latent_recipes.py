@@ -1,0 +1,143 @@
+"""The recipes of projected memories and of fusion, from training to report, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from unspoken.backbone import Backbone
+from unspoken.errors import RecipeError
+from unspoken.projectors import Fuser, MemoryProjector
+from unspoken.recipe import RelayRecipe, load_recipe
+from unspoken.recipe.compare import run_relay
+from unspoken.recipe.relay import Relay
+from unspoken.recipe.train import train_lora, train_projector
+
+SMALL = {
+    "memory": ["projector.width=24", "projector.hidden=16", "projector.prompt=2"],
+    "fusion": ["projector.hidden=16", "projector.inner=16", "task.protocol=closed"],
+}
+PROTOCOLS = [("memory", "private"), ("fusion", "closed"), ("fusion", "shared")]
+
+
+def items(split: str, count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{split}-{n}",
+            "context": f"{split} {n} likes {'tea' if n % 2 else 'milk'} {n}.",
+            "question": f"What does {split} {n} like?",
+            "answers": [f"{'tea' if n % 2 else 'milk'} {n}"],
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
+    """Two tiny models with unlike caches and a task, as a recipe's overrides."""
+    for name, backbone in {"sender": tiny("gemma", width=24), "receiver": tiny("llama")}.items():
+        cast(Any, backbone.model).save_pretrained(tmp_path / name)
+        backbone.tokenizer.save_pretrained(tmp_path / name)
+    for split, count in {"train": 24, "test": 6}.items():
+        lines = (json.dumps(item) + "\n" for item in items(split, count))
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    return [
+        f"sender.model={tmp_path / 'sender'}",
+        f"receiver.model={tmp_path / 'receiver'}",
+        f"task.train={tmp_path / 'train.jsonl'}",
+        f"task.test={tmp_path / 'test.jsonl'}",
+        "task.validation=4",
+        "validation=4",
+        "prompts={instruction: Answer., shots: 1, note_lead: '', note_tokens: 4, answer_tokens: 4}",
+        "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
+        "reader.vectors=2",
+        "constant.vectors=3",
+        "limit=5",
+        f"out={tmp_path / 'out'}",
+    ]
+
+
+def relay_recipe(kind: str, settings: list[str], *more: str) -> RelayRecipe:
+    recipe = load_recipe(kind, [*settings, *SMALL[kind], *more])
+    assert isinstance(recipe, RelayRecipe)
+    return recipe
+
+
+@pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
+def test_a_recipe_trains_and_compares_with_all_controls(
+    settings: list[str], kind: str, protocol: str
+):
+    recipe = relay_recipe(kind, settings, f"task.protocol={protocol}")
+    report = run_relay(recipe)
+    conditions = [arm.condition for arm in report.arms if arm.channel == kind]
+    assert conditions == ["none", "matched", "deranged", "constant", "lora"]
+    worth = report.worth(kind)
+    assert worth.over_constant is not None
+    assert worth.over_lora is not None
+    assert report.notes["projector_parameters"] > 0
+    assert "above lora" in report.markdown()
+    assert report.arm(kind, "matched").wire_bytes > 0
+    assert report.arm(kind, "lora").wire_bytes == 0
+    again = run_relay(recipe)
+    assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
+
+
+def test_an_oracle_drops_the_examples(settings: list[str]):
+    relay = Relay.of(relay_recipe("memory", settings))
+    whole, oracle = relay.handing(), relay.oracle()
+    assert oracle.answerer.role.lead == ""
+    (edge,) = oracle.edges
+    sender = oracle.agents[edge.sender]
+    assert sender.role == whole.role
+    thought, _ = sender.think({"context": ("a fact",)}, needs=edge.channel.needs)
+    said = edge.channel.send(thought).payload
+    assert said.batch == 1
+    assert oracle.run({"context": "a fact", "question": "what?"}).usage.wire > 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "fusion"])
+def test_a_trained_module_loads_as_it_was(settings: list[str], tmp_path: Path, kind: str):
+    relay = Relay.of(relay_recipe(kind, settings))
+    trained, home = train_projector(relay, tmp_path / "trained")
+    loaded, _ = train_projector(relay, tmp_path / "trained")
+    assert type(loaded) is {"memory": MemoryProjector, "fusion": Fuser}[kind]
+    for name, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    query = {"context": "somebody likes tea", "question": "What does somebody like?"}
+    runs = [relay.speaking(module).run(query) for module in (trained, loaded)]
+    assert runs[0].answer == runs[1].answer
+    assert "validation items, seed 0" in (home / "README.md").read_text()
+
+
+def test_a_closed_form_start_explains_what_both_have_read(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    relay = Relay.of(relay_recipe("memory", settings, "training.steps=0"))
+    train_projector(relay, tmp_path / "trained")
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "closed-form" in line)
+    assert 20 < int(line.split("start: ")[1].split("%")[0]) <= 100
+
+
+def test_lora_leaves_the_receiver_as_it_is(settings: list[str], tmp_path: Path):
+    recipe = relay_recipe("memory", settings)
+    assert recipe.lora is not None
+    relay = Relay.of(recipe)
+    before = relay.receiver.digest()
+    adapted = train_lora(relay, recipe.lora, 5000, tmp_path / "trained")
+    assert relay.receiver.digest() == before
+    assert adapted.fingerprint != relay.receiver.fingerprint
+    again = train_lora(relay, recipe.lora, 5000, tmp_path / "trained")
+    assert again.fingerprint == adapted.fingerprint
+    line = replace(relay, receiver=adapted).alone()
+    assert line.answerer.backbone is adapted
+
+
+def test_a_channel_of_another_kind_is_refused():
+    with pytest.raises(RecipeError, match=r"channels name 'embedding'.*projector\.kind=memory"):
+        load_recipe("memory", ["channels=[embedding]"])

@@ -1,0 +1,116 @@
+"""A sharer's cache, fused into what the receiver has read: Cache-to-Cache, arXiv 2510.03215."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from unspoken.channels.base import Channel, check_identities, remedy
+from unspoken.errors import IncompatibleModels
+from unspoken.projectors.alignment import places
+from unspoken.projectors.fuser import Fuser, add_changes
+from unspoken.types import KV, MEMORY, Context, Memory, Need, Spec, Spelling, Thought
+from unspoken.wire import Message
+
+__all__ = ["Fusion", "Order", "fuse_in"]
+
+Order = Literal["sequential", "parallel"]
+
+
+class Fusion(Channel):
+    """The sender's KV cache travels, L x (B, H, S, D), with the words that it spells.
+
+    Each position of the receiver that shares words with the sender is fused with the sender's;
+    the others and the last token stay bit for bit. What the receiver has not read itself does not
+    reach it: let both read the text, or add the channel 'text'. The sender's keys come as stored,
+    counted from 0, and the fuser learns to place them.
+
+    fuser: a `Fuser` or the folder of one. order: with several messages, each fuser sees what the
+    one before it made (`sequential`), or all see the receiver's own cache and what they change is
+    added (`parallel`). lead: whether what the sender read first, as its lead, is fused too.
+    loose: whether words that differ between equal ones are fused as well, see `places`; without
+    it, the message of another item would not land where the right one does.
+    """
+
+    name: ClassVar[str] = "fusion"
+
+    def __init__(
+        self,
+        fuser: Fuser | str,
+        order: Order = "sequential",
+        *,
+        lead: bool = True,
+        loose: bool = False,
+    ) -> None:
+        if order not in get_args(Order):
+            raise ValueError(f"order is one of {get_args(Order)}, not {order!r}")
+        self.fuser = Fuser.from_pretrained(fuser).eval() if isinstance(fuser, str) else fuser
+        self.order: Order = order
+        self.lead, self.loose = lead, loose
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({MEMORY})
+
+    def send(self, thought: Thought) -> Message:
+        assert thought.memory is not None, "the sender computes what `needs` asks for"
+        memory = thought.memory if self.lead else _behind(len(thought.lead), thought.memory)
+        return self._message(thought, memory, receiver=self.fuser.target_weights)
+
+    def fuse(self, message: Message, context: Context) -> Context:
+        memory = message.payload
+        assert isinstance(memory, Memory)
+        if not memory.mask.shape[1] or not context.kv:
+            return context
+        if memory.spelling is None:
+            raise IncompatibleModels(
+                f"fusion aligns positions by their words, but the memory from sender "
+                f"{message.header.sender!r} says no words; use the message that fusion sends"
+            )
+        index = places(context.spelling, memory.spelling, loose=self.loose)[:, :-1]
+        plain = context.kv if context.plain is None else context.plain
+
+        kv = fuse_in(self.fuser, context.kv, plain, memory.kv, index, self.order)
+        return replace(context, kv=kv, plain=plain)
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        fuser, fix = self.fuser, remedy("fusion_projector", sender, receiver)
+        highest = max(layer for layer, _ in fuser.layers)
+        source = (fuser.top, fuser.source_heads, fuser.source_dim)
+        target = (highest, fuser.target_heads, fuser.target_dim)
+        _check_sizes("sender", sender, source, fix)
+        _check_sizes("receiver", receiver, target, fix)
+        check_identities(fuser, sender, receiver, fix)
+
+
+def _behind(lead: int, memory: Memory) -> Memory:
+    """What spells the words behind the first `lead` characters; keys stay as they are stored."""
+    assert memory.spelling is not None
+    mask = memory.mask & (memory.spelling.ends > lead)
+    keep = mask.any(0)
+    kv = tuple((k[:, :, keep], v[:, :, keep]) for k, v in memory.kv)
+    ends = memory.spelling.ends.masked_fill(~mask, -1)[:, keep]
+    return Memory(kv, mask[:, keep], Spelling(memory.spelling.words, ends))
+
+
+def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str) -> None:
+    top, heads, dim = expected
+    if (spec.kv_heads, spec.head_dim) != (heads, dim):
+        raise IncompatibleModels(
+            f"the fuser takes {heads} KV heads of width {dim} from its {side}, but {side} "
+            f"{spec.name!r} has {spec.kv_heads} of {spec.head_dim}; {fix}"
+        )
+    if spec.layers <= top:
+        raise IncompatibleModels(
+            f"the fuser uses {side} layer {top}, counted from 0, but {side} {spec.name!r} has "
+            f"{spec.layers} layers; {fix}"
+        )
+
+
+def fuse_in(fuser: Fuser, kv: KV, plain: KV, source: KV, index: Tensor, order: Order) -> KV:
+    """`kv` with one more sharer fused in; plain: the cache before any, which may be `kv` itself."""
+    if order == "sequential" or plain is kv:
+        return fuser(kv, source, index)
+    return add_changes(kv, plain, fuser(plain, source, index))

@@ -1,0 +1,78 @@
+"""A projected cache: the receiver remembers what another model has read.
+
+Cache-to-cache communication (arXiv 2510.03215) merges the caches of two models that have read the
+same text. Here the receiver has not read it; the sender's cache, projected, stands in its prompt.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unspoken.channels.base import Channel, check_identities, remedy
+from unspoken.errors import IncompatibleModels
+from unspoken.projectors.alignment import ends_in
+from unspoken.projectors.memory import MemoryProjector
+from unspoken.types import MEMORY, Need, Prompt, Spec, Thought, Vectors, left_pad
+from unspoken.wire import Message
+
+__all__ = ["ProjectedMemory"]
+
+
+class ProjectedMemory(Channel):
+    """Codes (B, S', width) of a cache travel; the receiver's side makes a `Memory` of them.
+
+    S' is the number of the receiver's tokens in what the sender read behind its lead.
+    projector: a `MemoryProjector` or the folder of one.
+    """
+
+    name: ClassVar[str] = "memory"
+
+    def __init__(self, projector: MemoryProjector | str) -> None:
+        if isinstance(projector, str):
+            projector = MemoryProjector.from_pretrained(projector).eval()
+        self.projector = projector
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({MEMORY})
+
+    def send(self, thought: Thought) -> Message:
+        memory = thought.memory
+        assert memory is not None
+        assert memory.spelling is not None
+        assert self.projector.tokenizer is not None
+        found = [
+            ends_in(words, ends, len(thought.lead), self.projector.tokenizer)
+            for words, ends in zip(memory.spelling.words, memory.spelling.ends.cpu(), strict=True)
+        ]
+        places, mask = left_pad([place for place, _ in found])
+        rest, _ = left_pad([rest for _, rest in found])
+        device = memory.mask.device
+        code = self.projector.encode(memory, places.to(device), rest.to(device), mask.to(device))
+        return self._message(thought, code, receiver=self.projector.target_weights)
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        assert isinstance(message.payload, Vectors)
+        if self.projector.prompt.numel():
+            lead, said = self.projector.lead(message.batch), message.payload.mask.any(1)
+            prompt = prompt.insert(Vectors(lead.values, lead.mask & said[:, None]))
+        return prompt.insert(self.projector.decode(message.payload))
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        projector, told = self.projector, remedy("memory_projector", sender, receiver)
+        for side, spec, (layers, heads, dim) in (
+            ("sender", sender, projector.source),
+            ("receiver", receiver, projector.target),
+        ):
+            if (spec.layers, spec.kv_heads, spec.head_dim) != (layers, heads, dim):
+                raise IncompatibleModels(
+                    f"the projector was made for a {side} with {layers} layers of {heads} x {dim}, "
+                    f"but {spec.name!r} has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; "
+                    f"{told}"
+                )
+        if receiver.width != projector.target_width:
+            raise IncompatibleModels(
+                f"the projector was made for a receiver that embeds {projector.target_width}, but "
+                f"{receiver.name!r} embeds {receiver.width}; {told}"
+            )
+        check_identities(projector, sender, receiver, told)

@@ -1,0 +1,182 @@
+"""A sender's cache to a receiver's: what one model has read, as the other would remember it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from unspoken import rope
+from unspoken.projectors.base import Projector
+from unspoken.types import KV, Memory, Vectors
+
+__all__ = ["MemoryProjector"]
+
+_PACE = 100.0
+"""Free vectors want a learning rate of 1e-2, a hundred times that of these weights."""
+
+
+class MemoryProjector(Projector):
+    """Map a cache of Ls x (B, Hs, S, Ds) to one of Lt x (B, Ht, S', Dt), for another model.
+
+    Two steps, so that little travels. `encode` takes the keys of all layers back to position 0,
+    standardises keys and values, and keeps `width` combinations of them for each position: the
+    message. `decode` makes of these the keys and values of every receiver layer,
+
+        kv = W [z; GELU(V z)] + b,
+
+    and rotates the keys to positions 0, 1, ... `start` sets all but V in closed form, by principal
+    components and ridge regression, from positions that both models have read.
+
+    A position of the message is a token of the receiver: `places` finds the sender's position in
+    which that token ends, and how many characters of the sender's token are still to come (a long
+    token of one vocabulary is several of the other). With `prompt`, so many free vectors stand in
+    front of every message and stay with the receiver, as in `EmbeddingProjector`.
+
+    source, target: layers, heads and head width of the two caches; rotary: how many frequencies
+    each rotates with. The fingerprints say what it is trained with.
+    """
+
+    pieces = 16
+
+    def __init__(
+        self,
+        *,
+        source: tuple[int, int, int],
+        target: tuple[int, int, int],
+        rotary: tuple[int, int],
+        target_width: int,
+        width: int = 1024,
+        hidden: int = 1024,
+        prompt: int = 0,
+        source_weights: str = "",
+        target_weights: str = "",
+        source_tokenizer: str = "",
+        target_tokenizer: str = "",
+    ) -> None:
+        super().__init__()
+        self.source, self.target = tuple(source), tuple(target)
+        self.width, self.target_width = width, target_width
+        self.source_weights, self.target_weights = source_weights, target_weights
+        self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+        self.tokenizer: Tokenizer | None = None
+        states, made = (2 * layers * heads * dim for layers, heads, dim in (source, target))
+        self.register_buffer("mean", torch.zeros(states))
+        self.register_buffer("spread", torch.ones(states))
+        self.register_buffer("source_turns", torch.zeros(source[0], rotary[0]))
+        self.register_buffer("target_turns", torch.zeros(target[0], rotary[1]))
+        self.basis = nn.Linear(states, width, bias=False)
+        self.piece = nn.Embedding(self.pieces, width)
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(width + hidden, made)
+        self.prompt = nn.Parameter(torch.randn(prompt, target_width) / _PACE)
+        nn.init.zeros_(self.piece.weight)
+
+    mean: Tensor
+    spread: Tensor
+    source_turns: Tensor
+    target_turns: Tensor
+
+    # -- what travels ------------------------------------------------------------------------------
+
+    def encode(self, memory: Memory, places: Tensor, rest: Tensor, mask: Tensor) -> Vectors:
+        """The message (B, S', width): codes of the positions `places` (B, S') of a sender's cache.
+
+        rest: (B, S'), characters of that position's token behind the receiver's token.
+        """
+        states = self.states(memory)
+        index = places[..., None].expand(-1, -1, states.shape[-1])
+        code = self.basis((states.gather(1, index) - self.mean) / self.spread)
+        code = code + self.piece(rest.clamp(0, self.pieces - 1))
+        return Vectors(code, mask)
+
+    def decode(self, message: Vectors) -> Memory:
+        """The receiver's cache of a message, keys rotated from each row's first real position."""
+        code, mask = message.values.to(self.basis.weight.dtype), message.mask
+        layers, heads, dim = self.target
+        made = self.outer(torch.cat((code, nn.functional.gelu(self.inner(code))), -1))
+        made = made.unflatten(-1, (layers, 2, heads, dim)).permute(2, 3, 0, 4, 1, 5)
+        at = (mask.long().cumsum(1) - 1).clamp(min=0)
+        kv = rope.rotate(tuple((k, v) for k, v in made), at, list(self.target_turns))
+        return Memory(kv, mask)
+
+    def lead(self, batch: int) -> Vectors:
+        """The free vectors (B, n, W of the receiver) that stand in front of every message."""
+        values = (_PACE * self.prompt).expand(batch, -1, -1)
+        return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
+
+    def states(self, memory: Memory) -> Tensor:
+        """(B, S, 2 Ls Hs Ds) float32: keys without their positions, and values."""
+        at = (memory.mask.long().cumsum(1) - 1).clamp(min=0)
+        return _flat(rope.rotate(memory.kv, -at, list(self.source_turns)))
+
+    def targets(self, memory: Memory) -> Tensor:
+        """(B, S, 2 Lt Ht Dt): what `decode` should make, from the receiver's own cache."""
+        at = (memory.mask.long().cumsum(1) - 1).clamp(min=0)
+        return _flat(rope.rotate(memory.kv, -at, list(self.target_turns)))
+
+    # -- where it starts ---------------------------------------------------------------------------
+
+    def start_from(self, values: Tensor) -> None:
+        """Let the free vectors begin at `values` (n, W of the receiver): embeddings of words."""
+        with torch.no_grad():
+            self.prompt.copy_(values / _PACE)
+
+    @torch.no_grad()
+    def start(self, states: Tensor, targets: Tensor, penalty: float = 0.05) -> float:
+        """Fit everything but V in closed form; the share of variance explained.
+
+        states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), the same n positions read by both
+        models. penalty: of the ridge, for each position, in units of a code's mean variance.
+        """
+        states, targets = states.float(), targets.float()
+        self.mean.copy_(states.mean(0))
+        self.spread.copy_(states.std(0).clamp(min=1e-4))
+        states = (states - self.mean) / self.spread
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            count = min(self.width, *states.shape)
+            axes = torch.pca_lowrank(states, q=count, center=False, niter=1)[2]
+        self.basis.weight.zero_()
+        self.basis.weight[:count] = axes.T
+        code = states @ self.basis.weight.T
+        scale = code.square().mean().sqrt()
+        self.basis.weight /= scale
+        code /= scale
+        middle = targets.mean(0)
+        gram = code.T @ code + penalty * len(code) * torch.eye(self.width, device=code.device)
+        solve = cast(Callable[[Tensor, Tensor], Tensor], torch.linalg.solve)
+        weight = solve(gram, code.T @ (targets - middle))
+        self.outer.weight.zero_()
+        self.outer.weight[:, : self.width] = weight.T
+        self.outer.bias.copy_(middle)
+        left = (targets - middle - code @ weight).square().sum()
+        return 1 - float(left / (targets - middle).square().sum())
+
+    # -- on disk -----------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save(str(save_directory / _TOKENIZER), pretty=False)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        module = super()._from_pretrained(model_id=model_id, **options)
+        path = Path(model_id) / _TOKENIZER
+        if path.exists():
+            module.tokenizer = Tokenizer.from_file(str(path))
+        return module
+
+
+_TOKENIZER = "target_tokenizer.json"
+
+
+def _flat(kv: KV) -> Tensor:
+    """(B, S, 2 L H D) float32, layer by layer, keys before values, head by head."""
+    parts = [part.float().transpose(1, 2).flatten(2) for pair in kv for part in pair]
+    return torch.cat(parts, -1)

@@ -1,0 +1,132 @@
+"""A receiver that learns: low-rank adapters on all its linear layers, by peft."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unspoken.backbone import Backbone
+from unspoken.backbone.caches import expand
+from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
+from unspoken.files import write_bytes
+from unspoken.layout import Run
+from unspoken.types import KV
+
+__all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
+
+_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # of every name in peft's files
+
+
+class Adapted(Backbone):
+    """A backbone in training: LoRA (arXiv 2106.09685) on all linear layers, the rest frozen.
+
+    A layer W (n, m) becomes W + 2 B A, with A (rank, m) drawn at random and B (n, rank) zero.
+    `adapter` holds these matrices alone, in float32: give it to `fit`. Gradients reach them through
+    all that is read, a shared lead included, which is therefore read anew every time. W is the
+    tensor of `base` itself, not a copy.
+    """
+
+    def __init__(self, base: Backbone, config: Any, *, seed: int = 0) -> None:
+        model = deepcopy(base.model, {id(p): p for p in base.model.parameters()})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = _peft().inject_adapter_in_model(config, model)
+        super().__init__(model, base.tokenizer, name=f"{base.name}+lora")
+        self.base, self.config = base, config
+        self.adapter = nn.ParameterDict()
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.float()
+                self.adapter[name.replace(".", "/")] = parameter.requires_grad_(True)
+
+    @property
+    def size(self) -> int:
+        """The number of trained parameters."""
+        return sum(parameter.numel() for parameter in self.adapter.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Drawn by chance: weights that still change have no identity that others could share."""
+        return uuid4().hex[:16]
+
+    def frozen(self) -> Backbone:
+        """End the training: the model as it is now, with an identity, keeping the lead it read."""
+        return Backbone(self.model, self.tokenizer, name=self.name)
+
+    def _read_lead(self, run: Run, batch: int) -> KV:
+        kv, _ = self._forward((), run.mask[:, :0], run)
+        return tuple((expand(k, batch), expand(v, batch)) for k, v in kv)
+
+
+def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
+    """Adapt a backbone; the rank is the one whose number of parameters is nearest to `parameters`.
+
+    The backbone stays as it is, and shares its weights. Raises `MissingExtra` without peft, and
+    `TrainingError` when even rank 1 is further from `parameters` than no adapter at all.
+    """
+    one = Adapted(backbone, _config(1)).size
+    rank = round(parameters / one)
+    if not rank:
+        raise TrainingError(
+            f"{parameters} parameters are too few for LoRA on {backbone.name!r}: a rank takes "
+            f"{one}; allow at least that many"
+        )
+    return Adapted(backbone, _config(rank), seed=seed)
+
+
+def save_lora(adapted: Adapted, folder: Path) -> None:
+    """Write the adapter as peft does, so that `PeftModel.from_pretrained` can read it too."""
+    found = _peft().get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    tensors = {_PREFIX + name: value.detach().contiguous() for name, value in found.items()}
+    adapted.config.save_pretrained(str(folder))
+    write_bytes(folder / _FILE, save(tensors, {"format": "pt", "base": adapted.base.fingerprint}))
+
+
+def load_lora(backbone: Backbone, folder: Path) -> Backbone:
+    """The backbone with an adapter from `save_lora`, frozen and ready for use.
+
+    Raises `IncompatibleModels` when the adapter was trained on other weights, `DataError` when
+    there is none, `MissingExtra` without peft.
+    """
+    peft = _peft()
+    if not (folder / _FILE).is_file():
+        raise DataError(f"{folder} holds no {_FILE}; give a folder that `save_lora` wrote")
+    with safe_open(folder / _FILE, "pt") as file:  # pyright: ignore
+        told = cast(dict[str, str], file.metadata() or {}).get("base", "unknown")
+        names = cast(list[str], file.keys())
+        tensors: dict[str, Tensor] = {
+            name.removeprefix(_PREFIX): file.get_tensor(name) for name in names
+        }
+    if told != backbone.fingerprint:
+        raise IncompatibleModels(
+            f"the adapter in {folder} was trained on weights {told}, but {backbone.name!r} has "
+            f"{backbone.fingerprint}; load that model, or train an adapter for this one"
+        )
+    adapted = Adapted(backbone, peft.LoraConfig.from_pretrained(str(folder)))
+    peft.set_peft_model_state_dict(adapted.model, tensors)
+    return adapted.frozen()
+
+
+def _config(rank: int) -> Any:
+    return _peft().LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtra(
+            "LoRA needs peft; install it with: pip install 'unspoken[lora]'"
+        ) from error
+    return peft
