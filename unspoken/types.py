@@ -99,13 +99,15 @@ class Spelling:
     words: B strings, all text that was read, in order. ends: (B, S), the number of characters of
     `words` up to the end of each position; -1 where a position is no text (padding, vectors, a
     memory). `<bos>` is text without characters. Models with unlike tokenizers meet here.
+    begin: where in `words` the first position begins, above 0 if what stands before was left out.
     """
 
     words: tuple[str, ...]
     ends: Tensor
+    begin: int = 0
 
     def rows(self, index: slice, keep: Tensor) -> Spelling:
-        return Spelling(self.words[index], self.ends[index][:, keep])
+        return replace(self, words=self.words[index], ends=self.ends[index][:, keep])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

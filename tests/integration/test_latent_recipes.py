@@ -112,7 +112,12 @@ def test_a_trained_module_loads_as_it_was(settings: list[str], tmp_path: Path, k
     query = {"context": "somebody likes tea", "question": "What does somebody like?"}
     runs = [relay.speaking(module).run(query) for module in (trained, loaded)]
     assert runs[0].answer == runs[1].answer
-    assert "validation items, seed 0" in (home / "README.md").read_text()
+    card = (home / "README.md").read_text()
+    assert "validation items, seed 0" in card
+    if isinstance(trained, Fuser):
+        opened = sum(gate.key > 0 for gate in trained.gates())
+        assert f"* gates open: {opened} for keys, " in card
+        assert (home / "gates.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_closed_form_start_explains_what_both_have_read(

@@ -27,10 +27,10 @@ def memory(dtype: torch.dtype = torch.float32, layers: int = 12) -> Memory:
     return Memory(kv, torch.ones(2, 3, dtype=torch.bool))
 
 
-def spelled() -> Memory:
+def spelled(begin: int = 0) -> Memory:
     bare = memory(layers=2)
     ends = torch.tensor([[-1, 0, 5], [0, 2, 11]])
-    return Memory(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends))
+    return Memory(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends, begin))
 
 
 def tensors(payload: Segment) -> list[Tensor]:
@@ -57,6 +57,7 @@ PAYLOADS: dict[str, Callable[[], Segment]] = {
     "with a gradient": lambda: Vectors(vectors().values.requires_grad_(), vectors().mask),
     "cache": memory,
     "spelled cache": spelled,
+    "spelled without its lead": lambda: spelled(begin=4),
     "cache of two precisions": lambda: memory(torch.bfloat16),
 }
 
@@ -150,6 +151,14 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "a cache for other positions": lambda: other(
         GOOD, mask=MASK, **{"keys.0": torch.ones(2, 1, 3, 4), "values.0": torch.ones(2, 1, 2, 4)}
     ),
+    "words that begin nowhere": lambda: other(
+        GOOD,
+        mask=MASK,
+        ends=torch.ones(2, 3, dtype=torch.int32),
+        begin=torch.tensor([1.5]),
+        **{"words.0": _bytes("a"), "words.1": _bytes("b")},
+        **{"keys.0": torch.ones(2, 1, 3, 4), "values.0": torch.ones(2, 1, 3, 4)},
+    ),
     "a flat cache": lambda: other(
         GOOD, mask=MASK, **{"keys.0": torch.ones(2, 1, 3), "values.0": torch.ones(2, 1, 3)}
     ),
@@ -187,11 +196,19 @@ def test_a_header_of_more_than_a_megabyte_is_not_even_read():
         Message.from_bytes(Message(huge, Text(("hi",))).to_bytes())
 
 
-def test_a_cache_keeps_what_it_spells():
-    payload = Message.from_bytes(Message(HEADER, spelled()).to_bytes()).payload
-    expected = spelled().spelling
+@pytest.mark.parametrize("begin", [0, 4])
+def test_a_cache_keeps_what_it_spells(begin: int):
+    message = Message(HEADER, spelled(begin))
+    payload = Message.from_bytes(message.to_bytes()).payload
+    expected = spelled(begin).spelling
+    row = message.row(1)
+    assert message.row_bytes()[1] == row.nbytes == len(row.to_bytes())
+    assert isinstance(row.payload, Memory)
+    assert row.payload.spelling is not None
+    assert row.payload.spelling.begin == begin
     assert isinstance(payload, Memory)
     assert payload.spelling is not None
     assert expected is not None
     assert payload.spelling.words == expected.words
+    assert payload.spelling.begin == begin
     assert torch.equal(payload.spelling.ends, expected.ends)

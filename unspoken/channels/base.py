@@ -10,7 +10,7 @@ from unspoken.errors import IncompatibleModels
 from unspoken.types import Context, Need, Prompt, Segment, Spec, Thought
 from unspoken.wire import Header, Message
 
-__all__ = ["Channel", "Identified", "check_identities", "lead_id", "remedy"]
+__all__ = ["Channel", "Identified", "check_identities", "lead_id", "remedy", "spelled_lead"]
 
 
 class Channel(ABC):
@@ -96,3 +96,14 @@ def remedy(recipe: str, sender: Spec, receiver: Spec) -> str:
 def lead_id(lead: str) -> str:
     """What stands for a shared lead in a header: 16 hex digits, or '' for none."""
     return sha256(lead.encode()).hexdigest()[:16] if lead else ""
+
+
+def spelled_lead(thought: Thought) -> int:
+    """How many characters of what the memory spells are the lead.
+
+    0 if another agent handed the lead over: its cache spells nothing.
+    """
+    assert thought.memory is not None
+    assert thought.memory.spelling is not None
+    words = thought.memory.spelling.words
+    return len(thought.lead) if all(row.startswith(thought.lead) for row in words) else 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
+import torch
 from torch import Tensor
 
-from unspoken.channels.base import Channel, check_identities, remedy
+from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import Fuser, add_changes
@@ -56,7 +57,7 @@ class Fusion(Channel):
 
     def send(self, thought: Thought) -> Message:
         assert thought.memory is not None, "the sender computes what `needs` asks for"
-        memory = thought.memory if self.lead else _behind(len(thought.lead), thought.memory)
+        memory = thought.memory if self.lead else _behind(spelled_lead(thought), thought.memory)
         return self._message(thought, memory, receiver=self.fuser.target_weights)
 
     def fuse(self, message: Message, context: Context) -> Context:
@@ -92,7 +93,7 @@ def _behind(lead: int, memory: Memory) -> Memory:
     keep = mask.any(0)
     kv = tuple((k[:, :, keep], v[:, :, keep]) for k, v in memory.kv)
     ends = memory.spelling.ends.masked_fill(~mask, -1)[:, keep]
-    return Memory(kv, mask[:, keep], Spelling(memory.spelling.words, ends))
+    return Memory(kv, mask[:, keep], Spelling(memory.spelling.words, ends, lead))
 
 
 def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str) -> None:
@@ -110,7 +111,46 @@ def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str
 
 
 def fuse_in(fuser: Fuser, kv: KV, plain: KV, source: KV, index: Tensor, order: Order) -> KV:
-    """`kv` with one more sharer fused in; plain: the cache before any, which may be `kv` itself."""
+    """`kv` with one more sharer fused in; plain: the cache before any, which may be `kv` itself.
+
+    index: (B, S), the place in `source` that is fused into each position, -1 for none. Columns
+    before the first that has a place and behind the last one cost nothing but a copy.
+    """
+    span = _span(index)
+    part, index = _columns(kv, span), index[:, span]
     if order == "sequential" or plain is kv:
-        return fuser(kv, source, index)
-    return add_changes(kv, plain, fuser(plain, source, index))
+        fused = fuser(part, source, index)
+    else:
+        before = _columns(plain, span)
+        fused = add_changes(part, before, fuser(before, source, index))
+    return _put(kv, part, fused, span)
+
+
+def _span(index: Tensor) -> slice:
+    """From the first column with a place to the last one. One device sync.
+
+    The first column alone if there is none: in training, gradients reach every parameter.
+    """
+    chosen = cast(list[bool], (index >= 0).any(0).tolist())
+    if not any(chosen):
+        return slice(0, 1)
+    return slice(chosen.index(True), len(chosen) - chosen[::-1].index(True))
+
+
+def _columns(kv: KV, span: slice) -> KV:
+    return tuple((k[:, :, span], v[:, :, span]) for k, v in kv)
+
+
+def _put(kv: KV, part: KV, fused: KV, span: slice) -> KV:
+    """`kv` with `fused` in the place of `part`, its columns `span`."""
+
+    def put(whole: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        if after is before:
+            return whole
+        if after.shape == whole.shape:
+            return after
+        return torch.cat((whole[:, :, : span.start], after, whole[:, :, span.stop :]), 2)
+
+    return tuple(
+        (put(k, p, f), put(v, q, g)) for (k, v), (p, q), (f, g) in zip(kv, part, fused, strict=True)
+    )

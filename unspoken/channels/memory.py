@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from unspoken.channels.base import Channel, check_identities, remedy
+from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import ends_in
 from unspoken.projectors.memory import MemoryProjector
@@ -40,9 +40,10 @@ class ProjectedMemory(Channel):
         memory = thought.memory
         assert memory is not None
         assert memory.spelling is not None
-        assert self.projector.tokenizer is not None
+        assert self.projector.tokenizer is not None, "`check` refuses a projector without one"
+        lead = spelled_lead(thought)
         found = [
-            ends_in(words, ends, len(thought.lead), self.projector.tokenizer)
+            ends_in(words, ends, lead, self.projector.tokenizer)
             for words, ends in zip(memory.spelling.words, memory.spelling.ends.cpu(), strict=True)
         ]
         places, mask = left_pad([place for place, _ in found])
@@ -60,6 +61,11 @@ class ProjectedMemory(Channel):
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         projector, told = self.projector, remedy("memory_projector", sender, receiver)
+        if projector.tokenizer is None:
+            raise IncompatibleModels(
+                f"the projector has no tokenizer of receiver {receiver.name!r}, so it cannot tell "
+                f"where that one's tokens end; set its `tokenizer`, or {told}"
+            )
         for side, spec, (layers, heads, dim) in (
             ("sender", sender, projector.source),
             ("receiver", receiver, projector.target),

@@ -141,45 +141,22 @@ def _cuts(chosen: Tensor, ends: Tensor) -> list[int]:
 
 
 def _read(sharer: Sharer, ids: Tensor, mask: Tensor, positions: Tensor | None, fused: Tensor) -> KV:
-    """The sharer's own cache up to its last `fused` position (B, N - 1); () if there is none."""
-    columns = fused.any(0).nonzero()
-    if not len(columns):
+    """The sharer's own cache up to its last `fused` position (B, N - 1); () if none is needed."""
+    columns, layers = fused.any(0).nonzero(), sharer.fuser.layers_read()
+    if not len(columns) or not layers:
         return ()
     end = int(columns[-1]) + 1
     at = None if positions is None else positions[:, :end]
     own, real = _or(sharer.ids, ids)[:, :end], _or(sharer.mask, mask)[:, :end].bool()
-    return sharer.backbone.extend((), own, real, at, layers=sharer.fuser.top + 1)
+    return sharer.backbone.extend((), own, real, at, layers=layers)
 
 
 def _fuse(
     kv: KV, sharers: Sequence[Sharer], read: Sequence[KV], chosen: Tensor, order: Order
 ) -> KV:
     """The cache with a section of some rows fused; chosen: (J, B, S) of all S positions read."""
-    columns = chosen.flatten(0, 1).any(0).nonzero()
-    if not len(columns):
-        return kv
-    begin, length = int(columns[0]), chosen.shape[2] - int(columns[0])
-    section = plain = _span(kv, begin, length)
-    span = torch.arange(length, device=chosen.device)
-    for sharer, source, rows in zip(sharers, read, chosen[..., begin:], strict=True):
-        if bool(rows.any()):
-            places = torch.where(rows, span, -1)
-            source = _span(source, begin, length)
-            section = fuse_in(sharer.fuser, section, plain, source, places, order)
-    return _put(kv, plain, section, begin)
-
-
-def _span(kv: KV, begin: int, length: int) -> KV:
-    return tuple((k.narrow(2, begin, length), v.narrow(2, begin, length)) for k, v in kv)
-
-
-def _put(kv: KV, plain: KV, section: KV, begin: int) -> KV:
-    """`kv` with `section` in the place of `plain`, its last span."""
-
-    def put(whole: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        return whole if after is before else torch.cat((whole[:, :, :begin], after), 2)
-
-    return tuple(
-        (put(k, p, s), put(v, q, t))
-        for (k, v), (p, q), (s, t) in zip(kv, plain, section, strict=True)
-    )
+    plain, own = kv, torch.arange(chosen.shape[2], device=chosen.device)
+    for sharer, source, rows in zip(sharers, read, chosen, strict=True):
+        if source:
+            kv = fuse_in(sharer.fuser, kv, plain, source, torch.where(rows, own, -1), order)
+    return kv

@@ -1,4 +1,4 @@
-"""The picture of a comparison: accuracy by channel and condition, with intervals."""
+"""Pictures: of a comparison, accuracy by channel and condition; of a fuser, which layers speak."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from unspoken.errors import MissingExtra
 from unspoken.files import write_bytes
 
 if TYPE_CHECKING:
     from unspoken.evaluation.report import Report
+    from unspoken.projectors import Fuser
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_gates"]
 
 _COLOURS = {
     "none": "#c9c9c9",
@@ -25,15 +28,9 @@ _COLOURS = {
 
 def draw(report: Report, path: Path) -> None:
     """Bars of accuracy in percent with 95 % Wilson intervals; one group a channel."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra(
-            "a report's picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
-        ) from error
     channels, shown = report.channels, {arm.condition for arm in report.arms}
     conditions = [name for name in _COLOURS if name in shown]
-    figure: Any = Figure(figsize=(1.6 + 1.7 * len(channels), 4.2), layout="constrained")
+    figure = _figure(1.6 + 1.7 * len(channels), 4.2)
     axes = figure.subplots()
     width = 0.8 / len(conditions)
     for arm in report.arms:
@@ -56,6 +53,44 @@ def draw(report: Report, path: Path) -> None:
         "what was the message worth?",
         fontsize=10,
     )
+    _save(figure, path)
+
+
+def draw_gates(fuser: Fuser, path: Path) -> None:
+    """One column a fused layer, keys above values: sigmoid(logit), and a dot where it is open."""
+    gates = fuser.gates()
+    logits = torch.tensor([[gate.key for gate in gates], [gate.value for gate in gates]])
+    figure = _figure(2.6 + 0.4 * len(gates), 2.4)
+    axes = figure.subplots()
+    shown = axes.imshow(logits.sigmoid().tolist(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for mark, label, chosen in (("o", "open", logits > 0), ("x", "shut", logits <= 0)):
+        rows, columns = chosen.nonzero(as_tuple=True)
+        axes.scatter(
+            columns.tolist(), rows.tolist(), marker=mark, color="#e07a5f", s=24, label=label
+        )
+    names = [f"{gate.receiver_layer}\n{gate.sharer_layer}" for gate in gates]
+    axes.set_xticks(range(len(gates)), names, fontsize=7)
+    axes.set_yticks((0, 1), ("keys", "values"), fontsize=9)
+    axes.set_xlabel("receiver layer, and sharer layer below it", fontsize=9)
+    figure.colorbar(shown, ax=axes, label="strength")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=2)
+    count = int((logits > 0).sum())
+    axes.set_title(f"{count} of {logits.numel()} gates open", fontsize=10)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, in inches. Raises `MissingExtra` without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra(
+            "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_bytes(path, buffer.getvalue())

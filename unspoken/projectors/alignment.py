@@ -92,30 +92,39 @@ def places(receiver: Spelling, sharer: Spelling, *, loose: bool = False) -> Tens
         if words == others and torch.equal(ends, other_ends):
             row[ours] = theirs
         elif len(ours) and len(theirs):
-            place = _places(ends, other_ends, _common(words, others))
-            place = _bridged(place) if loose else place
+            blocks = _common(words, others)
+            place = _places(ends, other_ends, blocks, sharer.begin)
+            place = _bridged(place, ends, other_ends, blocks) if loose else place
             row[ours] = torch.where(place >= 0, theirs[place], -1)
     return found.to(receiver.ends.device)
 
 
-def _places(ends: Tensor, others: Tensor, blocks: Tensor) -> Tensor:
-    """The index among `others` (n,) for each of `ends` (m,), -1 for none; blocks as `_common`."""
+def _places(ends: Tensor, others: Tensor, blocks: Tensor, begin: int) -> Tensor:
+    """The index among `others` (n,) for each of `ends` (m,), -1 for none.
+
+    blocks: as of `_common`. begin: as in `Spelling`, of the others.
+    """
     block = torch.searchsorted(blocks[1], ends)  # the first that ends behind the token's end
     start, _, ahead = blocks[:, block.clamp(max=blocks.shape[1] - 1)]
-    inside = (block < blocks.shape[1]) & (start < ends)
     wanted = torch.where(ends > 0, ends + ahead, 0)
+    inside = (block < blocks.shape[1]) & (start < ends) & (wanted > begin)
     first = torch.searchsorted(others, wanted).clamp(max=len(others) - 1)
     last = torch.searchsorted(others, others[first], right=True) - 1
     there = torch.where(ends > 0, inside & (others[first] >= wanted), others[first] == 0)
     return torch.where(there, last, -1)
 
 
-def _bridged(place: Tensor) -> Tensor:
-    """Places (m,) with the gaps between two placed tokens filled, from the right."""
+def _bridged(place: Tensor, ends: Tensor, others: Tensor, blocks: Tensor) -> Tensor:
+    """Places (m,) with the gaps between two placed tokens filled, from the right.
+
+    A gap of the others ends where the next equal stretch begins.
+    """
     placed = cast(list[int], (place >= 0).nonzero()[:, 0].tolist())
-    for before, after in pairwise(placed):
-        first, last = int(place[before]) + 1, int(place[after])
-        if after - before > 1 and last > first:
+    gaps = [(before, after) for before, after in pairwise(placed) if after - before > 1]
+    for before, after in gaps:
+        start, _, ahead = blocks[:, torch.searchsorted(blocks[1], ends[after])]
+        first, last = int(place[before]) + 1, int((others <= start + ahead).sum())
+        if last > first:
             counterparts = torch.arange(last - (after - before - 1), last)
             place[before + 1 : after] = counterparts.clamp(min=first)
     return place

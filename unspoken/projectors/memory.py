@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, cast
 
+import huggingface_hub
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class MemoryProjector(Projector):
         kv = W [z; GELU(V z)] + b,
 
     and rotates the keys to positions 0, 1, ... `start` sets all but V in closed form, by principal
-    components and ridge regression, from positions that both models have read.
+    components and ridge regression, from positions that both models have read; V starts at random.
 
     A position of the message is a token of the receiver: `places` finds the sender's position in
     which that token ends, and how many characters of the sender's token are still to come (a long
@@ -75,6 +76,7 @@ class MemoryProjector(Projector):
         self.outer = nn.Linear(width + hidden, made)
         self.prompt = nn.Parameter(torch.randn(prompt, target_width) / _PACE)
         nn.init.zeros_(self.piece.weight)
+        nn.init.normal_(self.inner.weight, std=width**-0.5)
 
     mean: Tensor
     spread: Tensor
@@ -98,7 +100,7 @@ class MemoryProjector(Projector):
         """The receiver's cache of a message, keys rotated from each row's first real position."""
         code, mask = message.values.to(self.basis.weight.dtype), message.mask
         layers, heads, dim = self.target
-        made = self.outer(torch.cat((code, nn.functional.gelu(self.inner(code))), -1))
+        made = self.outer(self._sources(code))
         made = made.unflatten(-1, (layers, 2, heads, dim)).permute(2, 3, 0, 4, 1, 5)
         at = (mask.long().cumsum(1) - 1).clamp(min=0)
         kv = rope.rotate(tuple((k, v) for k, v in made), at, list(self.target_turns))
@@ -127,8 +129,8 @@ class MemoryProjector(Projector):
             self.prompt.copy_(values / _PACE)
 
     @torch.no_grad()
-    def start(self, states: Tensor, targets: Tensor, penalty: float = 0.05) -> float:
-        """Fit everything but V in closed form; the share of variance explained.
+    def start(self, states: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
+        """Fit everything but V in closed form; the share of variance explained, in sample.
 
         states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), the same n positions read by both
         models. penalty: of the ridge, for each position, in units of a code's mean variance.
@@ -146,16 +148,21 @@ class MemoryProjector(Projector):
         code = states @ self.basis.weight.T
         scale = code.square().mean().sqrt()
         self.basis.weight /= scale
-        code /= scale
-        middle = targets.mean(0)
-        gram = code.T @ code + penalty * len(code) * torch.eye(self.width, device=code.device)
+        sources = self._sources(code / scale)
+        means, middle = sources.mean(0), targets.mean(0)
+        sources, targets = sources - means, targets - middle
+        gram = sources.T @ sources
+        gram.diagonal().add_(penalty * len(sources))
         solve = cast(Callable[[Tensor, Tensor], Tensor], torch.linalg.solve)
-        weight = solve(gram, code.T @ (targets - middle))
-        self.outer.weight.zero_()
-        self.outer.weight[:, : self.width] = weight.T
-        self.outer.bias.copy_(middle)
-        left = (targets - middle - code @ weight).square().sum()
-        return 1 - float(left / (targets - middle).square().sum())
+        weight = solve(gram, sources.T @ targets)
+        self.outer.weight.copy_(weight.T)
+        self.outer.bias.copy_(middle - means @ weight)
+        left = (targets - sources @ weight).square().sum()
+        return 1 - float(left / targets.square().sum())
+
+    def _sources(self, code: Tensor) -> Tensor:
+        """What the receiver's keys and values are linear in: (..., width + hidden)."""
+        return torch.cat((code, nn.functional.gelu(self.inner(code))), -1)
 
     # -- on disk -----------------------------------------------------------------------------------
 
@@ -168,12 +175,16 @@ class MemoryProjector(Projector):
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
         module = super()._from_pretrained(model_id=model_id, **options)
         path = Path(model_id) / _TOKENIZER
+        if not path.parent.is_dir():
+            where = {name: options[name] for name in _WHERE}
+            path = Path(cast(str, huggingface_hub.hf_hub_download(model_id, _TOKENIZER, **where)))
         if path.exists():
             module.tokenizer = Tokenizer.from_file(str(path))
         return module
 
 
 _TOKENIZER = "target_tokenizer.json"
+_WHERE = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 
 
 def _flat(kv: KV) -> Tensor:

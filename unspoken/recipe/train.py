@@ -16,9 +16,10 @@ from torch import nn
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
-from unspoken.errors import DataError, TrainingError
+from unspoken.errors import DataError, MissingExtra, TrainingError
 from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query
+from unspoken.evaluation.picture import draw_gates
 from unspoken.files import atomic_folder
 from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector, Projector
 from unspoken.recipe.config import FreeSettings, LoraSettings, Stage
@@ -207,7 +208,8 @@ def _write(module: Projector, relay: Relay, home: Path, histories: dict[str, His
         (beside / "history.json").write_text(
             json.dumps({name: asdict(history) for name, history in histories.items()})
         )
-        (beside / "README.md").write_text(_card(module, relay, histories))
+        gates = _gates(module, beside) if isinstance(module, Fuser) else ""
+        (beside / "README.md").write_text(_card(module, relay, histories) + gates)
     _console.print(f"trained {home}")
 
 
@@ -226,3 +228,16 @@ def _card(module: Projector, relay: Relay, histories: dict[str, History]) -> str
         f"{relay.receiver.fingerprint}\n* {sum(p.numel() for p in module.parameters()):,} "
         f"parameters\n{stages}"
     )
+
+
+def _gates(fuser: Fuser, folder: Path) -> str:
+    """The card's line about open gates; their picture beside it, where matplotlib is installed."""
+    gates = fuser.gates()
+    keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
+    line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
+    try:
+        draw_gates(fuser, folder / "gates.png")
+    except MissingExtra as error:
+        _console.print(f"no gates.png is drawn: {error}")
+        return f"{line}\n"
+    return f"{line}, see [gates.png](gates.png)\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn, cast
 
 import torch
@@ -82,7 +82,8 @@ class Message:
             case Memory(kv, mask, spelling):
                 pairs = tuple((shape(keys, 2), shape(values, 2)) for keys, values in kv)
                 if spelling is not None:
-                    spelling = Spelling(spelling.words[row : row + 1], shape(spelling.ends, 1))
+                    words = spelling.words[row : row + 1]
+                    spelling = replace(spelling, words=words, ends=shape(spelling.ends, 1))
                 return Message(self.header, Memory(pairs, shape(mask, 1), spelling))
             case Vectors(values, mask):
                 return Message(self.header, Vectors(shape(values, 1), shape(mask, 1)))
@@ -113,6 +114,8 @@ class Message:
                     tensors |= {f"keys.{n}": keys, f"values.{n}": values}
                 if spelling is not None:
                     tensors |= {"ends": spelling.ends.int(), **_words_out(spelling.words)}
+                    if spelling.begin:
+                        tensors["begin"] = torch.tensor([spelling.begin], dtype=torch.int32)
                 return tensors
 
 
@@ -146,7 +149,10 @@ def _payload(tensors: Mapping[str, Tensor]) -> Segment:
         fits = shapes == {(4, *mask.shape[:1], mask.shape[1:])}
         spelling = None
         if "ends" in tensors:
-            spelling = Spelling(_words_in(tensors), tensors["ends"].long())
+            begin = tensors.get("begin", torch.tensor([0], dtype=torch.int32))
+            if begin.shape != (1,) or begin.dtype != torch.int32:
+                _refuse(f"it begins at {begin}, not at one whole number of characters")
+            spelling = Spelling(_words_in(tensors), tensors["ends"].long(), int(begin))
             fits = fits and spelling.ends.shape == mask.shape == (
                 len(spelling.words),
                 *mask.shape[1:],

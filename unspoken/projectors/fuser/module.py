@@ -124,6 +124,11 @@ class Fuser(Projector):
         """The highest sharer layer that is used."""
         return max(sharer for _, sharer in self.layers)
 
+    def layers_read(self) -> int:
+        """How many layers of the sharer are needed: in use, none above the last open gate."""
+        passing = (gate.sharer_layer for gate in self.gates() if gate.open or self.training)
+        return max(passing, default=-1) + 1
+
     def gates(self) -> list[Gate]:
         """The gates of every fused layer."""
         logits = cast(list[list[float]], self.gate.tolist())
@@ -157,13 +162,14 @@ class Fuser(Projector):
         if not source[0][0].shape[2]:
             return target
         chosen = places >= 0
-        fused, index = list(target), places.clamp(min=0)[..., None]
+        fused, index = list(target), places.clamp(min=0)
+        rows = torch.arange(len(index), device=index.device)[:, None]
         for n, which in self._to_compute(chosen):
             receiver, sharer = self.layers[n]
             pair = list(fused[receiver])
             for side in which:
-                heads = (_flat(source[sharer][side]).take_along_dim(index, 1), _flat(pair[side]))
-                changed = pair[side] + self._change(n, side, heads)
+                found = source[sharer][side].transpose(1, 2)[rows, index].flatten(2)
+                changed = pair[side] + self._change(n, side, (found, _flat(pair[side])))
                 changed = changed.to(pair[side].dtype)
                 pair[side] = torch.where(chosen[:, None, :, None], changed, pair[side])
             fused[receiver] = (pair[0], pair[1])
