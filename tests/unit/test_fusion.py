@@ -17,6 +17,7 @@ from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.backbone.caches import fresh_cache
 from unspoken.channels import Fusion
+from unspoken.channels.fusion import fuse_in
 from unspoken.channels.sections import Sharer, prefill
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.projectors import Fuser
@@ -568,3 +569,58 @@ def test_a_channel_opens_the_folder_of_a_fuser(tiny: Tiny, tmp_path: Path):
     context = receiver.read(Prompt((Text(FIELDS["context"]),))).context
     sent = message(sender, channel)
     close(channel.fuse(sent, context).kv, Fusion(made).fuse(sent, context).kv, atol=0)
+
+
+def test_padding_before_the_last_token_is_no_end_of_a_sharer(tiny: Tiny):
+    receiver = tiny("llama")
+    other = sharer(tiny, "qwen", receiver)
+    ids, use = random_ids(1, 9), torch.ones(1, 9, dtype=torch.long)
+    mask = torch.ones(1, 9, dtype=torch.bool)
+    mask[:, 6:8] = False
+    padded = prefill(receiver, [other], ids, mask, use)
+    bare = prefill(receiver, [other], ids[mask][None], mask[mask][None], use[mask][None])
+    real = mask[0, :-1]
+    close(tuple((k[:, :, real], v[:, :, real]) for k, v in padded.kv), bare.kv)
+
+
+def test_layers_above_the_last_open_gate_are_not_read(tiny: Tiny, passes: Any):
+    receiver = tiny("llama")
+    other = sharer(tiny, "qwen", receiver)
+    assert other.fuser.layers_read() == 3
+    other.fuser.gate.data[1:] = -1
+    assert other.fuser.layers_read() == 1
+    other.fuser.gate.data.fill_(-1)
+    assert other.fuser.layers_read() == 0
+    ids, use = random_ids(2, 7), torch.ones(2, 7, dtype=torch.long)
+    with passes(other.backbone) as seen:
+        shut = prefill(receiver, [other], ids, torch.ones_like(ids), use)
+    assert not seen
+    alone = prefill(receiver, [], ids, torch.ones_like(ids), torch.zeros_like(use))
+    assert all(
+        torch.equal(a, b)
+        for p, q in zip(shut.kv, alone.kv, strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
+
+
+@torch.no_grad()
+def test_columns_outside_the_chosen_span_stay_bit_for_bit(tiny: Tiny):
+    receiver = tiny("llama")
+    other = sharer(tiny, "qwen", receiver)
+    ids = random_ids(2, 8)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    kv = receiver.extend((), ids, mask, layers=receiver.spec.layers)
+    source = other.backbone.extend((), ids, mask, layers=other.fuser.top + 1)
+    index = torch.arange(8).expand(2, -1).clone()
+    index[:, :2] = -1
+    index[:, 6:] = -1
+    whole, part = (
+        other.fuser(kv, source, index),
+        fuse_in(other.fuser, kv, kv, source, index, "sequential"),
+    )
+    close(whole, part, 1e-6)
+    for (keys, values), (k, v) in zip(part, kv, strict=True):
+        for now, before in ((keys, k), (values, v)):
+            assert torch.equal(now[:, :, :2], before[:, :, :2])
+            assert torch.equal(now[:, :, 6:], before[:, :, 6:])
+            assert not torch.equal(now[:, :, 2:6], before[:, :, 2:6])
