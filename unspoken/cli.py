@@ -167,6 +167,7 @@ _PACKAGES = {
     "gguf": "unspoken[models]",
     "scipy": "unspoken[compare]",
     "matplotlib": "unspoken[compare]",
+    "peft": "unspoken[lora]",
 }
 
 
