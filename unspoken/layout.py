@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,10 +13,18 @@ from torch import Tensor
 from unspoken.errors import EmptyPrompt
 from unspoken.types import Memory, Prompt, Spelling, Text, Vectors, left_pad
 
-__all__ = ["VECTOR", "Part", "Run", "lay_out", "spell"]
+__all__ = ["VECTOR", "Part", "Run", "Share", "lay_out", "spell"]
 
 VECTOR = -1
 """Stands among token ids where a vector goes."""
+
+
+class Share(NamedTuple):
+    """The tokens of a row that lie wholly within a text with a share key: `first` to `last` - 1."""
+
+    name: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +33,7 @@ class Run:
 
     ids: (B, S), or (1, S) when `shared`. mask: (B, S). spelling: the words of these rows. vectors:
     (N, W), those of all rows in row order, or None. bos: whether the rows begin with the
-    tokenizer's `<bos>`.
+    tokenizer's `<bos>`. shares: for each row what others may read too, counted without padding.
     """
 
     ids: Tensor
@@ -33,6 +42,7 @@ class Run:
     vectors: Tensor | None = None
     shared: bool = False
     bos: bool = False
+    shares: tuple[tuple[Share, ...], ...] = ()
 
     @property
     def heard(self) -> Tensor:
@@ -120,24 +130,36 @@ def _run(
     spelling = Spelling(tuple(row.words for row in rows), ends.to(device))
     vectors = [vector for row in rows for vector in row.vectors]
     flat = torch.cat(vectors) if vectors else None
-    return Run(ids.to(device), mask.to(device), spelling, flat, bos=bool(bos))
+    shares = tuple(tuple(row.shares) for row in rows)
+    return Run(ids.to(device), mask.to(device), spelling, flat, bos=bool(bos), shares=shares)
 
 
 @dataclass(slots=True)
 class _Row:
-    """One row on its way into a run: ids, where they end in its words, and its vectors."""
+    """One row on its way into a run: ids, where they end in its words, its vectors, its shares."""
 
     ids: list[int]
     ends: list[int]
     words: str = ""
     vectors: list[Tensor] = field(default_factory=list[Tensor])
+    shares: list[Share] = field(default_factory=list[Share])
 
-    def say(self, words: str, encode: Encode) -> None:
-        if words:
-            ids, ends = encode(words)
-            self.ids += ids
-            self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
-            self.words += words
+    def say(self, texts: Sequence[tuple[str, str]], encode: Encode) -> None:
+        """Texts one after the other, each with its share key, tokenised together."""
+        words = "".join(text for text, _ in texts)
+        if not words:
+            return
+        ids, ends = encode(words)
+        begin = 0
+        for text, name in texts:
+            end = begin + len(text)
+            first, last = _within(ends, begin, end) if name else (0, 0)
+            if first < last:
+                self.shares.append(Share(name, len(self.ids) + first, len(self.ids) + last))
+            begin = end
+        self.ids += ids
+        self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
+        self.words += words
 
     def show(self, vectors: Tensor) -> None:
         self.ids += [VECTOR] * vectors.shape[0]
@@ -145,18 +167,28 @@ class _Row:
         self.vectors.append(vectors)
 
 
+def _within(ends: Sequence[int], begin: int, end: int) -> tuple[int, int]:
+    """The tokens, first and one behind the last, that lie wholly in the characters begin to end."""
+    if ends[0] < 0:  # the tokenizer does not tell
+        return 0, 0
+    first = bisect_right(ends, begin)
+    straddles = begin > 0 and ends[first - 1] != begin
+    return first + straddles, bisect_right(ends, end)
+
+
 def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequence[int]) -> _Row:
-    row, words = _Row(list(bos), [0] * len(bos)), ""
+    row, texts = _Row(list(bos), [0] * len(bos)), list[tuple[str, str]]()
     for segment in segments:
         if isinstance(segment, Text):
-            words += segment.words[b]
+            texts.append((segment.words[b], segment.share))
             continue
-        row.say(words, encode)
+        row.say(texts, encode)
         row.show(segment.values[b][segment.mask[b]])
-        words = ""
-    row.say(words, encode)
+        texts = []
+    row.say(texts, encode)
     if len(bos) and row.ids[1:2] == list(bos):  # a chat template wrote it already
         del row.ids[0], row.ends[0]
+        row.shares = [Share(name, first - 1, last - 1) for name, first, last in row.shares]
     return row
 
 

@@ -166,7 +166,7 @@ class Pipeline:
         speakers = {self.order[-1], *(edge.sender for edge in self.edges)}
         for name in self.order if queries else ():
             if name in speakers:
-                self.agents[name].role.render(own if name == self.order[-1] else others)
+                self.agents[name].role.check(own if name == self.order[-1] else others)
 
     @torch.no_grad()
     def _batch(

@@ -23,7 +23,9 @@ __all__ = [
     "Need",
     "Prompt",
     "Read",
+    "Reuse",
     "Segment",
+    "Served",
     "Settings",
     "Spec",
     "Spelling",
@@ -61,11 +63,14 @@ class Text:
     """Words for each of B rows.
 
     Neighbouring texts are tokenised together, unless `shared`: such a text is equal in all rows,
-    is tokenised on its own, and a reader may read it once for the whole batch.
+    is tokenised on its own, and a reader may read it once for the whole batch. share: what the
+    words are, if others may read them too: a question, a document, an agent's answer. A pool that
+    keeps caches knows them again in another prompt; it never changes a token.
     """
 
     words: tuple[str, ...]
     shared: bool = False
+    share: str = ""
 
     @property
     def batch(self) -> int:
@@ -135,6 +140,7 @@ class Memory:
 
 
 Segment = Text | Vectors | Memory
+Reuse = Literal["any", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +148,12 @@ class Prompt:
     """What a model is asked to read: segments of one batch size, and the slot for messages.
 
     `slot` is the index at which the next message is inserted; `insert` moves it along, so that
-    messages keep their order.
+    messages keep their order. reuse: whether a pool may serve moved caches, or `exact` ones only.
     """
 
     segments: tuple[Segment, ...]
     slot: int = 0
+    reuse: Reuse = "any"
 
     @property
     def batch(self) -> int:
@@ -155,17 +162,18 @@ class Prompt:
     def insert(self, segment: Segment) -> Prompt:
         """The prompt with `segment` at the slot."""
         before, after = self.segments[: self.slot], self.segments[self.slot :]
-        return Prompt((*before, segment, *after), self.slot + 1)
+        return replace(self, segments=(*before, segment, *after), slot=self.slot + 1)
 
     def front(self, segment: Segment) -> Prompt:
         """The prompt with `segment` before everything else but the memories that came before."""
         n = next((n for n, s in enumerate(self.segments) if not isinstance(s, Memory)), self.slot)
-        return Prompt((*self.segments[:n], segment, *self.segments[n:]), self.slot + 1)
+        segments = (*self.segments[:n], segment, *self.segments[n:])
+        return replace(self, segments=segments, slot=self.slot + 1)
 
     def row(self, index: int) -> Prompt:
         """Row `index` alone, as a prompt of batch size 1."""
         one = slice(index, index + 1)
-        return Prompt(tuple(segment.rows(one) for segment in self.segments), self.slot)
+        return replace(self, segments=tuple(segment.rows(one) for segment in self.segments))
 
     @property
     def lead(self) -> str:
@@ -216,13 +224,41 @@ class Usage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a pool served one row: its tokens, by where their cache came from.
+
+    exact: kept from the same beginning. shifted: kept from elsewhere and moved; anchored: moved,
+    and corrected by anchors. recomputed: read although a cache was kept; dense: read, for nothing
+    was. width: bytes of a token's cache. reason: why nothing was reused, if so.
+    """
+
+    exact: int = 0
+    shifted: int = 0
+    anchored: int = 0
+    recomputed: int = 0
+    dense: int = 0
+    width: int = 0
+    reason: str = ""
+
+    @property
+    def reused(self) -> int:
+        return self.exact + self.shifted + self.anchored
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of cache that were not computed again."""
+        return self.reused * self.width
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
     """Result of reading a prompt: the context, and whatever else was needed.
 
     tokens: tokens read in each row; passes: forward passes. hidden: layer -> (B, S', W) states of
     the positions behind the shared lead, `<bos>` excluded. memory: the cache of all S positions.
-    found: the context, None when only hidden states of lower layers were needed.
+    found: the context, None when only hidden states of lower layers were needed. served: where a
+    pool took each row from; () without a pool.
     """
 
     tokens: tuple[int, ...]
@@ -230,6 +266,7 @@ class Read:
     found: Context | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
     memory: Memory | None = None
+    served: tuple[Served, ...] = ()
 
     @property
     def context(self) -> Context:
@@ -237,13 +274,20 @@ class Read:
         return self.found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Words:
-    """What a model wrote: B strings, the tokens spent on each, and the forward passes."""
+    """What a model wrote: B strings, the tokens spent on each, and the forward passes.
+
+    ids: the tokens of each row. kv: L x (B, H, S, D), the cache of all that was read and written
+    but for the last token. wait: seconds until the first token.
+    """
 
     words: tuple[str, ...]
     tokens: tuple[int, ...]
     passes: int
+    ids: tuple[tuple[int, ...], ...] = ()
+    kv: KV = ()
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

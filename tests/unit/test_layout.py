@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from unspoken.backbone import Backbone
+from unspoken.layout import Run
 from unspoken.types import MEMORY, Memory, Prompt, Text, Vectors
 
 Tiny = Callable[..., Backbone]
@@ -66,3 +70,36 @@ def test_holes_are_closed_with_their_spelling(tiny: Tiny):
     one = model.read(Prompt((memory.rows(slice(1, 2)), Text(("what is it?",))))).context
     assert both.spelling.words[1] == one.spelling.words[0]
     assert both.spelling.ends[1][both.mask[1]].tolist() == one.spelling.ends[0].tolist()
+
+
+def shares(model: Backbone, *segments: Text) -> list[tuple[tuple[str, int, int], ...]]:
+    parts = model.lay_out(Prompt(segments))
+    assert isinstance(parts[-1], Run)
+    return [tuple(row) for row in parts[-1].shares]
+
+
+def test_a_text_with_a_share_key_says_where_its_tokens_are(tiny: Tiny):
+    texts = (Text(("Q: ", "Q: ")), Text(("why?", "é"), share="question"), Text((" A:", " A:")))
+    assert shares(tiny("llama"), *texts) == [(("question", 3, 7),), (("question", 3, 5),)]
+    after_bos = [(("question", 4, 8),), (("question", 4, 6),)]
+    assert shares(tiny("gemma"), *texts) == after_bos
+
+
+def test_a_share_changes_no_token_and_leaves_out_those_that_straddle(tiny: Tiny):
+    model = tiny("llama")
+    model = Backbone(model.model, merging("ab"), name="merging")
+    words = Text(("xa",)), Text(("ba",), share="middle"), Text(("by",))
+    plain = model.lay_out(Prompt((Text(("xababy",)),)))[0]
+    keyed = model.lay_out(Prompt(words))[0]
+    assert isinstance(plain, Run)
+    assert isinstance(keyed, Run)
+    assert torch.equal(plain.ids, keyed.ids)
+    assert keyed.ids.shape == (1, 4)  # x ab ab y: both pairs reach over a border
+    assert keyed.shares == ((),)
+
+
+def merging(pair: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of letters that knows one pair."""
+    letters = {letter: n for n, letter in enumerate("abxy")}
+    bpe = BPE(vocab={**letters, pair: len(letters)}, merges=[(pair[0], pair[1])])
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(bpe))

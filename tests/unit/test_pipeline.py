@@ -130,6 +130,8 @@ def test_messages_keep_the_order_of_the_edges(agent, model):
             seen.append(prompt)
             return model.read(prompt, **options)
 
+        write = model.write
+
     words = TextChannel(verbatim=True)
     solver = agent("solver", reader=Reads())
     edges = [Edge("one", "solver", words), Edge("two", "solver", words)]
@@ -208,8 +210,11 @@ def test_runs_are_batched_by_length(agent, model):
 
     class Reads:
         def read(self, prompt: Prompt, **options: Any) -> Read:
-            sizes.append([len(row) for row in prompt.segments[-1].words])
+            question = next(part for part in prompt.segments if part.share == "question")
+            sizes.append([len(row) for row in question.words])
             return model.read(prompt, **options)
+
+        write = model.write
 
     solver = Pipeline([agent("solver", replace(ANSWERS, template="{question}"), reader=Reads())])
     runs = solver.run_many(["a" * n for n in (9, 1, 8, 2)], batch_size=2)
@@ -463,7 +468,7 @@ def test_soft_vectors_stand_behind_the_lead(agent, tiny, model):
     soft = FreeVectors(count=2, width=32)
     role = replace(ANSWERS, lead="Lead. ")
     kinds = [type(s) for s in agent("s", role, soft=soft).prompt({"question": ("q",)}).segments]
-    assert [kind.__name__ for kind in kinds] == ["Text", "Vectors", "Text", "Text"]
+    assert [kind.__name__ for kind in kinds[:3]] == ["Text", "Vectors", "Text"]
     tuned = Pipeline([agent("s", role, soft=soft)]).run("why?")
     assert tuned.usage.read == len("Lead. Q: why?\nA:") + 2
     wrong = agent("s", role, soft=FreeVectors(count=2, width=48))

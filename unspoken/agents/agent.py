@@ -30,7 +30,7 @@ class Incoming:
 class Agent:
     """Reads its prompt and its messages, then thinks: words, states or a cache, as needed.
 
-    role: a `Role`, or words that become its lead. reader: reads in the backbone's place.
+    role: a `Role`, or words that become its lead. reader: reads and writes in the backbone's place.
     soft: trained vectors behind the lead, a tuned reader.
 
     >>> from unspoken.testing import tiny_backbone
@@ -58,9 +58,11 @@ class Agent:
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
         opening, closing = self._frame()
-        before, after = self.role.render(fields)
-        batch = len(before)
-        prompt = Prompt((Text(before), Text(tuple(row + closing for row in after))), slot=1)
+        self.role.check(fields)
+        before, after = self.role.texts(fields)
+        batch = len(next(iter(fields.values())))
+        segments = (*before, *after, Text((closing,) * batch))
+        prompt = Prompt(segments, slot=len(before), reuse=self.role.reuse)
         if self.soft is not None:
             prompt = prompt.front(self.soft(batch))
         if opening:
@@ -130,7 +132,7 @@ class Agent:
             longest = max((limit for limit in limits if limit), default=self.settings.max_tokens)
             most = self.settings.max_tokens if None in limits else longest
             settings = replace(self.settings, max_tokens=min(most, self.settings.max_tokens))
-            words = self.backbone.write(read.context, settings, on_text)
+            words = self.reader.write(read.context, settings, on_text)
             thought = replace(thought, text=words.words)
             written, passes = list(words.tokens), passes + words.passes
         seconds = (perf_counter() - start) / batch

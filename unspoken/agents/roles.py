@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unspoken.errors import EmptyPrompt, PipelineError
+from unspoken.types import Reuse, Text
 
 __all__ = ["FIELDS", "Fields", "Role"]
 
@@ -27,6 +28,7 @@ class Role:
     message: how one message stands there, with {sender} and {message}.
     chat: use the model's chat template if it has one (the lead becomes the system turn); otherwise
     lead and template are read as plain text, as few-shot prompts are.
+    reuse: `exact` forbids a pool to serve this role with moved caches, as a judge should.
 
     >>> Role(template="Q: {question}\\nA:").render({"question": ("why?",)})
     (('',), ('Q: why?\\nA:',))
@@ -36,6 +38,7 @@ class Role:
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
+    reuse: Reuse = "any"
 
     def __post_init__(self) -> None:
         named = set(_FIELD.findall(self.template))
@@ -58,8 +61,8 @@ class Role:
     def fields(self) -> tuple[str, ...]:
         return tuple(field for field in FIELDS if f"{{{field}}}" in self.template)
 
-    def render(self, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """B texts before the messages and B texts behind them. Raises `EmptyPrompt`."""
+    def check(self, fields: Fields) -> None:
+        """Raise `EmptyPrompt` for items without a field that the role reads."""
         for name in self.fields:
             rows = fields.get(name, ())
             empty = [n for n, row in enumerate(rows) if not row.strip()]
@@ -68,19 +71,36 @@ class Role:
                     f"the role reads {{{name}}}, but items {empty or 'all'} have none; give each "
                     f"item a {name}, or take {{{name}}} out of the template"
                 )
+
+    def render(self, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """B texts before the messages and B texts behind them. Raises `EmptyPrompt`."""
+        self.check(fields)
+        before, after = self.texts(fields)
+        return _joined(before, fields), _joined(after, fields)
+
+    def texts(self, fields: Fields) -> tuple[list[Text], list[Text]]:
+        """What `render` gives in pieces: a field's words carry its name as share key."""
         before, _, after = self.template.partition("{messages}")
         if not self.hears:
             before, after = "", before
-        return self._fill(before, fields), self._fill(after, fields)
-
-    def _fill(self, template: str, fields: Fields) -> tuple[str, ...]:
-        batch = len(next(iter(fields.values())))
-        return tuple(
-            _FIELD.sub(lambda match, row=row: fields[match[1]][row], template)
-            for row in range(batch)
-        )
+        return _pieces(before, fields), _pieces(after, fields)
 
     def around(self, sender: str) -> tuple[str, str]:
         """The words before and behind one message."""
         before, _, after = self.message.partition("{message}")
         return before.replace("{sender}", sender), after.replace("{sender}", sender)
+
+
+def _pieces(template: str, fields: Fields) -> list[Text]:
+    """The template cut at its fields; without the pieces that say nothing."""
+    batch = len(next(iter(fields.values())))
+    found: list[Text] = []
+    for n, piece in enumerate(_FIELD.split(template)):  # every other one is a field's name
+        if piece:
+            found.append(Text(fields[piece], share=piece) if n % 2 else Text((piece,) * batch))
+    return found
+
+
+def _joined(texts: Sequence[Text], fields: Fields) -> tuple[str, ...]:
+    batch = len(next(iter(fields.values())))
+    return tuple("".join(text.words[row] for text in texts) for row in range(batch))

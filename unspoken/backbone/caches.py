@@ -24,6 +24,7 @@ __all__ = [
     "has_holes",
     "join_rows",
     "kept",
+    "placed_cache",
     "positions",
 ]
 
@@ -84,6 +85,31 @@ class _GrowingLayer(DynamicLayer):
 
         self.room = (larger(self.room[0]), larger(self.room[1]))
         self.keys, self.values = (room[:, :, :filled] for room in self.room)
+
+
+def placed_cache(kv: KV, slots: Tensor) -> DynamicCache:
+    """A cache of S slots that are all there: what is read goes into `slots` (B, N), in place."""
+    cache = DynamicCache()
+    cache.layers.extend(_PlacedLayer(keys, values, slots) for keys, values in kv)
+    return cache
+
+
+class _PlacedLayer(DynamicLayer):
+    """A layer whose new keys and values have their slots already."""
+
+    def __init__(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = self.room = keys, values
+        self.slots = slots[:, None, :, None]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        slots = self.slots.expand_as(key_states)
+        for room, states in zip(self.room, (key_states, value_states), strict=True):
+            room.scatter_(2, slots, states.to(room.dtype))
+        return self.room
 
 
 def kept(cache: Any) -> KV:

@@ -33,9 +33,10 @@ from unspoken.backbone.caches import (
     has_holes,
     join_rows,
     kept,
+    placed_cache,
     positions,
 )
-from unspoken.backbone.generation import StopAt, Teller, cut, written_lengths
+from unspoken.backbone.generation import StopAt, Teller, Watch, cut, written_lengths
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
@@ -58,9 +59,16 @@ _KEPT = {"full_attention", "sliding_attention"}
 
 
 class Reader(Protocol):
-    """Anything that reads a prompt as a backbone does."""
+    """Anything that reads a prompt and writes as a backbone does."""
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = ...) -> Read: ...
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = ...,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words: ...
 
 
 class Backbone:
@@ -213,8 +221,7 @@ class Backbone:
         lead at the front is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong`
         and `IncompatibleModels` before any forward pass.
         """
-        parts = lay_out(prompt, self.encode, self._bos, self.device)
-        self._check(parts, prompt.batch)
+        parts = self.lay_out(prompt)
         if self._holes_matter(parts, prompt.batch):
             return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         layers = sorted(need.layer for need in needs if need.kind == "hidden")
@@ -260,6 +267,12 @@ class Backbone:
             },
             memory=Memory(kv, mask, spelling) if MEMORY in needs else None,
         )
+
+    def lay_out(self, prompt: Prompt) -> list[Part]:
+        """The prompt as tokens, vectors and caches, checked as `read` checks it."""
+        parts = lay_out(prompt, self.encode, self._bos, self.device)
+        self._check(parts, prompt.batch)
+        return parts
 
     @torch.no_grad()
     def _read_lead(self, run: Run, batch: int) -> KV:
@@ -343,6 +356,42 @@ class Backbone:
             )
         return kept(cache)[:layers]
 
+    @torch.no_grad()
+    def fill(self, kv: KV, ids: Tensor, slots: Tensor, mask: Tensor) -> None:
+        """Read token ids (B, N) into the slots (B, N) of a cache whose other slots are filled.
+
+        kv: L x (B, H, S, D), written in place, so the caller's own. mask: (B, S), each row padded
+        on the left. A token sees the real slots up to its own, within the window of a sliding
+        layer, whether they were there before or are read in this same pass. A row with fewer
+        tokens than N names one of its own again.
+        """
+        at = positions(mask).gather(1, slots)
+        self._base(
+            input_ids=ids,
+            attention_mask=self._sight(slots, mask),
+            position_ids=at,
+            past_key_values=placed_cache(kv, slots),
+            use_cache=True,
+        )
+
+    def _sight(self, slots: Tensor, mask: Tensor) -> Any:
+        """What tokens at `slots` see, to be added to attention scores: (B, 1, N, S), or by kind."""
+        every = torch.arange(mask.shape[1], device=mask.device)
+        seen = mask[:, None] & (every <= slots[..., None])
+
+        def added(seen: Tensor) -> Tensor:
+            none = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+            return none.masked_fill_(~seen, torch.finfo(self.dtype).min)[:, None]
+
+        window = self.spec.window
+        if window is None:
+            return added(seen)
+        near = added(seen & (every > slots[..., None] - window))
+        kinds = set(getattr(self.model.config, "layer_types", None) or ())
+        if kinds <= {"sliding_attention"}:
+            return near
+        return {"full_attention": added(seen), "sliding_attention": near}
+
     def _inputs(self, run: Run) -> dict[str, Tensor]:
         if run.vectors is None:
             return {"input_ids": run.ids}
@@ -416,23 +465,31 @@ class Backbone:
             eos_token_id=ends,
             pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
         )
+        watch, cache = Watch(), growing_cache(context.kv)
         with torch.random.fork_rng(enabled=sampling):
             if sampling:
                 torch.manual_seed(settings.seed)
             out = self.model.generate(
                 input_ids=context.last[:, None],
                 attention_mask=context.mask.long(),
-                past_key_values=growing_cache(context.kv),
+                past_key_values=cache,
                 generation_config=config,
-                stopping_criteria=StoppingCriteriaList([stop] if stop else []),
+                stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
                 streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
             )[:, 1:]
         lengths = written_lengths(out, ends, stop)
+        ids = [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
         words = [
-            cut(self.tokenizer.decode(row[:n], skip_special_tokens=True), settings.stop)
-            for row, n in zip(out.tolist(), lengths, strict=True)
+            cut(self.tokenizer.decode(row, skip_special_tokens=True), settings.stop) for row in ids
         ]
-        return Words(tuple(words), tuple(lengths), passes=out.shape[1])
+        return Words(
+            tuple(words),
+            tuple(lengths),
+            passes=out.shape[1],
+            ids=tuple(map(tuple, ids)),
+            kv=kept(cache),
+            wait=watch.first,
+        )
 
     def score(self, context: Context, answers: Sequence[str]) -> Tensor:
         """Negative log-likelihood (B,) in nats of each row's answer; differentiable.

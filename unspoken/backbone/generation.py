@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
 
-__all__ = ["StopAt", "Teller", "cut", "written_lengths"]
+__all__ = ["StopAt", "Teller", "Watch", "cut", "written_lengths"]
 
 
 class StopAt(StoppingCriteria):
@@ -30,6 +31,17 @@ class StopAt(StoppingCriteria):
                 self.ended.setdefault(row, written)
         done = [row in self.ended for row in range(len(tails))]
         return torch.tensor(done, device=input_ids.device)
+
+
+class Watch(StoppingCriteria):
+    """Stops nothing; notes how many seconds passed until the first token was there."""
+
+    def __init__(self) -> None:
+        self.start, self.first = perf_counter(), 0.0
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        self.first = self.first or perf_counter() - self.start
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 class Teller(TextStreamer):

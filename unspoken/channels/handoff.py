@@ -48,7 +48,7 @@ class Handoff(Channel):
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Memory)
         if prompt.lead and message.header.lead == lead_id(prompt.lead):
-            prompt = Prompt(prompt.segments[1:], prompt.slot - 1)
+            prompt = replace(prompt, segments=prompt.segments[1:], slot=prompt.slot - 1)
         return prompt.front(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:

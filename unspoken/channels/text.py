@@ -41,4 +41,5 @@ class TextChannel(Channel):
         """Insert the words, if any, set off by a space from what stands before them."""
         assert isinstance(message.payload, Text)
         rows = (row.strip() for row in message.payload.words)
-        return prompt.insert(Text(tuple(f" {row}" if row else "" for row in rows)))
+        words = tuple(f" {row}" if row else "" for row in rows)
+        return prompt.insert(Text(words, share=message.header.sender))

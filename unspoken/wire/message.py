@@ -43,8 +43,8 @@ class Message:
     >>> message = Message(header, Text(("look up", "then left")))
     >>> len(message.to_bytes()) == message.nbytes
     True
-    >>> Message.from_bytes(message.to_bytes()).payload
-    Text(words=('look up', 'then left'), shared=False)
+    >>> Message.from_bytes(message.to_bytes()).payload.words
+    ('look up', 'then left')
     """
 
     header: Header
