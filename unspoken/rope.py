@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unspoken.types import KV
 
-__all__ = ["rotate"]
+__all__ = ["rotate", "turn"]
 
 
 def rotate(kv: KV, by: Tensor, frequencies: Sequence[Tensor]) -> KV:
@@ -41,3 +41,21 @@ def _turn(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     left, right = part.chunk(2, -1)
     part = part * cos + torch.cat((-right, left), -1) * sin
     return torch.cat((part.to(keys.dtype), rest), -1)
+
+
+def turn(keys: Tensor, by: Tensor, frequencies: Tensor, out: Tensor | None = None) -> Tensor:
+    """Rotate the keys (L, H, n, D) of all layers by `by` (n,) positions, into `out` if given.
+
+    frequencies: (L, R/2), as in `rotate`, stacked. Rotation by a token's position, negated, gives
+    the key free of its place; rotation by another position puts it there.
+    """
+    out = torch.empty_like(keys) if out is None else out
+    angle = by[:, None].double() * frequencies[:, None, None].double()
+    cos, sin = angle.cos().float(), angle.sin().float()
+    half = frequencies.shape[-1]
+    left, right = keys[..., :half].float(), keys[..., half : 2 * half].float()
+    out[..., :half] = torch.addcmul(left * cos, right, sin, value=-1)
+    out[..., half : 2 * half] = torch.addcmul(right * cos, left, sin)
+    if 2 * half < keys.shape[-1]:
+        out[..., 2 * half :] = keys[..., 2 * half :]
+    return out

@@ -149,11 +149,14 @@ class Prompt:
 
     `slot` is the index at which the next message is inserted; `insert` moves it along, so that
     messages keep their order. reuse: whether a pool may serve moved caches, or `exact` ones only.
+    candidates: the answers between which the reader chooses, if it is a judge; a pool's probe sees
+    to it that the choice stays the same.
     """
 
     segments: tuple[Segment, ...]
     slot: int = 0
     reuse: Reuse = "any"
+    candidates: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:

@@ -61,8 +61,12 @@ class Agent:
         self.role.check(fields)
         before, after = self.role.texts(fields)
         batch = len(next(iter(fields.values())))
-        segments = (*before, *after, Text((closing,) * batch))
-        prompt = Prompt(segments, slot=len(before), reuse=self.role.reuse)
+        prompt = Prompt(
+            (*before, *after, Text((closing,) * batch)),
+            slot=len(before),
+            reuse=self.role.reuse,
+            candidates=self.role.candidates,
+        )
         if self.soft is not None:
             prompt = prompt.front(self.soft(batch))
         if opening:

@@ -28,7 +28,8 @@ class Role:
     message: how one message stands there, with {sender} and {message}.
     chat: use the model's chat template if it has one (the lead becomes the system turn); otherwise
     lead and template are read as plain text, as few-shot prompts are.
-    reuse: `exact` forbids a pool to serve this role with moved caches, as a judge should.
+    reuse: `exact` forbids a pool to serve this role with moved caches, as a judge may want.
+    candidates: the answers between which a judge chooses, each a text that it could write.
 
     >>> Role(template="Q: {question}\\nA:").render({"question": ("why?",)})
     (('',), ('Q: why?\\nA:',))
@@ -39,6 +40,7 @@ class Role:
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
     reuse: Reuse = "any"
+    candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         named = set(_FIELD.findall(self.template))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import cached_property
 from threading import get_ident
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken import models, rope
+from unspoken.backbone.attention import Attention
 from unspoken.backbone.caches import (
     append,
     close_holes,
@@ -356,23 +357,46 @@ class Backbone:
             )
         return kept(cache)[:layers]
 
+    @cached_property
+    def fills(self) -> bool:
+        """Whether `fill` gives what a dense read gives: proved on this model, once."""
+        if self._turns_by_length:
+            return False
+        ids = torch.arange(6, device=self.device)[None]
+        mask, cache = torch.ones_like(ids, dtype=torch.bool), DynamicCache()
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            self._base(input_ids=ids, position_ids=ids, past_key_values=cache, use_cache=True)
+            room = tuple((keys.clone(), values.clone()) for keys, values in kept(cache))
+            for keys, values in room:
+                keys[:, :, 2:4], values[:, :, 2:4] = 0, 0
+            with suppress(TypeError, ValueError, RuntimeError, IndexError):
+                self.fill(room, ids[:, 2:4], ids[:, 2:4], mask)
+        return _near(room, kept(cache), self.dtype)
+
     @torch.no_grad()
-    def fill(self, kv: KV, ids: Tensor, slots: Tensor, mask: Tensor) -> None:
+    def fill(
+        self, kv: KV, ids: Tensor, slots: Tensor, mask: Tensor, *, attended: bool = False
+    ) -> Tensor:
         """Read token ids (B, N) into the slots (B, N) of a cache whose other slots are filled.
 
         kv: L x (B, H, S, D), written in place, so the caller's own. mask: (B, S), each row padded
         on the left. A token sees the real slots up to its own, within the window of a sliding
         layer, whether they were there before or are read in this same pass. A row with fewer
-        tokens than N names one of its own again.
+        tokens than N names one of its own again. Returns (B, S): with `attended` the attention that
+        each slot got, summed over layers, heads and tokens, otherwise zeros; it takes a model whose
+        attention is `sdpa`.
         """
         at = positions(mask).gather(1, slots)
-        self._base(
-            input_ids=ids,
-            attention_mask=self._sight(slots, mask),
-            position_ids=at,
-            past_key_values=placed_cache(kv, slots),
-            use_cache=True,
-        )
+        watch = Attention(mask)
+        with watch if attended else nullcontext():
+            self._base(
+                input_ids=ids,
+                attention_mask=self._sight(slots, mask),
+                position_ids=at,
+                past_key_values=placed_cache(kv, slots),
+                use_cache=True,
+            )
+        return watch.paid
 
     def _sight(self, slots: Tensor, mask: Tensor) -> Any:
         """What tokens at `slots` see, to be added to attention scores: (B, 1, N, S), or by kind."""
@@ -512,6 +536,17 @@ class Backbone:
         loss = cross_entropy(logits.float().mT, ids, ignore_index=-100, reduction="none")
         return loss.sum(1)
 
+    @torch.no_grad()
+    def predict(self, context: Context) -> Tensor:
+        """Logits (B, V) of the next token in each row."""
+        return self.model(
+            input_ids=context.last[:, None],
+            attention_mask=context.mask.long(),
+            position_ids=positions(context.mask)[:, -1:],
+            past_key_values=fresh_cache(context.kv),
+            use_cache=True,
+        ).logits[:, -1]
+
     def shift(self, kv: KV, by: int | Tensor) -> KV:
         """Move a cache by `by` positions (one number, or one for each row): keys re-rotated.
 
@@ -531,13 +566,19 @@ class Backbone:
             else getattr(rotary, "inv_freq", None)
             for kind in kinds
         ]
-        fixed = "longrope" not in str(getattr(rotary, "rope_type", ""))  # it turns by length
-        if not fixed or any(turn is None for turn in found) or not self._moves(found):
+        movable = not self._turns_by_length and all(turn is not None for turn in found)
+        if not (movable and self._moves(found)):
             raise IncompatibleModels(
                 f"the keys of {self.name!r} cannot be moved to another position: they do not turn "
                 "by plain rotary embedding; let the memory stand first in the prompt"
             )
         return found
+
+    @property
+    def _turns_by_length(self) -> bool:
+        """Whether keys turn by the length of all that is read, not by their position alone."""
+        kind = getattr(getattr(self._base, "rotary_emb", None), "rope_type", "")
+        return any(name in str(kind) for name in ("longrope", "dynamic"))
 
     @torch.no_grad()
     def _moves(self, frequencies: Sequence[Tensor]) -> bool:
@@ -551,12 +592,7 @@ class Backbone:
                     input_ids=probe, position_ids=start, past_key_values=cache, use_cache=True
                 )
             caches.append(kept(cache))
-        moved = rope.rotate(caches[0], by, frequencies)
-        tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
-        return all(
-            float((a - b).norm()) <= tolerance * float(b.norm())
-            for (a, _), (b, _) in zip(moved, caches[1], strict=True)
-        )
+        return _near(rope.rotate(caches[0], by, frequencies), caches[1], self.dtype)
 
     def _check_room(self, context: Context, settings: Settings) -> None:
         limit, length = self.spec.positions, int(context.mask.sum(1).max())
@@ -565,6 +601,16 @@ class Backbone:
                 f"{length} positions read and {settings.max_tokens} to write exceed the {limit} "
                 f"of {self.name!r}; shorten the prompt or lower max_tokens"
             )
+
+
+def _near(one: KV, other: KV, dtype: torch.dtype) -> bool:
+    """Whether two caches are the same but for rounding, layer by layer."""
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    return all(
+        float((a - b).norm()) <= tolerance * float(b.norm())
+        for pair in zip(one, other, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
 
 
 class _TopReached(Exception):

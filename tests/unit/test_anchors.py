@@ -1,0 +1,422 @@
+"""A pool serves what a dense read gives, or says how near it comes; and it keeps its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from unspoken.agents import Agent, Role
+from unspoken.anchors import LADDERS, AnchorPool, Ladder
+from unspoken.backbone import Backbone
+from unspoken.channels import Handoff, TextChannel
+from unspoken.errors import UnknownName
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.testing import KINDS, tiny_backbone
+from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, Vectors
+
+Tiny = Callable[..., Backbone]
+
+LEADS = ("Plan. ", "Solve it well. ", "Judge with care. ")
+QUESTION = "Which river runs through the city of Paris, and where does it end?"
+OTHER = "How many legs has a spider, and how many an ant that lost one?"
+ANSWER = " It is the Seine, and it ends in the Channel near Le Havre."
+
+
+def prompt(lead: str, question: str = QUESTION, answer: str = ANSWER, tail: str = " So:") -> Prompt:
+    return Prompt(
+        (
+            Text((lead,), shared=True),
+            Text((question,), share="question"),
+            Text(("\nplanner:",)),
+            Text((answer,), share="planner"),
+            Text((tail,)),
+        )
+    )
+
+
+def rows(*questions: str, lead: str = LEADS[0]) -> Prompt:
+    n = len(questions)
+    return Prompt(
+        (
+            Text((lead,) * n, shared=True),
+            Text(questions, share="question"),
+            Text((" So?",) * n),
+        )
+    )
+
+
+def farthest(one: Context, other: Context) -> float:
+    assert torch.equal(one.mask, other.mask)
+    assert torch.equal(one.last, other.last)
+    real = one.mask[:, None, : one.kv[0][0].shape[2], None]
+    pairs = [pair for a, b in zip(one.kv, other.kv, strict=True) for pair in zip(a, b, strict=True)]
+    return max(float(((a - b) * real).abs().max()) for a, b in pairs)
+
+
+def sources(read: Read) -> list[tuple[int, int, int, int, int]]:
+    return [(s.exact, s.shifted, s.anchored, s.recomputed, s.dense) for s in read.served]
+
+
+# -- exact -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_beginning_read_before_is_reused_to_the_bit(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    reader = AnchorPool("exact").reader(model)
+    first, again = prompt("Lead. "), prompt("Lead. ", tail=" Then say it in short words:")
+    before = reader.read(first)
+    read, dense = reader.read(again), model.read(again)
+    exact, _, _, _, left = sources(read)[0]
+    lead, total = 6, int(dense.context.mask.sum())
+    assert exact > lead + len(QUESTION) + len(ANSWER)
+    assert exact + left == total
+    assert read.tokens == (left,)
+    assert farthest(read.context, dense.context) < 1e-5
+    for (k, v), (a, b) in zip(before.context.kv, read.context.kv, strict=True):
+        assert torch.equal(k[:, :, :exact], a[:, :, :exact])
+        assert torch.equal(v[:, :, :exact], b[:, :, :exact])
+    assert read.context.spelling.words == dense.context.spelling.words
+    assert torch.equal(read.context.spelling.ends, dense.context.spelling.ends)
+
+
+def test_the_same_prompt_again_takes_no_forward_pass(tiny: Tiny, passes: Callable[..., Any]):
+    model = tiny("llama")
+    reader = AnchorPool("exact").reader(model)
+    reader.read(prompt(LEADS[0]))
+    with passes(model) as seen:
+        read = reader.read(prompt(LEADS[0]))
+    assert (len(seen), read.passes, read.tokens) == (0, 0, (1,))
+    assert read.served[0].bytes == read.served[0].exact * 3 * 2 * 2 * 16 * 4
+
+
+def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):
+    model, needs = tiny("gemma"), frozenset({MEMORY})
+    reader = AnchorPool("exact").reader(model)
+    reader.read(prompt(LEADS[0]))
+    read, dense = (r.read(prompt(LEADS[0]), needs=needs) for r in (reader, model))
+    assert read.memory is not None
+    assert dense.memory is not None
+    assert torch.equal(read.memory.mask, dense.memory.mask)
+    for pair in zip(read.memory.kv, dense.memory.kv, strict=True):
+        for a, b in zip(*pair, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert farthest(read.context, dense.context) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_rows_of_a_batch_are_served_as_they_are_alone(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    questions = (QUESTION, OTHER[:20], OTHER, "Hm?")
+    batch, alone = (AnchorPool("shifted") for _ in range(2))
+    for pool in (batch, alone):
+        reader = pool.reader(model)
+        reader.read(rows(QUESTION))
+        reader.read(rows(OTHER, lead=LEADS[1]))
+    read = batch.reader(model).read(rows(*questions, lead=LEADS[2]))
+    singles = [alone.reader(model).read(rows(q, lead=LEADS[2])) for q in questions]
+    for b, single in enumerate(singles):
+        n = int(single.context.mask.sum()) - 1
+        assert torch.equal(
+            read.context.mask[b].nonzero()[-1], torch.tensor([len(read.context.mask[b]) - 1])
+        )
+        if single.served[0].exact == read.served[b].exact:  # what stood before may differ
+            for (k, _), (a, _) in zip(read.context.kv, single.context.kv, strict=True):
+                torch.testing.assert_close(k[b, :, -n:], a[0], rtol=1e-3, atol=1e-4)
+    assert read.served[0].shifted
+    assert read.served[2].shifted
+
+
+# -- moved -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma"])
+def test_moved_texts_stand_as_if_they_had_been_read_there(tiny: Tiny, kind: str):
+    """Layer 0 sees no context, so there the moved keys and values are exactly those of a read."""
+    model = tiny(kind)
+    reader = AnchorPool("shifted").reader(model)
+    reader.read(prompt(LEADS[0]))
+    read, dense = (r.read(prompt(LEADS[2])) for r in (reader, model))
+    assert read.served[0].shifted > 100
+    assert read.served[0].recomputed == 8  # four at the head of each
+    for a, b in zip(read.context.kv[0], dense.context.kv[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert farthest(read.context, dense.context) > 1e-2  # and above it does
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_recomputing_all_that_was_moved_is_a_dense_read(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    reader = AnchorPool(Ladder(offsets="none", share=1.0)).reader(model)
+    reader.read(prompt(LEADS[0]))
+    read, dense = (r.read(prompt(LEADS[2])) for r in (reader, model))
+    assert read.served[0].shifted == 0
+    assert read.served[0].recomputed > 100
+    assert farthest(read.context, dense.context) < 1e-4
+
+
+def test_what_is_recomputed_is_nearer_to_a_dense_read(tiny: Tiny):
+    model, far = tiny("llama"), list[float]()
+    for share in (0.0, 0.3, 0.9):
+        reader = AnchorPool(Ladder(offsets="none", share=share)).reader(model)
+        reader.read(prompt(LEADS[0]))
+        read, dense = (r.read(prompt(LEADS[2])).context for r in (reader, model))
+        differ = [
+            (a - b).norm()
+            for x in zip(read.kv, dense.kv, strict=True)
+            for a, b in zip(*x, strict=True)
+        ]
+        far.append(float(torch.stack(differ).sum()))
+    assert far[0] > far[1] > far[2]
+
+
+def test_offsets_learned_from_one_dense_read_bring_the_next_nearer(tiny: Tiny):
+    model = tiny_backbone("llama", seed=3)
+    for parameter in model.model.parameters():
+        parameter.data *= 0.5  # a milder model: context shifts its keys instead of scrambling them
+    questions = [f"{QUESTION} Ask number {n}: {OTHER}" for n in range(4)]
+    far: dict[str, float] = {}
+    for name in ("shifted", "anchored"):
+        reader, total = AnchorPool(name).reader(model), 0.0
+        for n, question in enumerate(questions):
+            reader.read(prompt(LEADS[0], question))
+            read, dense = (r.read(prompt(LEADS[2], question)) for r in (reader, model))
+            if n:
+                assert getattr(read.served[0], name) > 100
+                total += farthest(read.context, dense.context)
+        far[name] = total
+    assert far["anchored"] < far["shifted"]
+
+
+def test_the_first_read_of_a_consumer_is_dense_and_says_why(tiny: Tiny):
+    reader = AnchorPool("anchored").reader(tiny("llama"))
+    reader.read(prompt(LEADS[0]))
+    first, second = reader.read(prompt(LEADS[2])), reader.read(prompt(LEADS[2], OTHER))
+    assert first.served[0].anchored == 0
+    assert "learn" in first.served[0].reason
+    assert second.served[0].anchored == len(ANSWER) - 4  # the other question is new
+
+
+def test_a_published_pool_moves_all_or_nothing(tiny: Tiny):
+    reader = AnchorPool(replace(LADDERS["kvcomm"], entropy=1.0)).reader(tiny("llama"))
+    seen: list[tuple[int, ...]] = []
+    for n in range(4):
+        question = f"{str(n) * 6} {QUESTION}"
+        reader.read(prompt(LEADS[0], question))
+        seen.append(sources(reader.read(prompt(LEADS[2], question)))[0])
+    assert [anchored for _, _, anchored, _, _ in seen[:2]] == [0, 0]
+    assert seen[3][2] > 100
+    assert seen[3][4] == 1  # the last token
+
+
+# -- right everywhere ------------------------------------------------------------------------------
+
+
+def test_a_role_that_reads_exactly_gets_nothing_moved(tiny: Tiny):
+    model = tiny("llama")
+    pool = AnchorPool("shifted")
+    reader = pool.reader(model)
+    reader.read(prompt(LEADS[0]))
+    read = reader.read(replace(prompt(LEADS[2]), reuse="exact"))
+    assert read.served[0].shifted == 0
+    assert read.served[0].reason == "the role reads exactly"
+    assert farthest(read.context, model.read(prompt(LEADS[2])).context) == 0
+
+
+@pytest.mark.parametrize("kind", ["gpt2"])
+def test_keys_that_cannot_be_moved_are_reused_at_their_place_only(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    reader = AnchorPool("shifted").reader(model)
+    reader.read(prompt(LEADS[0]))
+    moved, same = reader.read(prompt(LEADS[2])), reader.read(prompt(LEADS[0], tail=" Then:"))
+    assert moved.served[0].reason == "the model's keys cannot be moved"
+    assert same.served[0].exact > 100
+    assert farthest(moved.context, model.read(prompt(LEADS[2])).context) < 1e-5
+
+
+def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):
+    model = tiny("llama")
+    reader = AnchorPool("shifted").reader(model)
+    vectors = Vectors(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool))
+    memory = model.read(rows(QUESTION), needs=frozenset({MEMORY})).memory
+    assert memory is not None
+    hidden = frozenset({Need("hidden", 2)})
+    for given, needs, reason in (
+        (Prompt((vectors, *rows(OTHER).segments)), frozenset({MEMORY}), "vectors"),
+        (Prompt((memory, *rows(OTHER).segments)), frozenset({MEMORY}), "another's cache"),
+        (rows(OTHER), hidden, "hidden states"),
+    ):
+        read = reader.read(given, needs=needs)
+        assert reason in read.served[0].reason
+        assert read.served[0].dense == read.tokens[0]
+        dense = model.read(given, needs=needs)
+        if read.found:
+            assert farthest(read.context, dense.context) == 0
+
+
+def test_equal_texts_of_different_owners_are_kept_apart(tiny: Tiny):
+    pool, model = AnchorPool("shifted"), tiny("llama")
+    pool.reader(model, owner="ann").read(prompt(LEADS[0]))
+    bob = pool.reader(model, owner="bob").read(prompt(LEADS[0]))
+    ann = pool.reader(model, owner="ann").read(prompt(LEADS[0]))
+    assert bob.served[0].reused == 0
+    assert ann.served[0].reused > 100
+
+
+def test_weights_and_precision_keep_their_own(tiny: Tiny):
+    pool = AnchorPool("exact")
+    pool.reader(tiny("llama")).read(prompt(LEADS[0]))
+    assert pool.reader(tiny("llama", seed=1)).read(prompt(LEADS[0])).served[0].reused == 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pool.reader(tiny("llama")).read(prompt(LEADS[0])).served[0].reused == 0
+    assert pool.reader(tiny_backbone("llama")).read(prompt(LEADS[0])).served[0].reused > 100
+
+
+# -- agents ----------------------------------------------------------------------------------------
+
+WRITES = Settings(max_tokens=24)
+
+
+def team(model: Backbone, reader: Any = None, **role: Any) -> Pipeline:
+    def agent(name: str, template: str, **more: Any) -> Agent:
+        made = Role(lead=f"You are {name}. ", template=template, chat=False, **more)
+        return Agent(name, model, role=made, reader=reader, settings=WRITES)
+
+    agents = [
+        agent("planner", "{question} Plan:"),
+        agent("critic", "{question}\n{messages} Critique:"),
+        agent("solver", "{question}\n{messages} Answer:", **role),
+    ]
+    words = TextChannel()
+    edges = [
+        Edge("planner", "critic", words),
+        Edge("planner", "solver", words),
+        Edge("critic", "solver", words),
+    ]
+    return Pipeline(agents, edges)
+
+
+def test_agents_know_nothing_of_the_pool(tiny: Tiny):
+    model, pool = tiny("llama"), AnchorPool("exact")
+    plain, pooled = team(model), team(model, pool.reader(model))
+    for question in (QUESTION, OTHER, QUESTION):
+        assert pooled.run(question).answer == plain.run(question).answer
+    assert pool.state().tokens["exact"] > 200
+    pool.check()
+
+
+def test_answers_are_reused_from_their_decode_cache(tiny: Tiny):
+    model, pool = tiny("llama"), AnchorPool("shifted")
+    pipeline = team(model, pool.reader(model))
+    run = pipeline.run(QUESTION)
+    assert len(run.turns[0].text or "") > 20
+    tokens = pool.state().tokens
+    # Read by the planner, moved for the critic and the solver; the planner's answer for both too.
+    assert tokens["shifted"] > 2 * (len(QUESTION) - 4)
+    assert tokens["shifted"] > 2 * len(QUESTION)
+    assert run.usage.read < sum(turn.usage.read for turn in team(model).run(QUESTION).turns)
+
+
+def test_a_handed_over_cache_is_the_whole_of_what_was_read(tiny: Tiny):
+    model, pool = tiny("llama"), AnchorPool("exact")
+
+    def pair(reader: Any) -> Pipeline:
+        role = Role(lead="Read. ", template="{question}", chat=False)
+        after = Role(template="{question} So:", chat=False)
+        agents = [
+            Agent("one", model, role=role, reader=reader, settings=WRITES),
+            Agent("two", model, role=after, reader=reader, settings=WRITES),
+        ]
+        return Pipeline(agents, [Edge("one", "two", Handoff())])
+
+    reader = pool.reader(model)
+    for _ in range(2):
+        assert pair(reader).run(QUESTION).answer == pair(None).run(QUESTION).answer
+
+
+def test_many_threads_share_one_pool(tiny: Tiny):
+    model, pool = tiny("llama"), AnchorPool("exact", budget=400_000)
+    plain, pooled = team(model), team(model, pool.reader(model))
+    questions = [f"{n}. {QUESTION}" for n in range(3)] * 3
+    with ThreadPoolExecutor(4) as threads:
+        answers = [run.answer for run in threads.map(pooled.run, questions)]
+    assert answers == [plain.run(question).answer for question in questions]
+    pool.check()
+
+
+# -- the bound and the budget ----------------------------------------------------------------------
+
+
+def test_a_probe_measures_and_serves_the_dense_read(tiny: Tiny):
+    model = tiny("llama")
+    pool = AnchorPool("shifted", probe=1.0, tolerance=1e9)
+    reader = pool.reader(model)
+    reader.read(prompt(LEADS[0]))
+    judge = replace(prompt(LEADS[2]), candidates=("yes", "no", "perhaps"))
+    read = reader.read(judge)
+    assert farthest(read.context, model.read(judge).context) == 0
+    assert read.served[0].reason == "its read was probed"
+    (probe,) = pool.prober.seen
+    assert len(probe.keys) == len(probe.values) == 3
+    assert max(probe.keys[0], probe.values[0]) < 1e-5  # layer 0 knows no context
+    assert min(probe.keys[1:] + probe.values[1:]) > 1e-3
+    assert probe.kl > 0
+    assert probe.candidate in (True, False)
+    assert pool.state().probes["kl"] == probe.kl
+
+
+def test_out_of_tolerance_a_consumer_reads_densely_from_then_on(tiny: Tiny):
+    model = tiny("llama")
+    pool = AnchorPool("shifted", probe=1.0, tolerance=1e-9)
+    reader = pool.reader(model)
+    reader.read(prompt(LEADS[0]))
+    reader.read(prompt(LEADS[2]))
+    after = reader.read(prompt(LEADS[2], OTHER))
+    assert after.served[0].shifted == 0
+    assert "KL" in after.served[0].reason
+    assert len(pool.prober.seen) == 1
+    assert pool.state().fallen == 1
+    other = reader.read(prompt(LEADS[1]))  # another consumer is probed for itself
+    assert other.served[0].reason == "its read was probed"
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_the_budget_is_kept_and_the_oldest_goes_first(tiny: Tiny, ladder: str):
+    pool = AnchorPool(ladder, budget=150_000)
+    reader = pool.reader(tiny("llama"))
+    for n in range(6):
+        for lead in LEADS:
+            reader.read(prompt(lead, f"{n}{n}{n} {QUESTION}"))
+            pool.check()
+            assert pool.nbytes <= 150_000
+    state = pool.state()
+    assert sum(state.dropped.values()) > 0
+    assert sum(state.bytes.values()) == pool.nbytes
+    newest = reader.read(prompt(LEADS[2], f"555 {QUESTION}")).served[0]
+    assert newest.reused > 10
+
+
+def test_without_a_budget_nothing_is_kept(tiny: Tiny):
+    reader = AnchorPool("shifted", budget=0).reader(tiny("llama"))
+    reads = [reader.read(prompt(LEADS[0])) for _ in range(2)]
+    assert [read.served[0].reused for read in reads] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda: AnchorPool("anchord"), "anchored"),
+        (lambda: AnchorPool(budget=-1), "bytes"),
+        (lambda: AnchorPool(probe=2.0), "probe"),
+        (lambda: Ladder(share=1.5), "0 to 1"),
+        (lambda: Ladder(size=1), "anchors"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(given: Callable[[], Any], words: str):
+    with pytest.raises((ValueError, UnknownName), match=words):
+        given()

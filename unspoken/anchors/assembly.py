@@ -1,0 +1,98 @@
+"""Putting known caches in their place, and reading what is missing between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unspoken import rope
+from unspoken.anchors.plan import Piece, Plan, Row, Source
+from unspoken.backbone import Backbone
+from unspoken.types import left_pad
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    plans: Sequence[Plan],
+    frequencies: Tensor | None,
+    share: float,
+) -> tuple[Tensor, Tensor, int]:
+    """The cache of B rows, (L, 2, B, H, S, D), its mask (B, S), and the forward passes it took.
+
+    share: of the moved tokens, those that are read again in a second pass: the ones to which the
+    tokens of the first pass attend most.
+    """
+    spec, device = backbone.spec, backbone.device
+    ids, mask = left_pad([torch.tensor(row.ids[: row.need], device=device) for row in rows])
+    shape = (spec.layers, 2, len(rows), spec.kv_heads, ids.shape[1], spec.head_dim)
+    room = torch.empty(shape, dtype=backbone.dtype, device=device)
+    for b, plan in enumerate(plans):
+        _place(plan, room[:, :, b], frequencies)
+    kv = tuple((layer[0], layer[1]) for layer in room)
+
+    def fill(missing: Sequence[Tensor]) -> Tensor:
+        slots = _padded(missing, rows, ids.shape[1]).to(device)
+        return backbone.fill(kv, ids.gather(1, slots), slots, mask, attended=share > 0)
+
+    missing = [plan.missing for plan in plans]
+    if not any(map(len, missing)):
+        return room, mask, 0
+    attended = fill(missing)
+    chosen = [_choose(plan, paid, share) for plan, paid in zip(plans, attended, strict=True)]
+    if not any(map(len, chosen)):
+        return room, mask, 1
+    fill([_onwards(plan, again) for plan, again in zip(plans, chosen, strict=True)])
+    return room, mask, 2
+
+
+def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tensor:
+    """Positions of rows as slots (B, N); a row with fewer than others names its last one again."""
+    most = max(map(len, missing))
+    slots = torch.full((len(rows), most), length - 1)
+    for b, (positions, row) in enumerate(zip(missing, rows, strict=True)):
+        slots[b, : len(positions)] = positions + (length - row.need)
+        slots[b, len(positions) :] = slots[b, max(len(positions) - 1, 0)].item()
+    return slots
+
+
+def _choose(plan: Plan, paid: Tensor, share: float) -> Tensor:
+    """The moved positions that got most attention, in order; they are read after all."""
+    moved = plan.moved
+    paid = paid[len(paid) - len(plan.sources) :].cpu()[moved]
+    chosen = moved[paid.topk(round(share * len(moved))).indices].sort().values
+    plan.sources[chosen] = Source.RECOMPUTED
+    return chosen
+
+
+def _onwards(plan: Plan, chosen: Tensor) -> Tensor:
+    """The chosen positions and all that was read behind the first of them."""
+    if not len(chosen):
+        return chosen
+    return plan.missing[plan.missing >= chosen[0]]
+
+
+def _place(plan: Plan, room: Tensor, frequencies: Tensor | None) -> None:
+    """Fill a row's cache (L, 2, H, S, D), padded left, with what is known; the rest with zeros."""
+    left = room.shape[3] - len(plan.sources)
+    room[:, :, :, :left] = 0
+    room[:, :, :, left + plan.missing] = 0
+    at = left
+    for known in plan.beginning:
+        room[:, :, :, at : at + known.shape[3]] = known
+        at += known.shape[3]
+    for piece in plan.pieces:
+        assert frequencies is not None
+        _move(piece, room[:, :, :, left + piece.at :][:, :, :, : piece.size], frequencies)
+
+
+def _move(piece: Piece, room: Tensor, frequencies: Tensor) -> None:
+    """Put a piece in its place: keys turned to their positions, both corrected."""
+    kv = piece.kv if piece.offset is None else piece.kv + piece.offset
+    positions = torch.arange(piece.at, piece.at + piece.size, device=room.device)
+    rope.turn(kv[:, 0], positions, frequencies, out=room[:, 0])
+    room[:, 1] = kv[:, 1]

@@ -1,0 +1,186 @@
+"""One pool of caches for many agents: a budget, a bound on the damage, and readers that use it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import RLock
+
+import torch
+
+from unspoken.anchors.plan import LADDERS, Ladder
+from unspoken.anchors.probe import Probe, Prober
+from unspoken.anchors.reader import PooledReader
+from unspoken.anchors.store import Held, Store
+from unspoken.backbone import Backbone
+from unspoken.errors import IncompatibleModels, unknown
+from unspoken.types import Served
+
+__all__ = ["AnchorPool", "PoolState"]
+
+Realm = tuple[str, ...]
+"""Whose caches may serve whom: weights, precision, device and owner must be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What a pool holds and what it did.
+
+    bytes: by kind, exact, bases and anchors. tokens: as in `Served`, over all rows. rows and moved:
+    rows read, and those that used moved caches. reasons: why the others did not. dropped: what
+    went for lack of room, by kind. fallen: consumers that a probe sent back to dense reads.
+    """
+
+    budget: int
+    bytes: Mapping[str, int]
+    tokens: Mapping[str, int]
+    rows: int
+    dense: int
+    reasons: Mapping[str, int]
+    dropped: Mapping[str, int]
+    fallen: int
+    probes: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def reuse(self) -> float:
+        """The share of all tokens that were not read."""
+        read = self.tokens["recomputed"] + self.tokens["dense"]
+        return 1 - read / max(1, sum(self.tokens.values()))
+
+
+class AnchorPool:
+    """Keeps what was read and serves it again, to all agents whose readers come from this pool.
+
+    ladder: a name (exact, shifted, anchored, kvcomm) or a `Ladder`. budget: bytes of caches that
+    are kept; what has not served for longest goes first. probe: the part of the reads with moved
+    caches that are done densely too; a consumer whose probes exceed `tolerance` (mean KL in nats)
+    reads densely from then on. May be used from several threads.
+
+    >>> from unspoken.testing import tiny_backbone
+    >>> from unspoken.types import Prompt, Text
+    >>> model = tiny_backbone()
+    >>> reader = AnchorPool("exact").reader(model)
+    >>> rows = [Prompt((Text((f"what is two plus {n}?",)),)) for n in ("two", "ten")]
+    >>> [reader.read(row).served[0].exact for row in rows]
+    [0, 18]
+    """
+
+    def __init__(
+        self,
+        ladder: str | Ladder = "anchored",
+        *,
+        budget: int = 2 << 30,
+        probe: float = 0.0,
+        tolerance: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if isinstance(ladder, str):
+            if ladder not in LADDERS:
+                raise unknown("ladder", ladder, LADDERS)
+            ladder = LADDERS[ladder]
+        if budget < 0:
+            raise ValueError(f"a budget is a number of bytes, got {budget}")
+        self.ladder, self.budget = ladder, budget
+        self.prober = Prober(probe, tolerance, seed=seed)
+        self.lock = RLock()
+        self._stores: dict[Realm, Store] = {}
+        self._now = 0
+        self._tokens: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._rows = self._dense = 0
+
+    def reader(self, backbone: Backbone, *, owner: str = "") -> PooledReader:
+        """Reads and writes as the backbone does, with what the pool holds.
+
+        owner: readers of different owners share nothing, even if they read the same words.
+        """
+        return PooledReader(self, backbone, owner)
+
+    # -- what readers do ---------------------------------------------------------------------------
+
+    def store(self, backbone: Backbone, owner: str) -> Store:
+        """What is kept for a model as it runs now."""
+        kind = backbone.device.type
+        precise = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else ""
+        realm = tuple(map(str, (backbone.spec.weights, backbone.dtype, precise, kind, owner)))
+        with self.lock:
+            if realm not in self._stores:
+                self._stores[realm] = Store(self.ladder, _frequencies(backbone))
+            return self._stores[realm]
+
+    def tick(self) -> int:
+        """The next moment; what served last has the largest."""
+        with self.lock:
+            self._now += 1
+            return self._now
+
+    def count(self, served: Served) -> None:
+        """Count a row in the state of the pool."""
+        with self.lock:
+            self._rows += 1
+            self._dense += not (served.shifted or served.anchored or served.exact)
+            for kind in ("exact", "shifted", "anchored", "recomputed", "dense"):
+                self._tokens[kind] += getattr(served, kind)
+            if served.reason:
+                self._reasons[served.reason] += 1
+
+    def note(self, store: Store, probe: Probe) -> None:
+        """Take note of a probe; a consumer out of tolerance reads densely from now on."""
+        with self.lock:
+            if reason := self.prober.note(probe):
+                store.fallen[probe.consumer] = reason
+
+    def shrink(self) -> None:
+        """Drop what has not served for longest until the budget is kept."""
+        with self.lock:
+            held = sum(sum(store.bytes().values()) for store in self._stores.values())
+            while held > self.budget:
+                oldest = min(self._held(), key=lambda thing: thing.used)
+                oldest.drop()
+                held -= oldest.bytes
+                self._dropped[oldest.kind] += 1
+
+    def _held(self) -> list[Held]:
+        return [thing for store in self._stores.values() for thing in store.held()]
+
+    # -- what people ask ---------------------------------------------------------------------------
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.state().bytes.values())
+
+    def state(self) -> PoolState:
+        """What the pool holds and did so far."""
+        with self.lock:
+            sizes = Counter({"exact": 0, "bases": 0, "anchors": 0})
+            for store in self._stores.values():
+                sizes.update(store.bytes())
+            kinds = ("exact", "shifted", "anchored", "recomputed", "dense")
+            return PoolState(
+                budget=self.budget,
+                bytes=dict(sizes),
+                tokens={kind: self._tokens[kind] for kind in kinds},
+                rows=self._rows,
+                dense=self._dense,
+                reasons=dict(self._reasons),
+                dropped=dict(self._dropped),
+                fallen=sum(len(store.fallen) for store in self._stores.values()),
+                probes=self.prober.summary(),
+            )
+
+    def check(self) -> None:
+        """Raise `AssertionError` if what the pool holds contradicts itself."""
+        with self.lock:
+            for store in self._stores.values():
+                store.check()
+            held = sum(sum(store.bytes().values()) for store in self._stores.values())
+            assert held <= self.budget, f"{held} bytes are held, but the budget is {self.budget}"
+
+
+def _frequencies(backbone: Backbone) -> torch.Tensor | None:
+    try:
+        return torch.stack(list(backbone.frequencies)) if backbone.fills else None
+    except IncompatibleModels:
+        return None

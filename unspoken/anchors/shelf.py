@@ -1,0 +1,122 @@
+"""Caches of texts that may stand anywhere: found by their words, kept free of their place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from unspoken.anchors.plan import Piece
+
+__all__ = ["Base", "Found", "Shelf"]
+
+_WINDOW = 8
+"""Tokens by which a base is found."""
+
+_SLACK = 4
+"""Tokens at the front of a text, or of a base, that may differ: a space, a word cut in two."""
+
+
+@dataclass(slots=True, eq=False)
+class Base:
+    """The cache (L, 2, H, n, D) of n tokens as they were read somewhere, keys un-rotated.
+
+    used: when it last served.
+    """
+
+    ids: tuple[int, ...]
+    kv: Tensor
+    used: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.kv.nbytes
+
+
+class Found(NamedTuple):
+    """A base that holds `size` tokens from its token `begin` on, wanted at position `at`."""
+
+    base: Base
+    begin: int
+    at: int
+    size: int
+
+    def piece(self, skip: int = 0) -> Piece:
+        """The cache of these tokens, but for the first `skip`."""
+        begin, end = self.begin + skip, self.begin + self.size
+        return Piece(self.at + skip, self.base.kv[:, :, :, begin:end])
+
+
+class Shelf:
+    """Bases, by the tokens with which they begin.
+
+    >>> import torch
+    >>> shelf = Shelf()
+    >>> words = tuple(range(100, 120))
+    >>> shelf.add(Base(words, torch.zeros(1, 2, 1, 20, 4)))
+    >>> prompt = (1, 2, 3, 99, *words[1:], 4)
+    >>> [(found.begin, found.at, found.size) for found in shelf.find(prompt, 3, 23, now=1)]
+    [(1, 4, 19)]
+    """
+
+    def __init__(self) -> None:
+        self.bases: list[Base] = []
+        self._index: defaultdict[tuple[int, ...], list[tuple[Base, int]]] = defaultdict(list)
+
+    def find(self, ids: Sequence[int], first: int, last: int, *, now: int) -> list[Found]:
+        """What of the tokens `first` to `last` - 1 stands here, in order, without overlap."""
+        found: list[Found] = []
+        while match := self._at(ids, first, last):
+            match.base.used = now
+            found.append(match)
+            first = match.at + match.size
+        return found
+
+    def _at(self, ids: Sequence[int], first: int, last: int) -> Found | None:
+        """The longest run that begins at `first` or a few tokens on."""
+        best: Found | None = None
+        for at in range(first, min(first + _SLACK, last - _WINDOW + 1)):
+            for base, begin in self._index.get(tuple(ids[at : at + _WINDOW]), ()):
+                size = _alike(base.ids, begin, ids, at, last)
+                if best is None or size > best.size:
+                    best = Found(base, begin, at, size)
+        return best
+
+    def add(self, base: Base) -> None:
+        """Keep a base; one of fewer tokens than it takes to find it is let go."""
+        keys = _keys(base)
+        if keys:
+            self.bases.append(base)
+        for key, begin in keys:
+            self._index[key].append((base, begin))
+
+    def drop(self, base: Base) -> None:
+        """Forget a base."""
+        self.bases.remove(base)
+        for key, begin in _keys(base):
+            self._index[key].remove((base, begin))
+            if not self._index[key]:
+                del self._index[key]
+
+    def check(self) -> None:
+        """Raise `AssertionError` unless the index names each base, and nothing else."""
+        named = sorted((id(base), begin) for rows in self._index.values() for base, begin in rows)
+        there = sorted((id(base), begin) for base in self.bases for _, begin in _keys(base))
+        assert named == there, "the index of the shelf names other bases than it holds"
+        for base in self.bases:
+            assert base.kv.shape[3] == len(base.ids), "a base has more tokens than cache, or fewer"
+
+
+def _keys(base: Base) -> list[tuple[tuple[int, ...], int]]:
+    """The first windows of a base, and where they begin."""
+    starts = range(min(_SLACK, len(base.ids) - _WINDOW + 1))
+    return [(base.ids[begin : begin + _WINDOW], begin) for begin in starts]
+
+
+def _alike(ids: Sequence[int], begin: int, others: Sequence[int], at: int, last: int) -> int:
+    """How many tokens two sequences share from `begin` and from `at` on, before `last`."""
+    most = min(len(ids) - begin, last - at)
+    return next((n for n in range(most) if ids[begin + n] != others[at + n]), most)
