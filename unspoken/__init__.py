@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unspoken.agents import Agent, Role
+    from unspoken.anchors import AnchorPool, Ladder
     from unspoken.backbone import Backbone
     from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel, make_channel
     from unspoken.evaluation import Report, TaskSource, compare, load_task
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Agent": "agents",
+    "AnchorPool": "anchors",
     "Backbone": "backbone",
     "Channel": "channels",
     "Constant": "channels",
@@ -23,6 +25,7 @@ _WHERE = {
     "EmbeddingProjector": "projectors",
     "FreeVectors": "projectors",
     "Handoff": "channels",
+    "Ladder": "anchors",
     "Message": "wire",
     "Pipeline": "pipeline",
     "Prompt": "types",
@@ -40,6 +43,7 @@ _WHERE = {
 __version__ = "0.1.0"
 __all__ = [
     "Agent",
+    "AnchorPool",
     "Backbone",
     "Channel",
     "Constant",
@@ -48,6 +52,7 @@ __all__ = [
     "EmbeddingProjector",
     "FreeVectors",
     "Handoff",
+    "Ladder",
     "Message",
     "Pipeline",
     "Prompt",

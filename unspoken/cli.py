@@ -81,14 +81,14 @@ def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 
 @app.command()
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Compare channels by recipe, with controls; trains what is missing."""
-    from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.recipe.compare import run_relay
+    """Compare channels with their controls, training what is missing, or dense reads with pools."""
+    from unspoken.recipe import RelayRecipe, ReuseRecipe, load_recipe
+    from unspoken.recipe.compare import run_relay, run_reuse
 
     plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, RelayRecipe):
-        raise _wrong(recipe, plan.kind, "relay")
-    report = run_relay(plan)
+    if not isinstance(plan, RelayRecipe | ReuseRecipe):
+        raise _wrong(recipe, plan.kind, "relay or reuse")
+    report = run_relay(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -97,7 +97,7 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
     Console().print(report.table())
     for line in report.findings():
         typer.echo(line)
-    typer.echo(f"wrote report.md, results.json, report.png and predictions to {plan.out}")
+    typer.echo(f"wrote results.json, the report and predictions to {plan.out}")
 
 
 @app.command()

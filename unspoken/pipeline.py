@@ -13,6 +13,7 @@ from rich.progress import track
 
 from unspoken.agents import Agent, Incoming
 from unspoken.agents.roles import FIELDS
+from unspoken.anchors import AnchorPool
 from unspoken.channels import Channel
 from unspoken.errors import PipelineError, unknown
 from unspoken.types import TEXT, Need, Usage
@@ -92,6 +93,11 @@ class Pipeline:
     def alone(self) -> Pipeline:
         """The answering agent without anybody's message."""
         return Pipeline([self.answerer])
+
+    def served_by(self, pool: AnchorPool) -> Pipeline:
+        """The same pipeline, its agents reading from one pool of caches."""
+        agents = [agent.reading(pool.reader(agent.backbone)) for agent in self.agents.values()]
+        return Pipeline(agents, self.edges, rounds=self.rounds)
 
     def _check_edges(self) -> None:
         for edge in self.edges:

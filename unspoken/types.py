@@ -209,6 +209,8 @@ class Usage:
     """Cost of a turn: tokens read and written, forward passes, wire bytes, seconds.
 
     For a row of a batch, `passes` counts the passes it took part in and `seconds` its equal share.
+    wait: seconds of the whole batch until its first token, 0 if nothing was written. reused: tokens
+    whose cache a pool had.
     """
 
     read: int = 0
@@ -216,6 +218,8 @@ class Usage:
     passes: int = 0
     wire: int = 0
     seconds: float = 0.0
+    wait: float = 0.0
+    reused: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -224,6 +228,8 @@ class Usage:
             self.passes + other.passes,
             self.wire + other.wire,
             self.seconds + other.seconds,
+            self.wait + other.wait,
+            self.reused + other.reused,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from unspoken.agents import Agent, Role
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
-from unspoken.errors import UnknownName
+from unspoken.errors import StorageError, UnknownName
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import KINDS, tiny_backbone
 from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, Vectors
@@ -322,6 +323,24 @@ def test_answers_are_reused_from_their_decode_cache(tiny: Tiny):
     assert run.usage.read < sum(turn.usage.read for turn in team(model).run(QUESTION).turns)
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_agents_that_begin_with_the_item_share_it_exactly(tiny: Tiny, chat: bool):
+    model, pool = tiny("llama"), AnchorPool("exact")
+
+    def reads(lead: str, first: Any) -> tuple[Read, Read]:
+        role = Role(lead=lead, template="{question} ", chat=chat, first=first)
+        fields = {"question": (QUESTION,)}
+        agent = Agent("one", model, role=role)
+        return agent.reading(pool.reader(model)).hear(fields), agent.hear(fields)
+
+    for first, shared in (("lead", False), ("item", True)):
+        reads(f"Plan with {first} first.", first)
+        read, dense = reads(f"Judge with {first} first.", first)
+        assert (read.served[0].exact > len(QUESTION)) == shared
+        assert farthest(read.context, dense.context) < 1e-5
+        assert f"Judge with {first} first." in read.context.spelling.words[0]
+
+
 def test_a_handed_over_cache_is_the_whole_of_what_was_read(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("exact")
 
@@ -405,6 +424,36 @@ def test_without_a_budget_nothing_is_kept(tiny: Tiny):
     reader = AnchorPool("shifted", budget=0).reader(tiny("llama"))
     reads = [reader.read(prompt(LEADS[0])) for _ in range(2)]
     assert [read.served[0].reused for read in reads] == [0, 0]
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_a_saved_pool_serves_as_before(tiny: Tiny, ladder: str, tmp_path: Path):
+    model, pool, again = tiny("llama"), AnchorPool(ladder), AnchorPool(ladder)
+    for n in range(4):
+        for lead in LEADS:
+            pool.reader(model).read(prompt(lead, f"{str(n) * 6} {QUESTION}"))
+    pool.save(tmp_path / "pool")
+    again.load(tmp_path / "pool")
+    again.check()
+    assert again.nbytes == pool.nbytes
+    for lead in LEADS:
+        asked = prompt(lead, f"000000 {QUESTION}", tail=" In one word:")
+        one, other = (p.reader(model).read(asked) for p in (pool, again))
+        assert one.served == other.served
+        assert one.served[0].reused > 0
+        assert farthest(one.context, other.context) == 0
+
+
+def test_a_pool_that_cannot_be_loaded_says_so(tiny: Tiny, tmp_path: Path):
+    pool = AnchorPool("exact")
+    with pytest.raises(StorageError, match="cannot load a pool"):
+        pool.load(tmp_path)
+    pool.save(tmp_path / "pool")
+    with pytest.raises(StorageError, match="same ladder"):
+        AnchorPool("shifted").load(tmp_path / "pool")
+    (tmp_path / "pool" / "pool.json").write_text("{}")
+    with pytest.raises(StorageError, match="cannot load a pool"):
+        pool.load(tmp_path / "pool")
 
 
 @pytest.mark.parametrize(

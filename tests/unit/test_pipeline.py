@@ -196,8 +196,8 @@ def test_many_equal_one_by_one(agent, model, channel, batch_size: int):
         alone = pair.run(item)
         assert run.answer == alone.answer
         for turn, other in zip(run.turns, alone.turns, strict=True):
-            usage = replace(turn.usage, seconds=0.0, passes=0)
-            assert usage == replace(other.usage, seconds=0.0, passes=0)
+            usage = replace(turn.usage, seconds=0.0, wait=0.0, passes=0)
+            assert usage == replace(other.usage, seconds=0.0, wait=0.0, passes=0)
             assert turn.usage.passes >= other.usage.passes
 
 

@@ -55,6 +55,17 @@ class Agent:
         self.role = Role(lead=role) if isinstance(role, str) else role
         self.reader: Reader = reader or backbone
 
+    def reading(self, reader: Reader) -> Agent:
+        """The same agent with another reader."""
+        return Agent(
+            self.name,
+            self.backbone,
+            role=self.role,
+            reader=reader,
+            settings=self.settings,
+            soft=self.soft,
+        )
+
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
         opening, closing = self._frame()
@@ -88,10 +99,13 @@ class Agent:
 
     def _frame(self) -> tuple[str, str]:
         """What stands before and behind an item: the lead, in the chat template if one is used."""
+        lead, behind = self.role.lead, ""
+        if self.role.first == "item":
+            lead, behind = behind, lead
         if not (self.role.chat and self.backbone.has_chat_template):
-            return self.role.lead, ""
-        opening, _, closing = self.backbone.chat(self.role.lead, _HERE).partition(_HERE)
-        return opening, closing
+            return lead, behind
+        opening, _, closing = self.backbone.chat(lead, _HERE).partition(_HERE)
+        return opening, behind + closing
 
     def hear(
         self,
@@ -130,18 +144,21 @@ class Agent:
         if silent:
             return thought, [Usage()] * batch
         read = self.hear(fields, incoming, needs=needs)
-        written, passes = [0] * batch, read.passes
+        written, passes, wait = [0] * batch, read.passes, 0.0
         limits = [need.limit for need in needs if need.kind == "text"]
         if limits:
             longest = max((limit for limit in limits if limit), default=self.settings.max_tokens)
             most = self.settings.max_tokens if None in limits else longest
             settings = replace(self.settings, max_tokens=min(most, self.settings.max_tokens))
+            wait = perf_counter() - start
             words = self.reader.write(read.context, settings, on_text)
+            wait += words.wait
             thought = replace(thought, text=words.words)
             written, passes = list(words.tokens), passes + words.passes
         seconds = (perf_counter() - start) / batch
+        reused = [row.reused for row in read.served] or [0] * batch
         usage = [
-            Usage(read=r, written=w, passes=passes, seconds=seconds)
-            for r, w in zip(read.tokens, written, strict=True)
+            Usage(r, w, passes, seconds=seconds, wait=wait, reused=known)
+            for r, w, known in zip(read.tokens, written, reused, strict=True)
         ]
         return replace(thought, hidden=read.hidden, memory=read.memory), usage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from unspoken.errors import EmptyPrompt, PipelineError
 from unspoken.types import Reuse, Text
@@ -28,6 +29,8 @@ class Role:
     message: how one message stands there, with {sender} and {message}.
     chat: use the model's chat template if it has one (the lead becomes the system turn); otherwise
     lead and template are read as plain text, as few-shot prompts are.
+    first: `item` puts the lead behind the item, at the end of the user's turn, so that agents with
+    unlike leads begin with the same words, which a pool then reads once and exactly.
     reuse: `exact` forbids a pool to serve this role with moved caches, as a judge may want.
     candidates: the answers between which a judge chooses, each a text that it could write.
 
@@ -39,6 +42,7 @@ class Role:
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
+    first: Literal["lead", "item"] = "lead"
     reuse: Reuse = "any"
     candidates: tuple[str, ...] = ()
 

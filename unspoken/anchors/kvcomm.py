@@ -75,7 +75,7 @@ class Anchors:
     def learn(self, lesson: Lesson) -> None:
         assert lesson.behind is not None
         kept, read = lesson.behind
-        self.anchors.append(Anchor(lesson.base, lesson.exact - lesson.base, read - kept))
+        self.anchors.append(Anchor(lesson.base.clone(), lesson.exact - lesson.base, read - kept))
         if len(self.anchors) > self.size:
             self.anchors.remove(min(self.anchors[:5], key=lambda anchor: anchor.hits))
 

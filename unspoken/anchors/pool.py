@@ -1,20 +1,28 @@
+# pyright: reportUnknownVariableType=false
 """One pool of caches for many agents: a budget, a bound on the damage, and readers that use it."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from unspoken.anchors.persist import pack, unpack
 from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.probe import Probe, Prober
 from unspoken.anchors.reader import PooledReader
 from unspoken.anchors.store import Held, Store
 from unspoken.backbone import Backbone
-from unspoken.errors import IncompatibleModels, unknown
+from unspoken.errors import IncompatibleModels, StorageError, unknown
+from unspoken.files import atomic_folder, write_text
 from unspoken.types import Served
 
 __all__ = ["AnchorPool", "PoolState"]
@@ -85,6 +93,7 @@ class AnchorPool:
         self.prober = Prober(probe, tolerance, seed=seed)
         self.lock = RLock()
         self._stores: dict[Realm, Store] = {}
+        self._unproved: set[Realm] = set()  # loaded, and no model has been seen yet
         self._now = 0
         self._tokens: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -108,6 +117,9 @@ class AnchorPool:
         with self.lock:
             if realm not in self._stores:
                 self._stores[realm] = Store(self.ladder, _frequencies(backbone))
+            elif realm in self._unproved:
+                self._stores[realm].frequencies = _frequencies(backbone)
+            self._unproved.discard(realm)
             return self._stores[realm]
 
     def tick(self) -> int:
@@ -169,6 +181,49 @@ class AnchorPool:
                 fallen=sum(len(store.fallen) for store in self._stores.values()),
                 probes=self.prober.summary(),
             )
+
+    def save(self, folder: Path | str) -> None:
+        """Write what the pool holds to a folder, whole or not at all: safetensors and JSON."""
+        with self.lock, atomic_folder(Path(folder)) as place:
+            stores: list[dict[str, Any]] = []
+            for n, (realm, store) in enumerate(self._stores.items()):
+                tensors, told = pack(store)
+                save_file(tensors, place / f"store-{n}.safetensors")
+                stores.append({"realm": realm, **told})
+            about = {"version": 1, "ladder": asdict(self.ladder), "now": self._now}
+            write_text(place / "pool.json", json.dumps({**about, "stores": stores}) + "\n")
+
+    def load(self, folder: Path | str) -> None:
+        """Take in what a pool with the same ladder saved. Raises `StorageError`.
+
+        Caches serve the same weights in the same precision on the same kind of device, and the
+        same owner; owners are part of what is saved.
+        """
+        place = Path(folder)
+        try:
+            told = json.loads((place / "pool.json").read_text(encoding="utf-8"))
+            if told["version"] != 1 or Ladder(**told["ladder"]) != self.ladder:
+                raise StorageError(
+                    f"{place} was saved by a pool with {told['ladder']}, but this one has "
+                    f"{asdict(self.ladder)}; make the pool with the same ladder"
+                )
+            made: dict[Realm, Store] = {}
+            for n, kept in enumerate(told["stores"]):
+                realm: Realm = tuple(kept["realm"])
+                store = Store(self.ladder, None)
+                unpack(store, load_file(place / f"store-{n}.safetensors", device=realm[3]), kept)
+                made[realm] = store
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(
+                f"cannot load a pool from {place}: {error}; give a folder that `save` wrote"
+            ) from error
+        with self.lock:
+            self._stores.update(made)
+            self._unproved |= set(made)
+            self._now = max(self._now, told["now"])
+            self.shrink()
 
     def check(self) -> None:
         """Raise `AssertionError` if what the pool holds contradicts itself."""

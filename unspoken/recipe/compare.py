@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-from unspoken.evaluation import Report, compare
+from unspoken.anchors import AnchorPool
+from unspoken.evaluation import Report, ReuseReport, compare, compare_reuse, load_task
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.config import RelayRecipe, ReuseRecipe
+from unspoken.recipe.pipeline import build
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector, train_vectors
 
-__all__ = ["run_relay"]
+__all__ = ["run_relay", "run_reuse"]
 
 
 def run_relay(recipe: RelayRecipe) -> Report:
@@ -30,6 +32,24 @@ def run_relay(recipe: RelayRecipe) -> Report:
         batch_size=recipe.batch_size,
         out=recipe.out,
         notes={"training_seconds": round(perf_counter() - start, 1), **lines.notes},
+    )
+
+
+def run_reuse(recipe: ReuseRecipe) -> ReuseReport:
+    """Run a pipeline densely and from pools of caches; write the report to `out`."""
+    task = load_task(recipe.task)
+    pools = {
+        name: AnchorPool(name, **recipe.pool.model_dump(), seed=recipe.seed)
+        for name in recipe.ladders
+    }
+    return compare_reuse(
+        build(recipe),
+        task,
+        pools,
+        limit=recipe.limit,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        out=recipe.out,
     )
 
 

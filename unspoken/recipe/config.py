@@ -26,6 +26,7 @@ __all__ = [
     "Prompts",
     "Recipe",
     "RelayRecipe",
+    "ReuseRecipe",
     "Stage",
     "chain",
     "find_recipe",
@@ -185,10 +186,13 @@ class AgentSource(_Part):
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
+    first: Literal["lead", "item"] = "lead"
     max_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
     temperature: float = Field(default=0.0, ge=0)
     seed: int = 0
+    reuse: Literal["any", "exact"] = "any"
+    candidates: tuple[str, ...] = ()
 
 
 class EdgeSource(BaseModel):
@@ -212,7 +216,30 @@ class PipelineRecipe(_Part):
     device: str | None = None
 
 
-Recipe = Annotated[ProjectorRecipe | RelayRecipe | PipelineRecipe, Field(discriminator="kind")]
+class PoolSettings(_Part):
+    """What every pool of a comparison gets, see `AnchorPool`; `budget` in bytes."""
+
+    budget: int = Field(default=2 << 30, ge=0)
+    probe: float = Field(default=0.1, ge=0, le=1)
+    tolerance: float = Field(default=0.1, gt=0)
+
+
+class ReuseRecipe(PipelineRecipe):
+    """Run one pipeline densely and with pools of caches, a ladder each, on the same items."""
+
+    kind: Literal["reuse"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    task: TaskSource
+    ladders: tuple[Literal["exact", "shifted", "anchored", "kvcomm"], ...] = ("exact", "anchored")
+    pool: PoolSettings = PoolSettings()
+    limit: int | None = Field(default=50, ge=2)
+    batch_size: int = Field(default=1, ge=1)
+    seed: int = 0
+    out: Path
+
+
+Recipe = Annotated[
+    ProjectorRecipe | RelayRecipe | PipelineRecipe | ReuseRecipe, Field(discriminator="kind")
+]
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -42,7 +42,15 @@ def _channel(kind: str, **options: Any) -> Channel:
 
 
 def _agent(source: AgentSource, backbone: Backbone) -> Agent:
-    role = Role(source.lead, source.template, source.message, source.chat)
+    role = Role(
+        lead=source.lead,
+        template=source.template,
+        message=source.message,
+        chat=source.chat,
+        first=source.first,
+        reuse=source.reuse,
+        candidates=source.candidates,
+    )
     settings = Settings(
         max_tokens=source.max_tokens,
         stop=source.stop,

@@ -1,0 +1,75 @@
+"""A comparison of dense reads with pools, by recipe, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unspoken.cli import main
+from unspoken.testing import tiny_backbone
+
+RECIPE = """
+kind: reuse
+out: {out}
+task: {{name: people, protocol: shared, size: 40, validation: 8}}
+agents:
+  - name: planner
+    model: {model}
+    lead: You plan.
+    template: "{{context}} {{question}} Plan:"
+    max_tokens: 12
+  - name: judge
+    model: {model}
+    lead: You judge with care.
+    template: "{{context}} {{question}} {{messages}} So:"
+    max_tokens: 12
+    candidates: [" yes", " no"]
+edges: [{{from: planner, to: judge, channel: {{kind: text}}}}]
+ladders: [exact, shifted, anchored]
+pool: {{probe: 0.5, tolerance: 1.0e+9}}
+limit: 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    model = tiny_backbone("llama")
+    model.model.config.max_position_embeddings = 2048
+    model.model.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    path = tmp_path / "reuse.yaml"
+    path.write_text(RECIPE.format(out=tmp_path / "out", model=tmp_path / "model"))
+    return path
+
+
+def test_compare_tells_what_reuse_saves_and_changes(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", str(recipe), "--json"])
+    assert end.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    arms = {arm["way"]: arm for arm in told["arms"]}
+    assert list(arms) == ["dense", "exact", "shifted", "anchored"]
+    assert arms["dense"]["reused"] == 0
+    assert arms["exact"]["agreement"] == {"planner": 1.0, "judge": 1.0}
+    assert arms["exact"]["accuracy"] == arms["dense"]["accuracy"]
+    assert arms["shifted"]["reused"] > arms["exact"]["reused"] > 0
+    assert arms["shifted"]["pool"]["probes"]["candidates"] in (0.0, 0.5, 1.0)
+    assert all(arm["request"] > 0 for arm in arms.values())
+    out = tmp_path / "out"
+    assert json.loads((out / "results.json").read_text()) == told
+    assert "exact" in (out / "report.md").read_text()
+    rows = (out / "predictions" / "shifted.jsonl").read_text().splitlines()
+    assert len(rows) == 4
+    assert [turn["agent"] for turn in json.loads(rows[0])["turns"]] == ["planner", "judge"]
+
+
+def test_the_table_names_every_way(recipe: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["compare", str(recipe), "limit=2", "ladders=[exact]"])
+    shown = capsys.readouterr().out
+    assert "dense" in shown
+    assert "exact: same words as dense: planner 100%, judge 100%" in shown
