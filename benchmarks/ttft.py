@@ -60,7 +60,7 @@ def main() -> None:
     options.add_argument("--prefix", type=int, default=512, help="tokens of each agent's lead")
     options.add_argument("--written", type=int, default=64, help="tokens that each agent writes")
     options.add_argument("--requests", type=int, default=20)
-    options.add_argument("--warm", type=int, default=1, help="requests before, not counted")
+    options.add_argument("--warm", type=int, default=3, help="requests before, not counted")
     options.add_argument("--free", type=int, default=4, help="requests in which ways write freely")
     options.add_argument("--shares", type=float, nargs="*", default=[], help="recomputed, as ways")
     options.add_argument("--ways", nargs="+", default=list(LADDERS), choices=list(LADDERS))
@@ -129,10 +129,14 @@ class Forced(Backbone):
 
 @dataclass
 class Seen:
-    """What one way did; seconds of each agent, and of each call the tokens read and all tokens."""
+    """What one way did: seconds of each agent; of each call the tokens read, and all tokens.
+
+    moved: whether a call was served with moved caches.
+    """
 
     seconds: list[list[float]]
     read: list[tuple[int, int]] = field(default_factory=list)
+    moved: list[bool] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     kl_all: list[float] = field(default_factory=list)
     agrees: list[float] = field(default_factory=list)
@@ -205,6 +209,7 @@ class Bench:
                     note, total = seen[way], int(context.mask.sum())
                     note.seconds[agent].append(seconds + forced.wait)
                     note.read.append((read.tokens[0] if read.served else total, total))
+                    note.moved.append(any(s.shifted or s.anchored for s in read.served))
                     self.compare(note, dense, self.model.logits)
                     if free and way != "dense":
                         self.model.answer = None
@@ -233,7 +238,8 @@ class Bench:
                 read for read, _ in note.read[self.agents - 1 :: self.agents]
             ),
             "tokens_reused": 1 - sum(r for r, _ in note.read) / sum(n for _, n in note.read),
-            "calls_reused": mean(read < length / 2 for read, length in note.read),
+            "calls_reused": mean(read < length - 16 for read, length in note.read),
+            "calls_moved": mean(note.moved),
             "kl_first": mean(note.kl),
             "kl": mean(note.kl_all),
             "agreement": mean(note.agrees),

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from unspoken import models
 from unspoken.agents import Agent, Role
+from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.pipeline import Edge, Pipeline
@@ -147,3 +148,21 @@ def test_a_tokenizer_loads_quickly_and_as_transformers_loads_it(name: str):
     assert quick.all_special_ids == usual.all_special_ids
     for words in ("", "naïve 北京 🙂\n\n  x", "<start_of_turn>user<|im_end|>", PARAGRAPH):
         assert quick(words)["input_ids"] == usual(words)["input_ids"]
+
+
+def test_a_moved_text_is_read_in_a_twentieth_and_predicts_the_same(model: Backbone):
+    """For Gemma the text is longer than its window of 512."""
+    story = " ".join(f"Chapter {n}. {PARAGRAPH}" for n in range(8))
+
+    def prompt(lead: str) -> Prompt:
+        return Prompt((Text((lead,)), Text((f" {story}",), share="story"), Text((QUESTION,))))
+
+    leads = ("Read this story twice.", "You are a judge of short stories; find out who did it.")
+    reader = AnchorPool("shifted").reader(model)
+    reader.read(prompt(leads[0]))
+    read, dense = reader.read(prompt(leads[1])), model.read(prompt(leads[1]))
+    assert read.tokens[0] < dense.tokens[0] / 15
+    logits = [model.predict(found.context) for found in (dense, read)]
+    assert logits[0].argmax() == logits[1].argmax()
+    p, q = (torch.log_softmax(found.float(), -1) for found in logits)
+    assert float((p.exp() * (p - q)).sum()) < 0.1

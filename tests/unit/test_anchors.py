@@ -15,10 +15,12 @@ from unspoken.agents import Agent, Role
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
-from unspoken.errors import StorageError, UnknownName
+from unspoken.errors import IncompatibleModels, StorageError, UnknownName
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import KINDS, tiny_backbone
 from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, Vectors
+
+from .test_backbone import FIXED, TURNING, made
 
 Tiny = Callable[..., Backbone]
 
@@ -150,6 +152,19 @@ def test_moved_texts_stand_as_if_they_had_been_read_there(tiny: Tiny, kind: str)
     assert farthest(read.context, dense.context) > 1e-2  # and above it does
 
 
+@pytest.mark.parametrize("name", TURNING)
+def test_keys_of_every_rotary_kind_are_moved_right(name: str):
+    """YaRN scaling, partly turned heads and windows: layer 0 shows that each is minded."""
+    model = made(TURNING[name](), name)
+    reader = AnchorPool("shifted").reader(model)
+    reader.read(prompt(LEADS[0]))
+    read, dense = (r.read(prompt(LEADS[2])).context for r in (reader, model))
+    for a, b in zip(read.kv[0], dense.kv[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    exact, plain = (r.read(prompt(LEADS[2], tail=" Then:")).context for r in (reader, model))
+    assert torch.equal(exact.mask, plain.mask)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_recomputing_all_that_was_moved_is_a_dense_read(tiny: Tiny, kind: str):
     model = tiny(kind)
@@ -238,6 +253,23 @@ def test_keys_that_cannot_be_moved_are_reused_at_their_place_only(tiny: Tiny, ki
     assert moved.served[0].reason == "the model's keys cannot be moved"
     assert same.served[0].exact > 100
     assert farthest(moved.context, model.read(prompt(LEADS[2])).context) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bloom", "longrope"])
+def test_models_that_do_not_read_into_a_filled_cache_read_densely(name: str):
+    model = made(FIXED[name](), name)
+    reader = AnchorPool("exact").reader(model)
+    reads = [reader.read(prompt(LEADS[0])) for _ in range(2)]
+    assert [read.served[0].reused for read in reads] == [0, 0]
+    assert reads[1].served[0].reason == "the model does not read into a filled cache"
+
+
+def test_attention_that_cannot_be_seen_is_refused(tiny: Tiny):
+    model = tiny_backbone("llama")
+    model.model.set_attn_implementation("eager")
+    with pytest.raises(IncompatibleModels, match="attn_implementation='sdpa'"):
+        AnchorPool(Ladder(share=0.1)).reader(model)
+    AnchorPool("anchored").reader(model)
 
 
 def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):

@@ -103,8 +103,16 @@ class AnchorPool:
     def reader(self, backbone: Backbone, *, owner: str = "") -> PooledReader:
         """Reads and writes as the backbone does, with what the pool holds.
 
-        owner: readers of different owners share nothing, even if they read the same words.
+        owner: readers of different owners share nothing, even if they read the same words. Raises
+        `IncompatibleModels` if positions are to be chosen by attention that cannot be seen.
         """
+        kind = backbone.attention
+        if self.ladder.share and kind != "sdpa":
+            raise IncompatibleModels(
+                f"share={self.ladder.share} recomputes the positions that {backbone.name!r} "
+                f"attends to, but its attention is {kind!r}; load it with "
+                "attn_implementation='sdpa', or set share=0"
+            )
         return PooledReader(self, backbone, owner)
 
     # -- what readers do ---------------------------------------------------------------------------

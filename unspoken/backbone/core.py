@@ -166,6 +166,11 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @property
+    def attention(self) -> str:
+        """How the model computes attention, by transformers' name: sdpa, eager, ..."""
+        return str(self.model.config._attn_implementation)
+
     # -- words and ids -----------------------------------------------------------------------------
 
     @property
