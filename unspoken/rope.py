@@ -46,16 +46,17 @@ def _turn(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def turn(keys: Tensor, by: Tensor, frequencies: Tensor, out: Tensor | None = None) -> Tensor:
     """Rotate the keys (L, H, n, D) of all layers by `by` (n,) positions, into `out` if given.
 
-    frequencies: (L, R/2), as in `rotate`, stacked. Rotation by a token's position, negated, gives
-    the key free of its place; rotation by another position puts it there.
+    frequencies: (L, R/2), as in `rotate`, stacked, or (1, R/2) if all layers turn alike. Rotation
+    by a token's position, negated, gives the key free of its place; rotation by another position
+    puts it there.
     """
     out = torch.empty_like(keys) if out is None else out
     angle = by[:, None].double() * frequencies[:, None, None].double()
     cos, sin = angle.cos().float(), angle.sin().float()
     half = frequencies.shape[-1]
     left, right = keys[..., :half].float(), keys[..., half : 2 * half].float()
-    out[..., :half] = torch.addcmul(left * cos, right, sin, value=-1)
-    out[..., half : 2 * half] = torch.addcmul(right * cos, left, sin)
+    out[..., :half] = (left * cos).addcmul_(right, sin, value=-1)
+    out[..., half : 2 * half] = (right * cos).addcmul_(left, sin)
     if 2 * half < keys.shape[-1]:
         out[..., 2 * half :] = keys[..., 2 * half :]
     return out

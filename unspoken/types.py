@@ -185,7 +185,7 @@ class Prompt:
         return first.words[0] if isinstance(first, Text) and first.shared else ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Context:
     """What a model has read; generation continues from here, whatever channel was used.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -88,14 +89,67 @@ def test_a_beginning_read_before_is_reused_to_the_bit(tiny: Tiny, kind: str):
     assert torch.equal(read.context.spelling.ends, dense.context.spelling.ends)
 
 
-def test_the_same_prompt_again_takes_no_forward_pass(tiny: Tiny, passes: Callable[..., Any]):
-    model = tiny("llama")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_prompt_again_takes_one_pass_to_its_first_word(
+    tiny: Tiny, passes: Callable[..., Any], kind: str
+):
+    model, one = tiny(kind), Settings(max_tokens=1)
     reader = AnchorPool("exact").reader(model)
-    reader.read(prompt(LEADS[0]))
+    want = reader.write(reader.read(prompt(LEADS[0])).context, one)
     with passes(model) as seen:
         read = reader.read(prompt(LEADS[0]))
-    assert (len(seen), read.passes, read.tokens) == (0, 0, (1,))
-    assert read.served[0].bytes == read.served[0].exact * 3 * 2 * 2 * 16 * 4
+        words = reader.write(read.context, one)
+    assert (len(seen), read.passes, read.tokens, words.passes) == (1, 1, (1,), 0)
+    assert (words.words, words.ids, words.tokens) == (want.words, want.ids, want.tokens)
+    spec = model.spec
+    width = 2 * spec.layers * spec.kv_heads * spec.head_dim * 4
+    assert read.served[0].bytes == read.served[0].exact * width
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_what_is_written_does_not_depend_on_who_read_the_last_token(tiny: Tiny, temperature: float):
+    """Sampled, stopped, streamed and in batches, from a dense read and from a pool."""
+    model = tiny("llama")
+    settings = Settings(max_tokens=9, temperature=temperature, top_p=0.9, seed=3)
+    first = model.write(model.read(rows(QUESTION)).context, settings).words[0]
+    for stop in ((), (first[2:4],)):
+        settings = replace(settings, stop=stop)
+        reader = AnchorPool("exact").reader(model)
+        for given in (rows(QUESTION), rows(QUESTION, OTHER, "Hm?")):
+            reader.read(given)
+            told: list[str] = []
+            listen = told.append if given.batch == 1 else None
+            words = reader.write(reader.read(given).context, settings, listen)
+            dense = model.write(model.read(given).context, settings)
+            assert (words.words, words.ids, words.tokens) == (dense.words, dense.ids, dense.tokens)
+            assert words.passes == dense.passes - 1
+            if listen:
+                assert "".join(told) == words.words[0]
+
+
+def test_an_answer_is_moved_with_the_words_that_announce_it():
+    """It stood behind the same words where it was written, so its head is not read again."""
+    model = tiny_backbone("llama")
+    letters = [model.tokens(letter)[0] for letter in ascii_lowercase]  # each is one token
+    head = model.model.lm_head.weight
+    with torch.no_grad():
+        head.copy_(torch.zeros_like(head).index_copy(0, torch.tensor(letters), head[letters]))
+    reader = AnchorPool("shifted").reader(model)
+
+    def told(lead: str, *segments: Text) -> Prompt:
+        question = Text((QUESTION,), share="question")
+        return Prompt((Text((lead,), shared=True), question, Text(("\nplanner:",)), *segments))
+
+    context = reader.read(told(LEADS[0])).context
+    answer = Text(reader.write(context, Settings(max_tokens=40)).words, share="planner")
+    assert len(answer.words[0]) == 40
+    told_so = reader.read(told(LEADS[1], answer, Text(("\nsolver:",)))).served[0]
+    told_else = reader.read(told(LEADS[2], Text((" Hm.",)), answer, Text(("\nsolver:",)))).served[0]
+    assert told_so.recomputed == 4  # of the question
+    assert told_else.recomputed == 8
+    # The last token of an answer has no cache yet.
+    assert told_so.dense == len(LEADS[1]) + 1 + len("\nsolver:")
+    assert told_else.dense == len(LEADS[2]) + len("\nplanner: Hm.") + 1 + len("\nsolver:")
 
 
 def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unspoken import rope
 from unspoken.anchors.plan import Piece, Plan, Row, Source
-from unspoken.backbone import Backbone
+from unspoken.backbone import Ahead, Backbone
 from unspoken.types import left_pad
 
 __all__ = ["assemble"]
@@ -21,42 +21,37 @@ def assemble(
     plans: Sequence[Plan],
     frequencies: Tensor | None,
     share: float,
-) -> tuple[Tensor, Tensor, int]:
+) -> tuple[Tensor, Tensor, Ahead, int]:
     """The cache of B rows, (L, 2, B, H, S, D), its mask (B, S), and the forward passes it took.
 
-    share: of the moved tokens, those that are read again in a second pass: the ones to which the
-    tokens of the first pass attend most.
+    With them goes what comes next. share: of the moved tokens, those that are read again in a
+    second pass: the ones to which the tokens of the first pass attend most.
     """
     spec, device = backbone.spec, backbone.device
-    ids, mask = left_pad([torch.tensor(row.ids[: row.need], device=device) for row in rows])
+    ids, mask = left_pad([torch.tensor(row.ids, device=device) for row in rows])
     shape = (spec.layers, 2, len(rows), spec.kv_heads, ids.shape[1], spec.head_dim)
     room = torch.empty(shape, dtype=backbone.dtype, device=device)
     for b, plan in enumerate(plans):
         _place(plan, room[:, :, b], frequencies)
     kv = tuple((layer[0], layer[1]) for layer in room)
 
-    def fill(missing: Sequence[Tensor]) -> Tensor:
+    def fill(missing: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         slots = _padded(missing, rows, ids.shape[1]).to(device)
         return backbone.fill(kv, ids.gather(1, slots), slots, mask, attended=share > 0)
 
-    missing = [plan.missing for plan in plans]
-    if not any(map(len, missing)):
-        return room, mask, 0
-    attended = fill(missing)
+    logits, attended = fill([plan.missing for plan in plans])
     chosen = [_choose(plan, paid, share) for plan, paid in zip(plans, attended, strict=True)]
     if not any(map(len, chosen)):
-        return room, mask, 1
-    fill([_onwards(plan, again) for plan, again in zip(plans, chosen, strict=True)])
-    return room, mask, 2
+        return room, mask, Ahead(kv, logits), 1
+    logits, _ = fill([_onwards(plan, again) for plan, again in zip(plans, chosen, strict=True)])
+    return room, mask, Ahead(kv, logits), 2
 
 
 def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tensor:
     """Positions of rows as slots (B, N); a row with fewer than others names its last one again."""
-    most = max(map(len, missing))
-    slots = torch.full((len(rows), most), length - 1)
+    slots = torch.full((len(rows), max(map(len, missing))), length - 1)
     for b, (positions, row) in enumerate(zip(missing, rows, strict=True)):
-        slots[b, : len(positions)] = positions + (length - row.need)
-        slots[b, len(positions) :] = slots[b, max(len(positions) - 1, 0)].item()
+        slots[b, : len(positions)] = positions + (length - len(row.ids))
     return slots
 
 
@@ -71,9 +66,8 @@ def _choose(plan: Plan, paid: Tensor, share: float) -> Tensor:
 
 def _onwards(plan: Plan, chosen: Tensor) -> Tensor:
     """The chosen positions and all that was read behind the first of them."""
-    if not len(chosen):
-        return chosen
-    return plan.missing[plan.missing >= chosen[0]]
+    missing = plan.missing
+    return missing[missing >= chosen[0]] if len(chosen) else missing[-1:]
 
 
 def _place(plan: Plan, room: Tensor, frequencies: Tensor | None) -> None:
@@ -92,7 +86,10 @@ def _place(plan: Plan, room: Tensor, frequencies: Tensor | None) -> None:
 
 def _move(piece: Piece, room: Tensor, frequencies: Tensor) -> None:
     """Put a piece in its place: keys turned to their positions, both corrected."""
-    kv = piece.kv if piece.offset is None else piece.kv + piece.offset
+    (keys, values), offset = piece.kv.unbind(1), piece.offset
+    if offset is not None:
+        keys, values = keys + offset[:, 0], torch.add(values, offset[:, 1], out=room[:, 1])
     positions = torch.arange(piece.at, piece.at + piece.size, device=room.device)
-    rope.turn(kv[:, 0], positions, frequencies, out=room[:, 0])
-    room[:, 1] = kv[:, 1]
+    rope.turn(keys, positions, frequencies, out=room[:, 0])
+    if offset is None:
+        room[:, 1] = values

@@ -139,7 +139,7 @@ def plan_by_anchors(
     texts, gaps, lessons = list[Piece](), list[Piece](), list[Taught]()
     shares = zip(row.shares, row.consumers(), pools, template.gaps, row.gaps(), strict=False)
     for share, consumer, pool, gap, (behind, _) in shares:
-        found = shelf.find(row.ids, share.first, min(share.last, row.need), now=now)
+        found = shelf.find(row.ids, share.first, min(share.last, row.end), now=now)
         if not found or found[0].size < share.last - share.first - _BORDER:
             plan.stay(f"the {share.name} was not read before")
             return

@@ -25,7 +25,7 @@ def pack(store: Store) -> tuple[dict[str, Tensor], dict[str, Any]]:
     told["exact"] = [[place[id(node.parent)], node.used] for node in nodes]
     for n, node in enumerate(nodes):
         tensors |= {f"exact.{n}.ids": node.ids, f"exact.{n}.kv": node.kv}
-    told["bases"] = [[base.ids, base.used] for base in store.shelf.bases]
+    told["bases"] = [[base.ids, base.used, base.cue] for base in store.shelf.bases]
     tensors |= {f"bases.{n}": base.kv for n, base in enumerate(store.shelf.bases)}
     told["offsets"], told["anchors"], told["templates"] = {}, {}, {}
     for name, pool in store.offsets.items():
@@ -52,8 +52,8 @@ def unpack(store: Store, tensors: dict[str, Tensor], told: dict[str, Any]) -> No
         node = Node(tensors[f"exact.{n}.ids"].cpu(), tensors[f"exact.{n}.kv"], above, used=used)
         above.children[int(node.ids[0])] = node
         nodes.append(node)
-    for n, (ids, used) in enumerate(told["bases"]):
-        store.shelf.add(Base(tuple(ids), tensors[f"bases.{n}"], used))
+    for n, (ids, used, cue) in enumerate(told["bases"]):
+        store.shelf.add(Base(tuple(ids), tensors[f"bases.{n}"], used, cue))
     for name, (tokens, used) in told["offsets"].items():
         store.offsets[name] = MeanOffset(tensors[f"offsets.{name}"], tokens, used)
     for name, (used, hits) in told["anchors"].items():

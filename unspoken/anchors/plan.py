@@ -16,6 +16,10 @@ from unspoken.layout import Share
 __all__ = ["LADDERS", "Ladder", "Piece", "Plan", "Row", "Source", "Taught"]
 
 
+_CUE = 16
+"""Tokens of a cue that are kept with an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """What a pool may reuse, and how it repairs what it moves; exact beginnings are reused always.
@@ -24,8 +28,9 @@ class Ladder:
     corrects them; `mean`: one mean offset per text of a prompt, learned from dense reads, of which
     the first is always one; `paper`: the pool of anchors of KVCOMM, with its `entropy` and `size`,
     which moves the fixed text behind a share too; `none`. first: tokens at the head of a moved
-    text that are read in place. share: of the moved tokens, the share that is read after all: those
-    that the fixed text attends to most; 1 is a dense read. least: fewer tokens are not moved.
+    text that are read in place, unless the words before it are those that its cache has seen.
+    share: of the moved tokens, the share that is read after all: those that the fixed text attends
+    to most; 1 is a dense read. least: fewer tokens are not moved.
     """
 
     moved: bool = True
@@ -59,14 +64,17 @@ LADDERS = {
 class Row:
     """One row of a prompt: its tokens, and where the texts stand that others may read too.
 
-    need: how many positions of cache are wanted, all or all but the last. exact: whether moved
-    caches are forbidden.
+    exact: whether moved caches are forbidden.
     """
 
     ids: tuple[int, ...]
     shares: tuple[Share, ...]
-    need: int
     exact: bool = False
+
+    @property
+    def end(self) -> int:
+        """Where reuse ends: the last token is always read, for what it says of the next one."""
+        return len(self.ids) - 1
 
     def consumers(self) -> list[str]:
         """For each share who reads it: the fixed tokens before it and the names of the shares.
@@ -81,6 +89,12 @@ class Row:
         digest.update(repr(self.ids[done:]).encode())
         return [*found, digest.hexdigest()]
 
+    @property
+    def cue(self) -> tuple[int, ...]:
+        """The fixed tokens with which the row ends, of many the last ones."""
+        done = self.shares[-1].last if self.shares else 0
+        return self.ids[max(done, len(self.ids) - _CUE) :]
+
     def named(self, encode: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
         """The row with the names of the shares in their place, and where its gaps start then."""
         ids, starts, done = list[int](), list[int](), 0
@@ -92,7 +106,7 @@ class Row:
 
     def gaps(self) -> list[tuple[int, int]]:
         """The fixed tokens behind each share."""
-        ends = [*(share.first for share in self.shares[1:]), self.need]
+        ends = [*(share.first for share in self.shares[1:]), self.end]
         return [(share.last, end) for share, end in zip(self.shares, ends, strict=True)]
 
 
@@ -133,16 +147,16 @@ _MOVED = (Source.SHIFTED, Source.ANCHORED)
 class Plan:
     """How a row is to be served: caches of its beginning, and pieces that are moved into it.
 
-    consumer: who reads, for the probe. sources: (S,), where each of the needed positions comes
-    from. lessons: what a dense read of this row would teach. reason: why nothing is moved.
+    consumer: who reads, for the probe. sources: (S,), where each of `size` positions comes from.
+    lessons: what a dense read of this row would teach. reason: why nothing is moved.
     """
 
-    def __init__(self, consumer: str, beginning: Sequence[Tensor], need: int) -> None:
+    def __init__(self, consumer: str, beginning: Sequence[Tensor], size: int) -> None:
         self.consumer, self.beginning = consumer, list(beginning)
         self.pieces: list[Piece] = []
         self.lessons: list[Taught] = []
         self.reason = ""
-        self.sources = torch.full((need,), Source.DENSE)
+        self.sources = torch.full((size,), Source.DENSE)
         self.sources[: self.done] = Source.EXACT
 
     @property

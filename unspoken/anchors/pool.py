@@ -243,7 +243,9 @@ class AnchorPool:
 
 
 def _frequencies(backbone: Backbone) -> torch.Tensor | None:
+    """How the keys turn, (L, R/2), or (1, R/2) if those of all layers turn alike."""
     try:
-        return torch.stack(list(backbone.frequencies)) if backbone.fills else None
+        turns = torch.stack(list(backbone.frequencies)) if backbone.fills else None
     except IncompatibleModels:
         return None
+    return turns[:1] if turns is not None and bool((turns == turns[:1]).all()) else turns

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from unspoken.anchors.assembly import assemble
 from unspoken.anchors.plan import Plan, Row, Source
 from unspoken.anchors.probe import Probe, divergence
 from unspoken.anchors.store import Store
-from unspoken.backbone import Backbone
+from unspoken.backbone import Ahead, Backbone
 from unspoken.backbone.caches import close_holes
 from unspoken.layout import Part, Run, Share, spell
 from unspoken.types import (
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["PooledReader"]
 
 
+class _Seen(NamedTuple):
+    """What stands behind a context that was read here: its rows, and what comes next if known."""
+
+    rows: Sequence[Row] = ()
+    ahead: Ahead | None = None
+
+
 class PooledReader:
     """Reads and writes as its backbone does, and reuses what its pool holds.
 
@@ -48,6 +56,7 @@ class PooledReader:
 
     def __init__(self, pool: AnchorPool, backbone: Backbone, owner: str = "") -> None:
         self.pool, self.backbone, self.owner = pool, backbone, owner
+        self._seen = WeakKeyDictionary[Context, _Seen]()
 
     @torch.no_grad()
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
@@ -56,14 +65,15 @@ class PooledReader:
         if reason := self._unfit(parts, needs):
             read = self.backbone.read(prompt, needs=needs)
             return self._told(read, [Served(dense=n, reason=reason) for n in read.tokens])
-        rows = _rows(prompt, cast(list[Run], parts), whole=MEMORY in needs)
+        rows = _rows(prompt, cast(list[Run], parts))
         store, now = self.pool.store(self.backbone, self.owner), self.pool.tick()
         with self.pool.lock:
             plans = [store.plan(row, now=now) for row in rows]
+        ahead: Ahead | None = None
         if any(plan.beginning or plan.pieces for plan in plans):
-            read, caches = self._assembled(parts, rows, plans, store)
+            read, caches, ahead = self._assembled(parts, rows, plans, store, needs)
             if any(plan.pieces for plan in plans) and self.pool.prober.chooses():
-                reused, read = read, self.backbone.read(prompt, needs=needs)
+                reused, read, ahead = read, self.backbone.read(prompt, needs=needs), None
                 exact = _caches(read, rows)
                 self._probe(prompt, (reused, read), (caches, exact), plans, store)
                 caches = exact
@@ -78,6 +88,7 @@ class PooledReader:
             for row, kv, starts in templates:
                 store.keep_template(row, kv, starts, now=now)
             self.pool.shrink()
+            self._seen[read.context] = _Seen(rows, ahead)
         return self._told(read, served)
 
     @torch.no_grad()
@@ -87,15 +98,25 @@ class PooledReader:
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        """Write as `Backbone.write` does; the cache of what was written is kept for its readers."""
-        words = self.backbone.write(context, settings, on_text)
+        """Write as `Backbone.write` does; the cache of what was written is kept for its readers.
+
+        With it goes the cue, the last fixed words of the prompt, as they stand before the answer
+        wherever a reader is told who said it.
+        """
+        seen = self._seen.get(context, _Seen())
+        if seen.ahead is None:
+            words = self.backbone.write(context, settings, on_text)
+        else:
+            words = self.backbone.write(context, settings, on_text, ahead=seen.ahead)
         store, now = self.pool.store(self.backbone, self.owner), self.pool.tick()
         begin, lengths = context.mask.shape[1], context.mask.sum(1).tolist()
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
-                cached = min(len(ids), words.passes - 1)  # the last token has no cache
-                kv = _row(words.kv, b, slice(begin, begin + cached))
-                store.keep_answer(ids[:cached], kv, at, now=now)
+                cached = words.kv[0][0].shape[2] - begin  # the last token of all has no cache
+                cue = seen.rows[b].cue if seen.rows else ()
+                ids = (*cue, *ids[:cached])
+                kv = _row(words.kv, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
+                store.keep_answer(ids, kv, at - len(cue), cue=len(cue), now=now)
             self.pool.shrink()
         return words
 
@@ -114,28 +135,30 @@ class PooledReader:
         return ""
 
     def _assembled(
-        self, parts: Sequence[Part], rows: Sequence[Row], plans: Sequence[Plan], store: Store
-    ) -> tuple[Read, list[Tensor]]:
-        """What `Backbone.read` gives, out of known caches; and the cache of each row."""
+        self,
+        parts: Sequence[Part],
+        rows: Sequence[Row],
+        plans: Sequence[Plan],
+        store: Store,
+        needs: frozenset[Need],
+    ) -> tuple[Read, list[Tensor], Ahead]:
+        """What `Backbone.read` gives, out of known caches; each row's cache; what comes next."""
         share = store.ladder.share
-        room, mask, passes = assemble(self.backbone, rows, plans, store.frequencies, share)
-        kv: KV = tuple((layer[0], layer[1]) for layer in room)
-        left = len(rows[0].ids) - rows[0].need  # 1 if the last token is left to the first decode
-        full = torch.cat((mask, mask.new_ones(len(rows), left)), 1)
+        room, mask, ahead, passes = assemble(self.backbone, rows, plans, store.frequencies, share)
         spelling = _spelled(parts, len(rows))
         context = Context(
-            kv if left else tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv),
-            full,
+            tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in ahead.kv),
+            mask,
             torch.tensor([row.ids[-1] for row in rows], device=self.backbone.device),
             spelling,
         )
         read = Read(
-            tokens=tuple(len(plan.missing) + left for plan in plans),
+            tokens=tuple(len(plan.missing) for plan in plans),
             passes=passes,
             found=context,
-            memory=None if left else Memory(kv, full, spelling),
+            memory=Memory(ahead.kv, mask, spelling) if MEMORY in needs else None,
         )
-        return read, [room[:, :, b, :, -row.need :] for b, row in enumerate(rows)]
+        return read, [room[:, :, b, :, -len(row.ids) :] for b, row in enumerate(rows)], ahead
 
     def _templates(self, store: Store, rows: Sequence[Row]) -> list[tuple[Row, Tensor, list[int]]]:
         """The prompts of new consumers with names instead of shares, read, if the ladder asks."""
@@ -160,7 +183,7 @@ class PooledReader:
             shifted=shifted,
             anchored=anchored,
             recomputed=again,
-            dense=dense + len(row.ids) - row.need,
+            dense=dense,
             width=2 * spec.layers * spec.kv_heads * spec.head_dim * self.backbone.dtype.itemsize,
             reason=plan.reason,
         )
@@ -206,7 +229,7 @@ class PooledReader:
         return torch.stack(losses).argmin(0).tolist() if losses else []
 
 
-def _rows(prompt: Prompt, runs: Sequence[Run], *, whole: bool) -> list[Row]:
+def _rows(prompt: Prompt, runs: Sequence[Run]) -> list[Row]:
     rows: list[Row] = []
     for b in range(prompt.batch):
         ids, shares = list[int](), list[Share]()
@@ -215,8 +238,7 @@ def _rows(prompt: Prompt, runs: Sequence[Run], *, whole: bool) -> list[Row]:
             for name, first, last in run.shares[n]:
                 shares.append(Share(name, first + len(ids), last + len(ids)))
             ids += run.ids[n][run.mask[n]].tolist()
-        need = len(ids) if whole else len(ids) - 1
-        rows.append(Row(tuple(ids), tuple(shares), need, exact=prompt.reuse == "exact"))
+        rows.append(Row(tuple(ids), tuple(shares), exact=prompt.reuse == "exact"))
     return rows
 
 
@@ -227,9 +249,10 @@ def _spelled(parts: Sequence[Part], batch: int) -> Spelling:
 
 
 def _caches(read: Read, rows: Sequence[Row]) -> list[Tensor]:
-    """The cache of each row, (L, 2, H, S, D), as far as it is needed."""
+    """The cache of each row, (L, 2, H, S, D), of all tokens or all but the last."""
     kv = read.memory.kv if read.memory is not None else read.context.kv
-    return [_row(kv, b, slice(-row.need, None)) for b, row in enumerate(rows)]
+    slots = read.context.mask.shape[1]
+    return [_row(kv, b, slice(slots - len(row.ids), None)) for b, row in enumerate(rows)]
 
 
 def _errors(reused: Tensor, dense: Tensor, where: Tensor) -> Tensor:

@@ -24,12 +24,14 @@ _SLACK = 4
 class Base:
     """The cache (L, 2, H, n, D) of n tokens as they were read somewhere, keys un-rotated.
 
-    used: when it last served.
+    cue: how many of them are fixed text that stood right before the text itself. used: when it
+    last served.
     """
 
     ids: tuple[int, ...]
     kv: Tensor
     used: int = 0
+    cue: int = 0
 
     @property
     def bytes(self) -> int:
@@ -51,7 +53,7 @@ class Found(NamedTuple):
 
 
 class Shelf:
-    """Bases, by the tokens with which they begin.
+    """Bases, by the tokens with which their texts begin.
 
     >>> import torch
     >>> shelf = Shelf()
@@ -60,19 +62,30 @@ class Shelf:
     >>> prompt = (1, 2, 3, 99, *words[1:], 4)
     >>> [(found.begin, found.at, found.size) for found in shelf.find(prompt, 3, 23, now=1)]
     [(1, 4, 19)]
+    >>> shelf.add(Base((7, 8, *words[9:]), torch.zeros(1, 2, 1, 13, 4), cue=2))
+    >>> prompt = (6, 8, *words[9:], 4)
+    >>> [(found.begin, found.at, found.size) for found in shelf.find(prompt, 2, 13, now=2, low=0)]
+    [(1, 1, 12)]
     """
 
     def __init__(self) -> None:
         self.bases: list[Base] = []
         self._index: defaultdict[tuple[int, ...], list[tuple[Base, int]]] = defaultdict(list)
 
-    def find(self, ids: Sequence[int], first: int, last: int, *, now: int) -> list[Found]:
-        """What of the tokens `first` to `last` - 1 stands here, in order, without overlap."""
+    def find(
+        self, ids: Sequence[int], first: int, last: int, *, now: int, low: int | None = None
+    ) -> list[Found]:
+        """What of the tokens `first` to `last` - 1 stands here, in order, without overlap.
+
+        With `low`, also the tokens from there on that stood before the text in its base.
+        """
         found: list[Found] = []
         while match := self._at(ids, first, last):
             match.base.used = now
             found.append(match)
             first = match.at + match.size
+        if found and low is not None:
+            found[0] = _grown(found[0], ids, low)
         return found
 
     def _at(self, ids: Sequence[int], first: int, last: int) -> Found | None:
@@ -110,9 +123,17 @@ class Shelf:
             assert base.kv.shape[3] == len(base.ids), "a base has more tokens than cache, or fewer"
 
 
+def _grown(found: Found, ids: Sequence[int], low: int) -> Found:
+    """The same, and the tokens before it that are alike, down to token `low`."""
+    base, begin, at, size = found
+    most = min(begin, at - low)
+    more = next((n for n in range(most) if base.ids[begin - n - 1] != ids[at - n - 1]), most)
+    return Found(base, begin - more, at - more, size + more)
+
+
 def _keys(base: Base) -> list[tuple[tuple[int, ...], int]]:
-    """The first windows of a base, and where they begin."""
-    starts = range(min(_SLACK, len(base.ids) - _WINDOW + 1))
+    """The first windows of a base's text, and where they begin."""
+    starts = range(base.cue, min(base.cue + _SLACK, len(base.ids) - _WINDOW + 1))
     return [(base.ids[begin : begin + _WINDOW], begin) for begin in starts]
 
 

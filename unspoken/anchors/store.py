@@ -49,10 +49,10 @@ class Store:
 
     def plan(self, row: Row, *, now: int) -> Plan:
         """Look up what can be reused for a row."""
-        lead = row.shares[0].first if self.by_paper and row.shares else row.need
-        path = self.trie.find(torch.tensor(row.ids[: min(row.need, lead)]), now=now)
+        path = self.trie.find(torch.tensor(row.ids[: min(row.end, self._lead(row))]), now=now)
         consumers = row.consumers()
-        plan = Plan(consumers[-1], [node.kv[:, :, :, :taken] for node, taken in path], row.need)
+        beginning = [node.kv[:, :, :, :taken] for node, taken in path]
+        plan = Plan(consumers[-1], beginning, len(row.ids))
         if reason := self._immovable(row, plan):
             plan.stay(reason)
         elif self.by_paper:
@@ -61,6 +61,10 @@ class Store:
         else:
             self._plan_pieces(row, plan, consumers, now)
         return plan
+
+    def _lead(self, row: Row) -> int:
+        """Where the part of a row ends that is reused as it stands; the paper's is the lead."""
+        return row.shares[0].first if self.by_paper and row.shares else len(row.ids)
 
     def _immovable(self, row: Row, plan: Plan) -> str:
         """Why nothing may be moved into a row, or ''."""
@@ -76,11 +80,15 @@ class Store:
 
     def _plan_pieces(self, row: Row, plan: Plan, consumers: Sequence[str], now: int) -> None:
         """Every text that was read before, corrected; if a correction is missing, none at all."""
-        first, least, taught = self.ladder.first, self.ladder.least, True
+        least, taught, low = self.ladder.least, True, plan.done
         for share, consumer in zip(row.shares, consumers, strict=False):
             offset = self._offset(consumer, now)
-            begin, end = max(share.first + first, plan.done), min(share.last, row.need)
-            for found in self.shelf.find(row.ids, share.first, end, now=now):
+            end = min(share.last, row.end)
+            matches = self.shelf.find(row.ids, share.first, end, now=now, low=low)
+            begin, low = max(share.first + self.ladder.first, low), share.last
+            if matches and matches[0].at < share.first:
+                begin = matches[0].at  # it stood behind the same words, so its head is right
+            for found in matches:
                 skipped = max(0, begin - found.at)
                 if found.size - skipped < least:
                     continue
@@ -111,24 +119,28 @@ class Store:
     # -- what is kept ------------------------------------------------------------------------------
 
     def keep(self, row: Row, plan: Plan, kv: Tensor, *, now: int) -> None:
-        """Keep what a row's read is good for: its cache (L, 2, H, S, D)."""
-        begin = row.shares[0].first if self.by_paper and row.shares else row.need
-        self.trie.add(torch.tensor(row.ids[: min(begin, plan.exact)]), kv, now=now)
+        """Keep what a row's read is good for: its cache (L, 2, H, S, D), the last token or not."""
+        exact = min(plan.exact, self._lead(row), kv.shape[3])
+        self.trie.add(torch.tensor(row.ids[:exact]), kv, now=now)
         if not self.ladder.moved or self.frequencies is None:
             return
-        for lesson in plan.lessons if plan.exact == row.need else ():
+        for lesson in plan.lessons if plan.exact == len(row.ids) else ():
             self._learn(lesson, kv, now)
-        for _, first, last in row.shares:
-            end = min(last, row.need)
-            known = sum(found.size for found in self.shelf.find(row.ids, first, end, now=now))
-            if end - first - known >= self.ladder.least:
-                free = self.freed(kv[:, :, :, first:end], first)
-                self.shelf.add(Base(row.ids[first:end], free, now))
+        for _, first, end in row.shares:
+            last = min(end, kv.shape[3])
+            known = sum(found.size for found in self.shelf.find(row.ids, first, last, now=now))
+            if last - first - known >= self.ladder.least:
+                free = self.freed(kv[:, :, :, first:last], first)
+                self.shelf.add(Base(row.ids[first:last], free, now))
 
-    def keep_answer(self, ids: tuple[int, ...], kv: Tensor, at: int, *, now: int) -> None:
-        """Keep what was written from position `at` on: its cache (L, 2, H, n, D) of decoding."""
-        if self.ladder.moved and self.frequencies is not None and len(ids) >= self.ladder.least:
-            self.shelf.add(Base(ids, self.freed(kv, at), now))
+    def keep_answer(self, ids: tuple[int, ...], kv: Tensor, at: int, *, cue: int, now: int) -> None:
+        """Keep what was written, and the `cue` tokens before it: ids (n,) and (L, 2, H, n, D).
+
+        The first of them stands at position `at`.
+        """
+        worth = self.ladder.moved and len(ids) - cue >= self.ladder.least
+        if worth and self.frequencies is not None:
+            self.shelf.add(Base(ids, self.freed(kv, at), now, cue))
 
     def keep_template(self, row: Row, kv: Tensor, starts: Sequence[int], *, now: int) -> None:
         """Keep the fixed texts of a row, read in (L, 2, H, S, D) where they start."""

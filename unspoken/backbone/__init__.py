@@ -1,5 +1,6 @@
 """A language model and its tokenizer behind four verbs: read, write, score, shift."""
 
 from unspoken.backbone.core import Backbone, Reader
+from unspoken.backbone.generation import Ahead
 
-__all__ = ["Backbone", "Reader"]
+__all__ = ["Ahead", "Backbone", "Reader"]

@@ -37,7 +37,15 @@ from unspoken.backbone.caches import (
     placed_cache,
     positions,
 )
-from unspoken.backbone.generation import StopAt, Teller, Watch, cut, written_lengths
+from unspoken.backbone.generation import (
+    Ahead,
+    StopAt,
+    Teller,
+    Watch,
+    cut,
+    prefilled,
+    written_lengths,
+)
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
@@ -381,27 +389,28 @@ class Backbone:
     @torch.no_grad()
     def fill(
         self, kv: KV, ids: Tensor, slots: Tensor, mask: Tensor, *, attended: bool = False
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Read token ids (B, N) into the slots (B, N) of a cache whose other slots are filled.
 
         kv: L x (B, H, S, D), written in place, so the caller's own. mask: (B, S), each row padded
         on the left. A token sees the real slots up to its own, within the window of a sliding
         layer, whether they were there before or are read in this same pass. A row with fewer
-        tokens than N names one of its own again. Returns (B, S): with `attended` the attention that
-        each slot got, summed over layers, heads and tokens, otherwise zeros; it takes a model whose
-        attention is `sdpa`.
+        tokens than N names one of its own again. Returns the logits (B, V) behind the tokens that
+        are named last, and (B, S): with `attended` the attention that each slot got, summed over
+        layers, heads and tokens, otherwise zeros; it takes a model whose attention is `sdpa`.
         """
         at = positions(mask).gather(1, slots)
         watch = Attention(mask)
         with watch if attended else nullcontext():
-            self._base(
+            logits = self.model(
                 input_ids=ids,
                 attention_mask=self._sight(slots, mask),
                 position_ids=at,
                 past_key_values=placed_cache(kv, slots),
                 use_cache=True,
-            )
-        return watch.paid
+                logits_to_keep=1,
+            ).logits
+        return logits[:, -1], watch.paid
 
     def _sight(self, slots: Tensor, mask: Tensor) -> Any:
         """What tokens at `slots` see, to be added to attention scores: (B, 1, N, S), or by kind."""
@@ -474,10 +483,13 @@ class Backbone:
         context: Context,
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
+        *,
+        ahead: Ahead | None = None,
     ) -> Words:
         """Continue each row of a context with words, by `generate` from the prefilled cache.
 
-        `on_text` is called with pieces of text as they come (one row only).
+        `on_text` is called with pieces of text as they come (one row only). ahead: what comes of
+        the context's last token, if it was read with the rest; that saves the first pass.
         """
         self._check_room(context, settings)
         stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
@@ -494,11 +506,12 @@ class Backbone:
             eos_token_id=ends,
             pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
         )
-        watch, cache = Watch(), growing_cache(context.kv)
+        watch, cache = Watch(), growing_cache(ahead.kv if ahead else context.kv)
+        model = prefilled(self.model, cache, ahead.logits) if ahead else self.model
         with torch.random.fork_rng(enabled=sampling):
             if sampling:
                 torch.manual_seed(settings.seed)
-            out = self.model.generate(
+            out = model.generate(
                 input_ids=context.last[:, None],
                 attention_mask=context.mask.long(),
                 past_key_values=cache,
@@ -514,7 +527,7 @@ class Backbone:
         return Words(
             tuple(words),
             tuple(lengths),
-            passes=out.shape[1],
+            passes=out.shape[1] - bool(ahead),
             ids=tuple(map(tuple, ids)),
             kv=kept(cache),
             wait=watch.first,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -11,8 +13,33 @@ import torch
 from torch import Tensor
 from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-__all__ = ["StopAt", "Teller", "Watch", "cut", "written_lengths"]
+from unspoken.types import KV
+
+__all__ = ["Ahead", "StopAt", "Teller", "Watch", "cut", "prefilled", "written_lengths"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ahead:
+    """What comes of a context's last token: kv L x (B, H, S, D), itself included; logits (B, V)."""
+
+    kv: KV
+    logits: Tensor
+
+
+def prefilled(model: Any, cache: Any, logits: Tensor) -> Any:
+    """The same model, weights and all, whose `generate` takes the first pass as done.
+
+    A copy, because other threads may be generating with the original.
+    """
+
+    def done(*args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
+        return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=cache)
+
+    twin = copy(model)
+    twin._prefill = done
+    return twin
 
 
 class StopAt(StoppingCriteria):
