@@ -88,6 +88,22 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
 
 
+def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str], tmp_path: Path):
+    other = items("test", 4) + items("elsewhere", 5) + items("train", 3)
+    path = tmp_path / "other.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in other))
+    lean = [*settings, "channels=[memory]", "lora=null"]
+    usual = run_relay(relay_recipe("memory", lean))
+    transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
+    report = run_relay(relay_recipe("memory", lean, transfer, "limit=null"))
+    assert report.task["items"] == 4 + 5  # what was trained on is not asked
+    assert report.task["overlap"]["dropped"] == 3
+    assert not any(report.task["overlap"]["facts"].values())
+    assert report.notes["trained_on"] == "jsonl"
+    assert "trained_on" not in usual.notes
+    assert len(list((tmp_path / "out" / "trained").glob("projector-*"))) == 1
+
+
 def test_an_oracle_drops_the_examples(settings: list[str]):
     relay = Relay.of(relay_recipe("memory", settings))
     whole, oracle = relay.handing(), relay.oracle()

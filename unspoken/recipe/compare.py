@@ -8,6 +8,7 @@ from typing import Any
 
 from unspoken.anchors import AnchorPool
 from unspoken.evaluation import Report, ReuseReport, compare, compare_reuse, load_task
+from unspoken.evaluation.tasks import transferred
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe, ReuseRecipe
 from unspoken.recipe.pipeline import build
@@ -20,11 +21,16 @@ __all__ = ["run_relay", "run_reuse"]
 def run_relay(recipe: RelayRecipe) -> Report:
     """Train the projector and its controls if need be, compare, and write the report to `out`."""
     relay = Relay.of(recipe)
+    task = relay.task
+    if recipe.transfer is not None:
+        task = transferred(task, recipe.transfer)
     start = perf_counter()
     lines = _lines(relay, recipe)
+    if task is not relay.task:
+        lines.notes["trained_on"] = relay.task.name
     return compare(
         lines.pipelines,
-        relay.task,
+        task,
         constants=lines.constants,
         adapted=lines.adapted,
         limit=recipe.limit,

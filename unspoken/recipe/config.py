@@ -149,7 +149,8 @@ class LoraSettings(_Part):
 class RelayRecipe(ProjectorRecipe):
     """Compare channels between a sender that has read a fact and a receiver that is asked.
 
-    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector.
+    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector. transfer:
+    whose test items are asked, if not those of `task`, on which everything is trained.
     """
 
     kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -159,6 +160,7 @@ class RelayRecipe(ProjectorRecipe):
     reader: FreeSettings
     constant: FreeSettings
     lora: LoraSettings | None = None
+    transfer: TaskSource | None = None
     trained: Path | None = None
     limit: int | None = Field(default=200, ge=2)
     batch_size: int = Field(default=16, ge=1)

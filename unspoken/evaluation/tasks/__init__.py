@@ -13,6 +13,7 @@ from unspoken.evaluation.tasks.load import (
     TaskSource,
     load_task,
     packaged,
+    transferred,
 )
 from unspoken.evaluation.tasks.matching import matches, normalise
 from unspoken.evaluation.tasks.partners import partners
@@ -33,4 +34,5 @@ __all__ = [
     "packaged",
     "partners",
     "people",
+    "transferred",
 ]

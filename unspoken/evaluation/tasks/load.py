@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -16,7 +16,7 @@ from unspoken.evaluation.tasks.people import people
 from unspoken.evaluation.tasks.splits import Overlap, apart, held_out, overlap
 from unspoken.files import sha256
 
-__all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged"]
+__all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", "transferred"]
 
 Protocol = Literal["private", "shared", "closed"]
 """Private: only the sender reads the context. Shared: both do. Closed: neither, both are asked."""
@@ -92,6 +92,19 @@ def load_task(source: TaskSource) -> Task:
     splits = {"train": train, "validation": validation, "test": test}
     shared = overlap(splits, dropped=len(given) - len(validation) - len(train))
     return Task(name, train, validation, test, origins, shared, source.protocol)
+
+
+def transferred(task: Task, source: TaskSource) -> Task:
+    """Another task's test items, for what was trained on `task`.
+
+    Test items whose fact or question was trained or validated on are left out; `dropped` counts
+    them.
+    """
+    other = load_task(source)
+    test = apart(other.test, (*task.train, *task.validation))
+    splits = {"train": task.train, "validation": task.validation, "test": test}
+    shared = overlap(splits, dropped=len(other.test) - len(test))
+    return replace(other, train=task.train, validation=task.validation, test=test, overlap=shared)
 
 
 def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
