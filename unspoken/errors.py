@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "ContextTooLong",
@@ -18,6 +19,8 @@ __all__ = [
     "UnknownName",
     "UnspokenError",
     "WireError",
+    "WorkerError",
+    "WorkerTimeout",
     "unknown",
 ]
 
@@ -68,6 +71,19 @@ class TrainingError(UnspokenError, RuntimeError):
 
 class WireError(UnspokenError, ValueError):
     """Bytes that are no message of a known version, or not a whole one."""
+
+
+class WorkerError(UnspokenError, RuntimeError):
+    """The process or actor of an agent ended, broke off, or raised what is no error of ours.
+
+    done: from `Pipeline.run_many`, the runs of the batches before, by their place in the queries.
+    """
+
+    done: Mapping[int, Any] = {}
+
+
+class WorkerTimeout(WorkerError, TimeoutError):
+    """The process or actor of an agent did not answer within its time limit, and was ended."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> UnknownName:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import Any, Self
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent, Incoming
+from unspoken.agents import Agent, Speaker
 from unspoken.agents.roles import FIELDS
 from unspoken.anchors import AnchorPool
 from unspoken.channels import Channel
-from unspoken.errors import PipelineError, unknown
-from unspoken.types import TEXT, Need, Usage
-from unspoken.wire import Message
+from unspoken.errors import PipelineError, WorkerError, unknown
+from unspoken.executors import Executor, Here, Make
+from unspoken.types import Usage
 
 __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "fields_of"]
 
@@ -64,6 +66,9 @@ class Pipeline:
     listed, that many times, and edges may run in circles: a message that goes back arrives in the
     next round. Everything that cannot work is refused here, before any forward pass.
 
+    executor: where agents run. Elsewhere than in this process an agent is given as a function that
+    makes it there; `close`, or the end of a `with`, ends what the executor has started.
+
     >>> from unspoken.channels import TextChannel
     >>> from unspoken.testing import tiny_backbone
     >>> model = tiny_backbone()
@@ -73,17 +78,49 @@ class Pipeline:
     ['planner', 'solver']
     """
 
-    def __init__(self, agents: Sequence[Agent], edges: Sequence[Edge] = (), *, rounds: int = 1):
-        self.agents = {agent.name: agent for agent in agents}
+    def __init__(
+        self,
+        agents: Sequence[Agent | Make],
+        edges: Sequence[Edge] = (),
+        *,
+        rounds: int = 1,
+        executor: Executor = Here(),
+    ):
         self.edges, self.rounds = tuple(edges), rounds
-        if not agents or len(self.agents) < len(agents):
-            raise PipelineError(
-                f"a pipeline needs agents with different names, got {[a.name for a in agents]}"
-            )
         if rounds < 1:
             raise PipelineError(f"a pipeline runs for at least 1 round, got rounds={rounds}")
-        self._check_edges()
-        self.order = self._order()
+        channels = list({id(edge.channel): edge.channel for edge in self.edges}.values())
+        with ExitStack() as opened:
+            placed = executor.place(agents, channels, opened)
+            self._speakers: dict[str, Speaker[Any]] = {agent.name: agent for agent in placed}
+            if not agents or len(self._speakers) < len(agents):
+                raise PipelineError(
+                    f"a pipeline needs agents with different names, got {[a.name for a in placed]}"
+                )
+            self._check_edges()
+            self.order = self._order()
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what the executor has started; agents in this process stay as they are."""
+        self._opened.close()
+
+    @property
+    def agents(self) -> dict[str, Agent]:
+        """The agents by name. Raises `PipelineError` if they do not run in this process."""
+        found = {n: agent for n, agent in self._speakers.items() if isinstance(agent, Agent)}
+        if len(found) < len(self._speakers):
+            raise PipelineError(
+                f"agents {list(self._speakers)} run in other processes and can only be asked; make "
+                "the pipeline without an executor to compare it, to pool caches, or to reach them"
+            )
+        return found
 
     @property
     def answerer(self) -> Agent:
@@ -102,10 +139,11 @@ class Pipeline:
     def _check_edges(self) -> None:
         for edge in self.edges:
             for name in (edge.sender, edge.receiver):
-                if name not in self.agents:
-                    raise unknown("agent", name, self.agents, "Edges join agents of the pipeline.")
-            sender, receiver = self.agents[edge.sender], self.agents[edge.receiver]
-            edge.channel.check(sender.backbone.spec, receiver.backbone.spec)
+                if name not in self._speakers:
+                    known = self._speakers
+                    raise unknown("agent", name, known, "Edges join agents of the pipeline.")
+            sender, receiver = self._speakers[edge.sender], self._speakers[edge.receiver]
+            edge.channel.check(sender.spec, receiver.spec)
             if not (receiver.role.hears or edge.channel.in_front):
                 raise PipelineError(
                     f"{edge.receiver!r} hears {edge.sender!r}, but its template has no "
@@ -114,8 +152,8 @@ class Pipeline:
 
     def _order(self) -> list[str]:
         if self.rounds > 1:
-            return list(self.agents)
-        graph = TopologicalSorter({name: () for name in self.agents})
+            return list(self._speakers)
+        graph = TopologicalSorter({name: () for name in self._speakers})
         for edge in self.edges:
             graph.add(edge.receiver, edge.sender)
         try:
@@ -148,7 +186,8 @@ class Pipeline:
         """Answer many questions, batched by length; runs come back in the order of `queries`.
 
         elsewhere: items that everybody but the answering agent works on instead, so that each
-        answer is given with another item's message. progress: the title of a progress bar.
+        answer is given with another item's message. progress: the title of a progress bar. If the
+        worker of an agent is lost, its `WorkerError` has the runs of the batches before as `done`.
         """
         given = queries if elsewhere is None else elsewhere
         if len(given) != len(queries) or batch_size < 1:
@@ -162,7 +201,11 @@ class Pipeline:
         runs: dict[int, Run] = {}
         told = Console(stderr=True)
         for batch in track(batches, progress, console=told, disable=not progress, transient=True):
-            found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
+            try:
+                found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
+            except WorkerError as error:
+                error.done = runs
+                raise
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]
 
@@ -172,7 +215,7 @@ class Pipeline:
         speakers = {self.order[-1], *(edge.sender for edge in self.edges)}
         for name in self.order if queries else ():
             if name in speakers:
-                self.agents[name].role.check(own if name == self.order[-1] else others)
+                self._speakers[name].role.check(own if name == self.order[-1] else others)
 
     @torch.no_grad()
     def _batch(
@@ -183,7 +226,7 @@ class Pipeline:
     ) -> list[Run]:
         last = self.order[-1]
         own, others = fields_of(queries), fields_of(given)
-        mail: dict[str, list[Incoming]] = {name: [] for name in self.agents}
+        mail: dict[str, list[tuple[Channel, Any]]] = {name: [] for name in self._speakers}
         turns: list[list[Turn]] = [[] for _ in queries]
         text: tuple[str, ...] | None = None
         for number in range(1, self.rounds + 1):
@@ -192,26 +235,18 @@ class Pipeline:
                 out = [] if final else [e for e in self.edges if e.sender == name]
                 if not (out or final):
                     continue
-                incoming, mail[name] = mail[name], []
-                needs = frozenset[Need]().union(*(edge.channel.needs for edge in out))
-                thought, usage = self.agents[name].think(
+                heard, mail[name] = mail[name], []
+                spoken = self._speakers[name].speak(
                     own if name == last else others,
-                    incoming,
-                    needs=needs | {TEXT} if final else needs,
+                    heard,
+                    [edge.channel for edge in out],
+                    answers=final,
                     on_text=on_text if final else None,
                 )
-                text = thought.text
-                sent: dict[int, Message] = {}
-                for edge in out:
-                    if id(edge.channel) not in sent:
-                        sent[id(edge.channel)] = edge.channel.send(thought)
-                    message = sent[id(edge.channel)]
-                    mail[edge.receiver].append(Incoming(edge.channel, message))
-                    usage = [
-                        replace(cost, wire=cost.wire + size)
-                        for cost, size in zip(usage, message.row_bytes(), strict=True)
-                    ]
-                for row, cost in enumerate(usage):
+                for edge, message in zip(out, spoken.messages, strict=True):
+                    mail[edge.receiver].append((edge.channel, message))
+                text = spoken.text
+                for row, cost in enumerate(spoken.usage):
                     words = text[row] if text is not None else None
                     turns[row].append(Turn(name, number, words, cost))
         assert text is not None

@@ -2,5 +2,6 @@
 
 from unspoken.agents.agent import Agent, Incoming
 from unspoken.agents.roles import Role
+from unspoken.agents.speaking import Speaker, Spoken
 
-__all__ = ["Agent", "Incoming", "Role"]
+__all__ = ["Agent", "Incoming", "Role", "Speaker", "Spoken"]

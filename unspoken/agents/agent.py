@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from unspoken.agents.roles import Fields, Role
+from unspoken.agents.speaking import Spoken
 from unspoken.backbone import Backbone, Reader
 from unspoken.channels import Channel
 from unspoken.errors import PipelineError
 from unspoken.projectors import FreeVectors
-from unspoken.types import TEXT, Need, Prompt, Read, Settings, Text, Thought, Usage
+from unspoken.types import TEXT, Need, Prompt, Read, Settings, Spec, Text, Thought, Usage
 from unspoken.wire import Message
 
 __all__ = ["Agent", "Incoming"]
@@ -54,6 +55,10 @@ class Agent:
         self.name, self.backbone, self.settings, self.soft = name, backbone, settings, soft
         self.role = Role(lead=role) if isinstance(role, str) else role
         self.reader: Reader = reader or backbone
+
+    @property
+    def spec(self) -> Spec:
+        return self.backbone.spec
 
     def reading(self, reader: Reader) -> Agent:
         """The same agent with another reader."""
@@ -162,3 +167,30 @@ class Agent:
             for r, w, known in zip(read.tokens, written, reused, strict=True)
         ]
         return replace(thought, hidden=read.hidden, memory=read.memory), usage
+
+    def speak(
+        self,
+        fields: Fields,
+        heard: Sequence[tuple[Channel, Message]],
+        over: Sequence[Channel],
+        *,
+        answers: bool = False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Spoken[Message]:
+        """Take a turn as a `Speaker` does: think what the channels need, and send over each."""
+        needs = frozenset[Need]().union(*(channel.needs for channel in over))
+        thought, usage = self.think(
+            fields,
+            [Incoming(channel, message) for channel, message in heard],
+            needs=needs | {TEXT} if answers else needs,
+            on_text=on_text,
+        )
+        sent = {id(channel): channel for channel in over}
+        made = {key: channel.send(thought) for key, channel in sent.items()}
+        messages = tuple(made[id(channel)] for channel in over)
+        for message in messages:
+            sizes = message.row_bytes()
+            usage = [
+                replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
+            ]
+        return Spoken(thought.text, messages, tuple(usage))

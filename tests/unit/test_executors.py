@@ -1,0 +1,264 @@
+"""Agents in other processes: the same answers to the bit, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from multiprocessing import Pipe, active_children
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+import torch
+
+from tests.contract.cases import CASES
+from tests.unit import workers
+from unspoken.agents import Agent
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel, Embedding, Handoff, TextChannel
+from unspoken.errors import (
+    ContextTooLong,
+    EmptyPrompt,
+    IncompatibleModels,
+    MissingExtra,
+    PipelineError,
+    UnknownName,
+    WireError,
+    WorkerError,
+    WorkerTimeout,
+)
+from unspoken.executors import Executor, Processes, RayActors
+from unspoken.executors.lines import Line, Segment, SharedLine
+from unspoken.pipeline import Edge, Pipeline, Run
+from unspoken.wire import Message
+
+TRANSPORTS = ("pipe", "memory", "tcp")
+ITEMS = [
+    {"context": "Ada keeps the key in a drawer.", "question": "Where is it?"},
+    {"context": "Bo has none.", "question": "Does Bo have the key?"},
+    {"context": "Cy left his under a bench.", "question": "Which bench?"},
+]
+FIELDS = {name: tuple(item[name] for item in ITEMS) for name in ITEMS[0]}
+MAKES = (
+    partial(workers.tiny, "sharer", "qwen", 48, "{context}"),
+    partial(workers.tiny, "reader", "llama", 32, "{messages}{context}"),
+    partial(workers.tiny, "solver", "llama"),
+)
+LATENT = ("embedding-prompt", "memory", "fusion")
+
+
+def executor(transport: str) -> Executor:
+    return RayActors() if transport == "ray" else Processes(transport)  # pyright: ignore
+
+
+@pytest.fixture(scope="module", params=[*TRANSPORTS, "ray"])
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "ray":
+        ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield "ray"
+        ray.shutdown()
+    else:
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def channels(
+    tiny: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Channel]:
+    """Every kind, from the sharer to the solver; the trained ones are read from a folder."""
+    made: dict[str, Channel] = {"text": TextChannel(limit=5), "verbatim": TextChannel(verbatim=True)}
+    for case in CASES:
+        if case.name in LATENT:
+            torch.manual_seed(0)
+            made[case.name] = case.make(tiny("qwen", width=48), tiny("llama"))
+    folder = tmp_path_factory.mktemp("projector")
+    made["embedding-prompt"].projector.save_pretrained(folder)  # pyright: ignore
+    made["embedding-prompt"] = Embedding(str(folder))
+    return made
+
+
+@pytest.fixture(scope="module")
+def edges(channels: dict[str, Channel]) -> list[Edge]:
+    """A chain, a fan-out of one message, a fan-in of five, and a way back."""
+    return [
+        *(Edge("sharer", "solver", channels[name]) for name in LATENT),
+        Edge("sharer", "solver", channels["text"]),
+        Edge("sharer", "reader", channels["text"]),
+        Edge("reader", "solver", Handoff()),
+        Edge("solver", "reader", channels["verbatim"]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def here(edges: list[Edge]) -> Pipeline:
+    return Pipeline(MAKES, edges, rounds=2)
+
+
+@pytest.fixture(scope="module")
+def there(transport: str, edges: list[Edge]) -> Iterator[Pipeline]:
+    with Pipeline(MAKES, edges, rounds=2, executor=executor(transport)) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def puppets(transport: str) -> Iterator[Pipeline]:
+    """A sender and a receiver that do what they are told; a turn may take two seconds."""
+    makes = [partial(workers.Puppet, name) for name in ("sender", "receiver")]
+    place = RayActors(timeout=2) if transport == "ray" else Processes(transport, timeout=2)  # pyright: ignore
+    edge = Edge("sender", "receiver", TextChannel())
+    with Pipeline(makes, [edge], executor=place) as pipeline:  # pyright: ignore
+        yield pipeline
+
+
+def timeless(run: Run) -> Run:
+    turns = [
+        replace(turn, usage=replace(turn.usage, seconds=0.0, wait=0.0)) for turn in run.turns
+    ]
+    return Run(run.answer, tuple(turns))
+
+
+def answer(run: Run) -> tuple[list[str], int]:
+    """Where the puppets run, and the letters that the last one heard."""
+    words = [str(turn.text).split() for turn in run.turns]
+    return [pid for pid, _ in words], int(words[-1][1])
+
+
+# -- the same answers ------------------------------------------------------------------------------
+
+
+@pytest.mark.dist
+def test_runs_are_those_of_the_local_pipeline(here: Pipeline, there: Pipeline) -> None:
+    batched = there.run_many(ITEMS, batch_size=3, elsewhere=ITEMS[1:] + ITEMS[:1])
+    expected = here.run_many(ITEMS, batch_size=3, elsewhere=ITEMS[1:] + ITEMS[:1])
+    assert [timeless(run) for run in batched] == [timeless(run) for run in expected]
+    words: list[str] = []
+    run = there.run(ITEMS[0], on_text=words.append)
+    assert timeless(run) == timeless(here.run(ITEMS[0]))
+    assert "".join(words) == run.turns[-1].text
+    assert run.usage.wire > 10_000
+
+
+@pytest.mark.dist
+def test_messages_and_caches_are_the_same_to_the_bit(
+    here: Pipeline, there: Pipeline, edges: list[Edge]
+) -> None:
+    """What the solver holds after each message travels, too: it answers over the hand-over."""
+    handoff = edges[-2].channel
+    for edge in edges[:4]:
+        caches: list[bytes] = []
+        for pipeline in (here, there):
+            sharer, solver = (pipeline._speakers[name] for name in ("sharer", "solver"))
+            sent = sharer.speak(FIELDS, [], [edge.channel]).messages
+            heard = [(edge.channel, message) for message in sent]
+            (cache,) = solver.speak(FIELDS, heard, [handoff]).messages
+            caches += [whole(sent[0]), whole(cache)]
+        assert caches[:2] == caches[2:], edge.channel.name
+        assert caches[0] != caches[1]
+
+
+def whole(message: Any) -> bytes:
+    """The bytes of a message, whatever stands for it."""
+    match message:
+        case Message():
+            return message.to_bytes()
+        case Segment():
+            return bytes(message.read())
+        case bytes():
+            return message
+        case _:
+            import ray
+
+            return ray.get(message).tobytes()
+
+
+@pytest.mark.dist
+def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -> None:
+    class Placed:
+        def place(self, agents: Sequence[Any], channels: Sequence[Channel], opened: ExitStack):
+            return list(there._speakers.values())
+
+    for edge, error in (
+        (Edge("sharer", "solver", Handoff()), IncompatibleModels),
+        (Edge("solver", "sharer", TextChannel()), PipelineError),  # it has no place for messages
+        (Edge("solver", "nobody", TextChannel()), UnknownName),
+    ):
+        with pytest.raises(error) as locally:
+            Pipeline(MAKES, [edge])
+        with pytest.raises(error) as remotely:
+            Pipeline(MAKES, [edge], executor=Placed())
+        assert str(remotely.value) == str(locally.value)
+    with pytest.raises(PipelineError, match="run in other processes"):
+        there.alone()
+
+
+@pytest.mark.dist
+def test_errors_of_ours_come_back_as_they_are(there: Pipeline, here: Pipeline) -> None:
+    long = {"context": "word " * 100, "question": "?"}
+    with pytest.raises(ContextTooLong) as locally:
+        here.run(long)
+    with pytest.raises(ContextTooLong) as remotely:
+        there.run(long)
+    assert str(remotely.value) == str(locally.value)
+    assert "in the worker of agent 'sharer'" in remotely.value.__notes__[0]
+    assert timeless(there.run(ITEMS[0])) == timeless(here.run(ITEMS[0]))
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.dist
+def test_a_worker_that_raises_can_be_asked_again(puppets: Pipeline) -> None:
+    pids, letters = answer(puppets.run("hello"))
+    assert len({*pids, str(os.getpid())}) == 3
+    assert letters == workers.LETTERS
+    with pytest.raises(WorkerError, match="agent 'sender' raised KeyError: 'the lexicon'"):
+        puppets.run("sender raise")
+    with pytest.raises(EmptyPrompt, match="nothing to read"):
+        puppets.run("receiver refuse")
+    assert answer(puppets.run("hello")) == (pids, letters)
+
+
+@pytest.mark.dist
+def test_a_lost_worker_is_named_and_started_again(puppets: Pipeline, transport: str) -> None:
+    pids, letters = answer(puppets.run("hello"))
+    with pytest.raises(WorkerError, match="of agent 'receiver' was") as lost:
+        puppets.run_many(["a", "receiver die", "bb"], batch_size=1)
+    assert [answer(lost.value.done[n]) for n in (0, 2)] == [(pids, letters)] * 2
+    assert lost.value.done.keys() == {0, 2}
+    if transport != "ray":
+        assert "SIGKILL" in str(lost.value)
+    after, heard = answer(puppets.run("hello"))
+    assert after[0] == pids[0]  # the other one goes on
+    assert after[1] != pids[1]
+    assert heard == letters
+
+
+@pytest.mark.dist
+def test_a_worker_that_hangs_is_ended_in_time(puppets: Pipeline) -> None:
+    start = monotonic()
+    with pytest.raises(WorkerTimeout, match="agent 'receiver' did not answer within 2 s.*timeout="):
+        puppets.run("receiver stop")
+    assert monotonic() - start < 4
+
+
+@pytest.mark.dist
+def test_a_message_that_is_cut_is_never_heard(puppets: Pipeline, transport: str) -> None:
+    if transport == "ray":
+        pytest.skip("its object store seals an object when it is whole")
+    for deed, error in (("cut and die", WorkerError), ("cut and hang", WorkerTimeout)):
+        start = monotonic()
+        with pytest.raises(error, match="agent 'sender'"):
+            puppets.run(f"sender {deed}")
+        assert monotonic() - start < 20
+    puppets.run("receiver trap")
+    with pytest.raises(WorkerError, match="process of agent 'receiver' was killed by SIGKILL"):
+        puppets.run("hello")

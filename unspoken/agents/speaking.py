@@ -1,0 +1,52 @@
+"""What a pipeline asks of an agent, wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from unspoken.agents.roles import Fields, Role
+from unspoken.channels import Channel
+from unspoken.types import Spec, Usage
+
+__all__ = ["Speaker", "Spoken"]
+
+M = TypeVar("M")
+"""A message: the `Message` itself in this process, or what stands for its bytes elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spoken(Generic[M]):
+    """A turn: B strings if the agent wrote, a message for each edge, the cost of each item."""
+
+    text: tuple[str, ...] | None
+    messages: tuple[M, ...]
+    usage: tuple[Usage, ...]
+
+
+class Speaker(Protocol[M]):
+    """An agent that takes turns: an `Agent`, or one that runs in another process."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def spec(self) -> Spec: ...
+
+    def speak(
+        self,
+        fields: Fields,
+        heard: Sequence[tuple[Channel, M]],
+        over: Sequence[Channel],
+        *,
+        answers: bool = False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Spoken[M]:
+        """Take a turn over B items: hear messages, and send one for each edge, over its channel.
+
+        Edges that share a channel object share the message. answers: words are needed, whatever
+        the channels need. on_text hears them as they come.
+        """
+        ...

@@ -1,0 +1,41 @@
+"""The contract between a pipeline and the place where its agents run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from unspoken.agents import Agent, Speaker
+from unspoken.channels import Channel
+
+__all__ = ["Executor", "Here", "Make"]
+
+Make = Callable[[], Agent]
+"""Makes an agent where it will run, model and all: a function of a module, or a partial of one."""
+
+
+class Executor(Protocol):
+    """Puts agents where they run."""
+
+    def place(
+        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+    ) -> Sequence[Speaker[Any]]:
+        """The agents, ready to take turns over `channels`; `opened` ends what was started."""
+        ...
+
+
+class Here:
+    """Agents run in this process, and messages are handed over as they are.
+
+    >>> from unspoken.testing import tiny_backbone
+    >>> with ExitStack() as opened:
+    ...     placed = Here().place([lambda: Agent("solver", tiny_backbone())], [], opened)
+    >>> placed[0].name
+    'solver'
+    """
+
+    def place(
+        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+    ) -> list[Agent]:
+        return [agent if isinstance(agent, Agent) else agent() for agent in agents]

@@ -1,0 +1,120 @@
+"""The worker's side: an agent is made here, takes its turns here, and messages come as bytes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from unspoken.agents import Agent
+from unspoken.channels import Channel
+from unspoken.errors import PipelineError, WireError
+from unspoken.executors.base import Make
+from unspoken.executors.talk import ASKED, Asked, Failed, Meet, Met, Said, Speak
+from unspoken.types import Memory, Spelling, Vectors
+from unspoken.wire import Message
+
+__all__ = ["Host", "pack"]
+
+Dumps = Callable[[Any], bytes]
+
+
+def pack(agent: Agent | Make, channels: Sequence[Channel], dumps: Dumps = pickle.dumps) -> bytes:
+    """What a worker makes its agent and channels of. Raises `PipelineError` for what cannot go."""
+    if isinstance(agent, Agent):
+        raise PipelineError(
+            f"agent {agent.name!r} is made already, with its model in this process; for an "
+            "executor give a function that makes it, for example functools.partial(make, ...)"
+        )
+    try:
+        return dumps((agent, tuple(channels)))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise PipelineError(
+            f"{agent!r} or a channel cannot go to another process: {error}; give a function of a "
+            "module, or a functools.partial of one, not a lambda or a function inside a function"
+        ) from error
+
+
+class Host:
+    """One agent with the channels of its pipeline; requests and replies are JSON.
+
+    packed: from `pack`, unpickled in the worker that this program started, never from a socket.
+    limit: bytes of the largest message that may leave.
+    """
+
+    def __init__(self, packed: bytes, limit: int, threads: int) -> None:
+        self.packed, self.limit, self.threads = packed, limit, threads
+        self._made: tuple[Agent, tuple[Channel, ...]] | None = None
+
+    def answer(
+        self, request: bytes, messages: Sequence[bytes], tell: Callable[[str], None]
+    ) -> tuple[bytes, list[bytes]]:
+        """The reply and its messages; what is raised becomes a reply too."""
+        try:
+            reply, sent = self._answer(ASKED.validate_json(request), messages, tell)
+        except Exception as error:
+            reply, sent = Failed.of(error), list[bytes]()
+        return reply.to_bytes(), sent
+
+    def _answer(
+        self, asked: Asked, messages: Sequence[bytes], tell: Callable[[str], None]
+    ) -> tuple[Met | Said, list[bytes]]:
+        agent, channels = self._unpacked()
+        match asked:
+            case Meet():
+                return Met(name=agent.name, role=agent.role, spec=agent.spec), []
+            case Speak():
+                return self._speak(asked, messages, agent, channels, tell)
+
+    def _unpacked(self) -> tuple[Agent, tuple[Channel, ...]]:
+        if self._made is None:
+            torch.set_num_threads(self.threads)  # sums are rounded as in the pipeline's process
+            make, channels = pickle.loads(self.packed)
+            self._made = make(), channels
+        return self._made
+
+    @torch.no_grad()
+    def _speak(
+        self,
+        asked: Speak,
+        messages: Sequence[bytes],
+        agent: Agent,
+        channels: Sequence[Channel],
+        tell: Callable[[str], None],
+    ) -> tuple[Said, list[bytes]]:
+        arrived = [_on(agent.backbone.device, Message.from_bytes(data)) for data in messages]
+        spoken = agent.speak(
+            asked.fields,
+            [(channels[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
+            [channels[n] for n in asked.over],
+            answers=asked.answers,
+            on_text=tell if asked.stream else None,
+        )
+        by_number = dict(zip(asked.over, spoken.messages, strict=True))
+        leaving = [by_number[n] for n in asked.different]
+        for message in leaving:
+            if message.nbytes > self.limit:
+                raise WireError(
+                    f"the message of agent {agent.name!r} over {message.header.channel!r} has "
+                    f"{message.nbytes:,} bytes, but its executor lets through at most "
+                    f"{self.limit:,}; raise the executor's `limit` or send less"
+                )
+        said = Said(text=spoken.text, usage=spoken.usage)
+        return said, [message.to_bytes() for message in leaving]
+
+
+def _on(device: torch.device, message: Message) -> Message:
+    """The message with its tensors on the device of the agent that hears it."""
+    match message.payload:
+        case Memory(kv, mask, spelling):
+            pairs = tuple((keys.to(device), values.to(device)) for keys, values in kv)
+            if spelling is not None:
+                spelling = Spelling(spelling.words, spelling.ends.to(device), spelling.begin)
+            return replace(message, payload=Memory(pairs, mask.to(device), spelling))
+        case Vectors(values, mask):
+            return replace(message, payload=Vectors(values.to(device), mask.to(device)))
+        case _:
+            return message

@@ -1,0 +1,143 @@
+"""Lines between a pipeline and a worker process: heads and messages over a pipe or a socket.
+
+The framing is that of `multiprocessing.connection`, of which only bytes are used: nothing that
+comes over a line is unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from mmap import ACCESS_COPY, mmap
+from multiprocessing.connection import Client, Connection, Listener
+from tempfile import TemporaryFile
+from typing import Any, Literal
+from weakref import finalize
+
+__all__ = ["Line", "Segment", "SharedLine", "Transport", "offer", "take"]
+
+Transport = Literal["pipe", "memory", "tcp"]
+
+_COUNT = 4
+"""Bytes in front of a head: how many messages stand behind it."""
+
+
+class Line:
+    """One end of a pipe or socket: a head, and the messages behind it.
+
+    limit: bytes of the largest frame that is taken in; a larger one is refused before there is room
+    made for it. Raises `OSError` or `EOFError` if the other end is gone, or goes in the middle.
+    """
+
+    def __init__(self, connection: Connection, limit: int) -> None:
+        self._connection, self._limit = connection, limit
+
+    def send(self, head: bytes, messages: Sequence[Any] = ()) -> None:
+        self._connection.send_bytes(len(messages).to_bytes(_COUNT, "big") + head)
+        for message in messages:
+            self._put(message)
+
+    def receive(self) -> tuple[bytes, list[Any]]:
+        head = self._frame()
+        count = int.from_bytes(head[:_COUNT], "big")
+        return head[_COUNT:], [self._get() for _ in range(count)]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _frame(self) -> bytes:
+        return self._connection.recv_bytes(self._limit)
+
+    def _put(self, message: Any) -> None:
+        self._connection.send_bytes(message)
+
+    def _get(self) -> Any:
+        return self._frame()
+
+
+class Segment:
+    """Shared memory without a name: gone with the last process that holds it, however that ends.
+
+    A file on the memory's own file system that never had a name; its handle travels.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        finalize(self, os.close, handle)
+
+    @classmethod
+    def holding(cls, data: bytes) -> Segment:
+        """A segment with these bytes. Raises `OSError` if there is no room."""
+        with TemporaryFile(dir=_FOLDER, buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            return cls(os.dup(file.fileno()))
+
+    def __len__(self) -> int:
+        return os.fstat(self.handle).st_size
+
+    def read(self) -> memoryview:
+        """The bytes where they are; the view keeps them, and writing into it changes nobody's."""
+        return memoryview(mmap(self.handle, len(self), access=ACCESS_COPY))
+
+
+_FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+class SharedLine(Line):
+    """A line whose messages lie in shared memory; handles go over the pipe.
+
+    maps: whether messages are read on arrival, as a worker does; a pipeline passes them on.
+    """
+
+    def __init__(self, connection: Connection, limit: int, *, maps: bool) -> None:
+        super().__init__(connection, limit)
+        self._maps = maps
+
+    def _put(self, message: Any) -> None:
+        from multiprocessing.reduction import send_handle  # is another function on Windows
+
+        segment = message if isinstance(message, Segment) else Segment.holding(message)
+        send_handle(self._connection, segment.handle, None)
+
+    def _get(self) -> Any:
+        from multiprocessing.reduction import recv_handle
+
+        segment = Segment(recv_handle(self._connection))
+        if len(segment) > self._limit:
+            raise OSError(f"a message of {len(segment):,} bytes, at most {self._limit:,} are taken")
+        return segment.read() if self._maps else segment
+
+
+def offer(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Line:
+    """The worker's end of a line; `pipe` is there from its start."""
+    match transport:
+        case "pipe":
+            return Line(pipe, limit)
+        case "memory":
+            return SharedLine(pipe, limit, maps=True)
+        case "tcp":
+            with Listener(("127.0.0.1", 0), authkey=key) as listener:
+                pipe.send_bytes(str(listener.address[1]).encode())
+                return Line(_at_once(listener.accept()), limit)
+
+
+def take(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Line:
+    """The pipeline's end of a line; waits for the worker."""
+    match transport:
+        case "pipe":
+            return Line(pipe, limit)
+        case "memory":
+            return SharedLine(pipe, limit, maps=False)
+        case "tcp":
+            port = int(pipe.recv_bytes(16))
+            return Line(_at_once(Client(("127.0.0.1", port), authkey=key)), limit)
+
+
+def _at_once(connection: Connection) -> Connection:
+    """Send small frames at once; else each head would wait for the other end's acknowledgement."""
+    with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as found:
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection

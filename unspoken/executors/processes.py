@@ -1,0 +1,253 @@
+"""Agents in processes of their own, over a pipe, shared memory or a TCP socket on loopback."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import ProcessError, get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from threading import Event, Thread, Timer
+from typing import Any, get_args
+
+import torch
+from pydantic import ValidationError
+
+from unspoken.agents import Agent
+from unspoken.channels import Channel
+from unspoken.errors import PipelineError, WorkerError, WorkerTimeout, unknown
+from unspoken.executors.base import Make
+from unspoken.executors.host import Host, pack
+from unspoken.executors.lines import Line, Transport, offer, take
+from unspoken.executors.remote import RemoteAgent
+from unspoken.executors.talk import TOLD, Failed, Meet, Met, Piece, Said, Speak
+
+__all__ = ["Processes"]
+
+_GRACE = 5.0
+"""Seconds that a process has to end when its line is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Every agent runs in a process of its own, with its own copy of its model.
+
+    transport: "pipe" and "tcp" (loopback, with a key) send messages through this process; "memory"
+    leaves them where the sender wrote them. timeout: seconds for a turn. start: seconds until an
+    agent is made. limit: bytes of the largest message. Processes are spawned: a script that makes
+    a pipeline with this stands under `if __name__ == "__main__":`.
+
+    >>> Processes("tcp", timeout=20).transport
+    'tcp'
+    """
+
+    transport: Transport = "pipe"
+    timeout: float = 300.0
+    start: float = 600.0
+    limit: int = 8 << 30
+
+    def __post_init__(self) -> None:
+        if self.transport not in get_args(Transport):
+            raise unknown("transport", self.transport, get_args(Transport))
+        if min(self.timeout, self.start) <= 0 or self.limit < 1:
+            raise PipelineError(
+                f"time limits are seconds above 0, got timeout={self.timeout}, start={self.start}; "
+                f"limit is bytes, at least 1, got {self.limit}"
+            )
+        if self.transport == "memory" and sys.platform == "win32":
+            raise PipelineError("'memory' passes handles as Unix does; on Windows use 'pipe'")
+
+    def place(
+        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+    ) -> list[RemoteAgent]:
+        packed = [pack(agent, channels) for agent in agents]
+        workers = [_Worker(self, f"agent number {n}", one) for n, one in enumerate(packed, 1)]
+        for worker in workers:
+            opened.callback(worker.close)
+            worker.start()  # all at once; each is waited for below
+        return [RemoteAgent(worker, channels) for worker in workers]
+
+
+class _Worker:
+    """A process with a `Host`, its line and its time limits."""
+
+    def __init__(self, settings: Processes, who: str, packed: bytes) -> None:
+        self.who, self._settings, self._packed = who, settings, packed
+        self._key, self._closed = secrets.token_bytes(32), False
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._line: Line | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        """Start the process, and do not wait for it."""
+        self.end()
+        context, own = get_context("spawn"), self._settings
+        self._pipe, theirs = context.Pipe()
+        line = (own.transport, self._key, own.limit)
+        host = (self._packed, own.limit, torch.get_num_threads())
+        process = context.Process(target=_serve, args=(theirs, line, host), daemon=True)
+        with _deaf(), theirs:  # our copy of their end would keep the pipe open when they are gone
+            process.start()
+        self._process = process
+
+    def ask(
+        self,
+        request: Meet | Speak,
+        messages: Sequence[Any] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> tuple[Met | Said | Failed, list[Any]]:
+        """See `Worker`. At the time limit the process is killed, which ends every wait for it."""
+        if self._closed:
+            raise PipelineError(f"{self.who} was closed with its pipeline; make a new pipeline")
+        try:
+            if not self.running:
+                self.start()
+            with self._limited(request) as guarded:
+                with guarded():
+                    line = self._connected()
+                    line.send(request.to_bytes(), messages)
+                while True:
+                    with guarded():
+                        head, sent = line.receive()
+                        reply = TOLD.validate_json(head)
+                    if not isinstance(reply, Piece):
+                        return reply, sent
+                    if on_text is not None:
+                        on_text(reply.words)
+        except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one
+            self.end()
+            raise
+
+    def _connected(self) -> Line:
+        if self._line is None:
+            assert self._pipe is not None
+            own = self._settings
+            self._line = take(self._pipe, own.transport, self._key, own.limit)
+        return self._line
+
+    @contextmanager
+    def _limited(
+        self, request: Meet | Speak
+    ) -> Generator[Callable[[], AbstractContextManager[None]]]:
+        """Kill the process at the time limit; what is `guarded` says what became of it."""
+        process, own = self._process, self._settings
+        assert process is not None
+        seconds, name = (
+            (own.start, "start") if isinstance(request, Meet) else (own.timeout, "timeout")
+        )
+        late = Event()
+
+        def expire() -> None:
+            late.set()
+            process.kill()
+
+        @contextmanager
+        def guarded() -> Generator[None]:
+            try:
+                yield
+            except (OSError, EOFError, ProcessError, ValidationError) as error:
+                if not late.is_set():
+                    raise self._lost(process, error) from error
+                raise WorkerTimeout(
+                    f"{self.who} did not answer within {seconds:g} s, and its process was ended; "
+                    f"give it more time with {name}=..., or find out why it hangs. {_AGAIN}"
+                ) from error
+
+        timer = Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield guarded
+        finally:
+            timer.cancel()
+
+    def _lost(self, process: SpawnProcess, error: Exception) -> WorkerError:
+        process.join(_GRACE)
+        code = process.exitcode
+        if code is None:
+            how = f"broke off: {error}"
+        elif code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+            how += ", as it is when memory runs out" if -code == signal.SIGKILL else ""
+        else:
+            how = f"ended with exit code {code}; see what it wrote above"
+        return WorkerError(f"the process of {self.who} {how}. {_AGAIN}")
+
+    def end(self) -> None:
+        """Kill the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+        self._shut()
+
+    def close(self) -> None:
+        """Let the process end, and kill it if it does not."""
+        self._closed = True
+        self._shut()
+
+    def _shut(self) -> None:
+        process, ends = self._process, (self._line, self._pipe)
+        self._process = self._line = self._pipe = None
+        for end in ends:
+            if end is not None:
+                end.close()
+        if process is not None:
+            process.join(_GRACE)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+
+
+_AGAIN = "What it had sent of this turn is dropped; run again, and it is started anew"
+
+
+@contextmanager
+def _deaf() -> Generator[None]:
+    """A process that is started in here does not hear Ctrl-C, which a terminal sends to everyone.
+
+    The pipeline hears it, and ends its processes.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(
+    pipe: Connection, line: tuple[Transport, bytes, int], host: tuple[bytes, int, int]
+) -> None:
+    """What a worker process does: answer until the pipeline closes the line, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError, EOFError):
+        end, desk = offer(pipe, *line), Host(*host)
+        while True:
+            _answer(end, desk)
+
+
+def _answer(line: Line, host: Host) -> None:
+    """One request; a function of its own, so that no message outlives its turn."""
+    request, messages = line.receive()
+    line.send(
+        *host.answer(request, messages, lambda words: line.send(Piece(words=words).to_bytes()))
+    )
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)  # in the middle of a turn, too

@@ -1,0 +1,103 @@
+"""The pipeline's side: an agent that takes its turns in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+from unspoken.agents import Spoken
+from unspoken.agents.roles import Fields
+from unspoken.channels import Channel
+from unspoken.errors import WorkerError
+from unspoken.executors.talk import Failed, Meet, Met, Said, Speak
+
+__all__ = ["RemoteAgent", "Worker"]
+
+T = TypeVar("T", Met, Said)
+
+
+class Worker(Protocol):
+    """A process or an actor with a `Host`, as the pipeline sees it.
+
+    who: what errors call it. running: whether it is there; one that is not is started by `ask`.
+    """
+
+    who: str
+
+    @property
+    def running(self) -> bool: ...
+
+    def ask(
+        self,
+        request: Meet | Speak,
+        messages: Sequence[Any] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> tuple[Met | Said | Failed, list[Any]]:
+        """The reply and its messages, which any worker of the same executor takes.
+
+        Whatever this raises ends the worker first, so that nothing is left half read.
+        """
+        ...
+
+
+class RemoteAgent:
+    """A `Speaker` whose model is in a worker; here are its name, role and spec alone.
+
+    One turn at a time: other threads wait. Raises what the agent raises, `WorkerError` if the
+    worker is lost or raises what is no error of ours, and `WorkerTimeout`. A lost worker is started
+    again when the agent is next asked.
+    """
+
+    def __init__(self, worker: Worker, channels: Sequence[Channel]) -> None:
+        self._worker, self._lock = worker, Lock()
+        self._numbers = {id(channel): n for n, channel in enumerate(channels)}
+        self._channels = tuple(channels)  # kept, so that no other object gets the same id
+        self._met, _ = self._ask(Met, Meet())
+        self.name, self.role, self.spec = self._met.name, self._met.role, self._met.spec
+        worker.who = f"agent {self.name!r}"
+
+    def speak(
+        self,
+        fields: Fields,
+        heard: Sequence[tuple[Channel, Any]],
+        over: Sequence[Channel],
+        *,
+        answers: bool = False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Spoken[Any]:
+        """Take a turn in the worker; in place of messages stand what the executor moves."""
+        request = Speak(
+            fields=dict(fields),
+            heard=tuple(self._numbers[id(channel)] for channel, _ in heard),
+            over=tuple(self._numbers[id(channel)] for channel in over),
+            answers=answers,
+            stream=on_text is not None,
+        )
+        with self._lock:
+            if not self._worker.running:
+                self._meet_again()
+            said, sent = self._ask(Said, request, [message for _, message in heard], on_text)
+        by_number = dict(zip(request.different, sent, strict=True))
+        return Spoken(said.text, tuple(by_number[n] for n in request.over), said.usage)
+
+    def _meet_again(self) -> None:
+        met, _ = self._ask(Met, Meet())
+        if met != self._met:
+            raise WorkerError(
+                f"{self._worker.who} was started again and is another one now: {met.name!r} with "
+                f"weights {met.spec.weights}, before {self._met.spec.weights}; make a new pipeline"
+            )
+
+    def _ask(
+        self,
+        kind: type[T],
+        request: Meet | Speak,
+        messages: Sequence[Any] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> tuple[T, list[Any]]:
+        reply, sent = self._worker.ask(request, messages, on_text)
+        if isinstance(reply, Failed):
+            raise reply.raised(self._worker.who)
+        assert isinstance(reply, kind), "a host answers what it is asked"
+        return reply, sent

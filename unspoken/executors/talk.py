@@ -1,0 +1,101 @@
+"""What crosses between a pipeline and a worker besides messages: small values as JSON."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from unspoken import errors
+from unspoken.agents import Role
+from unspoken.errors import UnspokenError, WorkerError
+from unspoken.types import Spec, Usage
+
+__all__ = ["ASKED", "TOLD", "Asked", "Failed", "Meet", "Met", "Piece", "Said", "Speak", "Told"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class Meet(_Part):
+    """Make the agent and say who it is."""
+
+    kind: Literal["meet"] = "meet"
+
+
+class Speak(_Part):
+    """Take a turn; channels by their number. As many messages as `heard` stand behind it."""
+
+    kind: Literal["speak"] = "speak"
+    fields: dict[str, tuple[str, ...]]
+    heard: tuple[int, ...]
+    over: tuple[int, ...]
+    answers: bool
+    stream: bool
+
+    @property
+    def different(self) -> tuple[int, ...]:
+        """The channels of the messages that come back: edges that share one share the message."""
+        return tuple(dict.fromkeys(self.over))
+
+
+class Met(_Part):
+    """Who the agent is."""
+
+    kind: Literal["met"] = "met"
+    name: str
+    role: Role
+    spec: Spec
+
+
+class Said(_Part):
+    """The end of a turn. As many messages as `Speak.different` stand behind it."""
+
+    kind: Literal["said"] = "said"
+    text: tuple[str, ...] | None
+    usage: tuple[Usage, ...]
+
+
+class Piece(_Part):
+    """Words of an answer as they come; the end of the turn follows."""
+
+    kind: Literal["piece"] = "piece"
+    words: str
+
+
+class Failed(_Part):
+    """What was raised in the worker: the name of the error, its words, and where."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    words: str
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        trace = "".join(traceback.format_exception(error))
+        return cls(error=type(error).__name__, words=str(error), trace=trace)
+
+    def raised(self, who: str) -> UnspokenError:
+        """The same error if it is one of ours, else a `WorkerError` that names the agent."""
+        kind = getattr(errors, self.error, None)
+        if isinstance(kind, type) and issubclass(kind, UnspokenError):
+            found = kind(self.words)
+        else:
+            found = WorkerError(
+                f"{who} raised {self.error}: {self.words}; the trace below says where. It can be "
+                "asked again"
+            )
+        found.add_note(f"in the worker of {who}:\n{self.trace}")
+        return found
+
+
+Asked = Meet | Speak
+Told = Met | Said | Piece | Failed
+ASKED = TypeAdapter[Asked](Annotated[Asked, Field(discriminator="kind")])
+TOLD = TypeAdapter[Told](Annotated[Told, Field(discriminator="kind")])
