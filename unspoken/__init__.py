@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from unspoken.backbone import Backbone
     from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel, make_channel
     from unspoken.evaluation import Report, TaskSource, compare, load_task
+    from unspoken.executors import Processes, RayActors
     from unspoken.pipeline import Edge, Pipeline, Run
     from unspoken.projectors import EmbeddingProjector, FreeVectors
     from unspoken.types import Prompt, Settings
@@ -28,7 +29,9 @@ _WHERE = {
     "Ladder": "anchors",
     "Message": "wire",
     "Pipeline": "pipeline",
+    "Processes": "executors",
     "Prompt": "types",
+    "RayActors": "executors",
     "Report": "evaluation",
     "Role": "agents",
     "Run": "pipeline",
@@ -55,7 +58,9 @@ __all__ = [
     "Ladder",
     "Message",
     "Pipeline",
+    "Processes",
     "Prompt",
+    "RayActors",
     "Report",
     "Role",
     "Run",

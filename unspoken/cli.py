@@ -41,12 +41,12 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Answer one question with a pipeline; the answer streams, its cost follows."""
-    line = _pipeline(recipe, overrides)
     query = {"question": question, "context": context}
-    if as_json:
-        typer.echo(json.dumps(_told(line.run(query)), ensure_ascii=False))
-        return
-    _show(line, query)
+    with _pipeline(recipe, overrides) as line:
+        if as_json:
+            typer.echo(json.dumps(_told(line.run(query)), ensure_ascii=False))
+            return
+        _show(line, query)
 
 
 @app.command()
@@ -55,8 +55,7 @@ def chat(
     overrides: Overrides = None,
 ) -> None:
     """Ask a pipeline one question after another; an empty line or Ctrl-D ends it."""
-    line = _pipeline(recipe, overrides)
-    with suppress(EOFError):
+    with _pipeline(recipe, overrides) as line, suppress(EOFError):
         while question := input("you: ").strip():
             _show(line, {"question": question, "context": ""})
 

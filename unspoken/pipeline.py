@@ -13,10 +13,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent, Speaker
+from unspoken.agents import Agent, Edge, Speaker
 from unspoken.agents.roles import FIELDS
 from unspoken.anchors import AnchorPool
-from unspoken.channels import Channel
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.types import Usage
@@ -25,15 +24,6 @@ __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "fields_of"]
 
 Query = str | Mapping[str, str]
 """A question, or the fields of an item: {"question": ..., "context": ...}."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """`sender` speaks to `receiver` over `channel`."""
-
-    sender: str
-    receiver: str
-    channel: Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +79,8 @@ class Pipeline:
         self.edges, self.rounds = tuple(edges), rounds
         if rounds < 1:
             raise PipelineError(f"a pipeline runs for at least 1 round, got rounds={rounds}")
-        channels = list({id(edge.channel): edge.channel for edge in self.edges}.values())
         with ExitStack() as opened:
-            placed = executor.place(agents, channels, opened)
+            placed = executor.place(agents, self.edges, opened)
             self._speakers: dict[str, Speaker[Any]] = {agent.name: agent for agent in placed}
             if not agents or len(self._speakers) < len(agents):
                 raise PipelineError(
@@ -226,7 +215,7 @@ class Pipeline:
     ) -> list[Run]:
         last = self.order[-1]
         own, others = fields_of(queries), fields_of(given)
-        mail: dict[str, list[tuple[Channel, Any]]] = {name: [] for name in self._speakers}
+        mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
         turns: list[list[Turn]] = [[] for _ in queries]
         text: tuple[str, ...] | None = None
         for number in range(1, self.rounds + 1):
@@ -239,12 +228,12 @@ class Pipeline:
                 spoken = self._speakers[name].speak(
                     own if name == last else others,
                     heard,
-                    [edge.channel for edge in out],
+                    out,
                     answers=final,
                     on_text=on_text if final else None,
                 )
                 for edge, message in zip(out, spoken.messages, strict=True):
-                    mail[edge.receiver].append((edge.channel, message))
+                    mail[edge.receiver].append((edge, message))
                 text = spoken.text
                 for row, cost in enumerate(spoken.usage):
                     words = text[row] if text is not None else None

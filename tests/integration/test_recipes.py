@@ -932,3 +932,14 @@ def test_models_are_loaded_as_the_recipe_asks(bench: Bench) -> None:
     assert bench.relay(f"sender.model={bench.models['receiver']}").sender.fingerprint
     same = bench.relay(f"sender.model={bench.models['receiver']}")
     assert same.sender is same.receiver
+
+
+@pytest.mark.dist
+def test_a_pipeline_runs_elsewhere_by_one_setting(tmp_path: Path, folders: dict[str, Path]) -> None:
+    recipe = pipeline(tmp_path, folders["receiver"], "{kind: handoff}")
+    here = build(recipe).run("why?")
+    with build(recipe.model_copy(update={"executor": "memory", "timeout": 60})) as line:
+        run = line.run("why?")
+    assert [(t.agent, t.text, t.usage.wire) for t in run.turns] == [
+        (t.agent, t.text, t.usage.wire) for t in here.turns
+    ]

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe, active_children
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -75,7 +75,10 @@ def channels(
     tiny: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Channel]:
     """Every kind, from the sharer to the solver; the trained ones are read from a folder."""
-    made: dict[str, Channel] = {"text": TextChannel(limit=5), "verbatim": TextChannel(verbatim=True)}
+    made: dict[str, Channel] = {
+        "text": TextChannel(limit=5),
+        "verbatim": TextChannel(verbatim=True),
+    }
     for case in CASES:
         if case.name in LATENT:
             torch.manual_seed(0)
@@ -120,9 +123,7 @@ def puppets(transport: str) -> Iterator[Pipeline]:
 
 
 def timeless(run: Run) -> Run:
-    turns = [
-        replace(turn, usage=replace(turn.usage, seconds=0.0, wait=0.0)) for turn in run.turns
-    ]
+    turns = [replace(turn, usage=replace(turn.usage, seconds=0.0, wait=0.0)) for turn in run.turns]
     return Run(run.answer, tuple(turns))
 
 
@@ -152,14 +153,14 @@ def test_messages_and_caches_are_the_same_to_the_bit(
     here: Pipeline, there: Pipeline, edges: list[Edge]
 ) -> None:
     """What the solver holds after each message travels, too: it answers over the hand-over."""
-    handoff = edges[-2].channel
+    handover = edges[-2]
     for edge in edges[:4]:
         caches: list[bytes] = []
         for pipeline in (here, there):
             sharer, solver = (pipeline._speakers[name] for name in ("sharer", "solver"))
-            sent = sharer.speak(FIELDS, [], [edge.channel]).messages
-            heard = [(edge.channel, message) for message in sent]
-            (cache,) = solver.speak(FIELDS, heard, [handoff]).messages
+            sent = sharer.speak(FIELDS, [], [edge]).messages
+            heard = [(edge, message) for message in sent]
+            (cache,) = solver.speak(FIELDS, heard, [handover]).messages
             caches += [whole(sent[0]), whole(cache)]
         assert caches[:2] == caches[2:], edge.channel.name
         assert caches[0] != caches[1]
@@ -183,7 +184,7 @@ def whole(message: Any) -> bytes:
 @pytest.mark.dist
 def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -> None:
     class Placed:
-        def place(self, agents: Sequence[Any], channels: Sequence[Channel], opened: ExitStack):
+        def place(self, agents: Sequence[Any], edges: Sequence[Edge], opened: ExitStack):
             return list(there._speakers.values())
 
     for edge, error in (
@@ -243,9 +244,11 @@ def test_a_lost_worker_is_named_and_started_again(puppets: Pipeline, transport: 
 
 
 @pytest.mark.dist
-def test_a_worker_that_hangs_is_ended_in_time(puppets: Pipeline) -> None:
+def test_a_worker_that_hangs_is_ended_in_time(puppets: Pipeline, transport: str) -> None:
+    if transport in ("memory", "tcp"):
+        pytest.skip("the time limit is kept by the same lines as over a pipe")
     start = monotonic()
-    with pytest.raises(WorkerTimeout, match="agent 'receiver' did not answer within 2 s.*timeout="):
+    with pytest.raises(WorkerTimeout, match=r"'receiver' did not answer within 2 s.*timeout="):
         puppets.run("receiver stop")
     assert monotonic() - start < 4
 
@@ -253,12 +256,182 @@ def test_a_worker_that_hangs_is_ended_in_time(puppets: Pipeline) -> None:
 @pytest.mark.dist
 def test_a_message_that_is_cut_is_never_heard(puppets: Pipeline, transport: str) -> None:
     if transport == "ray":
-        pytest.skip("its object store seals an object when it is whole")
-    for deed, error in (("cut and die", WorkerError), ("cut and hang", WorkerTimeout)):
-        start = monotonic()
-        with pytest.raises(error, match="agent 'sender'"):
-            puppets.run(f"sender {deed}")
-        assert monotonic() - start < 20
+        pytest.skip("its object store shows an object when it is whole")
+    deed, error = ("hang", WorkerTimeout) if transport == "tcp" else ("die", WorkerError)
+    with pytest.raises(error, match="agent 'sender'"):
+        puppets.run(f"sender cut and {deed}")
+    assert answer(puppets.run("hello"))[1] == workers.LETTERS
+
+
+@pytest.mark.dist
+def test_a_receiver_may_be_lost_while_it_is_told(puppets: Pipeline, transport: str) -> None:
+    if transport != "pipe":
+        pytest.skip("what the pipeline does then is the same as over a pipe")
     puppets.run("receiver trap")
     with pytest.raises(WorkerError, match="process of agent 'receiver' was killed by SIGKILL"):
         puppets.run("hello")
+
+
+@pytest.mark.dist
+def test_what_listens_may_raise(puppets: Pipeline, transport: str) -> None:
+    """The rest of the reply is thrown away with the worker, not taken for the next one."""
+    if transport != "pipe":
+        pytest.skip("what the pipeline does then is the same as over a pipe")
+
+    def interrupted(words: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        puppets.run("hello", on_text=interrupted)
+    assert answer(puppets.run("hello"))[1] == workers.LETTERS
+
+
+@pytest.mark.dist
+def test_nothing_is_left_behind() -> None:
+    before = set(os.listdir("/proc/self/fd")), active_children()
+    for make, said in (
+        (workers.broken, "agent number 1 raised FileNotFoundError: no such model"),
+        (partial(os._exit, 3), "agent number 1 ended with exit code 3"),
+    ):
+        with pytest.raises(WorkerError, match=said):
+            Pipeline([make], executor=Processes())  # pyright: ignore
+    makes = [partial(workers.Puppet, name) for name in ("sender", "receiver")]
+    edge, place = Edge("sender", "receiver", TextChannel()), Processes("memory", limit=100_000)
+    with Pipeline(makes, [edge], executor=place) as pipeline:  # pyright: ignore
+        assert len(active_children()) == 2
+        with pytest.raises(WireError, match=r"of agent 'sender' over 'text' has 300,\d{3} bytes"):
+            pipeline.run("hello")
+    with pytest.raises(PipelineError, match="agent 'sender' was closed"):
+        pipeline.run("hello")
+    assert (set(os.listdir("/proc/self/fd")), active_children()) == before
+    assert not [name for name in os.listdir("/dev/shm") if "unspoken" in name]
+
+
+SCRIPT = """
+from functools import partial
+from tests.unit.workers import Puppet
+from unspoken import Pipeline, Processes
+
+if __name__ == "__main__":
+    with Pipeline([partial(Puppet, "one")], executor=Processes()) as pipeline:
+        print(pipeline.run("?").answer, flush=True)
+        pipeline.run("one hang")
+"""
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_workers_end_with_their_pipeline(number: signal.Signals, tmp_path: Path) -> None:
+    """Even in the middle of a turn; Ctrl-C goes to every process of a terminal."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    running = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    worker = int(running.stdout.readline().split()[0])
+    if number == signal.SIGINT:
+        sleep(0.2)  # until the next turn has begun
+        os.killpg(running.pid, number)
+    else:
+        os.kill(running.pid, number)
+    _, told = running.communicate(timeout=20)
+    assert told.count("KeyboardInterrupt") == (number == signal.SIGINT)
+    end = monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and monotonic() < end:
+        sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+# -- without processes -----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["pipe", "memory"])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Line, Connection]]:
+    """A worker's end, the pipeline's end, and what the worker's end writes to."""
+    one, other = Pipe()
+    if request.param == "pipe":
+        lines = Line(one, 1000), Line(other, 1000)
+    else:
+        lines = SharedLine(one, 1000, maps=True), SharedLine(other, 1000, maps=False)
+    yield *lines, one
+    for line in lines:
+        line.close()
+
+
+def test_a_line_carries_heads_and_messages(ends: tuple[Line, Line, Connection]) -> None:
+    worker, pipeline, _ = ends
+    for messages in ([], [b""], [b"one", b"x" * 1000]):
+        worker.send(b"head", messages)
+        head, passed = pipeline.receive()
+        pipeline.send(head, [message for message in passed for _ in range(2)])  # to two receivers
+        assert worker.receive() == (b"head", [message for message in messages for _ in range(2)])
+
+
+def test_a_line_takes_no_more_than_its_limit(ends: tuple[Line, Line, Connection]) -> None:
+    worker, pipeline, _ = ends
+    worker.send(b"head", [b"x" * 1001])
+    with pytest.raises(OSError, match=r"bad message length|1,001 bytes, at most 1,000"):
+        pipeline.receive()
+
+
+def test_a_claim_makes_no_room(ends: tuple[Line, Line, Connection]) -> None:
+    _, pipeline, raw = ends
+    os.write(raw.fileno(), b"\xff\xff\xff\xff" + (1 << 60).to_bytes(8, "big"))
+    with pytest.raises(OSError, match="bad message length"):
+        pipeline.receive()
+
+
+@pytest.mark.parametrize("keep", [1, 4, 6, 12, 30])
+def test_half_a_message_is_none(ends: tuple[Line, Line, Connection], keep: int) -> None:
+    worker, pipeline, raw = ends
+    whole = (8).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"head"
+    whole += (100).to_bytes(4, "big") + b"x" * 100
+    os.write(raw.fileno(), whole[:keep])
+    worker.close()
+    with pytest.raises((OSError, EOFError)):
+        pipeline.receive()
+
+
+def test_a_segment_is_nobody_elses_and_goes_with_its_last_holder() -> None:
+    names, handles = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
+    segment = Segment.holding(b"bytes")
+    mine, other = segment.read(), segment.read()
+    mine[0:1] = b"B"
+    assert (bytes(mine), bytes(other)) == (b"Bytes", b"bytes")
+    assert set(os.listdir("/dev/shm")) == names
+    del segment
+    assert bytes(mine) == b"Bytes"
+    del mine, other
+    assert len(os.listdir("/proc/self/fd")) == handles
+
+
+def test_what_cannot_go_elsewhere_is_refused(tiny: Callable[..., Backbone]) -> None:
+    for agent, said in (
+        (Agent("solver", tiny("llama")), "agent 'solver' is made already"),
+        (lambda: Agent("solver", tiny("llama")), "not a lambda"),
+    ):
+        with pytest.raises(PipelineError, match=said):
+            Pipeline([agent], executor=Processes())
+    with pytest.raises(UnknownName, match="did you mean 'pipe'"):
+        Processes("pipes")  # pyright: ignore
+    for wrong in ({"timeout": 0}, {"start": -1.0}, {"limit": 0}):
+        with pytest.raises(PipelineError, match="time limits are seconds above 0"):
+            Processes(**wrong)  # pyright: ignore
+
+
+def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'unspoken\[ray\]'"):
+        Pipeline(MAKES, executor=RayActors())
+
+
+def test_a_pipeline_here_makes_its_agents_and_closes() -> None:
+    with Pipeline(MAKES[2:]) as pipeline:
+        assert pipeline.answerer.name == "solver"
+    assert pipeline.run("still here?").turns

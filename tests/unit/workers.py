@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from unspoken.agents import Agent, Role, Spoken
-from unspoken.channels import Channel
+from unspoken.agents import Agent, Edge, Role, Spoken
 from unspoken.errors import EmptyPrompt
 from unspoken.executors.lines import Line, SharedLine
 from unspoken.types import Settings, Spec, Text, Usage
@@ -44,8 +43,8 @@ class Puppet:
     def speak(
         self,
         fields: dict[str, tuple[str, ...]],
-        heard: Sequence[tuple[Channel, Message]],
-        over: Sequence[Channel],
+        heard: Sequence[tuple[Edge, Message]],
+        over: Sequence[Edge],
         *,
         answers: bool = False,
         on_text: Callable[[str], None] | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
 from unspoken.agents.speaking import Spoken
 from unspoken.backbone import Backbone, Reader
@@ -171,23 +172,23 @@ class Agent:
     def speak(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Channel, Message]],
-        over: Sequence[Channel],
+        heard: Sequence[tuple[Edge, Message]],
+        over: Sequence[Edge],
         *,
         answers: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[Message]:
-        """Take a turn as a `Speaker` does: think what the channels need, and send over each."""
-        needs = frozenset[Need]().union(*(channel.needs for channel in over))
+        """Take a turn as a `Speaker` does: think what the edges need, and send over each."""
+        needs = frozenset[Need]().union(*(edge.channel.needs for edge in over))
         thought, usage = self.think(
             fields,
-            [Incoming(channel, message) for channel, message in heard],
+            [Incoming(edge.channel, message) for edge, message in heard],
             needs=needs | {TEXT} if answers else needs,
             on_text=on_text,
         )
-        sent = {id(channel): channel for channel in over}
-        made = {key: channel.send(thought) for key, channel in sent.items()}
-        messages = tuple(made[id(channel)] for channel in over)
+        different = {edge.key: edge for edge in over}
+        sent = {key: edge.channel.send(thought) for key, edge in different.items()}
+        messages = tuple(sent[edge.key] for edge in over)
         for message in messages:
             sizes = message.row_bytes()
             usage = [

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
-from unspoken.channels import Channel
 from unspoken.types import Spec, Usage
 
 __all__ = ["Speaker", "Spoken"]
@@ -38,15 +38,15 @@ class Speaker(Protocol[M]):
     def speak(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Channel, M]],
-        over: Sequence[Channel],
+        heard: Sequence[tuple[Edge, M]],
+        over: Sequence[Edge],
         *,
         answers: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[M]:
-        """Take a turn over B items: hear messages, and send one for each edge, over its channel.
+        """Take a turn over B items: hear messages, each with the edge it came over, and send.
 
-        Edges that share a channel object share the message. answers: words are needed, whatever
-        the channels need. on_text hears them as they come.
+        A message is sent for each edge in `over`; those with the same key share it. answers: words
+        are needed, whatever the edges need. on_text hears them as they come.
         """
         ...

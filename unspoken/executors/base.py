@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from unspoken.agents import Agent, Speaker
-from unspoken.channels import Channel
+from unspoken.agents import Agent, Edge, Speaker
 
 __all__ = ["Executor", "Here", "Make"]
 
@@ -19,9 +18,9 @@ class Executor(Protocol):
     """Puts agents where they run."""
 
     def place(
-        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+        self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> Sequence[Speaker[Any]]:
-        """The agents, ready to take turns over `channels`; `opened` ends what was started."""
+        """The agents, ready to take turns over `edges`; `opened` ends what was started."""
         ...
 
 
@@ -36,6 +35,6 @@ class Here:
     """
 
     def place(
-        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+        self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> list[Agent]:
         return [agent if isinstance(agent, Agent) else agent() for agent in agents]

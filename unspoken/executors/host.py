@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from unspoken.agents import Agent
-from unspoken.channels import Channel
+from unspoken.agents import Agent, Edge
 from unspoken.errors import PipelineError, WireError
 from unspoken.executors.base import Make
 from unspoken.executors.talk import ASKED, Asked, Failed, Meet, Met, Said, Speak
@@ -22,15 +21,15 @@ __all__ = ["Host", "pack"]
 Dumps = Callable[[Any], bytes]
 
 
-def pack(agent: Agent | Make, channels: Sequence[Channel], dumps: Dumps = pickle.dumps) -> bytes:
-    """What a worker makes its agent and channels of. Raises `PipelineError` for what cannot go."""
+def pack(agent: Agent | Make, edges: Sequence[Edge], dumps: Dumps = pickle.dumps) -> bytes:
+    """What a worker makes its agent and edges of. Raises `PipelineError` for what cannot go."""
     if isinstance(agent, Agent):
         raise PipelineError(
             f"agent {agent.name!r} is made already, with its model in this process; for an "
             "executor give a function that makes it, for example functools.partial(make, ...)"
         )
     try:
-        return dumps((agent, tuple(channels)))
+        return dumps((agent, tuple(edges)))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise PipelineError(
             f"{agent!r} or a channel cannot go to another process: {error}; give a function of a "
@@ -39,7 +38,7 @@ def pack(agent: Agent | Make, channels: Sequence[Channel], dumps: Dumps = pickle
 
 
 class Host:
-    """One agent with the channels of its pipeline; requests and replies are JSON.
+    """One agent with the edges of its pipeline; requests and replies are JSON.
 
     packed: from `pack`, unpickled in the worker that this program started, never from a socket.
     limit: bytes of the largest message that may leave.
@@ -47,7 +46,7 @@ class Host:
 
     def __init__(self, packed: bytes, limit: int, threads: int) -> None:
         self.packed, self.limit, self.threads = packed, limit, threads
-        self._made: tuple[Agent, tuple[Channel, ...]] | None = None
+        self._made: tuple[Agent, tuple[Edge, ...]] | None = None
 
     def answer(
         self, request: bytes, messages: Sequence[bytes], tell: Callable[[str], None]
@@ -62,18 +61,18 @@ class Host:
     def _answer(
         self, asked: Asked, messages: Sequence[bytes], tell: Callable[[str], None]
     ) -> tuple[Met | Said, list[bytes]]:
-        agent, channels = self._unpacked()
+        agent, edges = self._unpacked()
         match asked:
             case Meet():
                 return Met(name=agent.name, role=agent.role, spec=agent.spec), []
             case Speak():
-                return self._speak(asked, messages, agent, channels, tell)
+                return self._speak(asked, messages, agent, edges, tell)
 
-    def _unpacked(self) -> tuple[Agent, tuple[Channel, ...]]:
+    def _unpacked(self) -> tuple[Agent, tuple[Edge, ...]]:
         if self._made is None:
             torch.set_num_threads(self.threads)  # sums are rounded as in the pipeline's process
-            make, channels = pickle.loads(self.packed)
-            self._made = make(), channels
+            make, edges = pickle.loads(self.packed)
+            self._made = make(), edges
         return self._made
 
     @torch.no_grad()
@@ -82,19 +81,18 @@ class Host:
         asked: Speak,
         messages: Sequence[bytes],
         agent: Agent,
-        channels: Sequence[Channel],
+        edges: Sequence[Edge],
         tell: Callable[[str], None],
     ) -> tuple[Said, list[bytes]]:
-        arrived = [_on(agent.backbone.device, Message.from_bytes(data)) for data in messages]
+        arrived = [_on(agent.backbone.device, Message.from_bytes(bytes(data))) for data in messages]
         spoken = agent.speak(
             asked.fields,
-            [(channels[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
-            [channels[n] for n in asked.over],
+            [(edges[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
+            [edges[n] for n in asked.over],
             answers=asked.answers,
             on_text=tell if asked.stream else None,
         )
-        by_number = dict(zip(asked.over, spoken.messages, strict=True))
-        leaving = [by_number[n] for n in asked.different]
+        leaving = list({id(message): message for message in spoken.messages}.values())
         for message in leaving:
             if message.nbytes > self.limit:
                 raise WireError(
@@ -102,7 +100,8 @@ class Host:
                     f"{message.nbytes:,} bytes, but its executor lets through at most "
                     f"{self.limit:,}; raise the executor's `limit` or send less"
                 )
-        said = Said(text=spoken.text, usage=spoken.usage)
+        sent = tuple(leaving.index(message) for message in spoken.messages)
+        said = Said(text=spoken.text, usage=spoken.usage, sent=sent)
         return said, [message.to_bytes() for message in leaving]
 
 

@@ -18,8 +18,7 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
-from unspoken.agents import Agent
-from unspoken.channels import Channel
+from unspoken.agents import Agent, Edge
 from unspoken.errors import PipelineError, WorkerError, WorkerTimeout, unknown
 from unspoken.executors.base import Make
 from unspoken.executors.host import Host, pack
@@ -63,14 +62,14 @@ class Processes:
             raise PipelineError("'memory' passes handles as Unix does; on Windows use 'pipe'")
 
     def place(
-        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+        self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> list[RemoteAgent]:
-        packed = [pack(agent, channels) for agent in agents]
+        packed = [pack(agent, edges) for agent in agents]
         workers = [_Worker(self, f"agent number {n}", one) for n, one in enumerate(packed, 1)]
+        opened.callback(_close, workers)
         for worker in workers:
-            opened.callback(worker.close)
             worker.start()  # all at once; each is waited for below
-        return [RemoteAgent(worker, channels) for worker in workers]
+        return [RemoteAgent(worker, edges) for worker in workers]
 
 
 class _Worker:
@@ -148,7 +147,8 @@ class _Worker:
 
         def expire() -> None:
             late.set()
-            process.kill()
+            with suppress(ValueError):  # it was reaped at this moment
+                process.kill()
 
         @contextmanager
         def guarded() -> Generator[None]:
@@ -186,25 +186,37 @@ class _Worker:
         """Kill the process, if there is one."""
         if self._process is not None:
             self._process.kill()
-        self._shut()
+
+        self.hang_up()
+        self.reap()
 
     def close(self) -> None:
-        """Let the process end, and kill it if it does not."""
+        """Ask nothing more; the process ends when it finds its line closed."""
         self._closed = True
-        self._shut()
+        self.hang_up()
 
-    def _shut(self) -> None:
-        process, ends = self._process, (self._line, self._pipe)
-        self._process = self._line = self._pipe = None
-        for end in ends:
+    def hang_up(self) -> None:
+        for end in (self._line, self._pipe):
             if end is not None:
                 end.close()
+        self._line = self._pipe = None
+
+    def reap(self) -> None:
+        """Wait until the process is gone, and kill it if it does not go."""
+        process, self._process = self._process, None
         if process is not None:
             process.join(_GRACE)
             if process.is_alive():
                 process.kill()
                 process.join()
             process.close()
+
+
+def _close(workers: Sequence[_Worker]) -> None:
+    for worker in workers:  # they end side by side
+        worker.close()
+    for worker in workers:
+        worker.reap()
 
 
 _AGAIN = "What it had sent of this turn is dropped; run again, and it is started anew"

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from unspoken.agents import Agent
-from unspoken.channels import Channel
+from unspoken.agents import Agent, Edge
 from unspoken.errors import MissingExtra, PipelineError, WorkerError, WorkerTimeout
 from unspoken.executors.base import Make
 from unspoken.executors.host import Host, pack
@@ -40,10 +39,10 @@ class RayActors:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def place(
-        self, agents: Sequence[Agent | Make], channels: Sequence[Channel], opened: ExitStack
+        self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> list[RemoteAgent]:
         ray = _ray()
-        packed = [pack(agent, channels, ray.cloudpickle.dumps) for agent in agents]
+        packed = [pack(agent, edges, ray.cloudpickle.dumps) for agent in agents]
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
             ray.init(include_dashboard=False, log_to_driver=False)
@@ -52,7 +51,7 @@ class RayActors:
         for worker in workers:
             opened.callback(worker.close)
             worker.start()  # all at once; each is waited for below
-        return [RemoteAgent(worker, channels) for worker in workers]
+        return [RemoteAgent(worker, edges) for worker in workers]
 
 
 def _ray() -> Any:
@@ -76,7 +75,7 @@ class _Actor:
         import numpy as np
 
         told: list[str] = []
-        reply, sent = self.host.answer(request, [bytes(data) for data in messages], told.append)
+        reply, sent = self.host.answer(request, messages, told.append)
         arrays = [
             np.frombuffer(data, np.uint8) for data in sent
         ]  # are shared, where bytes are copied
@@ -127,7 +126,7 @@ class _Worker:
         ray, own = _ray(), self._settings
         asks = isinstance(request, Meet)
         seconds, name = (own.start, "start") if asks else (own.timeout, "timeout")
-        count = 0 if asks else len(request.different)
+        count = 0 if asks else request.sends
         call = self._actor.answer.options(num_returns=1 + count)
         found = call.remote(request.to_bytes(), count, *messages)
         head, *sent = found if count else [found]

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from unspoken.agents import Spoken
+from unspoken.agents import Edge, Spoken
 from unspoken.agents.roles import Fields
-from unspoken.channels import Channel
 from unspoken.errors import WorkerError
 from unspoken.executors.talk import Failed, Meet, Met, Said, Speak
 
@@ -49,10 +48,9 @@ class RemoteAgent:
     again when the agent is next asked.
     """
 
-    def __init__(self, worker: Worker, channels: Sequence[Channel]) -> None:
+    def __init__(self, worker: Worker, edges: Sequence[Edge]) -> None:
         self._worker, self._lock = worker, Lock()
-        self._numbers = {id(channel): n for n, channel in enumerate(channels)}
-        self._channels = tuple(channels)  # kept, so that no other object gets the same id
+        self._edges = tuple(edges)
         self._met, _ = self._ask(Met, Meet())
         self.name, self.role, self.spec = self._met.name, self._met.role, self._met.spec
         worker.who = f"agent {self.name!r}"
@@ -60,8 +58,8 @@ class RemoteAgent:
     def speak(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Channel, Any]],
-        over: Sequence[Channel],
+        heard: Sequence[tuple[Edge, Any]],
+        over: Sequence[Edge],
         *,
         answers: bool = False,
         on_text: Callable[[str], None] | None = None,
@@ -69,8 +67,9 @@ class RemoteAgent:
         """Take a turn in the worker; in place of messages stand what the executor moves."""
         request = Speak(
             fields=dict(fields),
-            heard=tuple(self._numbers[id(channel)] for channel, _ in heard),
-            over=tuple(self._numbers[id(channel)] for channel in over),
+            heard=tuple(self._edges.index(edge) for edge, _ in heard),
+            over=tuple(self._edges.index(edge) for edge in over),
+            sends=len({edge.key for edge in over}),
             answers=answers,
             stream=on_text is not None,
         )
@@ -78,8 +77,7 @@ class RemoteAgent:
             if not self._worker.running:
                 self._meet_again()
             said, sent = self._ask(Said, request, [message for _, message in heard], on_text)
-        by_number = dict(zip(request.different, sent, strict=True))
-        return Spoken(said.text, tuple(by_number[n] for n in request.over), said.usage)
+        return Spoken(said.text, tuple(sent[n] for n in said.sent), said.usage)
 
     def _meet_again(self) -> None:
         met, _ = self._ask(Met, Meet())

@@ -29,19 +29,18 @@ class Meet(_Part):
 
 
 class Speak(_Part):
-    """Take a turn; channels by their number. As many messages as `heard` stand behind it."""
+    """Take a turn; edges by their number. As many messages as `heard` stand behind it.
+
+    sends: how many different messages are to come back.
+    """
 
     kind: Literal["speak"] = "speak"
     fields: dict[str, tuple[str, ...]]
     heard: tuple[int, ...]
     over: tuple[int, ...]
+    sends: int
     answers: bool
     stream: bool
-
-    @property
-    def different(self) -> tuple[int, ...]:
-        """The channels of the messages that come back: edges that share one share the message."""
-        return tuple(dict.fromkeys(self.over))
 
 
 class Met(_Part):
@@ -54,11 +53,12 @@ class Met(_Part):
 
 
 class Said(_Part):
-    """The end of a turn. As many messages as `Speak.different` stand behind it."""
+    """The end of a turn; messages stand behind it. sent: which of them goes over each edge."""
 
     kind: Literal["said"] = "said"
     text: tuple[str, ...] | None
     usage: tuple[Usage, ...]
+    sent: tuple[int, ...]
 
 
 class Piece(_Part):

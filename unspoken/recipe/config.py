@@ -208,7 +208,11 @@ class EdgeSource(BaseModel):
 
 
 class PipelineRecipe(_Part):
-    """Agents and edges."""
+    """Agents and edges.
+
+    executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `memory`
+    or `tcp` on loopback, or as `ray` actors. timeout: the seconds that a turn elsewhere may take.
+    """
 
     kind: Literal["pipeline"]
     agents: tuple[AgentSource, ...]
@@ -216,6 +220,8 @@ class PipelineRecipe(_Part):
     rounds: int = Field(default=1, ge=1)
     dtype: str = "auto"
     device: str | None = None
+    executor: Literal["here", "pipe", "memory", "tcp", "ray"] = "here"
+    timeout: float = Field(default=300.0, gt=0)
 
 
 class PoolSettings(_Part):
@@ -230,6 +236,7 @@ class ReuseRecipe(PipelineRecipe):
     """Run one pipeline densely and with pools of caches, a ladder each, on the same items."""
 
     kind: Literal["reuse"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    executor: Literal["here"] = "here"  # pyright: ignore[reportIncompatibleVariableOverride]
     task: TaskSource
     ladders: tuple[Literal["exact", "shifted", "anchored", "kvcomm"], ...] = ("exact", "anchored")
     pool: PoolSettings = PoolSettings()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, UnspokenError
+from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.recipe.config import AgentSource, PipelineRecipe
 from unspoken.types import Settings
@@ -16,20 +19,27 @@ __all__ = ["build"]
 
 
 def build(recipe: PipelineRecipe) -> Pipeline:
-    """Make the pipeline: each model is loaded once, however many agents share it."""
+    """Make the pipeline. Here each model is loaded once, elsewhere by each agent for itself."""
     edges: list[Edge] = []
     for source in recipe.edges:
         options = dict(source.channel)
         if "kind" not in options:
             raise RecipeError(f"the channel {options} has no kind; add for example kind: text")
         edges.append(Edge(source.sender, source.receiver, _channel(**options)))
-    names = dict.fromkeys(agent.model for agent in recipe.agents)
-    backbones = {
-        name: Backbone.from_pretrained(name, dtype=recipe.dtype, device=recipe.device)
-        for name in names
-    }
-    agents = [_agent(source, backbones[source.model]) for source in recipe.agents]
-    return Pipeline(agents, edges, rounds=recipe.rounds)
+    load = partial(Backbone.from_pretrained, dtype=recipe.dtype, device=recipe.device)
+    load = cache(load) if recipe.executor == "here" else load
+    agents = [partial(_agent, source, load) for source in recipe.agents]
+    return Pipeline(agents, edges, rounds=recipe.rounds, executor=_executor(recipe))
+
+
+def _executor(recipe: PipelineRecipe) -> Executor:
+    match recipe.executor:
+        case "here":
+            return Here()
+        case "ray":
+            return RayActors(timeout=recipe.timeout)
+        case transport:
+            return Processes(transport, timeout=recipe.timeout)
 
 
 def _channel(kind: str, **options: Any) -> Channel:
@@ -41,7 +51,7 @@ def _channel(kind: str, **options: Any) -> Channel:
         raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 
-def _agent(source: AgentSource, backbone: Backbone) -> Agent:
+def _agent(source: AgentSource, load: Callable[[str], Backbone]) -> Agent:
     role = Role(
         lead=source.lead,
         template=source.template,
@@ -57,4 +67,4 @@ def _agent(source: AgentSource, backbone: Backbone) -> Agent:
         temperature=source.temperature,
         seed=source.seed,
     )
-    return Agent(source.name, backbone, role=role, settings=settings)
+    return Agent(source.name, load(source.model), role=role, settings=settings)
