@@ -167,6 +167,7 @@ _PACKAGES = {
     "scipy": "unspoken[compare]",
     "matplotlib": "unspoken[compare]",
     "peft": "unspoken[lora]",
+    "ray": "unspoken[ray]",
 }
 
 
@@ -216,12 +217,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors of ours become one line and exit code 1, Ctrl-C exit code 130."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from unspoken.errors import UnspokenError
+    from unspoken.errors import UnspokenError, WorkerError
 
     try:
         app(args=arguments)
     except UnspokenError as error:
         typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        if isinstance(error, WorkerError):
+            for note in getattr(error, "__notes__", ()):  # the trace in the worker
+                typer.secho(note, dim=True, err=True)
         sys.exit(1)
     except SystemExit as end:
         if end.code == _STOPPED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe, active_children
 from multiprocessing.connection import Connection
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -63,9 +65,8 @@ def executor(transport: str) -> Executor:
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "ray":
         ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield "ray"
-        ray.shutdown()
+        assert not ray.is_initialized()  # the pipeline that started it has ended it
     else:
         yield request.param
 
@@ -229,6 +230,14 @@ def test_a_worker_that_raises_can_be_asked_again(puppets: Pipeline) -> None:
 
 
 @pytest.mark.dist
+def test_runs_side_by_side_do_not_mix(puppets: Pipeline) -> None:
+    async def both() -> list[Run]:
+        return await asyncio.gather(*(puppets.arun(f"run {n}") for n in range(4)))
+
+    assert len({str(answer(run)) for run in asyncio.run(both())}) == 1
+
+
+@pytest.mark.dist
 def test_a_lost_worker_is_named_and_started_again(puppets: Pipeline, transport: str) -> None:
     pids, letters = answer(puppets.run("hello"))
     with pytest.raises(WorkerError, match="of agent 'receiver' was") as lost:
@@ -288,6 +297,7 @@ def test_what_listens_may_raise(puppets: Pipeline, transport: str) -> None:
 
 @pytest.mark.dist
 def test_nothing_is_left_behind() -> None:
+    ensure_running()  # Python keeps one line to it for good
     before = set(os.listdir("/proc/self/fd")), active_children()
     for make, said in (
         (workers.broken, "agent number 1 raised FileNotFoundError: no such model"),

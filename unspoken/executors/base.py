@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from unspoken.agents import Agent, Edge, Speaker
+from unspoken.errors import PipelineError
 
-__all__ = ["Executor", "Here", "Make"]
+__all__ = ["Executor", "Here", "Make", "check_limits"]
 
 Make = Callable[[], Agent]
 """Makes an agent where it will run, model and all: a function of a module, or a partial of one."""
@@ -38,3 +39,12 @@ class Here:
         self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> list[Agent]:
         return [agent if isinstance(agent, Agent) else agent() for agent in agents]
+
+
+def check_limits(timeout: float, start: float, limit: int) -> None:
+    """Raise `PipelineError` for limits that nothing could keep."""
+    if min(timeout, start) <= 0 or limit < 1:
+        raise PipelineError(
+            f"time limits are seconds above 0, got timeout={timeout}, start={start}; limit is "
+            f"bytes, at least 1, got {limit}"
+        )

@@ -80,7 +80,8 @@ class Segment:
 
     def read(self) -> memoryview:
         """The bytes where they are; the view keeps them, and writing into it changes nobody's."""
-        return memoryview(mmap(self.handle, len(self), access=ACCESS_COPY))
+        size = len(self)
+        return memoryview(mmap(self.handle, size, access=ACCESS_COPY) if size else b"")
 
 
 _FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -105,7 +106,10 @@ class SharedLine(Line):
     def _get(self) -> Any:
         from multiprocessing.reduction import recv_handle
 
-        segment = Segment(recv_handle(self._connection))
+        try:
+            segment = Segment(recv_handle(self._connection))
+        except RuntimeError as error:  # how Python says that a handle was due and bytes came
+            raise OSError(f"no handle of a message came: {error}") from error
         if len(segment) > self._limit:
             raise OSError(f"a message of {len(segment):,} bytes, at most {self._limit:,} are taken")
         return segment.read() if self._maps else segment

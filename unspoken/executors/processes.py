@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from unspoken.agents import Agent, Edge
 from unspoken.errors import PipelineError, WorkerError, WorkerTimeout, unknown
-from unspoken.executors.base import Make
+from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.lines import Line, Transport, offer, take
 from unspoken.executors.remote import RemoteAgent
@@ -53,11 +53,7 @@ class Processes:
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
             raise unknown("transport", self.transport, get_args(Transport))
-        if min(self.timeout, self.start) <= 0 or self.limit < 1:
-            raise PipelineError(
-                f"time limits are seconds above 0, got timeout={self.timeout}, start={self.start}; "
-                f"limit is bytes, at least 1, got {self.limit}"
-            )
+        check_limits(self.timeout, self.start, self.limit)
         if self.transport == "memory" and sys.platform == "win32":
             raise PipelineError("'memory' passes handles as Unix does; on Windows use 'pipe'")
 
@@ -67,9 +63,14 @@ class Processes:
         packed = [pack(agent, edges) for agent in agents]
         workers = [_Worker(self, f"agent number {n}", one) for n, one in enumerate(packed, 1)]
         opened.callback(_close, workers)
-        for worker in workers:
-            worker.start()  # all at once; each is waited for below
-        return [RemoteAgent(worker, edges) for worker in workers]
+        try:
+            for worker in workers:
+                worker.start()  # all at once; each is waited for below
+            return [RemoteAgent(worker, edges) for worker in workers]
+        except BaseException:
+            for worker in workers:  # the others may be busy with a model that nobody waits for
+                worker.end()
+            raise
 
 
 class _Worker:
@@ -92,8 +93,8 @@ class _Worker:
         context, own = get_context("spawn"), self._settings
         self._pipe, theirs = context.Pipe()
         line = (own.transport, self._key, own.limit)
-        host = (self._packed, own.limit, torch.get_num_threads())
-        process = context.Process(target=_serve, args=(theirs, line, host), daemon=True)
+        arguments = (theirs, line, torch.get_num_threads())
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         with _deaf(), theirs:  # our copy of their end would keep the pipe open when they are gone
             process.start()
         self._process = process
@@ -130,6 +131,7 @@ class _Worker:
         if self._line is None:
             assert self._pipe is not None
             own = self._settings
+            self._pipe.send_bytes(self._packed)  # by no other way than the pipe of its start
             self._line = take(self._pipe, own.transport, self._key, own.limit)
         return self._line
 
@@ -238,16 +240,15 @@ def _deaf() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(
-    pipe: Connection, line: tuple[Transport, bytes, int], host: tuple[bytes, int, int]
-) -> None:
+def _serve(pipe: Connection, line: tuple[Transport, bytes, int], threads: int) -> None:
     """What a worker process does: answer until the pipeline closes the line, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError, EOFError):
-        end, desk = offer(pipe, *line), Host(*host)
+        host = Host(pipe.recv_bytes(), line[-1], threads)
+        end = offer(pipe, *line)
         while True:
-            _answer(end, desk)
+            _answer(end, host)
 
 
 def _answer(line: Line, host: Host) -> None:

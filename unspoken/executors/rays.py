@@ -12,7 +12,7 @@ import torch
 
 from unspoken.agents import Agent, Edge
 from unspoken.errors import MissingExtra, PipelineError, WorkerError, WorkerTimeout
-from unspoken.executors.base import Make
+from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.remote import RemoteAgent
 from unspoken.executors.talk import TOLD, Failed, Meet, Met, Piece, Said, Speak
@@ -37,6 +37,9 @@ class RayActors:
     start: float = 600.0
     limit: int = 8 << 30
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        check_limits(self.timeout, self.start, self.limit)
 
     def place(
         self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack

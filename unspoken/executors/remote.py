@@ -39,6 +39,10 @@ class Worker(Protocol):
         """
         ...
 
+    def end(self) -> None:
+        """End the worker at once, if it is there."""
+        ...
+
 
 class RemoteAgent:
     """A `Speaker` whose model is in a worker; here are its name, role and spec alone.
@@ -82,6 +86,7 @@ class RemoteAgent:
     def _meet_again(self) -> None:
         met, _ = self._ask(Met, Meet())
         if met != self._met:
+            self._worker.end()
             raise WorkerError(
                 f"{self._worker.who} was started again and is another one now: {met.name!r} with "
                 f"weights {met.spec.weights}, before {self._met.spec.weights}; make a new pipeline"

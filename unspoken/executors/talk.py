@@ -88,8 +88,8 @@ class Failed(_Part):
             found = kind(self.words)
         else:
             found = WorkerError(
-                f"{who} raised {self.error}: {self.words}; the trace below says where. It can be "
-                "asked again"
+                f"{who} raised {self.error}: {self.words}; the trace beside this error says where. "
+                "It can be asked again"
             )
         found.add_note(f"in the worker of {who}:\n{self.trace}")
         return found
