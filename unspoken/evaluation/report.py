@@ -194,7 +194,7 @@ class Report:
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
             f"Models: {models}. Facts shared between splits: {overlap['facts']}, questions: "
-            f"{overlap['questions']}; {overlap['dropped']} training items were left out for that."
+            f"{overlap['questions']}; {overlap['dropped']} items were left out for that."
             f"\n\n{head}{body}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\n![accuracy by channel and condition](report.png)\n\n"
