@@ -24,6 +24,7 @@ __all__ = [
     "Prompt",
     "Read",
     "Reuse",
+    "Rollout",
     "Segment",
     "Served",
     "Settings",
@@ -41,17 +42,28 @@ KV = tuple[tuple[Tensor, Tensor], ...]
 """L pairs (keys, values), each (B, H, S, D); keys as the model stores them, after RoPE."""
 
 
+Feed = Literal["identity", "ridge", "expected"]
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a channel asks of its sender: words, a cache, or the hidden states of one layer.
+    """What a channel asks of its sender: words, a cache, hidden states of one layer, a rollout.
 
     Layer 0 is the output of the embedding, layer L the last one after the final norm, as in
-    transformers' `hidden_states`. `limit` is the number of tokens of text that suffice.
+    transformers' `hidden_states`. `limit` is the number of tokens of text, or of positions of a
+    rollout, that suffice. feed and temperature: how a rollout makes its next input, see `Rollout`.
     """
 
-    kind: Literal["text", "memory", "hidden"]
+    kind: Literal["text", "memory", "hidden", "rollout"]
     layer: int = 0
     limit: int | None = None
+    feed: Feed = "identity"
+    temperature: float = 1.0
+
+    @property
+    def writes(self) -> bool:
+        """Whether the sender has to go on in words, chosen or expected."""
+        return self.kind == "text" or (self.kind == "rollout" and self.feed == "expected")
 
 
 TEXT = Need("text")
@@ -299,6 +311,25 @@ class Words:
     wait: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """What a model went on with behind what it had read, without choosing a word.
+
+    Its last hidden state, mapped to an input embedding, is its next input. The map is `identity`
+    or `ridge`, the ridge regression from output to input embeddings, both with the mean norm of an
+    input embedding; or `expected`, the mean input embedding under its next-token distribution.
+
+    states: (B, m, W), the last hidden states, after the final norm. vectors: (B, m, W), the inputs
+    made of them. memory: the cache of all S + m positions; None for `expected`, whose vectors are
+    what is passed on. passes: forward passes.
+    """
+
+    states: Vectors
+    vectors: Vectors
+    memory: Memory | None
+    passes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an agent writes: at most `max_tokens`, until a `stop` string; temperature 0 is greedy."""
@@ -330,9 +361,9 @@ class Thought:
     """What an agent holds after its turn: only what its channels asked for.
 
     given: what the agent was told about each of the B items, word for word; text: B strings that
-    it wrote; hidden and memory as in `Read`; lead: the shared text it read first; shorten: words
-    and a number to the words of so many first tokens; shift: a cache and a number of positions for
-    each row (B,) to the cache moved by them.
+    it wrote; hidden and memory as in `Read`; rollouts: by the need that asked for each; lead: the
+    shared text it read first; shorten: words and a number to the words of so many first tokens;
+    shift: a cache and a number of positions for each row (B,) to the cache moved by them.
     """
 
     agent: str
@@ -344,6 +375,7 @@ class Thought:
     text: tuple[str, ...] | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
     memory: Memory | None = None
+    rollouts: Mapping[Need, Rollout] = field(default_factory=dict[Need, Rollout])
 
 
 def left_pad(rows: Sequence[Tensor], fill: float = 0) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from unspoken.channels import (
     Embedding,
     Fusion,
     Handoff,
+    LatentRollout,
     ProjectedMemory,
     TextChannel,
 )
@@ -123,6 +124,9 @@ CASES = (
     Case("handoff-gpt2", _handoff, "gpt2", "gpt2", _ALL, local=True),
     Case("handoff-without-lead", _without_lead, "llama", "llama", _ALL, local=True),
     Case("handoff-without-lead-gemma", _without_lead, "gemma", "gemma", _ALL, local=True),
+    Case("rollout", lambda s, r: LatentRollout(steps=3), "llama", "llama", _ALL, local=True),
+    Case("rollout-gemma", lambda s, r: LatentRollout(steps=3), "gemma", "gemma", _ALL, local=True),
+    Case("rollout-gpt2", lambda s, r: LatentRollout(steps=3), "gpt2", "gpt2", _ALL, local=True),
     Case("embedding", _embedding, "qwen:48", "llama", _BOTH, local=True),
     Case(
         "embedding-gemma", lambda s, r: _embedding(s, r, [0, 2]), "gemma:48", "gemma", _BOTH, True

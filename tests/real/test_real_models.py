@@ -16,7 +16,7 @@ from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.types import MEMORY, Prompt, Settings, Text
+from unspoken.types import MEMORY, Need, Prompt, Settings, Text
 
 pytestmark = pytest.mark.real
 
@@ -166,3 +166,22 @@ def test_a_moved_text_is_read_in_a_twentieth_and_predicts_the_same(model: Backbo
     assert logits[0].argmax() == logits[1].argmax()
     p, q = (torch.log_softmax(found.float(), -1) for found in logits)
     assert float((p.exp() * (p - q)).sum()) < 0.1
+
+
+@pytest.mark.parametrize("feed", ["ridge", "identity"])
+def test_a_rollout_of_sixteen_is_one_by_one(load: Callable[[str], Backbone], feed):
+    """Rows of unequal length; the code published with the paper attends to their padding."""
+    model, need = load("smollm2-135m-instruct"), Need("rollout", limit=8, feed=feed)
+    words = PARAGRAPH.split()
+    texts = [" ".join(words[: 3 + 4 * n]) for n in range(16)]
+    together = model.roll_out(model.read(Prompt((Text(tuple(texts)),))).context, need)
+    assert together.memory is not None
+    for n, text in enumerate(texts):
+        alone = model.roll_out(model.read(Prompt((Text((text,)),))).context, need)
+        assert alone.memory is not None
+        near = {"atol": 2e-3, "rtol": 2e-3}
+        torch.testing.assert_close(together.vectors.values[n], alone.vectors.values[0], **near)
+        row = together.memory.rows(slice(n, n + 1))
+        for pair, others in zip(row.kv, alone.memory.kv, strict=True):
+            for left, right in zip(pair, others, strict=True):
+                assert float((left - right).norm() / right.norm()) < 1e-3

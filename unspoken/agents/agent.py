@@ -30,7 +30,7 @@ class Incoming:
 
 
 class Agent:
-    """Reads its prompt and its messages, then thinks: words, states or a cache, as needed.
+    """Reads its prompt and its messages, then thinks: words, states, a cache, as needed.
 
     role: a `Role`, or words that become its lead. reader: reads and writes in the backbone's place.
     soft: trained vectors behind the lead, a tuned reader.
@@ -161,13 +161,20 @@ class Agent:
             wait += words.wait
             thought = replace(thought, text=words.words)
             written, passes = list(words.tokens), passes + words.passes
+        rollouts = {
+            need: self.backbone.roll_out(read.context, need, self.settings)
+            for need in needs
+            if need.kind == "rollout"
+        }
+        passes += sum(rollout.passes for rollout in rollouts.values())
         seconds = (perf_counter() - start) / batch
         reused = [row.reused for row in read.served] or [0] * batch
         usage = [
             Usage(r, w, passes, seconds=seconds, wait=wait, reused=known)
             for r, w, known in zip(read.tokens, written, reused, strict=True)
         ]
-        return replace(thought, hidden=read.hidden, memory=read.memory), usage
+        thought = replace(thought, hidden=read.hidden, memory=read.memory, rollouts=rollouts)
+        return thought, usage
 
     def speak(
         self,

@@ -46,6 +46,7 @@ from unspoken.backbone.generation import (
     prefilled,
     written_lengths,
 )
+from unspoken.backbone.rollout import Expected, aligned, alignment, drive
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
@@ -57,9 +58,13 @@ from unspoken.types import (
     Need,
     Prompt,
     Read,
+    Rollout,
     Settings,
     Spec,
+    Spelling,
+    Vectors,
     Words,
+    left_pad,
 )
 
 __all__ = ["Backbone", "Reader"]
@@ -96,6 +101,7 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name = name
         self._lead: tuple[object, KV] = ((), ())
+        self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
         kinds = set(getattr(model.config, "layer_types", None) or ()) - _KEPT
         if kinds:
             raise IncompatibleModels(
@@ -491,7 +497,7 @@ class Backbone:
         `on_text` is called with pieces of text as they come (one row only). ahead: what comes of
         the context's last token, if it was read with the rest; that saves the first pass.
         """
-        self._check_room(context, settings)
+        self._check_room(context, settings.max_tokens)
         stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
         sampling = settings.temperature > 0
         ends = self.model.generation_config.eos_token_id
@@ -532,6 +538,66 @@ class Backbone:
             kv=kept(cache),
             wait=watch.first,
         )
+
+    @torch.no_grad()
+    def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
+        """Go on from a context for `need.limit` positions without choosing words, see `Rollout`.
+
+        An `expected` rollout ends where its most probable words would, by the end of the sequence
+        or a `stop` string, and else after `settings.max_tokens` if there is no limit. The others
+        compute no vocabulary, and run to the limit.
+        """
+        steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
+        self._check_room(context, steps)
+        if need.feed == "expected":
+            return self._expected(context, first, steps, need.temperature, settings.stop)
+        feed = aligned(*self._alignment(ridge=need.feed == "ridge"))
+        driven = drive(self._base, context, first, feed, steps, whole=True)
+        mask = context.mask.new_ones(context.batch, steps)
+        ends = torch.cat((context.spelling.ends, torch.full_like(mask, -1, dtype=torch.long)), 1)
+        spelling = Spelling(context.spelling.words, ends)
+        return Rollout(
+            Vectors(driven.states, mask),
+            Vectors(driven.vectors, mask),
+            Memory(driven.kv, torch.cat((context.mask, mask), 1), spelling),
+            driven.passes,
+        )
+
+    def _expected(
+        self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
+    ) -> Rollout:
+        feed = Expected(self._logits, self.table, temperature)
+        ends = self.model.generation_config.eos_token_id
+        halt = StopAt(stop, self.tokenizer) if stop else None
+        over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
+        known = torch.tensor([] if ends is None else ends, device=self.device)
+
+        def ended() -> bool:
+            over.logical_or_(torch.isin(feed.likely[-1], known))
+            if halt is not None:
+                over.logical_or_(halt(torch.stack((context.last, *feed.likely), 1), None))
+            return bool(over.all())
+
+        driven = drive(self._base, context, first, feed, steps, whole=False, ended=ended)
+        lengths = written_lengths(torch.stack(feed.likely, 1), ends, halt)
+        lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
+        said = [
+            Vectors(*left_pad([row[:n] for row, n in zip(part, lengths, strict=True)]))
+            for part in (driven.states, driven.vectors)
+        ]
+        return Rollout(*said, memory=None, passes=driven.passes)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""
+        logits = self.model.get_output_embeddings()(states)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _alignment(self, *, ridge: bool) -> tuple[Tensor | None, Tensor]:
+        if ridge not in self._alignments:
+            outputs = self.model.get_output_embeddings().weight
+            self._alignments[ridge] = alignment(outputs, self.embed, ridge=ridge)
+        return self._alignments[ridge]
 
     def score(self, context: Context, answers: Sequence[str]) -> Tensor:
         """Negative log-likelihood (B,) in nats of each row's answer; differentiable.
@@ -612,12 +678,12 @@ class Backbone:
             caches.append(kept(cache))
         return _near(rope.rotate(caches[0], by, frequencies), caches[1], self.dtype)
 
-    def _check_room(self, context: Context, settings: Settings) -> None:
+    def _check_room(self, context: Context, count: int) -> None:
         limit, length = self.spec.positions, int(context.mask.sum(1).max())
-        if limit is not None and length + settings.max_tokens > limit:
+        if limit is not None and length + count > limit:
             raise ContextTooLong(
-                f"{length} positions read and {settings.max_tokens} to write exceed the {limit} "
-                f"of {self.name!r}; shorten the prompt or lower max_tokens"
+                f"{length} positions read and {count} to write exceed the {limit} of "
+                f"{self.name!r}; shorten the prompt or lower max_tokens"
             )
 
 

@@ -7,6 +7,7 @@ from unspoken.channels.fusion import Fusion
 from unspoken.channels.handoff import Handoff
 from unspoken.channels.memory import ProjectedMemory
 from unspoken.channels.registry import channel_names, make_channel
+from unspoken.channels.rollout import LatentRollout
 from unspoken.channels.text import TextChannel
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Embedding",
     "Fusion",
     "Handoff",
+    "LatentRollout",
     "ProjectedMemory",
     "TextChannel",
     "channel_names",

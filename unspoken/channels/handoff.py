@@ -38,12 +38,16 @@ class Handoff(Channel):
         return frozenset({MEMORY})
 
     def send(self, thought: Thought) -> Message:
-        memory = thought.memory
+        memory = self._memory(thought)
         assert memory is not None, "the sender computes what `needs` asks for"
         if thought.lead and not self.lead:
             memory, thought = _behind_lead(memory, thought), replace(thought, lead="")
         memory = replace(memory, spelling=None)  # the cache is enough
         return self._message(thought, memory, receiver=thought.spec.weights)
+
+    def _memory(self, thought: Thought) -> Memory | None:
+        """What is handed over."""
+        return thought.memory
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Memory)
@@ -55,10 +59,10 @@ class Handoff(Channel):
         for what in ("weights", "tokenizer"):
             if getattr(sender, what) != getattr(receiver, what):
                 raise IncompatibleModels(
-                    f"handoff needs the same {what} on both sides, but sender {sender.name!r} has "
-                    f"{getattr(sender, what)} and receiver {receiver.name!r} has "
-                    f"{getattr(receiver, what)}; use one backbone for both, or the channel "
-                    "'embedding' or 'text'"
+                    f"{self.name} needs the same {what} on both sides, but sender "
+                    f"{sender.name!r} has {getattr(sender, what)} and receiver "
+                    f"{receiver.name!r} has {getattr(receiver, what)}; use one "
+                    "backbone for both, or the channel 'embedding' or 'text'"
                 )
 
 
@@ -70,9 +74,9 @@ def _behind_lead(memory: Memory, thought: Thought) -> Memory:
     begins = all(words.startswith(thought.lead) for words in spelling.words)
     if not begins or not bool(in_lead.any(1).all()):
         raise IncompatibleModels(
-            f"handoff cannot tell where the lead of sender {thought.agent!r} ends: another agent "
-            f"handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
-            "Handoff(lead=True)"
+            f"a hand-over cannot tell where the lead of sender {thought.agent!r} ends: another "
+            f"agent handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
+            "lead=True"
         )
     positions = torch.arange(memory.mask.shape[1], device=memory.mask.device)
     last = torch.where(in_lead, positions, -1).amax(1, keepdim=True)

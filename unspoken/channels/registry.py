@@ -23,6 +23,7 @@ _OWN = {
     "fusion": "unspoken.channels.fusion:Fusion",
     "handoff": "unspoken.channels.handoff:Handoff",
     "memory": "unspoken.channels.memory:ProjectedMemory",
+    "rollout": "unspoken.channels.rollout:LatentRollout",
     "text": "unspoken.channels.text:TextChannel",
 }
 

@@ -1,0 +1,130 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""What a model feeds itself when it goes on without choosing words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from unspoken.backbone.caches import growing_cache, kept, positions
+from unspoken.types import KV, Context
+
+__all__ = ["Driven", "Expected", "Feeder", "aligned", "alignment", "drive"]
+
+Feeder = Callable[[Tensor], Tensor]
+"""Last hidden states (B, W), after the final norm, to the next input embeddings (B, W)."""
+
+_PENALTY = 1e-5
+_CHUNK = 1 << 14
+
+
+class Driven(NamedTuple):
+    """states and vectors: (B, m, W); kv: the cache of all that was fed; passes: forward passes."""
+
+    states: Tensor
+    vectors: Tensor
+    kv: KV
+    passes: int
+
+
+def drive(
+    base: Any,
+    context: Context,
+    first: Tensor,
+    feed: Feeder,
+    steps: int,
+    *,
+    whole: bool,
+    ended: Callable[[], bool] = lambda: False,
+) -> Driven:
+    """Feed the last token, embedded as `first` (B, 1, W), then `steps` vectors, one after another.
+
+    base: the model without its head, so no vocabulary is computed. Padding stays masked in every
+    step and positions count real ones only: a batch is as its rows alone, which the authors' code
+    of latent rollouts is not. whole: the last vector is fed too, for its place in the cache.
+    """
+    cache, begin = growing_cache(context.kv), context.mask.shape[1]
+    real = torch.cat((context.mask, context.mask.new_ones(context.batch, steps)), 1)
+    at, mask = positions(real), real.long()
+    states: list[Tensor] = []
+    vectors: list[Tensor] = []
+    fed = first
+    for end in range(begin, begin + steps + whole):
+        state = base(
+            inputs_embeds=fed,
+            attention_mask=mask[:, :end],
+            position_ids=at[:, end - 1 : end],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        if end == begin + steps:
+            break
+        states.append(state)
+        vectors.append(feed(state))
+        fed = vectors[-1][:, None].to(first.dtype)
+        if ended():
+            break
+    passes = cache.get_seq_length() - begin + 1
+    return Driven(torch.stack(states, 1), torch.stack(vectors, 1), kept(cache), passes)
+
+
+def alignment(
+    outputs: Tensor, embed: Callable[[Tensor], Tensor], *, ridge: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The map (W, W) from hidden states to input embeddings, and the norm of what it makes.
+
+    LatentMAS (arXiv 2511.20639): W_a = (W_out^T W_out + penalty I)^-1 W_out^T W_in, and every
+    result is scaled to the mean norm of an input embedding, as the authors' code does with W_a and
+    without. With tied embeddings W_a is a multiple of the identity, so both feed the same.
+
+    outputs: (V, W), the output embeddings. embed: ids to input embeddings, for W_in with the factor
+    that a model puts on its table (Gemma's is sqrt(W)): the paper's models have none. The matrix
+    is None unless `ridge`. The vocabulary is taken in pieces, in float64 where they add up.
+    """
+    size, width = outputs.shape
+    gram, cross, norms = 0.0, 0.0, 0.0
+    for start in range(0, size, _CHUNK):
+        ids = torch.arange(start, min(start + _CHUNK, size), device=outputs.device)
+        put, out = embed(ids).float(), outputs[ids].float()
+        norms += put.norm(dim=1).double().sum()
+        if ridge:
+            gram += (out.T @ out).double()
+            cross += (out.T @ put).double()
+    norm = (torch.as_tensor(norms) / size).float()
+    if not ridge:
+        return None, norm
+    gram = cast(Tensor, gram) + _PENALTY * torch.eye(width, device=outputs.device).double()
+    solve = cast(Callable[[Tensor, Tensor], Tensor], torch.linalg.solve)
+    return solve(gram, cast(Tensor, cross)).float(), norm
+
+
+def aligned(matrix: Tensor | None, norm: Tensor) -> Feeder:
+    """The next input by a matrix (W, W), or the state itself, at the norm of an embedding."""
+
+    def feed(states: Tensor) -> Tensor:
+        mapped = states.float()
+        mapped = mapped if matrix is None else mapped @ matrix
+        return mapped * (norm / mapped.norm(dim=-1, keepdim=True).clamp(min=1e-6))
+
+    return feed
+
+
+class Expected:
+    """CIPHER (arXiv 2310.06272): the sum over words of softmax(logits / temperature) * embedding.
+
+    likely: the most probable word (B,) of each step, by which a row ends.
+    """
+
+    def __init__(
+        self, logits: Callable[[Tensor], Tensor], table: Tensor, temperature: float
+    ) -> None:
+        self.logits, self.table, self.temperature = logits, table, temperature
+        self.likely: list[Tensor] = []
+
+    def __call__(self, states: Tensor) -> Tensor:
+        logits = self.logits(states).float()
+        self.likely.append(logits.argmax(-1))
+        return torch.softmax(logits / self.temperature, -1) @ self.table

@@ -1,0 +1,50 @@
+"""Latent thoughts before the hand-over: the sender thinks on in vectors, and its cache goes along.
+
+LatentMAS, arXiv 2511.20639: e_{t+1} = h_t W_a, for m steps; then the whole cache is handed over.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from unspoken.channels.handoff import Handoff
+from unspoken.types import Memory, Need, Thought
+
+__all__ = ["LatentRollout"]
+
+
+class LatentRollout(Handoff):
+    """The sender's cache of S positions read and m latent ones: L x (B, H, S + m, D).
+
+    The receiver has the same weights and takes it in as a hand-over. A latent position is one
+    forward pass; no vocabulary is computed and no word is chosen.
+
+    steps: m. align: the map from a last hidden state to the next input, the paper's `ridge` or
+    `identity`, both at the mean norm of an input embedding; with tied embeddings they are equal.
+    lead: as in `Handoff`.
+    """
+
+    name: ClassVar[str] = "rollout"
+
+    def __init__(
+        self, *, steps: int = 10, align: Literal["identity", "ridge"] = "ridge", lead: bool = True
+    ) -> None:
+        if steps < 1 or align not in ("identity", "ridge"):
+            raise ValueError(
+                f"a rollout takes at least 1 step and aligns by 'identity' or 'ridge', got "
+                f"steps={steps}, align={align!r}"
+            )
+        super().__init__(lead=lead)
+        self.steps = steps
+        self.align: Literal["identity", "ridge"] = align
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self._rollout})
+
+    @property
+    def _rollout(self) -> Need:
+        return Need("rollout", limit=self.steps, feed=self.align)
+
+    def _memory(self, thought: Thought) -> Memory | None:
+        return thought.rollouts[self._rollout].memory
