@@ -132,7 +132,8 @@ class Memory:
     """A KV cache that stands in a prompt: L x (B, H, S, D), mask (B, S), and what it spells.
 
     Keys are rotated as if each row's first real position were position 0; the reader re-rotates
-    them when something stands before.
+    them when something stands before. A layer that was left out has no heads, (B, 0, S, D): there
+    the reader's own positions see nothing of the memory.
     """
 
     kv: KV
@@ -142,6 +143,11 @@ class Memory:
     @property
     def batch(self) -> int:
         return self.mask.shape[0]
+
+    @property
+    def layers(self) -> tuple[bool, ...]:
+        """Which layers it holds."""
+        return tuple(keys.shape[1] > 0 for keys, _ in self.kv)
 
     def rows(self, index: slice) -> Memory:
         mask = self.mask[index]
@@ -202,7 +208,9 @@ class Context:
     """What a model has read; generation continues from here, whatever channel was used.
 
     kv: L x (B, H, S-1, D), everything but the last token; mask: (B, S); last: (B,) token ids.
-    spelling: what was read, S positions. plain: the kv before messages were fused into it.
+    spelling: what was read, S positions. plain: the kv before messages were fused into it. seen:
+    (L, B, S), which positions each layer may attend to, where memories left layers out; None for
+    all that is real.
     """
 
     kv: KV
@@ -210,6 +218,7 @@ class Context:
     last: Tensor
     spelling: Spelling
     plain: KV | None = None
+    seen: Tensor | None = None
 
     @property
     def batch(self) -> int:

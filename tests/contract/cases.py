@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,9 +17,18 @@ from unspoken.channels import (
     Handoff,
     LatentRollout,
     ProjectedMemory,
+    SelectiveLayers,
+    SoftWords,
     TextChannel,
 )
-from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector
+from unspoken.projectors import (
+    EmbeddingProjector,
+    FreeVectors,
+    Fuser,
+    LinearMap,
+    MemoryProjector,
+    VocabularyMixing,
+)
 from unspoken.projectors.fuser import layer_map
 
 __all__ = ["CASES", "Case"]
@@ -116,6 +126,30 @@ def _memory(sender: Backbone, receiver: Backbone, prompt: int = 0) -> Channel:
     return ProjectedMemory(projector)
 
 
+def _identities(sender: Backbone, receiver: Backbone) -> dict[str, Any]:
+    source, target = sender.spec, receiver.spec
+    return {
+        "source_width": source.width,
+        "target_width": target.width,
+        "source_weights": source.weights,
+        "target_weights": target.weights,
+        "source_tokenizer": source.tokenizer,
+        "target_tokenizer": target.tokenizer,
+    }
+
+
+def _linear(sender: Backbone, receiver: Backbone, **options: Any) -> Channel:
+    made = LinearMap(layers=[2], **options, **_identities(sender, receiver))
+    made.fit(torch.randn(60, 1, made.source_width), torch.randn(60, made.target_width))
+    return Embedding(made)
+
+
+def _mixing(sender: Backbone, receiver: Backbone) -> Channel:
+    made = VocabularyMixing(words=200, **_identities(sender, receiver))
+    made.start(torch.randn(200, made.source_width), torch.randn(200, made.target_width))
+    return SoftWords(limit=5, projector=made)
+
+
 CASES = (
     Case("text", lambda s, r: TextChannel(limit=9)),
     Case("text-verbatim", lambda s, r: TextChannel(verbatim=True), receiver="gemma"),
@@ -127,12 +161,20 @@ CASES = (
     Case("rollout", lambda s, r: LatentRollout(steps=3), "llama", "llama", _ALL, local=True),
     Case("rollout-gemma", lambda s, r: LatentRollout(steps=3), "gemma", "gemma", _ALL, local=True),
     Case("rollout-gpt2", lambda s, r: LatentRollout(steps=3), "gpt2", "gpt2", _ALL, local=True),
+    Case("layers", lambda s, r: SelectiveLayers(), "llama", "llama", _ALL, local=True),
+    Case("layers-gemma", lambda s, r: SelectiveLayers(), "gemma", "gemma", _ALL, local=True),
+    Case("layers-one", lambda s, r: SelectiveLayers(ratio=0.1), "qwen", "qwen", _ALL, local=True),
     Case("embedding", _embedding, "qwen:48", "llama", _BOTH, local=True),
     Case(
         "embedding-gemma", lambda s, r: _embedding(s, r, [0, 2]), "gemma:48", "gemma", _BOTH, True
     ),
     Case("embedding-pooled", lambda s, r: _embedding(s, r, [2], vectors=4), refuses=_BOTH),
     Case("embedding-prompt", lambda s, r: _embedding(s, r, prompt=2), refuses=_BOTH, local=True),
+    Case("embedding-ridge", _linear, "gemma:48", "llama", _ALL, local=True),
+    Case("embedding-procrustes", lambda s, r: _linear(s, r, kind="procrustes"), refuses=_ALL),
+    Case("soft", lambda s, r: SoftWords(limit=3), "llama", "llama", _ALL),
+    Case("soft-gemma", lambda s, r: SoftWords(limit=3, temperature=2.0), "gemma", "gemma", _ALL),
+    Case("soft-mixing", _mixing, "gemma:48", "llama", _ALL),
     Case("fusion", _fusion, "qwen:48", "llama", _ALL, local=True),
     Case(
         "fusion-gemma",

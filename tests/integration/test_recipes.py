@@ -775,14 +775,17 @@ def test_too_little_data_is_refused_before_any_pass(bench: Bench, counter: Count
 def test_every_shipped_recipe_is_valid() -> None:
     kinds = {name: type(load_recipe(name)) for name in recipe_names()}
     assert kinds == {
+        "free": RelayRecipe,
         "fusion": RelayRecipe,
         "fusion_projector": ProjectorRecipe,
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
+        "mixing": ProjectorRecipe,
         "planner_solver": PipelineRecipe,
         "relay": RelayRecipe,
         "relay_projector": ProjectorRecipe,
         "reuse": ReuseRecipe,
+        "ridge": ProjectorRecipe,
     }
     for name in recipe_names():
         head = find_recipe(name).read_text(encoding="utf-8")

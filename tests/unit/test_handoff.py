@@ -107,7 +107,7 @@ def test_a_lead_that_cannot_be_found_is_refused(tiny: Callable[..., Backbone]) -
     middle = Agent("middle", model, role=Role(LEAD, "{question}", chat=False))
     thought = middle.think(FIELDS, [first], needs=BARE.needs)[0]
     with pytest.raises(
-        IncompatibleModels, match=r"where the lead of sender 'middle' ends.*use lead"
+        IncompatibleModels, match=r"where the lead of sender 'middle' ends.*use Han"
     ):
         BARE.send(thought)
 

@@ -60,7 +60,8 @@ def test_our_channels_by_name(kind: str, options: dict[str, object], made: type[
 
 
 def test_every_channel_knows_its_name():
-    names = ["constant", "embedding", "fusion", "handoff", "memory", "rollout", "text"]
+    names = ["constant", "embedding", "fusion", "handoff", "layers", "memory", "rollout"]
+    names += ["soft", "text"]
     assert channel_names() == names
 
 

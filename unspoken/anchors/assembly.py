@@ -37,7 +37,9 @@ def assemble(
 
     def fill(missing: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         slots = _padded(missing, rows, ids.shape[1]).to(device)
-        return backbone.fill(kv, ids.gather(1, slots), slots, mask, attended=share > 0)
+        tokens = ids.gather(1, slots)
+        logits, paid = backbone.fill(kv, tokens, slots, mask, attended=share > 0)
+        return logits, paid.sum(0)
 
     logits, attended = fill([plan.missing for plan in plans])
     chosen = [_choose(plan, paid, share) for plan, paid in zip(plans, attended, strict=True)]

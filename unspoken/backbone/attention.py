@@ -1,27 +1,37 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Which positions a pass over a model attends to, without changing the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from transformers import DynamicCache
 
-__all__ = ["Attention"]
+from unspoken.backbone.caches import kept
+from unspoken.types import KV
+
+__all__ = ["Attention", "narrowed", "proof_of_narrowing"]
 
 
 class Attention(TorchFunctionMode):
-    """While it is on, adds up the attention that each slot of a cache gets, in this thread only.
-
-    paid: (B, S), summed over layers, heads and the tokens that are read.
-    """
+    """While it is on, adds up the attention that each slot of a cache gets, in this thread only."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        self.paid = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        self._nothing = torch.zeros(1, *mask.shape, device=mask.device)
+        self._layers: list[Tensor] = []
+
+    @property
+    def paid(self) -> Tensor:
+        """(L, B, S), summed over heads and the tokens that are read."""
+        return torch.stack(self._layers) if self._layers else self._nothing
 
     def __torch_function__(
         self,
@@ -35,5 +45,75 @@ class Attention(TorchFunctionMode):
             query, key = args[:2]
             scale = kwargs.get("scale") or query.shape[-1] ** -0.5
             scores = query @ key.mT * scale + kwargs["attn_mask"]
-            self.paid += scores.float().softmax(-1).sum((1, 2))
+            self._layers.append(scores.float().softmax(-1).sum((1, 2)))
         return func(*args, **kwargs)
+
+
+@contextmanager
+def narrowed(layers: Sequence[Any], seen: Tensor) -> Generator[None]:
+    """While it is on, each layer of the model attends only to slots that it may see.
+
+    layers: the model's L decoder layers, which take an `attention_mask`. seen: (L, B, S) for the
+    first S slots of a cache; later ones are seen. A softmax over masked scores is exactly one over
+    the others, which no value of a key could bring about. Other threads' passes are left alone.
+    """
+    with ExitStack() as hooks:
+        for n, (layer, slots) in enumerate(zip(layers, seen, strict=True)):
+            if not bool(slots.all()):
+                hook = layer.register_forward_pre_hook(_narrow(n, slots), with_kwargs=True)
+                hooks.callback(hook.remove)
+        yield
+
+
+def _narrow(number: int, seen: Tensor) -> Callable[..., Any]:
+    thread = get_ident()
+
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        if get_ident() != thread:
+            return None
+        mask = kwargs["attention_mask"]
+        if mask is None:  # plainly causal
+            states = args[0] if args else kwargs["hidden_states"]
+            size = kwargs["past_key_values"].get_seq_length(number) + states.shape[1]
+            every = torch.ones(states.shape[1], size, dtype=torch.bool, device=states.device)
+            mask = every.tril(size - states.shape[1])
+        open_ = pad(seen, (0, mask.shape[-1] - seen.shape[1]), value=True)[:, None, None]
+        if mask.dtype == torch.bool:
+            mask = mask & open_
+        else:
+            mask = mask.masked_fill(~open_, torch.finfo(mask.dtype).min)
+        return args, {**kwargs, "attention_mask": mask}
+
+    return hook
+
+
+@torch.no_grad()
+def proof_of_narrowing(base: Any, layers: int) -> tuple[KV, KV] | None:
+    """Two tokens read behind a cache that no layer may see, and without one: they must be equal.
+
+    None if the model cannot be narrowed at all.
+    """
+    ids = torch.arange(5, device=base.device)[None]
+    blind = torch.zeros(layers, 1, 3, dtype=torch.bool, device=base.device)
+    behind, alone = DynamicCache(), DynamicCache()
+
+    def read(cache: DynamicCache, part: slice, mask: Tensor) -> None:
+        tokens = ids[:, part]
+        base(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(mask),
+            position_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+        )
+
+    with (
+        torch.autocast(base.device.type, enabled=False),
+        suppress(AttributeError, KeyError, TypeError, ValueError, RuntimeError),
+    ):
+        read(behind, slice(3), ids[:, :3])
+        with narrowed(base.layers, blind):
+            read(behind, slice(3, None), ids)
+        read(alone, slice(3, None), ids[:, 3:])
+        return tuple((k[:, :, 3:], v[:, :, 3:]) for k, v in kept(behind)), kept(alone)
+    return None

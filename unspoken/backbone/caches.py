@@ -18,14 +18,17 @@ __all__ = [
     "close_holes",
     "counts",
     "expand",
+    "filled_layers",
     "fresh_cache",
     "gather_states",
     "growing_cache",
     "has_holes",
     "join_rows",
     "kept",
+    "left_order",
     "placed_cache",
     "positions",
+    "seen_slots",
 ]
 
 
@@ -136,6 +139,29 @@ def append(kv: KV, more: KV) -> KV:
     return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
 
 
+def filled_layers(memory: Memory, heads: int) -> KV:
+    """The cache of a memory, with zeros where a layer was left out: nothing may attend to them."""
+
+    def whole(part: Tensor) -> Tensor:
+        return part if part.shape[1] else part.new_zeros(part.shape[0], heads, *part.shape[2:])
+
+    return tuple((whole(keys), whole(values)) for keys, values in memory.kv)
+
+
+def seen_slots(parts: Sequence[Tensor], held: Sequence[tuple[bool, ...]]) -> Tensor | None:
+    """(L, B, S): which slots each layer may see, None if all.
+
+    parts: the masks (B, S) of what was read, in order; held: which layers hold each part.
+    """
+    if all(map(all, held)):
+        return None
+    pieces = [
+        torch.tensor(layers, device=mask.device)[:, None, None].expand(-1, *mask.shape)
+        for mask, layers in zip(parts, held, strict=True)
+    ]
+    return torch.cat(pieces, 2)
+
+
 def has_holes(mask: Tensor) -> bool:
     """Whether a row has padding behind a real position."""
     return bool((mask.int().diff(dim=1) < 0).any())
@@ -143,7 +169,7 @@ def has_holes(mask: Tensor) -> bool:
 
 def close_holes(kv: KV, mask: Tensor, spelling: Spelling) -> tuple[KV, Tensor, Spelling]:
     """Move the padding of every row to its left; the real positions keep their order."""
-    order = mask.int().argsort(dim=1, stable=True)
+    order = left_order(mask)
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.take_along_dim(order[:, None, : tensor.shape[2], None], 2)
@@ -151,6 +177,11 @@ def close_holes(kv: KV, mask: Tensor, spelling: Spelling) -> tuple[KV, Tensor, S
     moved = tuple((move(keys), move(values)) for keys, values in kv)
     ends = spelling.ends.gather(1, order)
     return moved, mask.gather(1, order), Spelling(spelling.words, ends)
+
+
+def left_order(mask: Tensor) -> Tensor:
+    """(B, S): the slots of each row, its padding first."""
+    return mask.int().argsort(dim=1, stable=True)
 
 
 def gather_states(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
@@ -181,7 +212,13 @@ def join_rows(reads: Sequence[Read]) -> Read:
         told = [read.context.spelling for read in reads]
         ends = [one.ends[0][m[0]] for one, m in zip(told, masks, strict=True)]
         spelling = Spelling(tuple(one.words[0] for one in told), left_pad(ends, -1)[0])
-        found = Context(stack(masks, [read.context.kv for read in reads]), mask, last, spelling)
+        found = Context(
+            stack(masks, [read.context.kv for read in reads]),
+            mask,
+            last,
+            spelling,
+            seen=_join_seen([read.context.seen for read in reads], masks),
+        )
     memories = [read.memory for read in reads if read.memory is not None]
     hidden: dict[int, Vectors] = {}
     for layer in reads[0].hidden:
@@ -194,3 +231,17 @@ def join_rows(reads: Sequence[Read]) -> Read:
         hidden=hidden,
         memory=Memory(stack(masks, [m.kv for m in memories]), mask, spelling) if memories else None,
     )
+
+
+def _join_seen(rows: Sequence[Tensor | None], masks: Sequence[Tensor]) -> Tensor | None:
+    """(L, B, S) out of (L, 1, S'), padded left; None if every row sees all."""
+    partial = next((row for row in rows if row is not None), None)
+    if partial is None:
+        return None
+    layers = partial.shape[0]
+    whole = [
+        mask.expand(layers, -1).T if row is None else row[:, 0].T
+        for row, mask in zip(rows, masks, strict=True)
+    ]
+    cut = [slots[mask[0]] for slots, mask in zip(whole, masks, strict=True)]
+    return left_pad(cut, True)[0].permute(2, 0, 1)

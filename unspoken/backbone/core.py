@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
 from threading import get_ident
 from typing import Any, Protocol
@@ -22,20 +22,23 @@ from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken import models, rope
-from unspoken.backbone.attention import Attention
+from unspoken.backbone.attention import Attention, narrowed, proof_of_narrowing
 from unspoken.backbone.caches import (
     append,
     close_holes,
     counts,
     expand,
+    filled_layers,
     fresh_cache,
     gather_states,
     growing_cache,
     has_holes,
     join_rows,
     kept,
+    left_order,
     placed_cache,
     positions,
+    seen_slots,
 )
 from unspoken.backbone.generation import (
     Ahead,
@@ -70,6 +73,10 @@ from unspoken.types import (
 __all__ = ["Backbone", "Reader"]
 
 _KEPT = {"full_attention", "sliding_attention"}
+_UNWHOLE = (
+    "{name!r} has read a memory that leaves out layers, so its own cache is no whole one to pass "
+    "on; send all layers to it, or let it answer over the channel 'text'"
+)
 
 
 class Reader(Protocol):
@@ -227,6 +234,16 @@ class Backbone:
         """Token ids (...) to input embeddings (..., W), the space in which `Vectors` stand."""
         return self.model.get_input_embeddings()(ids)
 
+    @property
+    def head(self) -> Tensor:
+        """(V, W): the output embedding of every token."""
+        return self.model.get_output_embeddings().weight
+
+    @property
+    def logit_cap(self) -> float | None:
+        """The bound that the model puts on its logits by a tanh, or None."""
+        return getattr(self.model.config, "final_logit_softcapping", None)
+
     @cached_property
     def _bos(self) -> list[int]:
         ids = self.tokenizer("")["input_ids"]
@@ -248,6 +265,10 @@ class Backbone:
         runs = [part for part in parts if isinstance(part, Run)]
         if layers and all(run.shared for run in runs):
             raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
+        held = [part.layers if isinstance(part, Memory) else self._all for part in parts]
+        seen = seen_slots([part.mask.expand(prompt.batch, -1) for part in parts], held)
+        if seen is not None and MEMORY in needs:
+            raise IncompatibleModels(_UNWHOLE.format(name=self.name))
         last, top = runs[-1].expand(prompt.batch), None
         whole = bool(layers) or MEMORY in needs  # else the last token is left to the first decode
         kv: KV = ()
@@ -255,7 +276,8 @@ class Backbone:
         hidden: list[tuple[dict[int, Tensor], Tensor]] = []
         for part in parts:
             if isinstance(part, Memory):
-                own = tuple((k.to(self.dtype), v.to(self.dtype)) for k, v in part.kv)
+                own = filled_layers(part, self.spec.kv_heads)
+                own = tuple((k.to(self.dtype), v.to(self.dtype)) for k, v in own)
                 kv = append(kv, self.shift(own, mask.sum(1)) if kv else own)
             elif part.shared and part is parts[0] and part is not parts[-1]:
                 kv = self._read_lead(part, prompt.batch)
@@ -264,12 +286,14 @@ class Backbone:
                 if part is parts[-1]:
                     run = run if whole else run.without_last()
                     top = self._top(needs)
-                kv, states = self._forward(kv, mask, run, layers, top)
+                with self._seeing(seen, mask.shape[1]):
+                    kv, states = self._forward(kv, mask, run, layers, top)
                 if layers and not part.shared:
                     hidden.append((states, run.heard))
             mask = torch.cat((mask, part.mask.expand(prompt.batch, -1)), 1)
         spelling = spell(parts, prompt.batch)
         if self.spec.window is not None and has_holes(mask):  # what is written may reach it
+            seen = None if seen is None else seen.take_along_dim(left_order(mask)[None], 2)
             kv, mask, spelling = close_holes(kv, mask, spelling)
         return Read(
             tokens=counts([run.mask for run in runs], prompt.batch),
@@ -279,6 +303,7 @@ class Backbone:
                 mask,
                 last.ids[:, -1],
                 spelling,
+                seen=seen,
             )
             if top is None
             else None,
@@ -287,6 +312,22 @@ class Backbone:
             },
             memory=Memory(kv, mask, spelling) if MEMORY in needs else None,
         )
+
+    @property
+    def _all(self) -> tuple[bool, ...]:
+        return (True,) * self.spec.layers
+
+    def _seeing(
+        self, seen: Tensor | None, count: int | None = None
+    ) -> AbstractContextManager[None]:
+        """Passes within it keep to `seen` (L, B, S), or its first `count` slots; None for all."""
+        return nullcontext() if seen is None else narrowed(self._base.layers, seen[..., :count])
+
+    @cached_property
+    def _narrows(self) -> bool:
+        """Whether layers can be kept from seeing a memory: proved on this model, once."""
+        found = proof_of_narrowing(self._base, self.spec.layers)
+        return found is not None and _near(*found, self.dtype)
 
     def lay_out(self, prompt: Prompt) -> list[Part]:
         """The prompt as tokens, vectors and caches, checked as `read` checks it."""
@@ -402,8 +443,8 @@ class Backbone:
         on the left. A token sees the real slots up to its own, within the window of a sliding
         layer, whether they were there before or are read in this same pass. A row with fewer
         tokens than N names one of its own again. Returns the logits (B, V) behind the tokens that
-        are named last, and (B, S): with `attended` the attention that each slot got, summed over
-        layers, heads and tokens, otherwise zeros; it takes a model whose attention is `sdpa`.
+        are named last, and (L, B, S): with `attended` the attention that each slot got, summed over
+        heads and tokens, otherwise zeros (1, B, S); it takes a model whose attention is `sdpa`.
         """
         at = positions(mask).gather(1, slots)
         watch = Attention(mask)
@@ -417,6 +458,27 @@ class Backbone:
                 logits_to_keep=1,
             ).logits
         return logits[:, -1], watch.paid
+
+    @torch.no_grad()
+    def regard(self, before: str, after: str) -> Tensor:
+        """(L,): the share of each layer's attention that words pay to the words before them.
+
+        The mean over heads and over the tokens of `after`. The first token of all is left out: it
+        attracts attention whatever it is. Raises `IncompatibleModels`.
+        """
+        if self.attention != "sdpa" or not self.fills:
+            raise IncompatibleModels(
+                f"the attention of {self.name!r} cannot be measured, it is computed by "
+                f"{self.attention!r}; load the model with attn_implementation='sdpa'"
+            )
+        heard = [*self._bos, *self.tokens(before)]
+        ids = torch.tensor([[*heard, *self.tokens(after)]], device=self.device)
+        mask, slots = torch.ones_like(ids, dtype=torch.bool), torch.arange(ids.shape[1])[None]
+        kv = self.extend((), ids, mask, layers=self.spec.layers)
+        asked = slots[:, len(heard) :].to(self.device)
+        _, paid = self.fill(kv, ids[:, len(heard) :], asked, mask, attended=True)
+        paid = paid[:, 0]
+        return paid[:, 1 : len(heard)].sum(1) / paid.sum(1)
 
     def _sight(self, slots: Tensor, mask: Tensor) -> Any:
         """What tokens at `slots` see, to be added to attention scores: (B, 1, N, S), or by kind."""
@@ -453,7 +515,7 @@ class Backbone:
             )
         for n, part in enumerate(parts):
             if isinstance(part, Memory):
-                self._check_memory(part.kv)
+                self._check_memory(part)
                 assert n == 0 or self.frequencies  # raises if it cannot be moved
             elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
                 raise IncompatibleModels(
@@ -461,10 +523,17 @@ class Backbone:
                     f"{self.spec.width}; project them into its space first"
                 )
 
-    def _check_memory(self, kv: KV) -> None:
-        spec = self.spec
-        given = (len(kv), kv[0][0].shape[1], kv[0][0].shape[3])
-        if given != (spec.layers, spec.kv_heads, spec.head_dim):
+    def _check_memory(self, memory: Memory) -> None:
+        spec, kv = self.spec, memory.kv
+        heads = max(keys.shape[1] for keys, _ in kv)
+        given = (len(kv), heads, kv[0][0].shape[3])
+        if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(memory.layers):
+            if not self._narrows:
+                raise IncompatibleModels(
+                    f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
+                    "seeing it; send all layers, or load the model with attn_implementation='sdpa'"
+                )
+        elif given != (spec.layers, spec.kv_heads, spec.head_dim):
             raise IncompatibleModels(
                 f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
                 f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; use the same weights"
@@ -517,14 +586,15 @@ class Backbone:
         with torch.random.fork_rng(enabled=sampling):
             if sampling:
                 torch.manual_seed(settings.seed)
-            out = model.generate(
-                input_ids=context.last[:, None],
-                attention_mask=context.mask.long(),
-                past_key_values=cache,
-                generation_config=config,
-                stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-                streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
-            )[:, 1:]
+            with self._seeing(context.seen):
+                out = model.generate(
+                    input_ids=context.last[:, None],
+                    attention_mask=context.mask.long(),
+                    past_key_values=cache,
+                    generation_config=config,
+                    stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
+                    streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
+                )[:, 1:]
         lengths = written_lengths(out, ends, stop)
         ids = [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
         words = [
@@ -552,6 +622,8 @@ class Backbone:
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))
+        if context.seen is not None:
+            raise IncompatibleModels(_UNWHOLE.format(name=self.name))
         driven = drive(self._base, context, first, feed, steps, whole=True)
         mask = context.mask.new_ones(context.batch, steps)
         ends = torch.cat((context.spelling.ends, torch.full_like(mask, -1, dtype=torch.long)), 1)
@@ -578,7 +650,8 @@ class Backbone:
                 over.logical_or_(halt(torch.stack((context.last, *feed.likely), 1), None))
             return bool(over.all())
 
-        driven = drive(self._base, context, first, feed, steps, whole=False, ended=ended)
+        with self._seeing(context.seen):
+            driven = drive(self._base, context, first, feed, steps, whole=False, ended=ended)
         lengths = written_lengths(torch.stack(feed.likely, 1), ends, halt)
         lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
         said = [
@@ -589,14 +662,12 @@ class Backbone:
 
     def _logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""
-        logits = self.model.get_output_embeddings()(states)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits, cap = self.model.get_output_embeddings()(states), self.logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _alignment(self, *, ridge: bool) -> tuple[Tensor | None, Tensor]:
         if ridge not in self._alignments:
-            outputs = self.model.get_output_embeddings().weight
-            self._alignments[ridge] = alignment(outputs, self.embed, ridge=ridge)
+            self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
         return self._alignments[ridge]
 
     def score(self, context: Context, answers: Sequence[str]) -> Tensor:
@@ -610,26 +681,28 @@ class Backbone:
         ids = pad_sequence(rows, batch_first=True, padding_value=-100)
         inputs = torch.cat((context.last[:, None], ids[:, :-1]), 1)
         mask = torch.cat((context.mask, ids[:, :-1] >= 0), 1)
-        logits = self.model(
-            input_ids=inputs.clamp(min=0),
-            attention_mask=mask.long(),
-            position_ids=positions(mask)[:, -ids.shape[1] :],
-            past_key_values=fresh_cache(context.kv),
-            use_cache=True,
-        ).logits
+        with self._seeing(context.seen):
+            logits = self.model(
+                input_ids=inputs.clamp(min=0),
+                attention_mask=mask.long(),
+                position_ids=positions(mask)[:, -ids.shape[1] :],
+                past_key_values=fresh_cache(context.kv),
+                use_cache=True,
+            ).logits
         loss = cross_entropy(logits.float().mT, ids, ignore_index=-100, reduction="none")
         return loss.sum(1)
 
     @torch.no_grad()
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
-        return self.model(
-            input_ids=context.last[:, None],
-            attention_mask=context.mask.long(),
-            position_ids=positions(context.mask)[:, -1:],
-            past_key_values=fresh_cache(context.kv),
-            use_cache=True,
-        ).logits[:, -1]
+        with self._seeing(context.seen):
+            return self.model(
+                input_ids=context.last[:, None],
+                attention_mask=context.mask.long(),
+                position_ids=positions(context.mask)[:, -1:],
+                past_key_values=fresh_cache(context.kv),
+                use_cache=True,
+            ).logits[:, -1]
 
     def shift(self, kv: KV, by: int | Tensor) -> KV:
         """Move a cache by `by` positions (one number, or one for each row): keys re-rotated.

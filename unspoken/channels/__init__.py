@@ -5,9 +5,11 @@ from unspoken.channels.constant import Constant
 from unspoken.channels.embedding import Embedding
 from unspoken.channels.fusion import Fusion
 from unspoken.channels.handoff import Handoff
+from unspoken.channels.layers import SelectiveLayers
 from unspoken.channels.memory import ProjectedMemory
 from unspoken.channels.registry import channel_names, make_channel
 from unspoken.channels.rollout import LatentRollout
+from unspoken.channels.soft import SoftWords
 from unspoken.channels.text import TextChannel
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "Handoff",
     "LatentRollout",
     "ProjectedMemory",
+    "SelectiveLayers",
+    "SoftWords",
     "TextChannel",
     "channel_names",
     "make_channel",

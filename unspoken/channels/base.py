@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import ClassVar, Protocol
 
+from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels
 from unspoken.types import Context, Need, Prompt, Segment, Spec, Thought
 from unspoken.wire import Header, Message
 
-__all__ = ["Channel", "Identified", "check_identities", "lead_id", "remedy", "spelled_lead"]
+__all__ = [
+    "Channel",
+    "Identified",
+    "check_identities",
+    "check_widths",
+    "lead_id",
+    "remedy",
+    "spelled_lead",
+]
 
 
 class Channel(ABC):
@@ -41,6 +51,13 @@ class Channel(ABC):
     def fuse(self, message: Message, context: Context) -> Context:
         """What the receiver has read, changed by the message."""
         return context
+
+    def calibrated(self, receiver: Backbone, samples: Sequence[tuple[str, str]]) -> Channel:
+        """The channel with what it measures on the receiver: pairs of what is said and then asked.
+
+        Most measure nothing. A comparison calls it once, with training items.
+        """
+        return self
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         """Raise `IncompatibleModels`, naming both sides and the remedy, if the two do not fit."""
@@ -78,6 +95,24 @@ def check_identities(module: Identified, sender: Spec, receiver: Spec, remedy: s
             raise IncompatibleModels(
                 f"the {_called(module)} was trained with {side} {what} {then}, but {side} "
                 f"{spec.name!r} has {now}; {remedy}"
+            )
+
+
+class _Sized(Protocol):
+    source_width: int
+    target_width: int
+
+
+def check_widths(module: _Sized, sender: Spec, receiver: Spec, remedy: str) -> None:
+    """Raise `IncompatibleModels` if a side is not as wide as a projector of states expects."""
+    for side, spec, has, width in (
+        ("sender", sender, "has states of", module.source_width),
+        ("receiver", receiver, "embeds", module.target_width),
+    ):
+        if spec.width != width:
+            raise IncompatibleModels(
+                f"the projector maps width {module.source_width} to {module.target_width}, but "
+                f"{side} {spec.name!r} {has} {spec.width}; {remedy}"
             )
 
 

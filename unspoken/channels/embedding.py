@@ -1,4 +1,4 @@
-"""Vectors in the receiver's embedding space, from a trained projector.
+"""Vectors in the receiver's embedding space, from a projector, trained or in closed form.
 
 Planner and Executor, arXiv 2510.15244: h_proj = f(h_sender), -log p_receiver(answer | h_proj, q).
 """
@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import torch
 
-from unspoken.channels.base import Channel, check_identities, remedy
+from unspoken.channels.base import Channel, check_identities, check_widths, remedy
 from unspoken.errors import IncompatibleModels
-from unspoken.projectors import EmbeddingProjector
+from unspoken.projectors import StateProjector, load_state_projector
 from unspoken.types import Need, Prompt, Spec, Thought, Vectors
 from unspoken.wire import Message
 
@@ -21,14 +21,15 @@ __all__ = ["Embedding"]
 class Embedding(Channel):
     """Sender states (B, S, W of the sender), projected to (B, S', W of the receiver).
 
-    projector: an `EmbeddingProjector` or the folder of one.
+    projector: an `EmbeddingProjector`, a `LinearMap` or another `StateProjector`, or the folder of
+    one.
     """
 
     name: ClassVar[str] = "embedding"
 
-    def __init__(self, projector: EmbeddingProjector | str) -> None:
+    def __init__(self, projector: StateProjector | str) -> None:
         if isinstance(projector, str):
-            projector = EmbeddingProjector.from_pretrained(projector).eval()
+            projector = load_state_projector(projector)
         self.projector = projector
 
     @property
@@ -43,22 +44,15 @@ class Embedding(Channel):
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)
-        if self.projector.prompt.numel():
-            lead, said = self.projector.lead(message.batch), message.payload.mask.any(1)
+        lead = self.projector.lead(message.batch)
+        if lead is not None and lead.mask.shape[1]:
+            said = message.payload.mask.any(1)
             prompt = prompt.insert(Vectors(lead.values, lead.mask & said[:, None]))
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         projector, told = self.projector, remedy("relay_projector", sender, receiver)
-        for side, spec, has, width in (
-            ("sender", sender, "has states of", projector.source_width),
-            ("receiver", receiver, "embeds", projector.target_width),
-        ):
-            if spec.width != width:
-                raise IncompatibleModels(
-                    f"the projector maps width {projector.source_width} to "
-                    f"{projector.target_width}, but {side} {spec.name!r} {has} {spec.width}; {told}"
-                )
+        check_widths(projector, sender, receiver, told)
         check_identities(projector, sender, receiver, told)
         highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
         if highest > sender.layers:

@@ -12,7 +12,7 @@ from unspoken.errors import IncompatibleModels
 from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
 from unspoken.wire import Message
 
-__all__ = ["Handoff"]
+__all__ = ["Handoff", "behind_lead", "check_same"]
 
 
 class Handoff(Channel):
@@ -41,7 +41,7 @@ class Handoff(Channel):
         memory = self._memory(thought)
         assert memory is not None, "the sender computes what `needs` asks for"
         if thought.lead and not self.lead:
-            memory, thought = _behind_lead(memory, thought), replace(thought, lead="")
+            memory, thought = behind_lead(memory, thought), replace(thought, lead="")
         memory = replace(memory, spelling=None)  # the cache is enough
         return self._message(thought, memory, receiver=thought.spec.weights)
 
@@ -56,30 +56,40 @@ class Handoff(Channel):
         return prompt.front(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        for what in ("weights", "tokenizer"):
-            if getattr(sender, what) != getattr(receiver, what):
-                raise IncompatibleModels(
-                    f"{self.name} needs the same {what} on both sides, but sender "
-                    f"{sender.name!r} has {getattr(sender, what)} and receiver "
-                    f"{receiver.name!r} has {getattr(receiver, what)}; use one "
-                    "backbone for both, or the channel 'embedding' or 'text'"
-                )
+        check_same(self.name, sender, receiver)
 
 
-def _behind_lead(memory: Memory, thought: Thought) -> Memory:
-    """The positions behind the last one that spells the lead, as if the first were position 0."""
+def check_same(channel: str, sender: Spec, receiver: Spec) -> None:
+    """Raise `IncompatibleModels` unless both sides have the same weights and tokenizer."""
+    for what in ("weights", "tokenizer"):
+        if getattr(sender, what) != getattr(receiver, what):
+            raise IncompatibleModels(
+                f"{channel} needs the same {what} on both sides, but sender {sender.name!r} has "
+                f"{getattr(sender, what)} and receiver {receiver.name!r} has "
+                f"{getattr(receiver, what)}; use one backbone for both, or the channel "
+                "'embedding' or 'text'"
+            )
+
+
+def behind_lead(memory: Memory, thought: Thought) -> Memory:
+    """The positions behind the last one that spells the lead, as if the first were position 0.
+
+    `<bos>` stays behind with the lead, or without one.
+    """
     spelling = memory.spelling
     assert spelling is not None, "a memory that was read is spelled"
-    in_lead = (spelling.ends > 0) & (spelling.ends <= len(thought.lead))
+    in_lead = (spelling.ends >= 0) & (spelling.ends <= len(thought.lead))
     begins = all(words.startswith(thought.lead) for words in spelling.words)
-    if not begins or not bool(in_lead.any(1).all()):
+    found = (in_lead & (spelling.ends > 0)).any(1)
+    if thought.lead and not (begins and bool(found.all())):
         raise IncompatibleModels(
             f"a hand-over cannot tell where the lead of sender {thought.agent!r} ends: another "
             f"agent handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
-            "lead=True"
+            "Handoff(lead=True)"
         )
     positions = torch.arange(memory.mask.shape[1], device=memory.mask.device)
     last = torch.where(in_lead, positions, -1).amax(1, keepdim=True)
     behind = memory.mask & (positions > last)
     dropped = memory.mask.sum(1) - behind.sum(1)
-    return Memory(thought.shift(memory.kv, -dropped), behind).rows(slice(None))
+    kv = thought.shift(memory.kv, -dropped)
+    return Memory(kv, behind).rows(slice(None))

@@ -22,8 +22,10 @@ _OWN = {
     "embedding": "unspoken.channels.embedding:Embedding",
     "fusion": "unspoken.channels.fusion:Fusion",
     "handoff": "unspoken.channels.handoff:Handoff",
+    "layers": "unspoken.channels.layers:SelectiveLayers",
     "memory": "unspoken.channels.memory:ProjectedMemory",
     "rollout": "unspoken.channels.rollout:LatentRollout",
+    "soft": "unspoken.channels.soft:SoftWords",
     "text": "unspoken.channels.text:TextChannel",
 }
 

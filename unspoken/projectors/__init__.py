@@ -1,9 +1,22 @@
-"""Trained modules between the spaces of two models."""
+"""Modules between the spaces of two models."""
 
 from unspoken.projectors.base import Projector
 from unspoken.projectors.embedding import EmbeddingProjector
 from unspoken.projectors.free import FreeVectors
 from unspoken.projectors.fuser import Fuser
+from unspoken.projectors.linear import LinearMap, VocabularyMixing
+from unspoken.projectors.load import load_state_projector
 from unspoken.projectors.memory import MemoryProjector
+from unspoken.projectors.states import StateProjector
 
-__all__ = ["EmbeddingProjector", "FreeVectors", "Fuser", "MemoryProjector", "Projector"]
+__all__ = [
+    "EmbeddingProjector",
+    "FreeVectors",
+    "Fuser",
+    "LinearMap",
+    "MemoryProjector",
+    "Projector",
+    "StateProjector",
+    "VocabularyMixing",
+    "load_state_projector",
+]

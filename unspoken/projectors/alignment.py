@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unspoken.types import Spelling
 
-__all__ = ["align", "places", "shared_vocabulary", "translate"]
+__all__ = ["align", "mean_embeddings", "places", "shared_vocabulary", "translate"]
 
 
 class _Tokenised(Protocol):
@@ -33,6 +33,16 @@ def align(text: str, sender: _Tokenised, receiver: _Tokenised) -> tuple[Tensor, 
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     places = torch.searchsorted(ends, torch.tensor([end for _, end in spans]))
     return places.clamp(max=len(ends) - 1), torch.tensor(ids)
+
+
+def mean_embeddings(place: Tensor, word: Tensor, size: int, table: Tensor) -> tuple[Tensor, Tensor]:
+    """How many receiver words end at each sender position (S,), and their mean embedding (S, W).
+
+    place, word: as of `align`; size: S. table: (V, W), the receiver's embeddings.
+    """
+    count = torch.bincount(place, minlength=size)
+    total = table.new_zeros(size, table.shape[1]).index_add(0, place, table[word])
+    return count, total / count.clamp(min=1)[:, None]
 
 
 def shared_vocabulary(sender: _Tokenised, receiver: _Tokenised) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unspoken.projectors.base import Projector
+from unspoken.projectors.states import StateProjector
 from unspoken.types import Vectors
 
 __all__ = ["EmbeddingProjector"]
@@ -19,7 +19,7 @@ _PACE = 10.0
 """Adam moves every number by about the learning rate, and free vectors want ten times that."""
 
 
-class EmbeddingProjector(Projector):
+class EmbeddingProjector(StateProjector):
     """Map states (B, S, N, W of the sender) of N layers to vectors (B, S', W of the receiver).
 
     One vector for each sender position, S' = S; or, with `vectors`, a fixed number S' = vectors by

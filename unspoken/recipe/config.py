@@ -17,9 +17,12 @@ from unspoken.training import Plan
 
 __all__ = [
     "AgentSource",
+    "ChannelSource",
     "EmbeddingSettings",
     "FusionSettings",
+    "LinearSettings",
     "MemorySettings",
+    "MixingSettings",
     "ModelSource",
     "PipelineRecipe",
     "ProjectorRecipe",
@@ -87,13 +90,38 @@ class EmbeddingSettings(_Part):
 
 
 class MemorySettings(_Part):
-    """A cache to the receiver's, see `MemoryProjector`; `texts`: read for the closed-form start."""
+    """A cache to the receiver's, see `MemoryProjector`.
+
+    texts: how many are read for the closed-form start; calibration: what they are, facts of the
+    task, random words, or both.
+    """
 
     kind: Literal["memory"]
     width: int = Field(default=1024, ge=1)
     hidden: int = Field(default=1024, ge=1)
     prompt: int = Field(default=0, ge=0)
     texts: int = Field(default=1000, ge=1)
+    calibration: Literal["text", "random", "both"] = "text"
+
+
+class LinearSettings(_Part):
+    """Hidden states to the receiver's embeddings in closed form, see `LinearMap`.
+
+    texts and calibration as in `MemorySettings`.
+    """
+
+    kind: Literal["ridge", "procrustes"]
+    layers: tuple[int, ...] = (6,)
+    texts: int = Field(default=500, ge=1)
+    calibration: Literal["text", "random", "both"] = "random"
+    penalty: float = Field(default=0.01, gt=0)
+
+
+class MixingSettings(_Part):
+    """Soft words over the words that both models know, see `VocabularyMixing`."""
+
+    kind: Literal["mixing"]
+    temperature: float = Field(default=1.0, gt=0)
 
 
 class FusionSettings(_Part):
@@ -114,7 +142,10 @@ class FusionSettings(_Part):
     lead: bool = False
 
 
-ProjectorSettings = EmbeddingSettings | MemorySettings | FusionSettings
+ProjectorSettings = (
+    EmbeddingSettings | MemorySettings | FusionSettings | LinearSettings | MixingSettings
+)
+ClosedSettings = MemorySettings | LinearSettings | MixingSettings
 
 
 class ProjectorRecipe(_Part):
@@ -132,6 +163,32 @@ class ProjectorRecipe(_Part):
     seed: int = 0
     out: Path
 
+    @model_validator(mode="after")
+    def _something_to_train(self) -> ProjectorRecipe:
+        if self.projector.kind == "mixing" and self.training.steps:
+            raise ValueError("a mixing has nothing to train; set training.steps=0")
+        return self
+
+
+class ChannelSource(_Part):
+    """One more channel of a comparison: any that is registered, or one with a map in closed form.
+
+    channel: its kind and options. projector: a map that is fitted first, without training, and
+    brings its channel along. sender: whose weights speak; `receiver` for channels between equal
+    weights.
+    """
+
+    name: str
+    channel: dict[str, Any] | None = None
+    projector: ClosedSettings | None = Field(default=None, discriminator="kind")
+    sender: Literal["sender", "receiver"] = "sender"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ChannelSource:
+        if (self.channel is None) == (self.projector is None):
+            raise ValueError("give either a channel, {kind: rollout}, or a projector to fit")
+        return self
+
 
 class FreeSettings(_Part):
     """Free vectors: how many, and how fast they learn; steps and batches are the projector's."""
@@ -146,17 +203,19 @@ class LoraSettings(_Part):
     lr: float = Field(gt=0)
 
 
+_Named = Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"]
+
+
 class RelayRecipe(ProjectorRecipe):
     """Compare channels between a sender that has read a fact and a receiver that is asked.
 
-    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector. transfer:
-    whose test items are asked, if not those of `task`, on which everything is trained.
+    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector; any other
+    channel joins as a `ChannelSource`. transfer: whose test items are asked, if not those of
+    `task`, on which everything is trained.
     """
 
     kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    channels: tuple[
-        Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"], ...
-    ]
+    channels: tuple[_Named | ChannelSource, ...]
     reader: FreeSettings
     constant: FreeSettings
     lora: LoraSettings | None = None
@@ -173,6 +232,9 @@ class RelayRecipe(ProjectorRecipe):
                     f"channels name {name!r}, but the recipe trains projector.kind="
                     f"{self.projector.kind}; compare one trained channel at a time"
                 )
+        names = [name if isinstance(name, str) else name.name for name in self.channels]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"channels are told apart by name, but {sorted(twice)} stand twice")
         return self
 
 

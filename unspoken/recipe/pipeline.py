@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -15,17 +15,14 @@ from unspoken.pipeline import Edge, Pipeline
 from unspoken.recipe.config import AgentSource, PipelineRecipe
 from unspoken.types import Settings
 
-__all__ = ["build"]
+__all__ = ["build", "channel_of"]
 
 
 def build(recipe: PipelineRecipe) -> Pipeline:
     """Make the pipeline. Here each model is loaded once, elsewhere by each agent for itself."""
     edges: list[Edge] = []
     for source in recipe.edges:
-        options = dict(source.channel)
-        if "kind" not in options:
-            raise RecipeError(f"the channel {options} has no kind; add for example kind: text")
-        edges.append(Edge(source.sender, source.receiver, _channel(**options)))
+        edges.append(Edge(source.sender, source.receiver, channel_of(source.channel)))
     load = partial(Backbone.from_pretrained, dtype=recipe.dtype, device=recipe.device)
     load = cache(load) if recipe.executor == "here" else load
     agents = [partial(_agent, source, load) for source in recipe.agents]
@@ -42,7 +39,12 @@ def _executor(recipe: PipelineRecipe) -> Executor:
             return Processes(transport, timeout=recipe.timeout)
 
 
-def _channel(kind: str, **options: Any) -> Channel:
+def channel_of(source: Mapping[str, Any]) -> Channel:
+    """The channel that a recipe describes by its kind and options. Raises `RecipeError`."""
+    options = dict(source)
+    if "kind" not in options:
+        raise RecipeError(f"the channel {options} has no kind; add for example kind: text")
+    kind = options.pop("kind")
     try:
         return make_channel(kind, **options)
     except UnspokenError:

@@ -15,17 +15,19 @@ from unspoken.channels import (
     Fusion,
     Handoff,
     ProjectedMemory,
+    SoftWords,
     TextChannel,
 )
 from unspoken.evaluation import Item, Task, load_task
 from unspoken.evaluation.remembering import RememberingAgent
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import (
-    EmbeddingProjector,
     FreeVectors,
     Fuser,
     MemoryProjector,
     Projector,
+    StateProjector,
+    VocabularyMixing,
 )
 from unspoken.recipe.config import ModelSource, ProjectorRecipe
 from unspoken.types import Settings
@@ -92,7 +94,10 @@ class Relay:
 
     def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
         """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""
-        template = self.template.removeprefix("Fact:") if handed else self.template
+        template = self.template
+        if handed:  # what is in its memory ends with the fact
+            shared = self.task.protocol == "shared"
+            template = f"\n{template}" if shared else template.removeprefix("Fact:")
         message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
         role = Role(lead=self.lead, template=template, message=message, chat=False)
         settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
@@ -133,22 +138,50 @@ class Relay:
         channel = TextChannel(limit=self.recipe.prompts.note_tokens)
         return self.pair(self.writer, channel, self.solver(soft))
 
-    def speaking(self, projector: Projector) -> Pipeline:
-        """The sender speaks over the channel of a trained projector.
+    def over(self, channel: Channel) -> Pipeline:
+        """The sender speaks over any channel; what it reads follows from what the channel does.
 
-        A fuser wants it to read what the receiver reads; the others want the fact alone.
+        What stands in front of the receiver's prompt is what the receiver would have read; for what
+        fuses both read the same words; what has to be written is a note; for all others the sender
+        reads the fact alone.
         """
+        if channel.in_front:
+            return self.pair(self.handing(), channel, self.solver(handed=True))
+        if type(channel).fuse is not Channel.fuse:
+            return self.pair(self.alike(), channel, self.solver())
+        if any(need.writes for need in channel.needs):
+            return self.pair(self.writer, channel, self.solver())
+        return self.pair(self.reader(), channel, self.solver())
+
+    def speaking(self, projector: Projector) -> Pipeline:
+        """The sender speaks over the channel of a projector."""
+        return self.over(self._channel(projector))
+
+    def _channel(self, projector: Projector) -> Channel:
         match projector:
-            case EmbeddingProjector():
-                return self.pair(self.reader(), Embedding(projector), self.solver())
+            case VocabularyMixing():
+                return SoftWords(projector=projector, limit=self.recipe.prompts.note_tokens)
+            case StateProjector():
+                return Embedding(projector)
             case MemoryProjector():
-                return self.pair(self.reader(), ProjectedMemory(projector), self.solver())
+                return ProjectedMemory(projector)
             case Fuser():
                 lead = getattr(self.recipe.projector, "lead", True)
-                channel = Fusion(projector, lead=lead, loose=True)
-                return self.pair(self.alike(), channel, self.solver())
+                return Fusion(projector, lead=lead, loose=True)
             case _:
                 raise TypeError(f"no channel speaks through a {type(projector).__name__}")
+
+    @cached_property
+    def own(self) -> Relay:
+        """The same relay, in which the receiver's weights speak too."""
+        return replace(self, sender=self.receiver)
+
+    def samples(self, count: int = 8) -> list[tuple[str, str]]:
+        """Facts and what is asked behind them, for channels that are calibrated on the receiver."""
+        items = Random(self.recipe.seed).sample(self.train, min(count, len(self.train)))
+        return [
+            (f"Fact: {item.context}", f"\nQuestion: {item.question}\nAnswer:") for item in items
+        ]
 
     def alone(self) -> Pipeline:
         """The receiver without anybody's message."""
@@ -156,9 +189,6 @@ class Relay:
 
     def constant(self, vectors: FreeVectors) -> Pipeline:
         return self.pair(self.reader(), Constant(vectors), self.solver())
-
-    def handoff(self) -> Pipeline:
-        return self.pair(self.handing(), Handoff(), self.solver(handed=True))
 
     def oracle(self) -> Pipeline:
         """The receiver's own cache of the fact, read behind worked examples that it never sees.

@@ -21,7 +21,15 @@ from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query
 from unspoken.evaluation.picture import draw_gates
 from unspoken.files import atomic_folder
-from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector, Projector
+from unspoken.projectors import (
+    EmbeddingProjector,
+    FreeVectors,
+    Fuser,
+    LinearMap,
+    MemoryProjector,
+    Projector,
+    VocabularyMixing,
+)
 from unspoken.recipe.config import FreeSettings, LoraSettings, Stage
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.trainees import Told, instruction, trainee
@@ -66,6 +74,9 @@ _CLASSES: dict[str, type[Projector]] = {
     "embedding": EmbeddingProjector,
     "memory": MemoryProjector,
     "fusion": Fuser,
+    "ridge": LinearMap,
+    "procrustes": LinearMap,
+    "mixing": VocabularyMixing,
 }
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from unspoken import models
@@ -17,13 +16,27 @@ from unspoken.channels import Channel
 from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query
 from unspoken.pipeline import fields_of
-from unspoken.projectors import EmbeddingProjector, Fuser, MemoryProjector, Projector
-from unspoken.projectors.alignment import ends_in
+from unspoken.projectors import (
+    EmbeddingProjector,
+    Fuser,
+    LinearMap,
+    MemoryProjector,
+    Projector,
+    VocabularyMixing,
+)
+from unspoken.projectors.alignment import shared_vocabulary
 from unspoken.projectors.fuser import layer_map
-from unspoken.recipe.config import EmbeddingSettings, FusionSettings, MemorySettings
+from unspoken.recipe.calibration import aligned_states, calibration_texts, read_by_both
+from unspoken.recipe.config import (
+    EmbeddingSettings,
+    FusionSettings,
+    LinearSettings,
+    MemorySettings,
+    MixingSettings,
+)
 from unspoken.recipe.relay import Relay
 from unspoken.training import History, Reconstruction, StoredThoughts
-from unspoken.types import MEMORY, Need, Prompt, Text, Thought
+from unspoken.types import Need, Thought
 
 __all__ = ["Told", "Trainee", "instruction", "trainee"]
 
@@ -68,6 +81,10 @@ def trainee(relay: Relay, items: Sequence[Item], validation: int) -> Trainee:
                 return _memory(relay, settings, items)
             case FusionSettings() as settings:
                 return _fusion(relay, settings, items)
+            case LinearSettings() as settings:
+                return _linear(relay, settings, items)
+            case MixingSettings() as settings:
+                return _mixing(relay, settings, items)
 
 
 def instruction(relay: Relay, count: int) -> Tensor:
@@ -128,6 +145,47 @@ def _embedding(
     return Trainee(projector, channel, thoughts, start)
 
 
+# -- closed forms: hidden states to embeddings -----------------------------------------------------
+
+
+def _linear(relay: Relay, settings: LinearSettings, items: Sequence[Item]) -> Trainee:
+    projector = LinearMap(
+        source_width=relay.sender.spec.width,
+        target_width=relay.receiver.spec.width,
+        layers=settings.layers,
+        kind=settings.kind,
+        **_identities(relay),
+    ).to(relay.receiver.device)
+    channel, agent = _speaking(relay, projector)
+
+    def start(fit: Fit) -> dict[str, History]:
+        texts = calibration_texts(relay, items, settings.calibration, settings.texts)
+        found = aligned_states(relay, agent, projector.layers, texts)
+        share = projector.fit(*found, penalty=settings.penalty)
+        Console(stderr=True).print(
+            f"{settings.kind}, {len(found[0]):,} positions: {share:.0%} of the embeddings explained"
+        )
+        return {}
+
+    return Trainee(projector, channel, Told(agent, items, channel.needs), start)
+
+
+def _mixing(relay: Relay, settings: MixingSettings, items: Sequence[Item]) -> Trainee:
+    sender, receiver = relay.sender, relay.receiver
+    known = torch.tensor(shared_vocabulary(sender, receiver), device=receiver.device)
+    projector = VocabularyMixing(
+        source_width=sender.spec.width,
+        target_width=receiver.spec.width,
+        words=known.shape[1],
+        temperature=settings.temperature,
+        cap=sender.logit_cap,
+        **_identities(relay),
+    ).to(receiver.device)
+    projector.start(sender.head[known[0]], receiver.embed(known[1]))
+    channel, agent = _speaking(relay, projector)
+    return Trainee(projector, channel, Told(agent, items, channel.needs))
+
+
 # -- a cache to a memory ---------------------------------------------------------------------------
 
 
@@ -142,7 +200,7 @@ def _memory(relay: Relay, settings: MemorySettings, items: Sequence[Item]) -> Tr
         target=theirs,
         rotary=(turns[0].shape[1], turns[1].shape[1]),
         target_width=receiver.spec.width,
-        **settings.model_dump(exclude={"kind", "texts"}),
+        **settings.model_dump(exclude={"kind", "texts", "calibration"}),
         **_identities(relay),
     ).to(receiver.device)
     projector.source_turns.copy_(turns[0])
@@ -152,50 +210,14 @@ def _memory(relay: Relay, settings: MemorySettings, items: Sequence[Item]) -> Tr
     channel, agent = _speaking(relay, projector)
 
     def start(fit: Fit) -> dict[str, History]:
-        texts = [item.context for item in items[: settings.texts]]
-        share = projector.start(*_read_by_both(relay, agent, projector, texts))
+        texts = calibration_texts(relay, items, settings.calibration, settings.texts)
+        share = projector.start(*read_by_both(relay, agent, projector, texts))
         Console(stderr=True).print(
             f"closed-form start: {share:.0%} of the receiver's cache explained"
         )
         return {}
 
     return Trainee(projector, channel, Told(agent, items, channel.needs), start)
-
-
-@torch.no_grad()
-def _read_by_both(
-    relay: Relay, agent: Agent, projector: MemoryProjector, texts: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """What both models hold of the same positions: (n, states) and (n, targets), bfloat16."""
-    device = relay.receiver.device
-    order = sorted(set(texts), key=len)
-    states: list[Tensor] = []
-    targets: list[Tensor] = []
-    batches = [order[n : n + 16] for n in range(0, len(order), 16)]
-    shown = Console(stderr=True)
-    for batch in track(batches, "caches of both models", console=shown, transient=True):
-        with torch.autocast(device.type, torch.bfloat16):
-            own = agent.hear({"context": tuple(batch)}, needs=frozenset({MEMORY})).memory
-            other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({MEMORY})).memory
-        assert own is not None
-        assert other is not None
-        assert own.spelling is not None
-        assert other.spelling is not None
-        found, wanted = projector.states(own), projector.targets(other)
-        front = len(other.spelling.words[0]) - len(batch[0]) - 1
-        for row in range(len(batch)):
-            words, ends = own.spelling.words[row], own.spelling.ends[row]
-            place, _ = ends_in(words, ends.cpu(), 0, projector.tokenizer)
-            keep = other.spelling.ends[row] > front
-            states.append(found[row, place.to(device)].bfloat16())
-            targets.append(wanted[row, keep].bfloat16())
-    return torch.cat(states), torch.cat(targets)
-
-
-def _as_read(relay: Relay, texts: Sequence[str]) -> Prompt:
-    """The facts as the receiver would read them as words."""
-    lead = Text((relay.lead,) * len(texts), shared=True)
-    return Prompt((lead, Text(tuple(f"Fact: {text}" for text in texts))), 1)
 
 
 # -- two caches to one -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from unspoken.backbone import Backbone
 from unspoken.channels import Channel
 from unspoken.pipeline import Query, fields_of
 from unspoken.projectors import EmbeddingProjector
-from unspoken.projectors.alignment import align, shared_vocabulary
+from unspoken.projectors.alignment import align, mean_embeddings, shared_vocabulary
 from unspoken.training.thoughts import StoredThoughts
 from unspoken.types import Thought, Vectors
 
@@ -124,9 +124,7 @@ class Reconstruction:
         for values, mask, row in zip(hidden.values, hidden.mask, rows, strict=True):
             place, token = self.pairs[row]
             real = values[mask]
-            count = torch.bincount(place, minlength=len(real))
-            total = self.table.new_zeros(len(real), self.table.shape[1])
-            mean = total.index_add(0, place, self.table[token]) / count.clamp(min=1)[:, None]
+            count, mean = mean_embeddings(place, token, len(real), self.table)
             word = torch.full_like(count, -1).scatter(0, place, token)
             states.append(real[count > 0])
             targets.append(mean[count > 0])

@@ -1,0 +1,124 @@
+"""The layers of a KV cache to which a receiver attends most; the others stay with the sender.
+
+KVComm, arXiv 2510.03346: S_l = alpha * A_l + (1 - alpha) * exp(-(l - mu)^2 / (2 sigma^2)), and the
+layers with the highest scores are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from unspoken.backbone import Backbone
+from unspoken.channels.base import Channel
+from unspoken.channels.handoff import behind_lead, check_same
+from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
+from unspoken.wire import Message
+
+__all__ = ["SelectiveLayers", "ranked"]
+
+
+class SelectiveLayers(Channel):
+    """A part of the layers of what the sender read behind its lead: L x (B, H, S, D), or H = 0.
+
+    Both sides have the same weights. In a layer that is not sent, the receiver attends to its own
+    positions alone. Its positions count the message's in all layers.
+
+    ratio: the part of the layers that is sent. attention: A_l for each of the L layers, what
+    `calibrated` measures; without it the prior alone decides. alpha: the weight of attention
+    against the prior; mu: the prior's centre, in parts of the depth; sigma: its width, in layers.
+
+    The message stands in its slot, behind the receiver's own first tokens. The paper puts it before
+    everything, and its code then sends the first token of every layer and the whole lowest layer,
+    so that no layer is without the token that takes in idle attention; here it has the receiver's.
+
+    >>> SelectiveLayers(ratio=0.5, sigma=1.0).chosen(6)
+    (1, 2, 3)
+    """
+
+    name: ClassVar[str] = "layers"
+
+    def __init__(
+        self,
+        *,
+        ratio: float = 0.5,
+        attention: Sequence[float] | None = None,
+        alpha: float = 0.8,
+        mu: float = 0.5,
+        sigma: float = 10.0,
+    ) -> None:
+        if not (0 < ratio <= 1 and 0 <= alpha <= 1 and sigma > 0):
+            raise ValueError(
+                f"a ratio is above 0 and at most 1, alpha from 0 to 1, sigma above 0; got "
+                f"ratio={ratio}, alpha={alpha}, sigma={sigma}"
+            )
+        self.ratio, self.alpha, self.mu, self.sigma = ratio, alpha, mu, sigma
+        self.attention = None if attention is None else tuple(attention)
+
+    def calibrated(self, receiver: Backbone, samples: Sequence[tuple[str, str]]) -> SelectiveLayers:
+        """The same with attention measured: what is asked behind what is said, in `samples`."""
+        shares = torch.stack([receiver.regard(said, asked) for said, asked in samples])
+        return SelectiveLayers(
+            ratio=self.ratio,
+            attention=cast(list[float], shares.mean(0).tolist()),
+            alpha=self.alpha,
+            mu=self.mu,
+            sigma=self.sigma,
+        )
+
+    def chosen(self, layers: int) -> tuple[int, ...]:
+        """Which of the L layers are sent, the lowest first."""
+        order = ranked(layers, self.attention, self.alpha, self.mu, self.sigma)
+        return tuple(sorted(order[: max(1, ceil(self.ratio * layers))]))
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({MEMORY})
+
+    def send(self, thought: Thought) -> Message:
+        assert thought.memory is not None, "the sender computes what `needs` asks for"
+        memory = behind_lead(thought.memory, thought)
+        sent = self.chosen(len(memory.kv))
+        kv = tuple(
+            (keys, values) if n in sent else (keys[:, :0], values[:, :0])
+            for n, (keys, values) in enumerate(memory.kv)
+        )
+        memory = replace(memory, kv=kv, spelling=None)
+        return self._message(thought, memory, receiver=thought.spec.weights)
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        assert isinstance(message.payload, Memory)
+        return prompt.insert(message.payload)
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        check_same(self.name, sender, receiver)
+
+
+def ranked(
+    layers: int, attention: Sequence[float] | None, alpha: float, mu: float, sigma: float
+) -> list[int]:
+    """All L layers, the one with the highest score first; of equals the lower one.
+
+    Attention and prior are both stretched to 0..1, as the authors' code does.
+    """
+    depth = torch.arange(layers, dtype=torch.float64)
+    prior = torch.exp(-0.5 * ((depth - mu * (layers - 1)) / sigma).square())
+    score = _stretched(prior)
+    if attention is not None:
+        if len(attention) != layers:
+            raise ValueError(
+                f"the attention of {len(attention)} layers is given, but the model has {layers}"
+            )
+        paid = torch.tensor(attention, dtype=torch.float64)
+        score = alpha * _stretched(paid) + (1 - alpha) * score
+    return cast(list[int], score.argsort(descending=True, stable=True).tolist())
+
+
+def _stretched(values: Tensor) -> Tensor:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low).clamp(min=1e-9)

@@ -1,0 +1,75 @@
+"""Soft words: what the sender expects to say, in place of the words that it would choose.
+
+CIPHER, arXiv 2310.06272: e_t = sum_v softmax(logits_t / T)_v * embedding_v, and e_t is also the
+sender's next input.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unspoken.channels.base import Channel, check_identities, check_widths, remedy
+from unspoken.channels.handoff import check_same
+from unspoken.projectors import VocabularyMixing
+from unspoken.types import Need, Prompt, Spec, Thought, Vectors
+from unspoken.wire import Message
+
+__all__ = ["SoftWords"]
+
+
+class SoftWords(Channel):
+    """Expected embeddings (B, m, W) that the sender writes, m as long as its words would be.
+
+    The receiver has the same weights, or `projector` makes the mixtures of its embeddings, over the
+    words that both vocabularies know. A row ends where its most probable words would.
+
+    temperature: T; towards 0 the vectors become the embeddings of greedy words. limit: the most
+    vectors, the agent's own `max_tokens` without it. projector: a `VocabularyMixing` or the folder
+    of one, whose temperature is then that of what is sent.
+    """
+
+    name: ClassVar[str] = "soft"
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        limit: int | None = None,
+        projector: VocabularyMixing | str | None = None,
+    ) -> None:
+        if temperature <= 0 or (limit is not None and limit < 1):
+            raise ValueError(
+                "soft words have a temperature above 0 and a limit of at least 1, got "
+                f"temperature={temperature}, limit={limit}"
+            )
+        if isinstance(projector, str):
+            projector = VocabularyMixing.from_pretrained(projector).eval()
+        self.temperature, self.limit, self.projector = temperature, limit, projector
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self._rollout})
+
+    @property
+    def _rollout(self) -> Need:
+        return Need("rollout", limit=self.limit, feed="expected", temperature=self.temperature)
+
+    def send(self, thought: Thought) -> Message:
+        rollout = thought.rollouts[self._rollout]
+        if self.projector is None:
+            return self._message(thought, rollout.vectors, receiver=thought.spec.weights)
+        states = Vectors(rollout.states.values[:, :, None], rollout.states.mask)
+        return self._message(
+            thought, self.projector(states), receiver=self.projector.target_weights
+        )
+
+    def write(self, message: Message, prompt: Prompt) -> Prompt:
+        return prompt.insert(message.payload)
+
+    def check(self, sender: Spec, receiver: Spec) -> None:
+        if self.projector is None:
+            check_same(self.name, sender, receiver)
+            return
+        told = remedy("mixing", sender, receiver)
+        check_widths(self.projector, sender, receiver, told)
+        check_identities(self.projector, sender, receiver, told)
