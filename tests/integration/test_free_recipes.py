@@ -99,9 +99,24 @@ def test_what_a_sender_reads_follows_from_the_channel(settings: list[str]):
     assert template(make_channel("text", verbatim=True)) == " {context}"
     assert template(make_channel("text", limit=3)) == "Fact: {context}\nNote:"
     relay = relay.own
-    assert template(SelectiveLayers()) == " {context}"
+    assert template(SelectiveLayers()) == "Fact: {context}"
     assert template(SoftWords()) == "Fact: {context}\nNote:"
     assert template(make_channel("rollout")) == "Fact: {context}"
+
+
+def test_all_layers_are_the_whole_hand_over(settings: list[str]):
+    channels = """channels=[
+        {name: handed, sender: receiver, channel: {kind: handoff}},
+        {name: all, sender: receiver, channel: {kind: layers, ratio: 1.0}}]"""
+    report = run_relay(free(settings, channels, "limit=6"))
+    told = Path(settings[-1].removeprefix("out=")) / "predictions"
+    said = [
+        [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
+        for path in (told / "handed-matched.jsonl", told / "all-matched.jsonl")
+    ]
+    assert said[0] == said[1]
+    sizes = [report.arm(name, "matched").wire_bytes for name in ("handed", "all")]
+    assert sizes[1] < sizes[0] / 2  # the lead stays with the sender
 
 
 def test_layers_are_chosen_by_the_receivers_attention(settings: list[str]):

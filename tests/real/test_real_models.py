@@ -16,7 +16,7 @@ from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.types import MEMORY, Need, Prompt, Settings, Text
+from unspoken.types import MEMORY, Memory, Need, Prompt, Settings, Text
 
 pytestmark = pytest.mark.real
 
@@ -185,3 +185,21 @@ def test_a_rollout_of_sixteen_is_one_by_one(load: Callable[[str], Backbone], fee
         for pair, others in zip(row.kv, alone.memory.kv, strict=True):
             for left, right in zip(pair, others, strict=True):
                 assert float((left - right).norm() / right.norm()) < 1e-3
+
+
+@torch.no_grad()
+def test_a_layer_can_be_kept_from_seeing_a_memory(model: Backbone):
+    """For Gemma the memory is longer than its window of 512."""
+    text = PARAGRAPH * 7
+    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({MEMORY})).memory
+    assert memory is not None
+    half = [(k, v) if n % 2 else (k[:, :0], v[:, :0]) for n, (k, v) in enumerate(memory.kv)]
+    contexts = [
+        model.read(Prompt((Memory(kv, memory.mask), Text((QUESTION,))))).context
+        for kv in (memory.kv, tuple(half))
+    ]
+    whole, partial = (torch.softmax(model.predict(context).float(), -1) for context in contexts)
+    assert partial.isfinite().all()
+    assert (whole - partial).abs().max() > 1e-3
+    shares = model.regard(f"The story: {PARAGRAPH}", QUESTION)
+    assert bool(((shares > 0) & (shares < 1)).all())

@@ -34,6 +34,9 @@ class Channel(ABC):
     name: ClassVar[str]
     in_front: ClassVar[bool] = False
     """True when the message stands before the whole prompt instead of in its slot."""
+    own_cache: ClassVar[bool] = False
+    """True when the receiver goes on from the sender's cache as from its own: then the sender does
+    well to read what the receiver would have read, its lead included."""
 
     @property
     @abstractmethod

@@ -29,6 +29,7 @@ class Handoff(Channel):
 
     name: ClassVar[str] = "handoff"
     in_front: ClassVar[bool] = True
+    own_cache: ClassVar[bool] = True
 
     def __init__(self, *, lead: bool = True) -> None:
         self.lead = lead

@@ -27,7 +27,8 @@ class SelectiveLayers(Channel):
     """A part of the layers of what the sender read behind its lead: L x (B, H, S, D), or H = 0.
 
     Both sides have the same weights. In a layer that is not sent, the receiver attends to its own
-    positions alone. Its positions count the message's in all layers.
+    positions alone. Its positions count the message's in all layers. With equal leads and all
+    layers sent, it is as if the receiver had read the sender's words itself.
 
     ratio: the part of the layers that is sent. attention: A_l for each of the L layers, what
     `calibrated` measures; without it the prior alone decides. alpha: the weight of attention
@@ -42,6 +43,7 @@ class SelectiveLayers(Channel):
     """
 
     name: ClassVar[str] = "layers"
+    own_cache: ClassVar[bool] = True
 
     def __init__(
         self,

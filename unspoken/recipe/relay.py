@@ -141,11 +141,11 @@ class Relay:
     def over(self, channel: Channel) -> Pipeline:
         """The sender speaks over any channel; what it reads follows from what the channel does.
 
-        What stands in front of the receiver's prompt is what the receiver would have read; for what
-        fuses both read the same words; what has to be written is a note; for all others the sender
-        reads the fact alone.
+        For a cache that becomes the receiver's own it reads what the receiver would have read; for
+        what fuses both read the same words; what has to be written is a note; for all others the
+        sender reads the fact alone.
         """
-        if channel.in_front:
+        if channel.own_cache:
             return self.pair(self.handing(), channel, self.solver(handed=True))
         if type(channel).fuse is not Channel.fuse:
             return self.pair(self.alike(), channel, self.solver())
@@ -160,7 +160,8 @@ class Relay:
     def _channel(self, projector: Projector) -> Channel:
         match projector:
             case VocabularyMixing():
-                return SoftWords(projector=projector, limit=self.recipe.prompts.note_tokens)
+                limit, temperature = self.recipe.prompts.note_tokens, projector.temperature
+                return SoftWords(temperature=temperature, limit=limit, projector=projector)
             case StateProjector():
                 return Embedding(projector)
             case MemoryProjector():
