@@ -54,7 +54,7 @@ class Run:
     def expand(self, batch: int) -> Run:
         if self.ids.shape[0] == batch:
             return self
-        spelling = Spelling(self.spelling.words * batch, self.spelling.ends.expand(batch, -1))
+        spelling = self.spelling.repeat(batch)
         ids, mask = self.ids.expand(batch, -1), self.mask.expand(batch, -1)
         return replace(self, ids=ids, mask=mask, spelling=spelling)
 

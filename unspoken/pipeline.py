@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent, Edge, Speaker
-from unspoken.agents.roles import FIELDS
+from unspoken.agents import Agent, Edge, Incoming, Speaker
+from unspoken.agents.roles import FIELDS, Fields
 from unspoken.anchors import AnchorPool
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
@@ -207,39 +207,56 @@ class Pipeline:
                 self._speakers[name].role.check(own if name == self.order[-1] else others)
 
     @torch.no_grad()
+    def mail(self, queries: Sequence[Query]) -> list[Incoming]:
+        """The messages that reach the answering agent for its last turn, B rows each.
+
+        Everybody else takes all turns, and nothing is answered. Raises `PipelineError` if agents
+        do not run in this process.
+        """
+        _ = self.agents  # raises what is said above
+        self._check_items(queries, queries)
+        fields = fields_of(queries)
+        heard, _ = self._deliver(fields, fields)
+        return [Incoming(edge.channel, message) for edge, message in heard]
+
+    @torch.no_grad()
     def _batch(
         self,
         queries: Sequence[Query],
         given: Sequence[Query],
         on_text: Callable[[str], None] | None = None,
     ) -> list[Run]:
-        last = self.order[-1]
         own, others = fields_of(queries), fields_of(given)
+        heard, turns = self._deliver(own, others)
+        last = self.order[-1]
+        spoken = self._speakers[last].speak(own, heard, [], answers=True, on_text=on_text)
+        text = spoken.text
+        assert text is not None, "an answer is text"
+        for row, words, cost in zip(turns, text, spoken.usage, strict=True):
+            row.append(Turn(last, self.rounds, words, cost))
+        return [Run(words.strip(), tuple(row)) for words, row in zip(text, turns, strict=True)]
+
+    def _deliver(
+        self, own: Fields, others: Fields
+    ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
+        """All turns but the last: what the answering agent hears, and the turns of each row."""
+        last = self.order[-1]
         mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
-        turns: list[list[Turn]] = [[] for _ in queries]
-        text: tuple[str, ...] | None = None
-        for number in range(1, self.rounds + 1):
-            for name in self.order:
-                final = number == self.rounds and name == last
-                out = [] if final else [e for e in self.edges if e.sender == name]
-                if not (out or final):
-                    continue
-                heard, mail[name] = mail[name], []
-                spoken = self._speakers[name].speak(
-                    own if name == last else others,
-                    heard,
-                    out,
-                    answers=final,
-                    on_text=on_text if final else None,
-                )
-                for edge, message in zip(out, spoken.messages, strict=True):
-                    mail[edge.receiver].append((edge, message))
-                text = spoken.text
-                for row, cost in enumerate(spoken.usage):
-                    words = text[row] if text is not None else None
-                    turns[row].append(Turn(name, number, words, cost))
-        assert text is not None
-        return [Run(answer.strip(), tuple(row)) for answer, row in zip(text, turns, strict=True)]
+        turns: list[list[Turn]] = [[] for _ in next(iter(own.values()))]
+        taken = [(number, name) for number in range(1, self.rounds + 1) for name in self.order]
+        for number, name in taken[:-1]:
+            out = [edge for edge in self.edges if edge.sender == name]
+            if not out:
+                continue
+            heard, mail[name] = mail[name], []
+            fields = own if name == last else others
+            spoken = self._speakers[name].speak(fields, heard, out, answers=False)
+            for edge, message in zip(out, spoken.messages, strict=True):
+                mail[edge.receiver].append((edge, message))
+            for row, cost in enumerate(spoken.usage):
+                words = spoken.text[row] if spoken.text is not None else None
+                turns[row].append(Turn(name, number, words, cost))
+        return mail[last], turns
 
 
 def _length(query: Query) -> int:

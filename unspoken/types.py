@@ -91,6 +91,10 @@ class Text:
     def rows(self, index: slice) -> Text:
         return replace(self, words=self.words[index])
 
+    def repeat(self, batch: int) -> Text:
+        """One row as B equal ones."""
+        return replace(self, words=self.words * batch)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
@@ -107,6 +111,10 @@ class Vectors:
         mask = self.mask[index]
         keep = mask.any(0)
         return Vectors(self.values[index][:, keep], mask[:, keep])
+
+    def repeat(self, batch: int) -> Vectors:
+        """One row as B equal ones; nothing is copied."""
+        return Vectors(self.values.expand(batch, -1, -1), self.mask.expand(batch, -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +133,9 @@ class Spelling:
 
     def rows(self, index: slice, keep: Tensor) -> Spelling:
         return replace(self, words=self.words[index], ends=self.ends[index][:, keep])
+
+    def repeat(self, batch: int) -> Spelling:
+        return replace(self, words=self.words * batch, ends=self.ends.expand(batch, -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,6 +166,12 @@ class Memory:
         kv = tuple((k[index][:, :, keep], v[index][:, :, keep]) for k, v in self.kv)
         spelling = self.spelling.rows(index, keep) if self.spelling else None
         return Memory(kv, mask[:, keep], spelling)
+
+    def repeat(self, batch: int) -> Memory:
+        """One row as B equal ones; nothing is copied."""
+        kv = tuple((k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self.kv)
+        spelling = self.spelling.repeat(batch) if self.spelling else None
+        return Memory(kv, self.mask.expand(batch, -1), spelling)
 
 
 Segment = Text | Vectors | Memory

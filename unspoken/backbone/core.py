@@ -261,18 +261,22 @@ class Backbone:
         parts = self.lay_out(prompt)
         if self._holes_matter(parts, prompt.batch):
             return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
+        return self.read_parts(parts, prompt.batch, needs=needs)
+
+    def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
+        """Read what `lay_out` made of a prompt of B rows; `read` for those who cut it otherwise."""
         layers = sorted(need.layer for need in needs if need.kind == "hidden")
         runs = [part for part in parts if isinstance(part, Run)]
         if layers and all(run.shared for run in runs):
             raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
         held = [part.layers if isinstance(part, Memory) else self._all for part in parts]
-        seen = seen_slots([part.mask.expand(prompt.batch, -1) for part in parts], held)
+        seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
         if seen is not None and MEMORY in needs:
             raise IncompatibleModels(_UNWHOLE.format(name=self.name))
-        last, top = runs[-1].expand(prompt.batch), None
+        last, top = runs[-1].expand(batch), None
         whole = bool(layers) or MEMORY in needs  # else the last token is left to the first decode
         kv: KV = ()
-        mask = torch.zeros(prompt.batch, 0, dtype=torch.bool, device=self.device)
+        mask = torch.zeros(batch, 0, dtype=torch.bool, device=self.device)
         hidden: list[tuple[dict[int, Tensor], Tensor]] = []
         for part in parts:
             if isinstance(part, Memory):
@@ -280,9 +284,9 @@ class Backbone:
                 own = tuple((k.to(self.dtype), v.to(self.dtype)) for k, v in own)
                 kv = append(kv, self.shift(own, mask.sum(1)) if kv else own)
             elif part.shared and part is parts[0] and part is not parts[-1]:
-                kv = self._read_lead(part, prompt.batch)
+                kv = self._read_lead(part, batch)
             else:
-                run = part.expand(prompt.batch)
+                run = part.expand(batch)
                 if part is parts[-1]:
                     run = run if whole else run.without_last()
                     top = self._top(needs)
@@ -290,13 +294,13 @@ class Backbone:
                     kv, states = self._forward(kv, mask, run, layers, top)
                 if layers and not part.shared:
                     hidden.append((states, run.heard))
-            mask = torch.cat((mask, part.mask.expand(prompt.batch, -1)), 1)
-        spelling = spell(parts, prompt.batch)
+            mask = torch.cat((mask, part.mask.expand(batch, -1)), 1)
+        spelling = spell(parts, batch)
         if self.spec.window is not None and has_holes(mask):  # what is written may reach it
             seen = None if seen is None else seen.take_along_dim(left_order(mask)[None], 2)
             kv, mask, spelling = close_holes(kv, mask, spelling)
         return Read(
-            tokens=counts([run.mask for run in runs], prompt.batch),
+            tokens=counts([run.mask for run in runs], batch),
             passes=len(runs),
             found=Context(
                 tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if whole else kv,

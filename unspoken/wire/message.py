@@ -63,6 +63,10 @@ class Message:
         """Row `index` alone, without the padding that other rows caused."""
         return Message(self.header, self.payload.rows(slice(index, index + 1)))
 
+    def repeat(self, batch: int) -> Message:
+        """A message of one row for B readers; nothing is copied."""
+        return Message(self.header, self.payload.repeat(batch))
+
     def row_bytes(self) -> list[int]:
         """`row(n).nbytes` of every row, without copying a cache to learn its size."""
         if isinstance(self.payload, Text):

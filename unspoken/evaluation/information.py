@@ -1,0 +1,185 @@
+"""Usable information: how much a receiver learns of its answer from the right message.
+
+Receiver-side V-information (Xu et al., arXiv 2002.10689) in the contrastive form of arXiv
+2512.21720, with the receiver itself as the critic: the same for words, vectors and caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import product
+from math import log, log2
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from unspoken.agents import Agent, Incoming
+from unspoken.backbone import Backbone
+from unspoken.evaluation.sharing import SharedReader
+from unspoken.pipeline import Pipeline, Query, fields_of
+from unspoken.types import Segment, Text
+
+__all__ = ["Scores", "contrast", "measure"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a receiver made of N messages and N questions, in nats; derived values are in bits.
+
+    table: (N, N), log p(answer_i | message_l, question_i) at [l][i]. alone: (N,), the same without
+    a message. partners: for each item another, whose message is the wrong one. positions, wire:
+    positions and bytes of each message; words count in the receiver's tokens. seconds: of it all.
+
+    >>> told = Scores(((-1.0, -9.0), (-9.0, -1.0)), (-4.0, -4.0), (1, 0), (5, 5), (64, 64), 0.1)
+    >>> round(sum(told.bits) / 2, 3), told.ceiling, told.identified
+    (1.0, 1.0, (1.0, 1.0))
+    """
+
+    table: tuple[tuple[float, ...], ...]
+    alone: tuple[float, ...]
+    partners: tuple[int, ...]
+    positions: tuple[int, ...]
+    wire: tuple[int, ...]
+    seconds: float
+
+    @property
+    def ceiling(self) -> float:
+        """log2 N: what a message that tells N items apart is worth, and no message more."""
+        return log2(len(self.alone))
+
+    @cached_property
+    def bits(self) -> tuple[float, ...]:
+        """log p(y_i | m_i, q_i) - log 1/N sum_l p(y_i | m_l, q_i). Negative: it misleads."""
+        return contrast(torch.tensor(self.table, dtype=torch.float64), range(len(self.alone)))
+
+    @cached_property
+    def deranged(self) -> tuple[float, ...]:
+        """The same with another item's message in the place of the right one."""
+        return contrast(torch.tensor(self.table, dtype=torch.float64), self.partners)
+
+    @property
+    def pvi(self) -> tuple[float, ...]:
+        """log p(y_i | m_i, q_i) - log p(y_i | q_i): pointwise V-information (arXiv 2110.08420)."""
+        return tuple((self.table[n][n] - alone) / log(2) for n, alone in enumerate(self.alone))
+
+    @cached_property
+    def identified(self) -> tuple[float, ...]:
+        """Whether the right message makes the answer likeliest: 1, 0, or a share among equals."""
+        table = torch.tensor(self.table, dtype=torch.float64)
+        best = table == table.max(0).values
+        return tuple((best.diagonal() / best.sum(0)).tolist())
+
+
+def contrast(table: Tensor, right: Sequence[int]) -> tuple[float, ...]:
+    """Bits of message `right[i]` about item i among all N: (N, N) nats to N terms, <= log2 N.
+
+    Not clipped at zero, unlike arXiv 2512.21720: a message that misleads is worth less than
+    nothing, and clipping would hide it. The mean over all shifts of `right` is never positive.
+    """
+    columns = torch.arange(table.shape[1])
+    against = table - table[torch.as_tensor(list(right)), columns]
+    most = against.max(0).values  # exact for equal rows: log(1) is 0
+    mean = (against - most).exp().mean(0).log() + most
+    return tuple((-mean / log(2)).tolist())
+
+
+def measure(
+    pipeline: Pipeline,
+    queries: Sequence[Query],
+    answers: Sequence[str],
+    partners: Sequence[int],
+    *,
+    batch_size: int = 16,
+    rows: int = 32,
+    bf16: bool = False,
+    progress: str = "",
+) -> Scores:
+    """Ask the answering agent every question behind every message.
+
+    answers: the words that the agent would write, with the space before them. The other agents
+    work on each item once, in batches of `batch_size`; then `rows` questions at a time are read
+    behind one message. bf16: bfloat16 autocast, faster and less exact.
+    """
+    start = perf_counter()
+    mail = _mail(pipeline, queries, batch_size)
+    desk = _Desk(pipeline.answerer, queries, answers, rows)
+    first: dict[tuple[bytes, ...], int] = {}
+    same = [first.setdefault(_bytes(told), n) for n, told in enumerate(mail)]
+    table = torch.zeros(len(mail), len(queries), dtype=torch.float64)
+    asked = list(product(desk.batches, first.values()))
+    precise = torch.autocast(desk.backbone.device.type, torch.bfloat16, enabled=bf16)
+    with torch.no_grad(), precise:
+        alone = torch.zeros(len(queries), dtype=torch.float64)
+        for batch in desk.batches:
+            alone[batch] = desk.score(batch)
+        shown = Console(stderr=True)
+        for batch, told in track(
+            asked, progress, console=shown, disable=not progress, transient=True
+        ):
+            table[told, batch] = desk.score(batch, mail[told])
+    return Scores(
+        table=tuple(map(tuple, table[same].tolist())),
+        alone=tuple(alone.tolist()),
+        partners=tuple(partners),
+        positions=tuple(_positions(told, desk.backbone) for told in mail),
+        wire=tuple(sum(one.message.nbytes for one in told) for told in mail),
+        seconds=perf_counter() - start,
+    )
+
+
+class _Desk:
+    """The answering agent and what it is asked, in batches of questions of like length."""
+
+    def __init__(
+        self, agent: Agent, queries: Sequence[Query], answers: Sequence[str], rows: int
+    ) -> None:
+        self.backbone, self.answers = agent.backbone, answers
+        self.agent = agent.reading(SharedReader(agent.backbone))
+        self.fields = fields_of(queries)
+        read = [self.fields[name] for name in agent.role.fields]
+        length = [sum(map(len, row)) for row in zip(*read, answers, strict=True)]
+        order = sorted(range(len(answers)), key=length.__getitem__)
+        self.batches = [order[n : n + rows] for n in range(0, len(order), rows)]
+
+    def score(self, batch: Sequence[int], told: Sequence[Incoming] = ()) -> Tensor:
+        """log p of the answers (B,) in nats, behind messages of one row."""
+        fields = {name: tuple(texts[n] for n in batch) for name, texts in self.fields.items()}
+        repeated = [Incoming(one.channel, one.message.repeat(len(batch))) for one in told]
+        context = self.agent.hear(fields, repeated).context
+        return -self.backbone.score(context, [self.answers[n] for n in batch]).double().cpu()
+
+
+def _mail(
+    pipeline: Pipeline, queries: Sequence[Query], batch_size: int
+) -> list[tuple[Incoming, ...]]:
+    """For each item the messages that reach the answering agent, one row each."""
+    mail: list[tuple[Incoming, ...]] = []
+    for n in range(0, len(queries), batch_size):
+        batch = queries[n : n + batch_size]
+        found = pipeline.mail(batch)
+        mail += [
+            tuple(Incoming(one.channel, one.message.row(row)) for one in found)
+            for row in range(len(batch))
+        ]
+    return mail
+
+
+def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
+    return tuple(sha256(one.message.to_bytes()).digest() for one in told)
+
+
+def _positions(told: Sequence[Incoming], receiver: Backbone) -> int:
+    """How many positions the messages have; words count in the receiver's tokens."""
+
+    def count(payload: Segment) -> int:
+        if isinstance(payload, Text):
+            return len(receiver.tokens(payload.words[0].strip()))
+        return int(payload.mask.sum())
+
+    return sum(count(one.message.payload) for one in told)

@@ -1,0 +1,143 @@
+"""A reader for many questions behind one message: what all rows begin with is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from unspoken.backbone import Backbone
+from unspoken.layout import VECTOR, Part, Run, spell
+from unspoken.types import (
+    MEMORY,
+    TEXT,
+    Context,
+    Memory,
+    Need,
+    Prompt,
+    Read,
+    Settings,
+    Spelling,
+    Words,
+)
+
+__all__ = ["SharedReader"]
+
+
+class SharedReader:
+    """Reads as its backbone does; equal beginnings of rows once, and the same prompt only once.
+
+    The words of a message stand in front of the question, so N questions about one message share
+    it: tokens and vectors are compared after tokenisation, and what is read is the same but for
+    rounding. A prompt that comes again, as with a channel that fuses, gets the same `Read`.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._known: tuple[Prompt, frozenset[Need], Read] | None = None
+
+    @torch.no_grad()
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        if self._known is not None and self._known[:2] == (prompt, needs):
+            return self._known[2]
+        found = self._read(prompt, needs)
+        self._known = (prompt, needs, found)
+        return found
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        return self.backbone.write(context, settings, on_text)
+
+    def _read(self, prompt: Prompt, needs: frozenset[Need]) -> Read:
+        parts = self.backbone.lay_out(prompt)
+        front, rest = _common(parts)
+        window, length = self.backbone.spec.window, sum(part.mask.shape[1] for part in parts)
+        if needs != {TEXT} or not front or (window is not None and length >= window):
+            return self.backbone.read(prompt, needs=needs)
+        begun = self.backbone.read_parts(front, 1, needs=frozenset({MEMORY})).memory
+        assert begun is not None
+        silent = Memory(begun.kv, begun.mask).repeat(prompt.batch)
+        read = self.backbone.read_parts([silent, *rest], prompt.batch, needs=needs)
+        spelling = _respelled(parts, read.context.mask)
+        return replace(read, found=replace(read.context, spelling=spelling))
+
+
+def _common(parts: Sequence[Part]) -> tuple[list[Run], list[Part]]:
+    """Runs of one row that all rows begin with, and the parts behind them, of B rows.
+
+    No runs if nothing but the lead is common: the backbone reads that once itself.
+    """
+    front: list[Run] = []
+    for n, part in enumerate(parts):
+        if isinstance(part, Run) and part.shared:
+            front.append(part)
+            continue
+        if isinstance(part, Run) and part.ids.shape[0] > 1 and (count := _alike(part)):
+            head, tail = _cut(part, count)
+            return [*front, head], [tail, *parts[n + 1 :]]
+        break
+    return [], list(parts)
+
+
+def _alike(run: Run) -> int:
+    """How many first tokens and vectors are the same in all rows; each keeps one of its own."""
+    shortest = int(run.mask.sum(1).min()) - 1
+    ids = torch.stack([row[real][:shortest] for row, real in zip(run.ids, run.mask, strict=True)])
+    count = _before_first(ids != ids[:1], shortest)
+    if run.vectors is None or not count:
+        return count
+    seen = cast(list[int], (ids[0, :count] == VECTOR).cumsum(0).tolist())
+    vectors = torch.stack([rows[: seen[-1]] for rows in _by_row(run)])
+    same = _before_first((vectors != vectors[:1]).any(2), seen[-1])
+    return sum(number <= same for number in seen)
+
+
+def _before_first(differs: Tensor, longest: int) -> int:
+    """The columns before the first one of (B, n) in which a row differs."""
+    columns = differs.any(0).nonzero()
+    return int(columns[0]) if len(columns) else longest
+
+
+def _by_row(run: Run) -> tuple[Tensor, ...]:
+    """The vectors of each row, (n, W)."""
+    assert run.vectors is not None
+    return run.vectors.split(cast(list[int], (run.ids == VECTOR).sum(1).tolist()))
+
+
+def _cut(run: Run, count: int) -> tuple[Run, Run]:
+    """The first `count` places of one row, and what stands behind them in every row."""
+    batch, vectors, own = run.ids.shape[0], None, None
+    behind = run.mask & (run.mask.cumsum(1) > count)
+    keep = behind.any(0)
+    ids = run.ids[0][run.mask[0]][None, :count]
+    if run.vectors is not None:
+        shared = int((ids == VECTOR).sum())
+        rows = _by_row(run)
+        vectors = rows[0][:shared] if shared else None
+        left = torch.cat([row[shared:] for row in rows])
+        own = left if len(left) else None
+    head = Run(ids, torch.ones_like(ids, dtype=torch.bool), _silent(ids), vectors)
+    tail_ids = run.ids[:, keep].masked_fill(~behind[:, keep], 0)
+    tail = Run(tail_ids, behind[:, keep], _silent(tail_ids), own)
+    assert len(tail.ids) == batch
+    return head, tail
+
+
+def _silent(ids: Tensor) -> Spelling:
+    return Spelling(("",) * len(ids), torch.full_like(ids, -1))
+
+
+def _respelled(parts: Sequence[Part], mask: Tensor) -> Spelling:
+    """The words of uncut parts, over the places (B, S) that are real after the cut."""
+    whole = spell(parts, len(mask))
+    real = torch.cat([part.mask.expand(len(mask), -1) for part in parts], 1)
+    ends = torch.full(mask.shape, -1, dtype=torch.long, device=mask.device)
+    ends[mask] = whole.ends[real]
+    return Spelling(whole.words, ends)
