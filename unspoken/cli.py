@@ -100,6 +100,27 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
 
 
 @app.command()
+def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Measure what each channel's messages are worth to the receiver, in bits."""
+    from unspoken.recipe import RelayRecipe, load_recipe
+    from unspoken.recipe.worth import run_worth
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, RelayRecipe):
+        raise _wrong(recipe, plan.kind, "relay")
+    report = run_worth(plan)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    from rich.console import Console
+
+    Console().print(report.table())
+    for line in report.findings():
+        typer.echo(line)
+    typer.echo(f"wrote worth.json and worth.md to {plan.out}")
+
+
+@app.command()
 def models(as_json: Json = False, verify: bool = False) -> None:
     """The packaged models; with --verify every byte of a converted one is checked."""
     from unspoken.models import PACKAGED, cache_folder, is_ready

@@ -674,26 +674,28 @@ class Backbone:
             self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
         return self._alignments[ridge]
 
-    def score(self, context: Context, answers: Sequence[str]) -> Tensor:
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
         """Negative log-likelihood (B,) in nats of each row's answer; differentiable.
 
-        Only the answer's positions go through the vocabulary.
+        answers: words, or tokens as they were written. Only the answer's positions go through the
+        vocabulary.
         """
-        rows = [torch.tensor(self.tokens(answer), device=self.device) for answer in answers]
+        ids = [self.tokens(one) if isinstance(one, str) else list(one) for one in answers]
+        rows = [torch.tensor(row, device=self.device) for row in ids]
         if len(rows) != context.batch or not all(row.numel() for row in rows):
             raise ValueError(f"need {context.batch} answers of at least one token, got {answers!r}")
-        ids = pad_sequence(rows, batch_first=True, padding_value=-100)
-        inputs = torch.cat((context.last[:, None], ids[:, :-1]), 1)
-        mask = torch.cat((context.mask, ids[:, :-1] >= 0), 1)
+        padded = pad_sequence(rows, batch_first=True, padding_value=-100)
+        inputs = torch.cat((context.last[:, None], padded[:, :-1]), 1)
+        mask = torch.cat((context.mask, padded[:, :-1] >= 0), 1)
         with self._seeing(context.seen):
             logits = self.model(
                 input_ids=inputs.clamp(min=0),
                 attention_mask=mask.long(),
-                position_ids=positions(mask)[:, -ids.shape[1] :],
+                position_ids=positions(mask)[:, -padded.shape[1] :],
                 past_key_values=fresh_cache(context.kv),
                 use_cache=True,
             ).logits
-        loss = cross_entropy(logits.float().mT, ids, ignore_index=-100, reduction="none")
+        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
         return loss.sum(1)
 
     @torch.no_grad()

@@ -8,17 +8,21 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from unspoken.agents import Agent
+from unspoken.channels import Channel
 from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.report import Arm, Report, about_machine
 from unspoken.evaluation.tasks import Item, Task, matches, partners
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline, Run
 from unspoken.types import Usage
+
+if TYPE_CHECKING:
+    from unspoken.evaluation.worth import Information
 
 __all__ = ["compare", "query"]
 
@@ -29,6 +33,7 @@ def compare(
     *,
     constants: Mapping[str, Pipeline] | None = None,
     adapted: Mapping[str, Pipeline] | None = None,
+    information: Mapping[str, Information] | None = None,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
@@ -41,7 +46,8 @@ def compare(
     conditions `none` (no message), `matched`, and `deranged` (everybody but the answering agent
     works on another item of like length). constants: the pipeline that stands for `constant`, free
     vectors instead of a message; adapted: the one for `lora`, a receiver that was trained itself
-    and hears nothing. All conditions answer the same `limit` items, chosen by `seed`.
+    and hears nothing. information: usable bits by channel, see `informed`, for the report to show.
+    All conditions answer the same `limit` items, chosen by `seed`.
 
     With `out`, predictions are kept there per item and arm as they come; arms that stand there
     already, from the same models, items and settings, are not run again. Raises `DataError` and
@@ -68,7 +74,7 @@ def compare(
                 arms.append(desk.ask(name, control, lines[name]))
     report = Report(
         arms=tuple(arms),
-        models=_models(
+        models=models_of(
             [*pipelines.values(), *(p for lines in controls.values() for p in lines.values())]
         ),
         task={
@@ -81,6 +87,7 @@ def compare(
         },
         seed=seed,
         notes=dict(notes or {}),
+        information=dict(information or {}),
         **about_machine(),
     )
     if out is not None:
@@ -185,10 +192,17 @@ def _agent(agent: Agent) -> list[Any]:
 
 
 def _values(thing: object) -> dict[str, Any]:
-    return {
-        name: _state(value) if isinstance(value, nn.Module) else repr(value)
-        for name, value in sorted(vars(thing).items())
-    }
+    return {name: _value(value) for name, value in sorted(vars(thing).items())}
+
+
+def _value(value: object) -> Any:
+    match value:
+        case nn.Module():
+            return _state(value)
+        case Channel():
+            return [value.name, _values(value)]
+        case _:
+            return repr(value)
 
 
 def _state(module: nn.Module) -> str:
@@ -203,7 +217,8 @@ def _digest(content: Any) -> str:
     return sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def _models(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
+def models_of(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
+    """Name and fingerprint of every model that takes part."""
     specs = {agent.backbone.spec for line in pipelines for agent in line.agents.values()}
     return [
         {"name": spec.name, "fingerprint": spec.weights}

@@ -13,6 +13,7 @@ from hashlib import sha256
 from itertools import product
 from math import log, log2
 from time import perf_counter
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -73,7 +74,7 @@ class Scores:
         """Whether the right message makes the answer likeliest: 1, 0, or a share among equals."""
         table = torch.tensor(self.table, dtype=torch.float64)
         best = table == table.max(0).values
-        return tuple((best.diagonal() / best.sum(0)).tolist())
+        return _floats(best.diagonal() / best.sum(0))
 
 
 def contrast(table: Tensor, right: Sequence[int]) -> tuple[float, ...]:
@@ -86,7 +87,11 @@ def contrast(table: Tensor, right: Sequence[int]) -> tuple[float, ...]:
     against = table - table[torch.as_tensor(list(right)), columns]
     most = against.max(0).values  # exact for equal rows: log(1) is 0
     mean = (against - most).exp().mean(0).log() + most
-    return tuple((-mean / log(2)).tolist())
+    return _floats(-mean / log(2))
+
+
+def _floats(values: Tensor) -> tuple[float, ...]:
+    return tuple(cast(list[float], values.tolist()))
 
 
 def measure(
@@ -97,14 +102,13 @@ def measure(
     *,
     batch_size: int = 16,
     rows: int = 32,
-    bf16: bool = False,
     progress: str = "",
 ) -> Scores:
     """Ask the answering agent every question behind every message.
 
     answers: the words that the agent would write, with the space before them. The other agents
     work on each item once, in batches of `batch_size`; then `rows` questions at a time are read
-    behind one message. bf16: bfloat16 autocast, faster and less exact.
+    behind one message.
     """
     start = perf_counter()
     mail = _mail(pipeline, queries, batch_size)
@@ -113,8 +117,7 @@ def measure(
     same = [first.setdefault(_bytes(told), n) for n, told in enumerate(mail)]
     table = torch.zeros(len(mail), len(queries), dtype=torch.float64)
     asked = list(product(desk.batches, first.values()))
-    precise = torch.autocast(desk.backbone.device.type, torch.bfloat16, enabled=bf16)
-    with torch.no_grad(), precise:
+    with torch.no_grad():
         alone = torch.zeros(len(queries), dtype=torch.float64)
         for batch in desk.batches:
             alone[batch] = desk.score(batch)
@@ -124,8 +127,8 @@ def measure(
         ):
             table[told, batch] = desk.score(batch, mail[told])
     return Scores(
-        table=tuple(map(tuple, table[same].tolist())),
-        alone=tuple(alone.tolist()),
+        table=tuple(_floats(row) for row in table[same]),
+        alone=_floats(alone),
         partners=tuple(partners),
         positions=tuple(_positions(told, desk.backbone) for told in mail),
         wire=tuple(sum(one.message.nbytes for one in told) for told in mail),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 from unspoken.evaluation.statistics import Difference, difference, wilson
 from unspoken.files import write_text
+
+if TYPE_CHECKING:
+    from unspoken.evaluation.worth import Information
 
 __all__ = ["Arm", "Report", "Worth", "about_machine"]
 
@@ -93,7 +96,10 @@ class Worth:
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison: its arms, and everything needed to know what was compared."""
+    """A comparison: its arms, and everything needed to know what was compared.
+
+    information: by channel the usable bits of its messages, where they were measured.
+    """
 
     arms: tuple[Arm, ...]
     models: list[dict[str, str]]
@@ -102,6 +108,7 @@ class Report:
     versions: dict[str, str]
     machine: dict[str, Any]
     notes: dict[str, Any]
+    information: Mapping[str, Information] = field(default_factory=dict[str, "Information"])
 
     @property
     def channels(self) -> list[str]:
@@ -144,6 +151,7 @@ class Report:
             "channels": {
                 name: {**asdict(worth), "verdict": worth.verdict} for name, worth in worths.items()
             },
+            "information": {name: asdict(found) for name, found in self.information.items()},
         }
 
     def save(self, out: Path) -> None:
@@ -154,10 +162,15 @@ class Report:
         draw(self, out / "report.png")
         write_text(out / "report.md", self.markdown())
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The heads of the table."""
+        return (*_COLUMNS, "bits") if self.information else _COLUMNS
+
     def rows(self) -> Iterator[list[str]]:
         """The cells of the table, arm by arm."""
         for arm in self.arms:
-            yield [
+            cells = [
                 arm.channel,
                 arm.condition,
                 f"{100 * arm.accuracy:.1f} ({100 * arm.ci_low:.0f}-{100 * arm.ci_high:.0f})",
@@ -166,12 +179,21 @@ class Report:
                 f"{arm.wire_bytes:,.0f}",
                 f"{arm.seconds:.2f}",
             ]
+            yield [*cells, self._bits(arm)] if self.information else cells
+
+    def _bits(self, arm: Arm) -> str:
+        """Usable bits of log2 N, where an arm hears messages whose bits were measured."""
+        found = self.information.get(arm.channel)
+        if found is None or arm.condition not in ("matched", "deranged"):
+            return ""
+        bits = found.bits if arm.condition == "matched" else found.deranged
+        return f"{bits.value:.2f} of {found.ceiling:.2f}"
 
     def table(self) -> Table:
         """The table for a terminal."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        for number, name in enumerate(_COLUMNS):
+        for number, name in enumerate(self.columns):
             table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
         previous = ""
         for channel, *cells in self.rows():
@@ -186,9 +208,13 @@ class Report:
         return [f"{name}: {_sentence(self.worth(name))}" for name in self.channels]
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
+        head = "| " + " | ".join(self.columns) + " |\n|" + "---|" * len(self.columns) + "\n"
         body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
+        bits = "".join(
+            f" bits: usable information of the messages about {n} of the items, at most log2 {n}."
+            for n in sorted({found.n for found in self.information.values()})
+        )
         overlap = self.task["overlap"]
         return (
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
@@ -200,7 +226,7 @@ class Report:
             + "\n![accuracy by channel and condition](report.png)\n\n"
             "gain = matched - none; content = matched - deranged (another item's message), both "
             "paired over the same items: 95 % interval, exact McNemar p. Accuracies with Wilson "
-            "intervals in percent. Costs are means per item over all agents.\n"
+            f"intervals in percent. Costs are means per item over all agents.{bits}\n"
         )
 
 

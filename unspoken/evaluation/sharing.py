@@ -59,7 +59,7 @@ class SharedReader:
         parts = self.backbone.lay_out(prompt)
         front, rest = _common(parts)
         window, length = self.backbone.spec.window, sum(part.mask.shape[1] for part in parts)
-        if needs != {TEXT} or not front or (window is not None and length >= window):
+        if needs != frozenset({TEXT}) or not front or (window is not None and length >= window):
             return self.backbone.read(prompt, needs=needs)
         begun = self.backbone.read_parts(front, 1, needs=frozenset({MEMORY})).memory
         assert begun is not None
@@ -108,12 +108,13 @@ def _before_first(differs: Tensor, longest: int) -> int:
 def _by_row(run: Run) -> tuple[Tensor, ...]:
     """The vectors of each row, (n, W)."""
     assert run.vectors is not None
-    return run.vectors.split(cast(list[int], (run.ids == VECTOR).sum(1).tolist()))
+    counts = cast(list[int], (run.ids == VECTOR).sum(1).tolist())
+    return torch.split(run.vectors, counts)
 
 
 def _cut(run: Run, count: int) -> tuple[Run, Run]:
     """The first `count` places of one row, and what stands behind them in every row."""
-    batch, vectors, own = run.ids.shape[0], None, None
+    vectors, own = None, None
     behind = run.mask & (run.mask.cumsum(1) > count)
     keep = behind.any(0)
     ids = run.ids[0][run.mask[0]][None, :count]
@@ -126,7 +127,6 @@ def _cut(run: Run, count: int) -> tuple[Run, Run]:
     head = Run(ids, torch.ones_like(ids, dtype=torch.bool), _silent(ids), vectors)
     tail_ids = run.ids[:, keep].masked_fill(~behind[:, keep], 0)
     tail = Run(tail_ids, behind[:, keep], _silent(tail_ids), own)
-    assert len(tail.ids) == batch
     return head, tail
 
 

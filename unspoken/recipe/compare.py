@@ -10,36 +10,35 @@ from typing import Any
 from unspoken.anchors import AnchorPool
 from unspoken.channels import Handoff
 from unspoken.evaluation import Report, ReuseReport, compare, compare_reuse, load_task
-from unspoken.evaluation.tasks import transferred
+from unspoken.evaluation.tasks import Task, transferred
+from unspoken.evaluation.worth import Information, chosen, informed
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import ChannelSource, RelayRecipe, ReuseRecipe, Stage
 from unspoken.recipe.pipeline import build, channel_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector, train_vectors
 
-__all__ = ["run_relay", "run_reuse"]
+__all__ = ["Lines", "asked", "fitted", "made", "run_relay", "run_reuse"]
 
 
 def run_relay(recipe: RelayRecipe) -> Report:
     """Train the projector and its controls if need be, compare, and write the report to `out`."""
     relay = Relay.of(recipe)
-    task = relay.task
-    if recipe.transfer is not None:
-        task = transferred(task, recipe.transfer)
+    task = asked(relay, recipe)
     start = perf_counter()
-    lines = _lines(relay, recipe)
-    if task is not relay.task:
-        lines.notes["trained_on"] = relay.task.name
+    lines = Lines.of(relay, recipe)
+    seconds = perf_counter() - start
     return compare(
         lines.pipelines,
         task,
         constants=lines.constants,
         adapted=lines.adapted,
+        information=_information(relay, recipe, lines, task) if recipe.worth.column else None,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={"training_seconds": round(perf_counter() - start, 1), **lines.notes},
+        notes={"training_seconds": round(seconds, 1), **lines.notes},
     )
 
 
@@ -61,8 +60,26 @@ def run_reuse(recipe: ReuseRecipe) -> ReuseReport:
     )
 
 
+def asked(relay: Relay, recipe: RelayRecipe) -> Task:
+    """The task whose test items are asked."""
+    return relay.task if recipe.transfer is None else transferred(relay.task, recipe.transfer)
+
+
+def _information(
+    relay: Relay, recipe: RelayRecipe, lines: Lines, task: Task
+) -> dict[str, Information]:
+    return informed(
+        lines.pipelines,
+        chosen(task, recipe.worth.items, recipe.limit, recipe.seed),
+        say=relay.answer,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        out=recipe.out,
+    )
+
+
 @dataclass
-class _Lines:
+class Lines:
     """What is compared, by channel: pipelines, and the controls of those that are trained."""
 
     pipelines: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
@@ -70,37 +87,43 @@ class _Lines:
     adapted: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @classmethod
+    def of(cls, relay: Relay, recipe: RelayRecipe, *, lora: bool = True) -> Lines:
+        """Make the pipelines; what is trained for them and not there yet is trained.
 
-def _lines(relay: Relay, recipe: RelayRecipe) -> _Lines:
-    folder = recipe.trained or recipe.out / "trained"
-    lines = _Lines()
-    read = {"full-text": relay.full_text, "text": relay.text}
-    made = _made(relay, recipe)  # refused at once
-    tuned = any(isinstance(source, str) and source in read for source in recipe.channels)
-    soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
-    for source in recipe.channels:
-        name = source if isinstance(source, str) else source.name
-        if name in made:
-            lines.pipelines[name] = made[name]
-        elif isinstance(source, ChannelSource):
-            lines.pipelines[name] = _fitted(relay, source, folder)
-        elif name in read:
-            lines.pipelines[name] = read[name]()
-            lines.pipelines[f"{name}, tuned reader"] = read[name](soft)
-        else:
-            projector, _ = train_projector(relay, folder)
-            size = sum(parameter.numel() for parameter in projector.parameters())
-            lines.notes["projector_parameters"] = size
-            lines.pipelines[name] = relay.speaking(projector)
-            free = train_vectors(relay, recipe.constant, folder, what="constant")
-            lines.constants[name] = relay.constant(free)
-            if recipe.lora is not None:
-                receiver = train_lora(relay, recipe.lora, size, folder)
-                lines.adapted[name] = replace(relay, receiver=receiver).alone()
-    return lines
+        lora: whether the receiver itself is trained too, where the recipe asks for it.
+        """
+        folder = recipe.trained or recipe.out / "trained"
+        lines = cls()
+        if recipe.transfer is not None:
+            lines.notes["trained_on"] = relay.task.name
+        read = {"full-text": relay.full_text, "text": relay.text}
+        ready = made(relay, recipe)  # refused at once
+        tuned = any(isinstance(source, str) and source in read for source in recipe.channels)
+        soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
+        for source in recipe.channels:
+            name = source if isinstance(source, str) else source.name
+            if name in ready:
+                lines.pipelines[name] = ready[name]
+            elif isinstance(source, ChannelSource):
+                lines.pipelines[name] = fitted(relay, source, folder)
+            elif name in read:
+                lines.pipelines[name] = read[name]()
+                lines.pipelines[f"{name}, tuned reader"] = read[name](soft)
+            else:
+                projector, _ = train_projector(relay, folder)
+                size = sum(parameter.numel() for parameter in projector.parameters())
+                lines.notes["projector_parameters"] = size
+                lines.pipelines[name] = relay.speaking(projector)
+                free = train_vectors(relay, recipe.constant, folder, what="constant")
+                lines.constants[name] = relay.constant(free)
+                if lora and recipe.lora is not None:
+                    receiver = train_lora(relay, recipe.lora, size, folder)
+                    lines.adapted[name] = replace(relay, receiver=receiver).alone()
+        return lines
 
 
-def _made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
+def made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
     """Pipelines over channels that need nothing but their settings, by name."""
     found: dict[str, Pipeline] = {}
     for source in recipe.channels:
@@ -118,7 +141,7 @@ def _made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
     return found
 
 
-def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
+def fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
     """The pipeline over a channel whose map is fitted now, or stands in `folder`."""
     side = relay.own if source.sender == "receiver" else relay
     still = Stage(steps=0, lr=1.0)

@@ -203,6 +203,18 @@ class LoraSettings(_Part):
     lr: float = Field(gt=0)
 
 
+class WorthSettings(_Part):
+    """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
+
+    samples: notes that the sender writes about each item for the text estimator. column: whether
+    a comparison measures bits too.
+    """
+
+    items: int = Field(default=64, ge=2)
+    samples: int = Field(default=1, ge=0)
+    column: bool = False
+
+
 _Named = Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"]
 
 
@@ -220,6 +232,7 @@ class RelayRecipe(ProjectorRecipe):
     constant: FreeSettings
     lora: LoraSettings | None = None
     transfer: TaskSource | None = None
+    worth: WorthSettings = WorthSettings()
     trained: Path | None = None
     limit: int | None = Field(default=200, ge=2)
     batch_size: int = Field(default=16, ge=1)

@@ -1,0 +1,318 @@
+"""What messages are worth in bits, channel by channel: measured, kept, shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from rich import box
+from rich.table import Table
+
+from unspoken.agents import Agent
+from unspoken.errors import DataError
+from unspoken.evaluation.compare import identity, models_of, query, sample
+from unspoken.evaluation.compressor import Written, estimate
+from unspoken.evaluation.information import Scores, measure
+from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
+from unspoken.evaluation.tasks import Item, Task, partners
+from unspoken.evaluation.tasks.splits import digest
+from unspoken.files import write_text
+from unspoken.pipeline import Pipeline
+
+__all__ = ["Information", "Spoken", "WorthReport", "chosen", "informed", "spoken", "worth"]
+
+
+def spoken(item: Item) -> str:
+    """An answer as a model would write it behind its prompt."""
+    return f" {item.answers[0]}"
+
+
+@dataclass(frozen=True)
+class Information:
+    """Usable bits of one channel's messages about N items; means over items, 95 % intervals.
+
+    bits: what the right message tells of the answer, at most `ceiling` = log2 N. deranged: the same
+    of another item's message. pvi: against no message at all. identified: the share of items whose
+    own message makes their answer likeliest, Wilson interval. positions, wire: of a message, in
+    positions (words in the receiver's tokens) and bytes. seconds: of the whole measurement.
+    items: bits, pvi and identified of each item.
+    """
+
+    channel: str
+    n: int
+    ceiling: float
+    bits: Estimate
+    deranged: Estimate
+    pvi: Estimate
+    identified: float
+    identified_ci: Interval
+    positions: float
+    wire: float
+    seconds: float
+    items: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, channel: str, items: Sequence[Item], scores: Scores, seed: int) -> Information:
+        n = len(items)
+        rows = zip(items, scores.bits, scores.pvi, scores.identified, strict=True)
+        return cls(
+            channel=channel,
+            n=n,
+            ceiling=scores.ceiling,
+            bits=mean(scores.bits, seed=seed),
+            deranged=mean(scores.deranged, seed=seed),
+            pvi=mean(scores.pvi, seed=seed),
+            identified=sum(scores.identified) / n,
+            identified_ci=wilson(round(sum(scores.identified)), n),
+            positions=sum(scores.positions) / n,
+            wire=sum(scores.wire) / n,
+            seconds=scores.seconds,
+            items=tuple(
+                {"id": item.id, "bits": bits, "pvi": pvi, "identified": found}
+                for item, bits, pvi, found in rows
+            ),
+        )
+
+    @property
+    def per_position(self) -> float:
+        """Usable bits for each position of a message; 0 if it has none."""
+        return self.bits.value / self.positions if self.positions else 0.0
+
+    @property
+    def per_kib(self) -> float:
+        """Usable bits for each KiB on the wire, header included."""
+        return 1024 * self.bits.value / self.wire if self.wire else 0.0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The text estimator of arXiv 2512.21720: bits that a writer's sampled notes carry."""
+
+    bits: Estimate
+    ceiling: float
+    tokens: float
+    samples: int
+
+    @classmethod
+    def of(cls, written: Written, seed: int) -> Spoken:
+        bits = mean(written.bits, seed=seed)
+        return cls(bits, written.ceiling, written.tokens, written.samples)
+
+    def sentence(self) -> str:
+        each = self.bits.value / self.tokens if self.tokens else 0.0
+        return (
+            f"the sender's notes, by its own probabilities (arXiv 2512.21720): {_bits(self.bits)} "
+            f"of {self.ceiling:.2f} bits in {self.tokens:.1f} tokens, {each:.2f} bits a token; "
+            f"{self.samples} sampled for each item"
+        )
+
+
+@dataclass(frozen=True)
+class WorthReport:
+    """Channels by usable bits, and everything needed to know what was measured."""
+
+    channels: tuple[Information, ...]
+    spoken: Spoken | None
+    models: list[dict[str, str]]
+    task: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    notes: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of results.json."""
+        each = [
+            {**asdict(one), "bits_per_position": one.per_position, "bits_per_kib": one.per_kib}
+            for one in self.channels
+        ]
+        return {**asdict(self), "channels": each, "intervals": _INTERVALS}
+
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the table, channel by channel."""
+        for one in self.channels:
+            ends = one.identified_ci
+            yield [
+                one.channel,
+                _bits(one.bits),
+                f"{one.ceiling:.2f}",
+                _bits(one.deranged),
+                _bits(one.pvi),
+                f"{100 * one.identified:.0f} ({100 * ends.low:.0f}-{100 * ends.high:.0f})",
+                f"{one.positions:.1f}",
+                f"{one.wire:,.0f}",
+                f"{one.per_position:.3f}",
+                f"{one.per_kib:.3g}",
+            ]
+
+    def table(self) -> Table:
+        """The table for a terminal."""
+        title = f"{self.task['name']}, {self.task['protocol']}, N = {self.task['items']}"
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, name in enumerate(_COLUMNS):
+            table.add_column(name, justify="right" if number else "left")
+        for row in self.rows():
+            table.add_row(*row)
+        return table
+
+    def findings(self) -> list[str]:
+        """What the table does not say."""
+        return [self.spoken.sentence()] if self.spoken else []
+
+    def markdown(self) -> str:
+        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
+        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
+        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
+        return (
+            f"# What a message is worth: {self.task['name']}, {self.task['protocol']} protocol\n\n"
+            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
+            f"Models: {models}.\n\n{head}{body}\n"
+            + "".join(f"* {line}\n" for line in self.findings())
+            + "\nbits: what the right message tells the receiver of its answer, against the "
+            "messages about all N items; at most log2 N. deranged: the same for another item's "
+            "message. PVI: bits against no message. identified: items whose own message makes "
+            f"their answer likeliest. Nothing is clipped: a message may mislead. {_INTERVALS}\n"
+        )
+
+    def save(self, out: Path) -> None:
+        """Write worth.json and worth.md, each whole or not at all."""
+        write_text(out / "worth.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "worth.md", self.markdown())
+
+
+_COLUMNS = (
+    "channel",
+    "bits (95 %)",
+    "of",
+    "deranged",
+    "PVI",
+    "identified %",
+    "positions",
+    "bytes",
+    "bits/position",
+    "bits/KiB",
+)
+_INTERVALS = (
+    "Intervals of bits: percentile bootstrap over items, 9,999 resamples by the seed, the messages "
+    "that are compared with staying the same; of shares: Wilson."
+)
+
+
+def _bits(found: Estimate) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def worth(
+    pipelines: Mapping[str, Pipeline],
+    task: Task,
+    *,
+    items: int = 64,
+    writer: Agent | None = None,
+    samples: int = 1,
+    say: Callable[[Item], str] = spoken,
+    limit: int | None = 200,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> WorthReport:
+    """Measure the usable bits of each pipeline's messages to its answering agent.
+
+    items: N, of the `limit` test items that `compare` draws by the same seed. say: the answer whose
+    probability is asked. writer: the agent whose sampled notes the text estimator is to judge,
+    `samples` about each item. With `out`, the report is kept there, and so are the scores: those
+    of the same models, items and settings are not computed again. Raises `DataError`.
+    """
+    drawn = chosen(task, items, limit, seed)
+    found = informed(pipelines, drawn, say=say, seed=seed, batch_size=batch_size, out=out)
+    told = None
+    if writer is not None and samples:
+        written = estimate(
+            writer,
+            [query(item) for item in drawn],
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            progress="sampled notes",
+        )
+        told = Spoken.of(written, seed)
+    report = WorthReport(
+        channels=tuple(found.values()),
+        spoken=told,
+        models=models_of(list(pipelines.values())),
+        task={
+            "name": task.name,
+            "protocol": task.protocol,
+            "split": "test",
+            "items": len(drawn),
+            "files": dict(task.files),
+        },
+        seed=seed,
+        notes=dict(notes or {}),
+        **about_machine(),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def chosen(task: Task, items: int, limit: int | None, seed: int) -> list[Item]:
+    """N of the items that `compare` draws with this limit and seed. Raises `DataError`."""
+    drawn = sample(sample(task.test, limit, seed), items, seed)
+    if items < 2 or len(drawn) < 2:
+        raise DataError(
+            f"bits need two items or more to tell apart, got {items} of {len(drawn)}; "
+            "raise the number of items"
+        )
+    return drawn
+
+
+def informed(
+    pipelines: Mapping[str, Pipeline],
+    items: Sequence[Item],
+    *,
+    say: Callable[[Item], str] = spoken,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+) -> dict[str, Information]:
+    """The usable bits of each pipeline; with `out`, scores are kept in its folder `information`."""
+    queries, answers = [query(item) for item in items], [say(item) for item in items]
+    others = partners(items, seed)
+    found: dict[str, Information] = {}
+    known: dict[str, Scores] = {}
+    for name, pipeline in pipelines.items():
+        key = digest(json.dumps([identity(pipeline), queries, answers, others]))[:16]
+        path = out / "information" / f"{name}.json" if out else None
+        scores = known.get(key) or _stored(path, key)
+        if scores is None:
+            scores = measure(
+                pipeline,
+                queries,
+                answers,
+                others,
+                batch_size=batch_size,
+                progress=f"{name}, bits",
+            )
+        known[key] = scores
+        if path is not None:
+            write_text(path, json.dumps({"key": key, "scores": asdict(scores)}) + "\n")
+        found[name] = Information.of(name, items, scores, seed)
+    return found
+
+
+def _stored(path: Path | None, key: str) -> Scores | None:
+    """The scores that stand there, if they are whole and of these models, items and settings."""
+    if path is None or not path.exists():
+        return None
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        found = TypeAdapter(Scores).validate_python(content["scores"])
+    except (ValueError, KeyError, TypeError, ValidationError):
+        return None
+    return found if content["key"] == key else None
