@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unspoken.pipeline import Pipeline, Run
 
 __all__ = ["main"]
@@ -91,11 +93,7 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
-    from rich.console import Console
-
-    Console().print(report.table())
-    for line in report.findings():
-        typer.echo(line)
+    _print(report.table(), report.findings())
     typer.echo(f"wrote results.json, the report and predictions to {plan.out}")
 
 
@@ -112,12 +110,25 @@ def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
-    from rich.console import Console
-
-    Console().print(report.table())
-    for line in report.findings():
-        typer.echo(line)
+    _print(report.table(), report.findings())
     typer.echo(f"wrote worth.json and worth.md to {plan.out}")
+
+
+@app.command()
+def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Sweep the length of messages: bytes, positions and bits against wrong answers, drawn."""
+    from unspoken.recipe import RateRecipe, load_recipe
+    from unspoken.recipe.rate import run_rate
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, RateRecipe):
+        raise _wrong(recipe, plan.kind, "rate")
+    report = run_rate(plan)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    _print(report.table(), report.findings())
+    typer.echo(f"wrote rate.json, rate.md and rate.png to {plan.out}")
 
 
 @app.command()
@@ -265,6 +276,14 @@ def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
     if not isinstance(plan, PipelineRecipe):
         raise _wrong(recipe, plan.kind, "pipeline")
     return build(plan)
+
+
+def _print(table: Table, findings: Sequence[str]) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+    for line in findings:
+        typer.echo(line)
 
 
 def _wrong(recipe: str, kind: str, wanted: str) -> Exception:

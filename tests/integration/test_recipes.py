@@ -34,6 +34,7 @@ from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.recipe import (
     PipelineRecipe,
     ProjectorRecipe,
+    RateRecipe,
     RelayRecipe,
     ReuseRecipe,
     find_recipe,
@@ -782,6 +783,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,
         "planner_solver": PipelineRecipe,
+        "rate": RateRecipe,
         "relay": RelayRecipe,
         "relay_projector": ProjectorRecipe,
         "reuse": ReuseRecipe,

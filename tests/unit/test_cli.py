@@ -105,7 +105,7 @@ def test_torch_is_not_imported_before_it_is_needed(arguments: Sequence[str]) -> 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("unspoken")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    for name in ("run", "chat", "train", "compare", "recipes", "models", "doctor"):
+    for name in ("run", "chat", "train", "compare", "worth", "rate", "recipes", "models", "doctor"):
         assert name in done.stdout
 
 
@@ -348,6 +348,31 @@ def test_a_comparison_prints_a_table_or_json_alone(
     assert f"predictions to {tmp_path / 'out'}" in found.out.replace("\n", "")
 
 
+def test_worth_prints_a_table_or_json_alone(
+    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
+) -> None:
+    more = ("worth.items=4", "channels=[full-text]", "reader.vectors=1")
+    told = unspoken("worth", "relay", *settings, *more, "--json")
+    assert told.code == 0, told.err
+    content = json.loads(one_line(told.out))
+    assert content == json.loads((tmp_path / "out" / "worth.json").read_text())
+    found = unspoken("worth", "relay", *settings, *more)
+    assert "full-text" in found.out
+    assert "2.00" in found.out  # log2 4
+    assert f"worth.md to {tmp_path / 'out'}" in found.out.replace("\n", "")
+
+
+def test_rate_prints_a_table_and_why_there_is_no_fit(
+    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
+) -> None:
+    more = ("worth.items=4", "channels=[full-text]", "reader.vectors=1", "lengths=[2]")
+    found = unspoken("rate", "rate", *settings, *more)
+    assert found.code == 0, found.err
+    assert "2 tokens" in found.out
+    assert "too few different rates for a fit" in found.out
+    assert (tmp_path / "out" / "rate.png").is_file()
+
+
 def test_a_broken_line_of_a_task_is_named(
     unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
 ) -> None:
@@ -375,6 +400,8 @@ def test_a_broken_line_of_a_task_is_named(
         (["chat", "relay"], "this command takes pipeline"),
         (["train", "planner_solver"], "this command takes projector or relay"),
         (["compare", "relay_projector"], "this command takes relay"),
+        (["worth", "reuse"], "this command takes relay"),
+        (["rate", "relay"], "this command takes rate"),
         (["compare", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
         (["run", "planner_solver", "q", "a={b"], "RecipeError: .*cannot be read with"),
         (["run", "{pair}", "q", "edges.0.channel={kind: txt}"], "did you mean 'text'"),

@@ -63,7 +63,7 @@ def compare(
         raise DataError("a comparison needs at least one pipeline and two test items")
     items = sample(task.test, limit, seed)
     other = partners(items, seed)
-    desk = _Desk(items, batch_size, out)
+    desk = Desk(items, batch_size, out)
     arms: list[Arm] = []
     for name, pipeline in pipelines.items():
         arms.append(desk.ask(name, "none", pipeline.alone()))
@@ -107,7 +107,7 @@ def query(item: Item) -> dict[str, str]:
 
 
 @dataclass
-class _Desk:
+class Desk:
     """Asks pipelines the same items, and remembers what was asked before."""
 
     items: Sequence[Item]

@@ -1,4 +1,4 @@
-"""Pictures: of a comparison, accuracy by channel and condition; of a fuser, which layers speak."""
+"""Pictures: of a comparison, of rate and distortion, and of a fuser's gates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from unspoken.errors import MissingExtra
 from unspoken.files import write_bytes
 
 if TYPE_CHECKING:
+    from unspoken.evaluation.rate import RateReport
     from unspoken.evaluation.report import Report
     from unspoken.projectors import Fuser
 
-__all__ = ["draw", "draw_gates"]
+__all__ = ["draw", "draw_gates", "draw_rates"]
 
 _COLOURS = {
     "none": "#c9c9c9",
@@ -76,6 +77,57 @@ def draw_gates(fuser: Fuser, path: Path) -> None:
     figure.legend(frameon=False, fontsize=8, loc="outside lower right", ncols=2)
     count = int((logits > 0).sum())
     axes.set_title(f"{count} of {logits.numel()} gates open", fontsize=10)
+    _save(figure, path)
+
+
+def draw_rates(report: RateReport, path: Path) -> None:
+    """Distortion against bytes, positions and usable bits of a message; a line for each curve."""
+    figure = _figure(12.5, 4.6)
+    rates = figure.subplots(1, 3, sharey=True)
+    for number, (name, points) in enumerate(report.curves.items()):
+        colour, mark = f"C{number % 10}", "osD^vPX*"[number % 8]
+        wrong = [point.distortion for point in points]
+        spread = [
+            [point.distortion - point.distortion_ci.low for point in points],
+            [point.distortion_ci.high - point.distortion for point in points],
+        ]
+        places = (
+            [point.wire for point in points],
+            [point.positions for point in points],
+            [point.bits.value for point in points],
+        )
+        for axes, along, line in zip(rates, places, ("-", "-", ""), strict=True):
+            axes.errorbar(
+                along,
+                wrong,
+                yerr=spread,
+                fmt=f"{mark}{line}",
+                color=colour,
+                ms=4,
+                lw=1.2,
+                elinewidth=0.6,
+                label=name,
+            )
+        if form := report.fits.get(name):
+            least, most = min(places[2]), max(places[2])
+            steps = [least + (most - least) * n / 50 for n in range(51)]
+            rates[2].plot(steps, [form.at(step) for step in steps], color=colour, lw=1)
+    for axes, told in zip(rates, ("bytes on the wire", "positions", "usable bits"), strict=True):
+        axes.axhline(1 - report.alone.accuracy, color="#8d99ae", ls=":", lw=1, label="no message")
+        axes.set_xlabel(told)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in rates[:2]:
+        axes.set_xscale("log")
+    rates[2].axvline(report.ceiling, color="#c9c9c9", lw=1)
+    rates[0].set_ylabel("distortion, 1 - accuracy")
+    rates[0].set_ylim(0, 1.02)
+    handles, names = rates[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8, loc="outside lower center", ncols=4)
+    models = " and ".join(model["name"] for model in report.models)
+    figure.suptitle(
+        f"{models}: {report.task['name']}, {report.task['protocol']}, n = {report.task['items']}",
+        fontsize=10,
+    )
     _save(figure, path)
 
 

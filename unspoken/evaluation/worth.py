@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from rich import box
 from rich.table import Table
 
@@ -133,17 +133,17 @@ class WorthReport:
         ]
         return {**asdict(self), "channels": each, "intervals": _INTERVALS}
 
-    def rows(self) -> Iterator[list[str]]:
-        """The cells of the table, channel by channel."""
+    def rows(self, *, brief: bool = False) -> Iterator[list[str]]:
+        """The cells of the table, channel by channel; `brief`: the first interval only."""
         for one in self.channels:
             ends = one.identified_ci
+            share = f"{100 * one.identified:.0f}"
             yield [
                 one.channel,
-                _bits(one.bits),
-                f"{one.ceiling:.2f}",
-                _bits(one.deranged),
-                _bits(one.pvi),
-                f"{100 * one.identified:.0f} ({100 * ends.low:.0f}-{100 * ends.high:.0f})",
+                f"{_bits(one.bits)} of {one.ceiling:.2f}",
+                f"{one.deranged.value:.2f}" if brief else _bits(one.deranged),
+                f"{one.pvi.value:.2f}" if brief else _bits(one.pvi),
+                share if brief else f"{share} ({100 * ends.low:.0f}-{100 * ends.high:.0f})",
                 f"{one.positions:.1f}",
                 f"{one.wire:,.0f}",
                 f"{one.per_position:.3f}",
@@ -155,8 +155,8 @@ class WorthReport:
         title = f"{self.task['name']}, {self.task['protocol']}, N = {self.task['items']}"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(_COLUMNS):
-            table.add_column(name, justify="right" if number else "left")
-        for row in self.rows():
+            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+        for row in self.rows(brief=True):
             table.add_row(*row)
         return table
 
@@ -175,8 +175,9 @@ class WorthReport:
             + "".join(f"* {line}\n" for line in self.findings())
             + "\nbits: what the right message tells the receiver of its answer, against the "
             "messages about all N items; at most log2 N. deranged: the same for another item's "
-            "message. PVI: bits against no message. identified: items whose own message makes "
-            f"their answer likeliest. Nothing is clipped: a message may mislead. {_INTERVALS}\n"
+            "message. PVI: bits against no message. ident.: items whose own message makes "
+            "their answer likeliest. pos.: positions, words in the receiver's tokens. bytes: on "
+            f"the wire, header included. Nothing is clipped: a message may mislead. {_INTERVALS}\n"
         )
 
     def save(self, out: Path) -> None:
@@ -188,13 +189,12 @@ class WorthReport:
 _COLUMNS = (
     "channel",
     "bits (95 %)",
-    "of",
     "deranged",
     "PVI",
-    "identified %",
-    "positions",
+    "ident. %",
+    "pos.",
     "bytes",
-    "bits/position",
+    "bits/pos.",
     "bits/KiB",
 )
 _INTERVALS = (
@@ -312,7 +312,7 @@ def _stored(path: Path | None, key: str) -> Scores | None:
         return None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = TypeAdapter(Scores).validate_python(content["scores"])
-    except (ValueError, KeyError, TypeError, ValidationError):
+        found, of = TypeAdapter(Scores).validate_python(content["scores"]), content["key"]
+    except (ValueError, KeyError, TypeError):
         return None
-    return found if content["key"] == key else None
+    return found if of == key else None

@@ -3,6 +3,7 @@
 from unspoken.recipe.config import (
     PipelineRecipe,
     ProjectorRecipe,
+    RateRecipe,
     Recipe,
     RelayRecipe,
     ReuseRecipe,
@@ -14,6 +15,7 @@ from unspoken.recipe.config import (
 __all__ = [
     "PipelineRecipe",
     "ProjectorRecipe",
+    "RateRecipe",
     "Recipe",
     "RelayRecipe",
     "ReuseRecipe",

@@ -27,6 +27,7 @@ __all__ = [
     "PipelineRecipe",
     "ProjectorRecipe",
     "Prompts",
+    "RateRecipe",
     "Recipe",
     "RelayRecipe",
     "ReuseRecipe",
@@ -254,6 +255,33 @@ class RelayRecipe(ProjectorRecipe):
 _KINDS = Literal["embedding", "memory", "fusion"]
 
 
+class RateRecipe(RelayRecipe):
+    """Sweep the length of messages, and settings of the projector, each of which is trained anew.
+
+    lengths: tokens of text, first positions of vectors and caches. sweep: a setting of `projector`
+    to its values: {layers: [[0], [6]], vectors: [4, 16]}.
+    """
+
+    kind: Literal["rate"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)
+    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict[str, tuple[Any, ...]])
+
+    def swept(self, key: str, value: Any) -> ProjectorSettings:
+        """The projector's settings with one of them changed."""
+        return type(self.projector).model_validate({**self.projector.model_dump(), key: value})
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> RateRecipe:
+        for key, values in self.sweep.items():
+            for value in values:
+                try:
+                    self.swept(key, value)
+                except ValidationError as error:
+                    told = error.errors()[0]["msg"]
+                    raise ValueError(f"sweep.{key} to {value!r}: {told}") from error
+        return self
+
+
 class AgentSource(_Part):
     """An agent of a pipeline."""
 
@@ -322,7 +350,8 @@ class ReuseRecipe(PipelineRecipe):
 
 
 Recipe = Annotated[
-    ProjectorRecipe | RelayRecipe | PipelineRecipe | ReuseRecipe, Field(discriminator="kind")
+    ProjectorRecipe | RelayRecipe | RateRecipe | PipelineRecipe | ReuseRecipe,
+    Field(discriminator="kind"),
 ]
 
 

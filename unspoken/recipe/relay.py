@@ -130,12 +130,15 @@ class Relay:
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
         return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel)])
 
-    def full_text(self, soft: FreeVectors | None = None) -> Pipeline:
-        """The ceiling: the fact itself, word for word."""
-        return self.pair(self.reader(), TextChannel(verbatim=True), self.solver(soft))
+    def full_text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
+        """The ceiling: the fact itself, word for word, or its first `limit` tokens."""
+        channel = TextChannel(verbatim=True, limit=limit)
+        return self.pair(self.reader(), channel, self.solver(soft))
 
-    def text(self, soft: FreeVectors | None = None) -> Pipeline:
-        channel = TextChannel(limit=self.recipe.prompts.note_tokens)
+    def text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
+        """The sender's note, or its first `limit` tokens."""
+        most = self.recipe.prompts.note_tokens
+        channel = TextChannel(limit=min(limit or most, most))
         return self.pair(self.writer, channel, self.solver(soft))
 
     def over(self, channel: Channel) -> Pipeline:
