@@ -118,11 +118,17 @@ def test_the_items_are_those_of_a_comparison(
 
 
 def test_scores_are_kept_and_other_items_are_measured_anew(
-    copied: Bench, finished: tuple[Bench, WorthReport], measured: list[str]
+    copied: Bench,
+    finished: tuple[Bench, WorthReport],
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    again = run_worth(copied.recipe("worth.items=5"))
-    assert not measured
+    with monkeypatch.context() as patch:
+        counter = Counter(patch)
+        again = run_worth(copied.recipe("worth.items=5"))
+    assert (counter.passes, counter.fits, measured) == (0, [], [])
     assert again.channels == finished[1].channels
+    assert again.spoken == finished[1].spoken
     run_worth(copied.recipe("worth.items=4", "channels=[full-text]", "worth.samples=0"))
     assert measured == ["full-text, bits", "full-text, tuned reader, bits"]
 

@@ -357,8 +357,9 @@ def test_worth_prints_a_table_or_json_alone(
     content = json.loads(one_line(told.out))
     assert content == json.loads((tmp_path / "out" / "worth.json").read_text())
     found = unspoken("worth", "relay", *settings, *more)
-    assert "full-text" in found.out
-    assert "2.00" in found.out  # log2 4
+    assert "full-text," in found.out  # 80 columns
+    assert "bits of 2.00" in found.out  # log2 4
+    assert "..." not in found.out.replace("\N{HORIZONTAL ELLIPSIS}", "...")
     assert f"worth.md to {tmp_path / 'out'}" in found.out.replace("\n", "")
 
 

@@ -139,11 +139,12 @@ class RateReport:
             ]
 
     def table(self) -> Table:
-        """The table for a terminal."""
+        """The table for a terminal of 80 columns or more."""
         title = f"{self.task['name']}, {self.task['protocol']}, N = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         for number, name in enumerate(_COLUMNS):
-            table.add_column(name, justify="right" if number > 1 else "left")
+            justify = "right" if number > 1 else "left"
+            table.add_column(name, justify=justify, no_wrap=number > 0)
         for row in self.rows():
             table.add_row(*row)
         return table
@@ -202,8 +203,8 @@ def rates(
 ) -> RateReport:
     """Measure usable bits and accuracy at each setting of each curve, on the same items.
 
-    curves: name of a curve -> setting -> pipeline. items, say, limit, seed, out: as in `worth`;
-    with `out`, predictions are kept too. Raises `DataError`.
+    curves: name of a curve -> setting -> pipeline. items, say, limit, seed, out: as in
+    `measure_worth`; with `out`, predictions are kept too. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
     named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}

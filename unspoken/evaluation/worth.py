@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from rich import box
@@ -24,7 +24,7 @@ from unspoken.evaluation.tasks.splits import digest
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
 
-__all__ = ["Information", "Spoken", "WorthReport", "chosen", "informed", "spoken", "worth"]
+__all__ = ["Information", "Spoken", "WorthReport", "chosen", "informed", "measure_worth", "spoken"]
 
 
 def spoken(item: Item) -> str:
@@ -134,13 +134,13 @@ class WorthReport:
         return {**asdict(self), "channels": each, "intervals": _INTERVALS}
 
     def rows(self, *, brief: bool = False) -> Iterator[list[str]]:
-        """The cells of the table, channel by channel; `brief`: the first interval only."""
+        """The cells of the table; `brief`: the first interval only, and no ceiling."""
         for one in self.channels:
             ends = one.identified_ci
-            share = f"{100 * one.identified:.0f}"
+            share = f"{100 * one.identified:.0f} %"
             yield [
                 one.channel,
-                f"{_bits(one.bits)} of {one.ceiling:.2f}",
+                _bits(one.bits) if brief else f"{_bits(one.bits)} of {one.ceiling:.2f}",
                 f"{one.deranged.value:.2f}" if brief else _bits(one.deranged),
                 f"{one.pvi.value:.2f}" if brief else _bits(one.pvi),
                 share if brief else f"{share} ({100 * ends.low:.0f}-{100 * ends.high:.0f})",
@@ -151,11 +151,13 @@ class WorthReport:
             ]
 
     def table(self) -> Table:
-        """The table for a terminal."""
+        """The table for a terminal of 80 columns or more."""
         title = f"{self.task['name']}, {self.task['protocol']}, N = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        for number, name in enumerate(_COLUMNS):
-            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+        most = self.channels[0].ceiling
+        table.add_column("channel", min_width=10)
+        for name in (f"bits of {most:.2f}", *_COLUMNS[2:]):
+            table.add_column(name.replace("/", "/\n"), justify="right", no_wrap=True)
         for row in self.rows(brief=True):
             table.add_row(*row)
         return table
@@ -191,7 +193,7 @@ _COLUMNS = (
     "bits (95 %)",
     "deranged",
     "PVI",
-    "ident. %",
+    "ident.",
     "pos.",
     "bytes",
     "bits/pos.",
@@ -207,7 +209,7 @@ def _bits(found: Estimate) -> str:
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def worth(
+def measure_worth(
     pipelines: Mapping[str, Pipeline],
     task: Task,
     *,
@@ -232,15 +234,7 @@ def worth(
     found = informed(pipelines, drawn, say=say, seed=seed, batch_size=batch_size, out=out)
     told = None
     if writer is not None and samples:
-        written = estimate(
-            writer,
-            [query(item) for item in drawn],
-            samples=samples,
-            seed=seed,
-            batch_size=batch_size,
-            progress="sampled notes",
-        )
-        told = Spoken.of(written, seed)
+        told = Spoken.of(_written(writer, drawn, samples, seed, batch_size, out), seed)
     report = WorthReport(
         channels=tuple(found.values()),
         spoken=told,
@@ -287,9 +281,9 @@ def informed(
     found: dict[str, Information] = {}
     known: dict[str, Scores] = {}
     for name, pipeline in pipelines.items():
-        key = digest(json.dumps([identity(pipeline), queries, answers, others]))[:16]
+        key = _key(pipeline, queries, answers, others)
         path = out / "information" / f"{name}.json" if out else None
-        scores = known.get(key) or _stored(path, key)
+        scores = known.get(key) or _stored(path, key, Scores)
         if scores is None:
             scores = measure(
                 pipeline,
@@ -300,19 +294,57 @@ def informed(
                 progress=f"{name}, bits",
             )
         known[key] = scores
-        if path is not None:
-            write_text(path, json.dumps({"key": key, "scores": asdict(scores)}) + "\n")
+        _store(path, key, scores)
         found[name] = Information.of(name, items, scores, seed)
     return found
 
 
-def _stored(path: Path | None, key: str) -> Scores | None:
-    """The scores that stand there, if they are whole and of these models, items and settings."""
+def _written(
+    writer: Agent,
+    items: Sequence[Item],
+    samples: int,
+    seed: int,
+    batch_size: int,
+    out: Path | None,
+) -> Written:
+    """The text estimate of a writer, kept beside the scores."""
+    queries = [query(item) for item in items]
+    key = _key(Pipeline([writer]), queries, samples, seed, batch_size)
+    path = out / "information" / "sampled notes.json" if out else None
+    found = _stored(path, key, Written)
+    if found is None:
+        found = estimate(
+            writer,
+            queries,
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            progress="sampled notes",
+        )
+    _store(path, key, found)
+    return found
+
+
+def _key(pipeline: Pipeline, *more: Any) -> str:
+    """What a measurement depends on."""
+    return digest(json.dumps([identity(pipeline), *more]))[:16]
+
+
+def _store(path: Path | None, key: str, found: Scores | Written) -> None:
+    if path is not None:
+        write_text(path, json.dumps({"key": key, "found": asdict(found)}) + "\n")
+
+
+_Kept = TypeVar("_Kept", Scores, Written)
+
+
+def _stored(path: Path | None, key: str, kind: type[_Kept]) -> _Kept | None:
+    """What stands there, if it is whole and of these models, items and settings."""
     if path is None or not path.exists():
         return None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        found, of = TypeAdapter(Scores).validate_python(content["scores"]), content["key"]
+        found, of = TypeAdapter(kind).validate_python(content["found"]), content["key"]
     except (ValueError, KeyError, TypeError):
         return None
     return found if of == key else None

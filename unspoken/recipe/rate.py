@@ -9,6 +9,7 @@ from pathlib import Path
 from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
+from unspoken.recipe.compare import asked
 from unspoken.recipe.config import RateRecipe
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
@@ -21,16 +22,18 @@ _WHOLE = "whole"
 def run_rate(recipe: RateRecipe) -> RateReport:
     """Sweep every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
+    task = asked(relay, recipe)
     folder = recipe.trained or recipe.out / "trained"
     return rates(
         dict(_curves(relay, recipe, folder)),
-        relay.task,
+        task,
         items=recipe.worth.items,
         say=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
+        notes={} if recipe.transfer is None else {"trained_on": relay.task.name},
     )
 
 

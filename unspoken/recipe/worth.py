@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unspoken.evaluation.altered import Noise
-from unspoken.evaluation.worth import WorthReport, worth
+from unspoken.evaluation.worth import WorthReport, measure_worth
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import Lines, asked
 from unspoken.recipe.config import RelayRecipe
@@ -21,6 +21,7 @@ def run_worth(recipe: RelayRecipe) -> WorthReport:
     moments of its messages.
     """
     relay = Relay.of(recipe)
+    task = asked(relay, recipe)
     lines = Lines.of(relay, recipe, lora=False)
     pipelines: dict[str, Pipeline] = {}
     for name, pipeline in lines.pipelines.items():
@@ -28,9 +29,9 @@ def run_worth(recipe: RelayRecipe) -> WorthReport:
         if name in lines.constants:
             pipelines[f"{name}, constant"] = lines.constants[name]
             pipelines[f"{name}, noise"] = noisy(pipeline, recipe.seed)
-    return worth(
+    return measure_worth(
         pipelines,
-        asked(relay, recipe),
+        task,
         items=recipe.worth.items,
         writer=relay.writer if "text" in recipe.channels else None,
         samples=recipe.worth.samples,
