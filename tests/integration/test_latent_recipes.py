@@ -18,6 +18,7 @@ from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.recipe.compare import run_relay
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector
+from unspoken.recipe.worth import run_worth
 
 SMALL = {
     "memory": ["projector.width=24", "projector.hidden=16", "projector.prompt=2"],
@@ -86,6 +87,34 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     assert report.arm(kind, "lora").wire_bytes == 0
     again = run_relay(recipe)
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
+
+
+@pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
+def test_every_latent_channel_is_measured_in_bits(
+    settings: list[str], kind: str, protocol: str, tmp_path: Path
+):
+    more = (f"task.protocol={protocol}", "worth.items=4", f"channels=[{kind}]")
+    report = run_worth(relay_recipe(kind, settings, *more))
+    found = {one.channel: one for one in report.channels}
+    assert list(found) == [kind, f"{kind}, constant", f"{kind}, noise"]
+    assert report.spoken is None  # nobody writes
+    assert found[kind].bits.value != 0
+    assert found[f"{kind}, constant"].bits.value == 0
+    assert found[kind].positions == found[f"{kind}, noise"].positions
+    assert found[kind].bits.value != pytest.approx(found[f"{kind}, noise"].bits.value)
+    trained = [path.name for path in (tmp_path / "out" / "trained").iterdir()]
+    assert any(name.startswith("projector-") for name in trained)
+    assert not any(name.startswith("lora-") for name in trained)  # it hears no messages
+
+
+def test_bits_are_measured_on_the_task_that_is_asked(settings: list[str], tmp_path: Path):
+    path = tmp_path / "other.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in items("elsewhere", 5)))
+    transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
+    more = (transfer, "worth.items=4", "channels=[full-text]", "worth.samples=0")
+    report = run_worth(relay_recipe("memory", settings, *more))
+    assert all(row["id"].startswith("elsewhere") for row in report.channels[0].items)
+    assert report.notes["trained_on"] == "jsonl"
 
 
 def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str], tmp_path: Path):

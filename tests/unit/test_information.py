@@ -139,6 +139,16 @@ def test_a_message_is_sent_once_and_read_once(
     assert len(read) <= 1 + 3 + 3 * len(QUERIES)
 
 
+def test_a_channel_that_fuses_reads_each_question_once(
+    tiny: Tiny, passes: Callable[[Backbone], Any]
+) -> None:
+    pipeline = made(next(case for case in CASES if case.name == "fusion"), tiny)
+    with passes(pipeline.answerer.backbone) as read:
+        asked(pipeline, rows=5)
+    # The lead, what is common, the questions; then answers alone and behind each message.
+    assert len(read) <= 3 + 1 + len(QUERIES)
+
+
 def test_what_two_questions_share_is_read_for_one_row(tiny: Tiny) -> None:
     model, seen = tiny("llama"), list[tuple[int, ...]]()
     shared = [f"Fact: a very long fact.\nQ: {n}?\nA:" for n in "abc"]

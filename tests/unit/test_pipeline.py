@@ -553,3 +553,27 @@ def test_memories_stand_in_the_order_they_came():
     segments = solver.prompt(fields, arrivals).segments
     assert segments[0] is arrivals[0].message.payload
     assert segments[1] is arrivals[1].message.payload
+
+
+def test_mail_is_what_the_answering_agent_would_hear(agent, model, passes):
+    one, two = Spy(verbatim=True), Spy(limit=4)
+    line = Pipeline(
+        [agent("reader", READS), agent("checker"), agent("solver", tokens=9)],
+        [Edge("reader", "checker", one), Edge("checker", "solver", two)],
+    )
+    with passes(model) as seen:
+        (found,) = line.mail(ITEMS)
+    assert len(seen) <= 1 + 4  # the checker's prompt and its words; nobody answers
+    assert found.channel is two
+    assert found.message is two.sent[-1]
+    for n, item in enumerate(ITEMS):
+        line.run(item)
+        assert two.sent[-1].payload == found.message.row(n).payload
+
+
+def test_mail_of_several_rounds_is_that_of_the_last(agent):
+    there, back = Spy(limit=3), Spy(limit=3)
+    edges = [Edge("one", "two", there), Edge("two", "one", back)]
+    line = Pipeline([agent("one"), agent("two")], edges, rounds=2)
+    assert [arrival.message for arrival in line.mail(ITEMS[:2])] == [there.sent[1]]
+    assert len(back.sent) == 1
