@@ -208,6 +208,26 @@ def test_lengths_and_settings_are_swept(copied: Bench, folders: dict[str, Path])
         assert line in text
 
 
+def test_any_channel_is_swept_and_whole_only_where_a_part_would_be_the_lead(
+    copied: Bench,
+) -> None:
+    own = "sender: receiver, channel"
+    more = (
+        f"{{name: soft, {own}: {{kind: soft, limit: 6}}}}",
+        f"{{name: half, {own}: {{kind: layers, ratio: 0.5}}}}",
+        "{name: ridge, projector: {kind: ridge, layers: [1], texts: 8}}",
+        f"{{name: words, {own}: {{kind: text, limit: 3}}}}",
+        f"{{name: cache, {own}: {{kind: handoff}}}}",
+    )
+    report = run_rate(rate_recipe(copied, f"channels=[{', '.join(more)}]"))
+    cut = ["1 positions", "4 positions", "whole"]
+    settings = {name: [one.setting for one in found] for name, found in report.curves.items()}
+    assert (settings["soft"], settings["ridge"]) == (cut, cut)
+    assert (settings["words"], settings["cache"]) == (["whole"], ["whole"])
+    half = report.curves["half"][-1]
+    assert 0 < half.wire < report.curves["cache"][0].wire
+
+
 def test_a_second_sweep_computes_nothing(copied: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_rate(rate_recipe(copied, "channels=[full-text, embedding]"))
     counter = Counter(monkeypatch)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from unspoken.channels import Channel, TextChannel
 from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.compare import asked
-from unspoken.recipe.config import RateRecipe
+from unspoken.recipe.compare import asked, fitted, made
+from unspoken.recipe.config import ChannelSource, RateRecipe
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
 
@@ -42,19 +43,20 @@ def _curves(
 ) -> Iterator[tuple[str, dict[str, Pipeline]]]:
     """Each curve and its pipelines by setting; words are read by the tuned reader."""
     words = {"full-text": relay.full_text, "text": relay.text}
-    exact = {"handoff": relay.handoff, "oracle": relay.oracle}
-    for name in recipe.channels:
+    ready = made(relay, recipe)  # refused at once
+    for source in recipe.channels:
+        name = source if isinstance(source, str) else source.name
         if name in words:
             soft = train_vectors(relay, recipe.reader, folder, what="reader")
             cut = {f"{n} tokens": words[name](soft, n) for n in recipe.lengths}
             yield f"{name}, tuned reader", {**cut, _WHOLE: words[name](soft)}
-        elif name in exact:
-            yield name, {_WHOLE: exact[name]()}
+        elif name in ready:
+            yield name, _by_length(ready[name], recipe.lengths)
+        elif isinstance(source, ChannelSource):
+            yield name, _by_length(fitted(relay, source, folder), recipe.lengths)
         else:
             projector, _ = train_projector(relay, folder)
-            whole = relay.speaking(projector)
-            cut = {f"{n} positions": _first(whole, n) for n in recipe.lengths}
-            yield name, {**cut, _WHOLE: whole}
+            yield name, _by_length(relay.speaking(projector), recipe.lengths)
     for key, values in recipe.sweep.items():
         swept: dict[str, Pipeline] = {}
         for value in values:
@@ -64,7 +66,18 @@ def _curves(
         yield f"{recipe.projector.kind}, by {key}", swept
 
 
-def _first(pipeline: Pipeline, limit: int) -> Pipeline:
-    """The same pipeline, its messages cut to their first positions."""
-    edges = [replace(edge, channel=Prefix(edge.channel, limit)) for edge in pipeline.edges]
-    return Pipeline(list(pipeline.agents.values()), edges, rounds=pipeline.rounds)
+def _by_length(pipeline: Pipeline, lengths: Sequence[int]) -> dict[str, Pipeline]:
+    """The pipeline with its messages cut to their first positions, and whole at the end.
+
+    Only whole if the message begins with the lead, or is words.
+    """
+    found: dict[str, Pipeline] = {}
+    for n in () if any(_uncut(edge.channel) for edge in pipeline.edges) else lengths:
+        edges = [replace(edge, channel=Prefix(edge.channel, n)) for edge in pipeline.edges]
+        agents = list(pipeline.agents.values())
+        found[f"{n} positions"] = Pipeline(agents, edges, rounds=pipeline.rounds)
+    return {**found, _WHOLE: pipeline}
+
+
+def _uncut(channel: Channel) -> bool:
+    return channel.in_front or isinstance(channel, TextChannel)
