@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from yaml import YAMLError
 
 from unspoken.errors import RecipeError, unknown
@@ -216,7 +225,15 @@ class WorthSettings(_Part):
     column: bool = False
 
 
+def _by_name(channel: Any) -> Literal["name", "settings"]:
+    return "name" if isinstance(channel, str) else "settings"
+
+
 _Named = Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"]
+_Compared = Annotated[
+    Annotated[_Named, Tag("name")] | Annotated[ChannelSource, Tag("settings")],
+    Discriminator(_by_name),
+]
 
 
 class RelayRecipe(ProjectorRecipe):
@@ -228,7 +245,7 @@ class RelayRecipe(ProjectorRecipe):
     """
 
     kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    channels: tuple[_Named | ChannelSource, ...]
+    channels: tuple[_Compared, ...]
     reader: FreeSettings
     constant: FreeSettings
     lora: LoraSettings | None = None
