@@ -76,7 +76,7 @@ class AnchorPool:
 
     def __init__(
         self,
-        ladder: str | Ladder = "anchored",
+        ladder: str | Ladder = "shifted",
         *,
         budget: int = 2 << 30,
         probe: float = 0.0,

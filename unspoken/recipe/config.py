@@ -358,7 +358,7 @@ class ReuseRecipe(PipelineRecipe):
     kind: Literal["reuse"]  # pyright: ignore[reportIncompatibleVariableOverride]
     executor: Literal["here"] = "here"  # pyright: ignore[reportIncompatibleVariableOverride]
     task: TaskSource
-    ladders: tuple[Literal["exact", "shifted", "anchored", "kvcomm"], ...] = ("exact", "anchored")
+    ladders: tuple[Literal["exact", "shifted", "anchored", "kvcomm"], ...] = ("exact", "shifted")
     pool: PoolSettings = PoolSettings()
     limit: int | None = Field(default=50, ge=2)
     batch_size: int = Field(default=1, ge=1)
