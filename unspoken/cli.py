@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -132,6 +132,33 @@ def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="a message that was saved")],
+    model: Annotated[str, typer.Option(help="let this model say what it reads")] = "",
+    projector: Annotated[str, typer.Option(help="folder of what takes the message in")] = "",
+    sign_key: Annotated[Path | None, typer.Option(help="file with the key of a signature")] = None,
+    key: Annotated[Path | None, typer.Option(help="file with the key of an encryption")] = None,
+    limit: Annotated[int, typer.Option(help="the most bytes that are read")] = 2 << 30,
+    as_json: Json = False,
+) -> None:
+    """Show what a message is: header, sizes, norms; and, to a model, what it says."""
+    from unspoken.audit import describe, listen
+    from unspoken.wire import Message, Seal
+
+    keys = [path.read_bytes() if path else None for path in (sign_key, key)]
+    seal = Seal(sign=keys[0], encrypt=keys[1]) if any(keys) else None
+    message = Message.load(file, seal, limit=limit)
+    told = describe(message) | (listen(message, model, projector) if model else {})
+    if as_json:
+        typer.echo(json.dumps(told, ensure_ascii=False))
+        return
+    for name, value in told.items():
+        typer.secho(name, bold=True)
+        for line in _lines(value):
+            typer.echo(f"  {line}")
+
+
+@app.command()
 def models(as_json: Json = False, verify: bool = False) -> None:
     """The packaged models; with --verify every byte of a converted one is checked."""
     from unspoken.models import PACKAGED, cache_folder, is_ready
@@ -200,6 +227,7 @@ _PACKAGES = {
     "matplotlib": "unspoken[compare]",
     "peft": "unspoken[lora]",
     "ray": "unspoken[ray]",
+    "cryptography": "unspoken[seal]",
 }
 
 
@@ -303,6 +331,21 @@ def _show(line: Pipeline, query: dict[str, str]) -> None:
             dim=True,
             err=True,
         )
+
+
+_MOST = 8
+
+
+def _lines(value: Any) -> list[str]:
+    """A value for people: a line for each field or entry, long lists cut."""
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        return [f"{key}: {'; '.join(_lines(part))}" for key, part in fields.items()]
+    if isinstance(value, list):
+        entries = cast(list[Any], value)
+        shown = ["; ".join(_lines(entry)) for entry in entries[:_MOST]]
+        return shown + ([f"and {len(entries) - _MOST} more"] if len(entries) > _MOST else [])
+    return [str(value)]
 
 
 def _told(found: Run) -> dict[str, Any]:

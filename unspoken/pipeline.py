@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,7 @@ from rich.progress import track
 from unspoken.agents import Agent, Edge, Incoming, Speaker
 from unspoken.agents.roles import FIELDS, Fields
 from unspoken.anchors import AnchorPool
+from unspoken.audit import Audit
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.types import Usage
@@ -58,6 +60,7 @@ class Pipeline:
 
     executor: where agents run. Elsewhere than in this process an agent is given as a function that
     makes it there; `close`, or the end of a `with`, ends what the executor has started.
+    audit: a folder, or an `Audit`, that keeps every message; agents run in this process then.
 
     >>> from unspoken.channels import TextChannel
     >>> from unspoken.testing import tiny_backbone
@@ -75,13 +78,20 @@ class Pipeline:
         *,
         rounds: int = 1,
         executor: Executor = Here(),
-    ):
+        audit: Audit | str | Path | None = None,
+    ) -> None:
+        self.audit = Audit(audit) if isinstance(audit, str | Path) else audit
         self.edges, self.rounds = tuple(edges), rounds
         if rounds < 1:
             raise PipelineError(f"a pipeline runs for at least 1 round, got rounds={rounds}")
         with ExitStack() as opened:
             placed = executor.place(agents, self.edges, opened)
             self._speakers: dict[str, Speaker[Any]] = {agent.name: agent for agent in placed}
+            if self.audit is not None and not all(isinstance(a, Agent) for a in placed):
+                raise PipelineError(
+                    "an audit keeps what agents of this process send, and these run elsewhere; "
+                    "leave out the executor, or save messages where they are made"
+                )
             if not agents or len(self._speakers) < len(agents):
                 raise PipelineError(
                     f"a pipeline needs agents with different names, got {[a.name for a in placed]}"
@@ -123,7 +133,7 @@ class Pipeline:
     def served_by(self, pool: AnchorPool) -> Pipeline:
         """The same pipeline, its agents reading from one pool of caches."""
         agents = [agent.reading(pool.reader(agent.backbone)) for agent in self.agents.values()]
-        return Pipeline(agents, self.edges, rounds=self.rounds)
+        return Pipeline(agents, self.edges, rounds=self.rounds, audit=self.audit)
 
     def _check_edges(self) -> None:
         for edge in self.edges:
@@ -133,6 +143,7 @@ class Pipeline:
                     raise unknown("agent", name, known, "Edges join agents of the pipeline.")
             sender, receiver = self._speakers[edge.sender], self._speakers[edge.receiver]
             edge.channel.check(sender.spec, receiver.spec)
+            edge.pack.check(sender.spec.layers)
             if not (receiver.role.hears or edge.channel.in_front):
                 raise PipelineError(
                     f"{edge.receiver!r} hears {edge.sender!r}, but its template has no "
@@ -240,7 +251,7 @@ class Pipeline:
         self, own: Fields, others: Fields
     ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
         """All turns but the last: what the answering agent hears, and the turns of each row."""
-        last = self.order[-1]
+        last, log = self.order[-1], self.audit.run() if self.audit else None
         mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
         turns: list[list[Turn]] = [[] for _ in next(iter(own.values()))]
         taken = [(number, name) for number in range(1, self.rounds + 1) for name in self.order]
@@ -250,8 +261,11 @@ class Pipeline:
                 continue
             heard, mail[name] = mail[name], []
             fields = own if name == last else others
-            spoken = self._speakers[name].speak(fields, heard, out, answers=False)
+            step = len(turns[0]) + 1
+            spoken = self._speakers[name].speak(fields, heard, out, answers=False, step=step)
             for edge, message in zip(out, spoken.messages, strict=True):
+                if log is not None:
+                    log.record(message, edge.channel, self.agents[edge.receiver], spoken.usage)
                 mail[edge.receiver].append((edge, message))
             for row, cost in enumerate(spoken.usage):
                 words = spoken.text[row] if spoken.text is not None else None

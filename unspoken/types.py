@@ -369,7 +369,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What channels may know of a model before any forward pass."""
+    """What channels may know of a model before any forward pass.
+
+    weights is the same in every precision, see `Backbone.fingerprint`; dtype says which one it is.
+    kinds: for each layer whether it sees everything or a window.
+    """
 
     name: str
     width: int
@@ -380,16 +384,20 @@ class Spec:
     tokenizer: str
     window: int | None = None
     positions: int | None = None
+    dtype: str = ""
+    kinds: tuple[Literal["full", "sliding"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thought:
     """What an agent holds after its turn: only what its channels asked for.
 
-    given: what the agent was told about each of the B items, word for word; text: B strings that
-    it wrote; hidden and memory as in `Read`; rollouts: by the need that asked for each; lead: the
-    shared text it read first; shorten: words and a number to the words of so many first tokens;
-    shift: a cache and a number of positions for each row (B,) to the cache moved by them.
+    given: what the agent was told about each of the B items, word for word; task: what stands for
+    each item, by `task_ids`; role: the first line of what the agent was told to be; step: its turn
+    in a pipeline, from 1. text: B strings that it wrote; hidden and memory as in `Read`; rollouts:
+    by the need that asked for each; lead: the shared text it read first; shorten: words and a
+    number to the words of so many first tokens; shift: a cache and a number of positions for each
+    row (B,) to the cache moved by them.
     """
 
     agent: str
@@ -398,6 +406,9 @@ class Thought:
     shorten: Callable[[str, int], str]
     shift: Callable[[KV, Tensor], KV]
     lead: str = ""
+    task: tuple[str, ...] = ()
+    role: str = ""
+    step: int = 0
     text: tuple[str, ...] | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
     memory: Memory | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp
+from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -17,6 +18,7 @@ from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.types import MEMORY, Memory, Need, Prompt, Settings, Text
+from unspoken.wire import Message
 
 pytestmark = pytest.mark.real
 
@@ -28,6 +30,10 @@ PARAGRAPH = (
     "had not been lit."
 )
 QUESTION = "\n\nQuestion: Who lit the lamp?\nAnswer: The lamp was lit by"
+FINGERPRINTS = {
+    "smollm2-135m-instruct": "eaf82a638717523f",
+    "gemma-3-270m": "2e29ef2e3c12763a",
+}
 SHAPES = {
     "smollm2-135m-instruct": (576, 30, 3, 64, None),
     "gemma-3-270m": (640, 18, 1, 256, 512),
@@ -111,6 +117,48 @@ def test_a_handed_over_cache_is_the_text(load: Callable[[str], Backbone], name: 
     assert words == model.tokenizer.decode(want, skip_special_tokens=True)
     alone = model.read(Prompt((Text((QUESTION,)),))).context
     assert model.write(alone, Settings(max_tokens=12)).words[0] != words
+
+
+def test_a_thousand_tokens_of_gemma_survive_the_bytes(
+    load: Callable[[str], Backbone], tmp_path: Path
+):
+    """Twice its window of 512, bit for bit, from a mapped file; and the words that follow."""
+    model = load("gemma-3-270m")
+    text = model.shorten(PARAGRAPH * 14, 999)  # and `<bos>`
+    role = Role(template="{context}")
+    thought, _ = Agent("reader", model, role=role).think(
+        {"context": (text,)}, needs=Handoff().needs
+    )
+    message = Handoff().send(thought)
+    assert message.header.kinds.count("sliding") == 15
+    assert message.header.window == 512
+    message.save(tmp_path / "m")
+    loaded = Message.load(tmp_path / "m").payload
+    assert isinstance(loaded, Memory)
+    assert thought.memory is not None
+    assert loaded.mask.shape == (1, 1000)
+    for read, sent in zip(loaded.kv, thought.memory.kv, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(read, sent, strict=True))
+    context = model.read(Prompt((loaded, Text((QUESTION,))))).context
+    want = model.tokenizer.decode(plain(model, text + QUESTION, 12), skip_special_tokens=True)
+    assert model.write(context, Settings(max_tokens=12)).words[0] == want
+
+
+def test_fingerprints_are_those_of_committed_results(model: Backbone):
+    """Saved projectors and results name them; a copy in bfloat16 has the same one."""
+    assert model.fingerprint == FINGERPRINTS[model.name]
+    half = Backbone.from_pretrained(model.name, dtype=torch.bfloat16, device="cpu")
+    assert half.fingerprint == model.fingerprint
+    assert (half.spec.dtype, model.spec.dtype) == ("bfloat16", "float32")
+
+
+def test_a_slight_change_of_one_tensor_is_another_model(load: Callable[[str], Backbone]):
+    model = Backbone.from_pretrained("smollm2-135m-instruct", dtype=torch.float32, device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        weight = model.model.model.layers[17].mlp.down_proj.weight
+        weight.mul_(1 + 1e-4 * torch.randn_like(weight))
+    assert model.fingerprint != FINGERPRINTS[model.name]
 
 
 @pytest.mark.parametrize("channel", [Handoff(), TextChannel(limit=12)], ids=["handoff", "text"])

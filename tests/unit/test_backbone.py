@@ -14,9 +14,12 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     CohereConfig,
+    FalconH1Config,
+    Gemma3nTextConfig,
     GlmConfig,
     GPTJConfig,
     GPTNeoXConfig,
+    JambaConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -694,23 +697,51 @@ def test_a_cache_of_another_shape(tiny: Tiny, passes):
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "stateful", "says"),
     [
-        lambda: Qwen3Config(
-            **_GROUPED, layer_types=["full_attention", "linear_attention", "full_attention"]
+        (
+            lambda: Qwen3Config(
+                **_GROUPED, layer_types=["full_attention", "linear_attention", "full_attention"]
+            ),
+            False,
+            r"in 1 of 3 layers \(linear_attention\)",
         ),
-        lambda: MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2, state_size=4),
+        (
+            lambda: MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2, state_size=4),
+            True,
+            r"in 2 of 2 layers \(linear_attention\)",
+        ),
+        (
+            lambda: JambaConfig(**_SIZES, num_experts=2, attn_layer_period=2, attn_layer_offset=1),
+            False,
+            r"in 2 of 3 layers \(linear_attention\)",
+        ),
+        (
+            lambda: FalconH1Config(**_SIZES, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
+            False,
+            r"in 3 of 3 layers \(hybrid\)",
+        ),
+        (
+            lambda: Gemma3nTextConfig(
+                **_SIZES, num_kv_shared_layers=1, layer_types=["full_attention"] * 3
+            ),
+            False,
+            r"in 1 of 3 layers \(full_attention\)",
+        ),
+        (lambda: LlamaConfig(**_SIZES), True, r"in 3 of 3 layers \(Model\)"),
     ],
-    ids=["linear", "mamba"],
+    ids=["linear", "mamba", "jamba", "falcon-h1", "shared", "stateful"],
 )
-def test_layers_that_keep_no_cache(config: Callable[[], Any]):
+def test_layers_that_keep_no_cache(config: Callable[[], Any], stateful: bool, says: str):
     class Model(torch.nn.Linear):
-        pass
+        _is_stateful = stateful
 
     model = Model(1, 1)
     model.config = config()
-    with pytest.raises(IncompatibleModels, match=r"linear_attention.*keep no ordinary KV cache"):
+    with pytest.raises(IncompatibleModels, match=says) as refused:
         Backbone(model, None, name="odd")
+    assert "'odd' keeps no keys and values of its own" in str(refused.value)
+    assert "use a model whose layers are all" in str(refused.value)
 
 
 def test_an_unknown_kind_of_tiny_model():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import log, log2
 from typing import Any, ClassVar
 
@@ -110,7 +111,7 @@ def test_every_cell_is_what_the_receiver_says_of_that_pair(case: Case, tiny: Tin
             thought, _ = pipeline.agents["sender"].think(
                 fields_of([query]), needs=edge.channel.needs
             )
-            message = edge.channel.send(thought)
+            message = edge.channel.send(replace(thought, step=1))
             for n in (told, WRONG[told]):
                 read = agent.hear(fields_of([QUERIES[n]]), [Incoming(edge.channel, message)])
                 (loss,) = agent.backbone.score(read.context, [ANSWERS[n]]).tolist()

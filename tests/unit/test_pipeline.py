@@ -298,7 +298,8 @@ def test_wire_is_the_bytes_of_each_rows_message(agent, model, kind: str):
     pair = Pipeline([planner, agent("solver")], [Edge("planner", "solver", channel)])
     for run, item in zip(pair.run_many(ITEMS), ITEMS, strict=True):
         fields = {name: (words,) for name, words in item.items()}
-        message = channel.send(planner.think(fields, needs=channel.needs)[0])
+        thought, _ = planner.think(fields, needs=channel.needs)
+        message = channel.send(replace(thought, step=1))
         assert run.usage.wire == len(message.to_bytes())
 
 

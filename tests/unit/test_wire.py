@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from unspoken.errors import WireError
 from unspoken.types import Memory, Segment, Spelling, Text, Vectors
 from unspoken.wire import Header, Message
+from unspoken.wire.codec import chunks
+from unspoken.wire.payload import tensors_of
 
 HEADER = Header(channel="embedding", sender="planner", weights="w", tokenizer="t")
 
@@ -105,13 +108,44 @@ def framed(header: object, tail: bytes = b"") -> bytes:
     return len(raw).to_bytes(8, "little") + raw + tail
 
 
-def other(header: object, **parts: Tensor) -> bytes:
-    """A whole safetensors file that is no message of ours."""
-    words = header if isinstance(header, str) else json.dumps(header)
-    return save({name: part.contiguous() for name, part in parts.items()}, {"header": words})
+TEXT = Message(HEADER, Text(("look up", "")))
+VECTORS = Message(HEADER, vectors())
+CACHE = Message(HEADER, memory(layers=2))
+SPELLED = Message(HEADER, spelled())
 
 
-GOOD = HEADER.model_dump()
+def edited(message: Message, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """A message whose header was changed by somebody who knows the format."""
+    envelope = json.loads(message.envelope.words())
+    changed = change(envelope)
+    words = json.dumps(envelope if changed is None else changed, separators=(",", ":"))
+    return b"".join(chunks(tensors_of(message.payload, message.layout), words))
+
+
+def other(message: Message, take: str = "", **parts: Tensor) -> bytes:
+    """A message without a tensor, or with others."""
+    found = tensors_of(message.payload, message.layout) | parts
+    return b"".join(chunks({k: v for k, v in found.items() if k != take}, message.envelope.words()))
+
+
+def put(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:
+    def change(envelope: Any) -> None:
+        for step in path[:-1]:
+            envelope = envelope[step]
+        envelope[path[-1]] = to
+
+    return change
+
+
+def drop(*path: str) -> Callable[[dict[str, Any]], None]:
+    def change(envelope: Any) -> None:
+        for step in path[:-1]:
+            envelope = envelope[step]
+        del envelope[path[-1]]
+
+    return change
+
+
 MASK = torch.ones(2, 3, dtype=torch.bool)
 BROKEN: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
@@ -124,49 +158,83 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "no json": lambda: framed(b"{not json}"),
     "no utf-8": lambda: framed(b"\xff\xfe\xfd\xfc"),
     "deep json": lambda: framed(b"[" * 100_000),
+    "deep json inside": lambda: framed({"__metadata__": {"unspoken": "[" * 100_000}}),
     "a list": lambda: framed([1, 2]),
     "a number": lambda: framed(7),
     "no metadata": lambda: save({"mask": MASK}),
     "metadata of another kind": lambda: framed({"__metadata__": "header"}),
     "no header": lambda: save({"mask": MASK}, {"format": "pt"}),
-    "a header that is no json": lambda: other("not json", mask=MASK),
-    "wrong version": lambda: other({**GOOD, "version": 2}, mask=MASK),
-    "unknown header field": lambda: other({**GOOD, "priority": "high"}, mask=MASK),
-    "missing header field": lambda: other({"version": 1, "channel": "text"}, mask=MASK),
-    "no payload": lambda: other(GOOD),
-    "only a mask": lambda: other(GOOD, mask=MASK),
-    "no mask": lambda: other(GOOD, values=torch.ones(2, 3, 4)),
-    "a missing row": lambda: other(GOOD, **{"words.0": _bytes("a"), "words.2": _bytes("b")}),
-    "words that are no utf-8": lambda: other(GOOD, **{"words.0": _bytes("é")[:1]}),
-    "words of floats": lambda: other(GOOD, **{"words.0": torch.ones(3)}),
-    "words in a table": lambda: other(GOOD, **{"words.0": torch.ones(2, 2, dtype=torch.uint8)}),
-    "a mask of floats": lambda: other(GOOD, values=torch.ones(2, 3, 4), mask=torch.ones(2, 3)),
-    "a mask for other rows": lambda: other(GOOD, values=torch.ones(1, 3, 4), mask=MASK),
-    "a mask for other positions": lambda: other(GOOD, values=torch.ones(2, 5, 4), mask=MASK),
-    "flat vectors": lambda: other(GOOD, values=torch.ones(2, 3), mask=MASK),
-    "a missing layer": lambda: other(
-        GOOD, mask=MASK, **{"keys.1": torch.ones(2, 1, 3, 4), "values.1": torch.ones(2, 1, 3, 4)}
+    "a header that is no json": lambda: save({"mask": MASK}, {"unspoken": "not json"}),
+    "a header that is a number": lambda: save({"mask": MASK}, {"unspoken": "7"}),
+    "no version": lambda: edited(VECTORS, drop("version")),
+    "wrong version": lambda: edited(VECTORS, put("version", to=3)),
+    "unknown field": lambda: edited(VECTORS, put("priority", to="high")),
+    "unknown header field": lambda: edited(VECTORS, put("header", "priority", to="high")),
+    "unknown layout field": lambda: edited(VECTORS, put("layout", "priority", to="high")),
+    "missing header field": lambda: edited(VECTORS, drop("header", "sender")),
+    "a field of another type": lambda: edited(VECTORS, put("header", "sender", to=7)),
+    "a sender of a thousand letters": lambda: edited(
+        VECTORS, put("header", "sender", to="x" * 999)
     ),
-    "keys without values": lambda: other(GOOD, mask=MASK, **{"keys.0": torch.ones(2, 1, 3, 4)}),
-    "a cache for other positions": lambda: other(
-        GOOD, mask=MASK, **{"keys.0": torch.ones(2, 1, 3, 4), "values.0": torch.ones(2, 1, 2, 4)}
+    "a default that is spelled out": lambda: edited(VECTORS, put("header", "lead", to="")),
+    "a fingerprint with a space": lambda: edited(VECTORS, put("header", "weights", to="a b")),
+    "a step before the first": lambda: edited(VECTORS, put("header", "step", to=-1)),
+    "a step that is no number": lambda: edited(VECTORS, put("header", "step", to=float("nan"))),
+    "tasks for other rows": lambda: edited(VECTORS, put("header", "task", to=["a"])),
+    "shadows for other rows": lambda: edited(VECTORS, put("header", "shadow", to=["a"] * 3)),
+    "kinds for other layers": lambda: edited(CACHE, put("header", "kinds", to=["full"])),
+    "an unknown kind of layer": lambda: edited(CACHE, put("header", "kinds", to=["ring"] * 2)),
+    "an unknown payload": lambda: edited(VECTORS, put("layout", "kind", to="picture")),
+    "an unknown packing": lambda: edited(VECTORS, put("layout", "packing", to={"kind": "zip"})),
+    "a packing that is not": lambda: edited(VECTORS, put("layout", "packing", to={"kind": "bf16"})),
+    "packed words": lambda: edited(TEXT, put("layout", "packing", to={"kind": "bf16"})),
+    "an unknown type": lambda: edited(VECTORS, put("layout", "dtype", to="float64")),
+    "another type": lambda: edited(VECTORS, put("layout", "dtype", to="bfloat16")),
+    "another width": lambda: edited(VECTORS, put("layout", "width", to=5)),
+    "a negative width": lambda: edited(VECTORS, put("layout", "width", to=-4)),
+    "other positions": lambda: edited(VECTORS, put("layout", "positions", to=[3, 3])),
+    "a fraction of a position": lambda: edited(VECTORS, put("layout", "positions", to=[2.5, 3])),
+    "an infinity of positions": lambda: edited(
+        VECTORS, put("layout", "positions", to=[float("inf"), 3])
     ),
-    "words that begin nowhere": lambda: other(
-        GOOD,
-        mask=MASK,
-        ends=torch.ones(2, 3, dtype=torch.int32),
-        begin=torch.tensor([1.5]),
-        **{"words.0": _bytes("a"), "words.1": _bytes("b")},
-        **{"keys.0": torch.ones(2, 1, 3, 4), "values.0": torch.ones(2, 1, 3, 4)},
+    "more positions than there are": lambda: edited(VECTORS, put("layout", "positions", to=[2, 4])),
+    "no rows": lambda: edited(VECTORS, put("layout", "positions", to=[])),
+    "another length": lambda: edited(VECTORS, put("layout", "length", to=4)),
+    "more than memory holds": lambda: edited(VECTORS, put("layout", "width", to=1 << 31)),
+    "other heads": lambda: edited(CACHE, put("layout", "layers", 0, "heads", to=1)),
+    "other layers": lambda: edited(CACHE, put("layout", "layers", 0, "count", to=3)),
+    "no layers": lambda: edited(CACHE, put("layout", "layers", to=[])),
+    "a million layers": lambda: edited(CACHE, put("layout", "layers", 0, "count", to=1000000)),
+    "fewer words": lambda: edited(TEXT, put("layout", "words", to=[6, 0])),
+    "more words": lambda: edited(TEXT, put("layout", "words", to=[8, 0])),
+    "words for other rows": lambda: edited(SPELLED, put("layout", "words", to=[24])),
+    "words that begin behind their end": lambda: edited(SPELLED, put("layout", "begin", to=7)),
+    "a missing tensor": lambda: other(VECTORS, "mask"),
+    "an extra tensor": lambda: other(VECTORS, more=torch.ones(1)),
+    "a missing layer": lambda: other(CACHE, "keys.1"),
+    "words that are no utf-8": lambda: other(TEXT, words=_bytes("look\xff\xff", "latin-1")),
+    "half a letter": lambda: edited(
+        Message(HEADER, Text(("é", ""))), put("layout", "words", to=[1, 1])
     ),
-    "a flat cache": lambda: other(
-        GOOD, mask=MASK, **{"keys.0": torch.ones(2, 1, 3), "values.0": torch.ones(2, 1, 3)}
-    ),
+    "words of floats": lambda: other(TEXT, words=torch.ones(7)),
+    "a mask of floats": lambda: other(VECTORS, mask=torch.ones(2, 3)),
+    "a mask of twos": lambda: other(VECTORS, mask=twos(VECTORS.payload.mask)),
+    "a mask for other rows": lambda: other(VECTORS, mask=torch.ones(1, 3, dtype=torch.bool)),
+    "another mask": lambda: other(VECTORS, mask=MASK),
+    "flat vectors": lambda: other(VECTORS, values=torch.ones(2, 3)),
+    "a cache for other positions": lambda: other(CACHE, **{"values.0": torch.ones(2, 2, 2, 4)}),
+    "ends behind the words": lambda: other(SPELLED, ends=torch.full((2, 3), 99).int()),
+    "ends before the words": lambda: other(SPELLED, ends=torch.full((2, 3), -2).int()),
 }
 
 
-def _bytes(words: str) -> Tensor:
-    return torch.tensor(list(words.encode()), dtype=torch.uint8)
+def twos(mask: Tensor) -> Tensor:
+    """A mask as nobody makes it: True as the byte 2."""
+    return (mask.to(torch.uint8) * 2).view(torch.bool)
+
+
+def _bytes(words: str, encoding: str = "utf-8") -> Tensor:
+    return torch.tensor(list(words.encode(encoding)), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -47,6 +47,7 @@ class Puppet:
         over: Sequence[Edge],
         *,
         answers: bool = False,
+        step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[Message]:
         questions = fields["question"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from time import perf_counter
 
 from unspoken.agents.edges import Edge
@@ -11,13 +13,14 @@ from unspoken.agents.roles import Fields, Role
 from unspoken.agents.speaking import Spoken
 from unspoken.backbone import Backbone, Reader
 from unspoken.channels import Channel
-from unspoken.errors import PipelineError
+from unspoken.errors import IncompatibleModels, PipelineError
 from unspoken.projectors import FreeVectors
 from unspoken.types import TEXT, Need, Prompt, Read, Settings, Spec, Text, Thought, Usage
 from unspoken.wire import Message
 
-__all__ = ["Agent", "Incoming"]
+__all__ = ["Agent", "Incoming", "task_ids"]
 
+_SHOWN = 120  # characters of a role that stand in a header
 _HERE = "\x00"  # where the user's words go while a chat template is rendered
 
 
@@ -78,6 +81,8 @@ class Agent:
         self.role.check(fields)
         before, after = self.role.texts(fields)
         batch = len(next(iter(fields.values())))
+        for arrival in incoming:
+            self._check(arrival, batch)
         prompt = Prompt(
             (*before, *after, Text((closing,) * batch)),
             slot=len(before),
@@ -91,6 +96,16 @@ class Agent:
         for arrival in incoming:
             prompt = self._place(arrival, prompt)
         return prompt
+
+    def _check(self, arrival: Incoming, batch: int) -> None:
+        """Refuse what is not for this model, or not for so many items, before anything is read."""
+        message = arrival.message
+        arrival.channel.accept(message, self.backbone.spec)
+        if message.batch != batch:
+            raise IncompatibleModels(
+                f"the message from {message.header.sender!r} has {message.batch} rows, but "
+                f"{self.name!r} works on {batch} items; send one row for each"
+            )
 
     def _place(self, arrival: Incoming, prompt: Prompt) -> Prompt:
         channel, message = arrival.channel, arrival.message
@@ -145,6 +160,8 @@ class Agent:
             shorten=self.backbone.shorten,
             shift=self.backbone.shift,
             lead=opening,
+            task=task_ids(fields),
+            role=self.role.lead.strip().partition("\n")[0][:_SHOWN],
         )
         batch = len(thought.given)
         if silent:
@@ -183,18 +200,20 @@ class Agent:
         over: Sequence[Edge],
         *,
         answers: bool = False,
+        step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[Message]:
         """Take a turn as a `Speaker` does: think what the edges need, and send over each."""
-        needs = frozenset[Need]().union(*(edge.channel.needs for edge in over))
+        needs = frozenset[Need]().union(*(edge.needs for edge in over))
         thought, usage = self.think(
             fields,
             [Incoming(edge.channel, message) for edge, message in heard],
             needs=needs | {TEXT} if answers else needs,
             on_text=on_text,
         )
+        thought = replace(thought, step=step)
         different = {edge.key: edge for edge in over}
-        sent = {key: edge.channel.send(thought) for key, edge in different.items()}
+        sent = {key: edge.send(thought) for key, edge in different.items()}
         messages = tuple(sent[edge.key] for edge in over)
         for message in messages:
             sizes = message.row_bytes()
@@ -202,3 +221,12 @@ class Agent:
                 replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
             ]
         return Spoken(thought.text, messages, tuple(usage))
+
+
+def task_ids(fields: Fields) -> tuple[str, ...]:
+    """What stands for each item in a header: 16 hex digits of its fields' SHA-256.
+
+    Equal items have equal ones, so a receiver and a log can tell what a message is about.
+    """
+    rows = zip(*(fields[name] for name in sorted(fields)), strict=True)
+    return tuple(sha256(json.dumps(row).encode()).hexdigest()[:16] for row in rows)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unspoken.channels import Channel
+from unspoken.types import TEXT, Need, Thought
+from unspoken.wire import LOSSLESS, Message, Packing
 
 __all__ = ["Edge"]
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`sender` speaks to `receiver` over `channel`."""
+    """`sender` speaks to `receiver` over `channel`.
+
+    pack: how vectors and caches travel; what was lost on the way is lost to the receiver too.
+    shadow: the sender also writes, and its words go along for people to read.
+    """
 
     sender: str
     receiver: str
     channel: Channel
+    pack: Packing = LOSSLESS
+    shadow: bool = False
 
     @property
     def key(self) -> object:
         """Equal for edges of one sender that carry the same message."""
-        return id(self.channel)
+        return id(self.channel), self.pack, self.shadow
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the sender has to compute for this edge."""
+        return self.channel.needs | {TEXT} if self.shadow else self.channel.needs
+
+    def send(self, thought: Thought) -> Message:
+        """The message as it arrives."""
+        message = self.channel.send(thought)
+        if self.shadow:
+            assert thought.text is not None, "the sender computes what `needs` asks for"
+            header = message.header.model_copy(update={"shadow": thought.text})
+            message = replace(message, header=header)
+        return message.pack(self.pack)

@@ -42,11 +42,13 @@ class Speaker(Protocol[M]):
         over: Sequence[Edge],
         *,
         answers: bool = False,
+        step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[M]:
         """Take a turn over B items: hear messages, each with the edge it came over, and send.
 
         A message is sent for each edge in `over`; those with the same key share it. answers: words
-        are needed, whatever the edges need. on_text hears them as they come.
+        are needed, whatever the edges need. step: which turn of the run it is, from 1. on_text
+        hears the words as they come.
         """
         ...

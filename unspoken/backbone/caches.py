@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from unspoken.errors import IncompatibleModels
 from unspoken.types import KV, Context, Memory, Read, Spelling, Vectors, left_pad
 
 __all__ = [
@@ -25,11 +26,37 @@ __all__ = [
     "has_holes",
     "join_rows",
     "kept",
+    "layer_kinds",
     "left_order",
     "placed_cache",
     "positions",
     "seen_slots",
 ]
+
+
+_KINDS: dict[type, Literal["full", "sliding"]] = {
+    DynamicLayer: "full",
+    DynamicSlidingWindowLayer: "sliding",
+}
+
+
+def layer_kinds(model: Any, name: str) -> tuple[Literal["full", "sliding"], ...]:
+    """How far each layer of a model sees. Raises `IncompatibleModels` if one keeps no KV cache."""
+    layers = [type(layer) for layer in DynamicCache(config=model.config).layers]
+    told: Any = getattr(model.config, "layer_types", None) or [type(model).__name__] * len(layers)
+    odd = [
+        n
+        for n, layer in enumerate(layers)
+        if layer not in _KINDS or getattr(model, "_is_stateful", False)
+    ]
+    if odd:
+        raise IncompatibleModels(
+            f"{name!r} keeps no keys and values of its own in {len(odd)} of {len(layers)} layers "
+            f"({', '.join(sorted({told[n] for n in odd}))}): what a state-space, linear or sharing "
+            "layer has read cannot be cut, moved or handed over; use a model whose layers are all "
+            "full_attention or sliding_attention"
+        )
+    return tuple(_KINDS[layer] for layer in layers)
 
 
 def fresh_cache(kv: KV) -> DynamicCache:

@@ -35,6 +35,7 @@ from unspoken.backbone.caches import (
     has_holes,
     join_rows,
     kept,
+    layer_kinds,
     left_order,
     placed_cache,
     positions,
@@ -51,6 +52,7 @@ from unspoken.backbone.generation import (
 )
 from unspoken.backbone.rollout import Expected, aligned, alignment, drive
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
+from unspoken.identity import fingerprint
 from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
     KV,
@@ -72,7 +74,6 @@ from unspoken.types import (
 
 __all__ = ["Backbone", "Reader"]
 
-_KEPT = {"full_attention", "sliding_attention"}
 _UNWHOLE = (
     "{name!r} has read a memory that leaves out layers, so its own cache is no whole one to pass "
     "on; send all layers to it, or let it answer over the channel 'text'"
@@ -109,12 +110,7 @@ class Backbone:
         self.name = name
         self._lead: tuple[object, KV] = ((), ())
         self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
-        kinds = set(getattr(model.config, "layer_types", None) or ()) - _KEPT
-        if kinds:
-            raise IncompatibleModels(
-                f"{name!r} has layers of kind {sorted(kinds)} that keep no ordinary KV cache; "
-                f"models with {sorted(_KEPT)} layers can be used"
-            )
+        self._kinds = layer_kinds(model, name)
 
     @classmethod
     def from_pretrained(
@@ -138,8 +134,6 @@ class Backbone:
     def spec(self) -> Spec:
         """Shapes and identity; what `Channel.check` compares."""
         config = self.model.config
-        kinds = getattr(config, "layer_types", None)
-        window = getattr(config, "sliding_window", None)
         return Spec(
             name=self.name,
             width=config.hidden_size,
@@ -151,24 +145,22 @@ class Backbone:
             tokenizer=hashlib.sha256(
                 repr(sorted(self.tokenizer.get_vocab().items())).encode()
             ).hexdigest()[:16],
-            window=window if kinds is None or "sliding_attention" in kinds else None,
+            window=config.sliding_window if "sliding" in self._kinds else None,
             positions=getattr(config, "max_position_embeddings", None),
+            dtype=str(self.dtype).removeprefix("torch."),
+            kinds=self._kinds,
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the weights: 16 hex digits over samples of every parameter.
+        """Identity of the weights: 16 hex digits over some 1024 numbers of every parameter.
 
         The same for the same weights in another folder, different for another fine-tune, whatever
-        the configuration says. `digest` looks at every byte.
+        the configuration says. Numbers are compared in bfloat16, so that a copy in bfloat16 counts
+        as the same weights; `Spec.dtype` tells the two apart. A few changed numbers, or changes
+        far below the precision of bfloat16, can pass unseen: `digest` looks at every byte.
         """
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            flat = parameter.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.bfloat16)
-            digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model.named_parameters())
 
     def digest(self) -> str:
         """SHA-256 over every byte of every parameter: shows that training left them alone."""

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import ClassVar, Protocol
 
+from torch import nn
+
 from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels
-from unspoken.types import Context, Need, Prompt, Segment, Spec, Thought
+from unspoken.identity import module_fingerprint
+from unspoken.types import Context, Memory, Need, Prompt, Segment, Spec, Text, Thought, Vectors
 from unspoken.wire import Header, Message
 
 __all__ = [
@@ -37,6 +40,8 @@ class Channel(ABC):
     own_cache: ClassVar[bool] = False
     """True when the receiver goes on from the sender's cache as from its own: then the sender does
     well to read what the receiver would have read, its lead included."""
+    carries: ClassVar[tuple[type[Segment], ...]] = (Text, Vectors, Memory)
+    """The payloads that `write` or `fuse` can take in."""
 
     @property
     @abstractmethod
@@ -65,16 +70,73 @@ class Channel(ABC):
     def check(self, sender: Spec, receiver: Spec) -> None:
         """Raise `IncompatibleModels`, naming both sides and the remedy, if the two do not fit."""
 
-    def _message(self, thought: Thought, payload: Segment, *, receiver: str = "") -> Message:
+    def accept(self, message: Message, receiver: Spec) -> None:
+        """Raise `IncompatibleModels` if the message is not for this channel and this receiver.
+
+        Called before `write` and before any forward pass, wherever the message comes from.
+        """
+        header = message.header
+        for what, meant, found in (
+            ("channel", header.channel, self.name),
+            ("receiver weights", header.receiver, receiver.weights),
+            ("receiver tokenizer", header.receiver_tokenizer, receiver.tokenizer),
+            ("projector", header.projector, self._projector),
+        ):
+            if meant and meant != found:
+                raise IncompatibleModels(
+                    f"the message from {header.sender!r} was made for {what} {meant}, but receiver "
+                    f"{receiver.name!r} hears it with {found or 'none'}; use the {what} that the "
+                    "sender had in mind, or let it send anew"
+                )
+        for module in self._modules.values():
+            for what in ("weights", "tokenizer"):
+                meant, said = getattr(module, f"source_{what}", ""), getattr(header, what)
+                if meant and meant != said:
+                    raise IncompatibleModels(
+                        f"the message comes from {header.sender!r} with {what} {said}, but the "
+                        f"{_called(module)} of receiver {receiver.name!r} was trained with {meant};"
+                        " use the sender that it was trained with"
+                    )
+        if not isinstance(message.payload, self.carries):
+            raise IncompatibleModels(
+                f"the message from {header.sender!r} carries {type(message.payload).__name__}, but "
+                f"channel {self.name!r} of receiver {receiver.name!r} takes in "
+                f"{' or '.join(kind.__name__ for kind in self.carries)}; use what it sends"
+            )
+
+    def _message(
+        self, thought: Thought, payload: Segment, *, receiver: str = "", tokenizer: str = ""
+    ) -> Message:
+        """A message from the sender of `thought` to a model with these weights and tokenizer."""
+        sender, cached = thought.spec, isinstance(payload, Memory)
         header = Header(
             channel=self.name,
             sender=thought.agent,
-            weights=thought.spec.weights,
-            tokenizer=thought.spec.tokenizer,
+            role=thought.role,
+            task=thought.task,
+            step=thought.step,
+            weights=sender.weights,
+            tokenizer=sender.tokenizer,
+            dtype=sender.dtype,
             receiver=receiver,
+            receiver_tokenizer=tokenizer,
+            projector=self._projector,
             lead=lead_id(thought.lead),
+            kinds=sender.kinds if cached else (),
+            window=sender.window if cached else None,
         )
         return Message(header, payload)
+
+    @property
+    def _projector(self) -> str:
+        """The fingerprint of the trained modules that the channel holds, '' for none."""
+        found = [module_fingerprint(module) for module in self._modules.values()]
+        return found[0] if len(found) == 1 else lead_id("".join(found))
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        """The trained modules that the channel holds, by attribute."""
+        return {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
 
 
 class Identified(Protocol):
@@ -119,7 +181,7 @@ def check_widths(module: _Sized, sender: Spec, receiver: Spec, remedy: str) -> N
             )
 
 
-def _called(module: Identified) -> str:
+def _called(module: object) -> str:
     return "fuser" if type(module).__name__ == "Fuser" else "projector"
 
 

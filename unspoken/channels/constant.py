@@ -7,7 +7,7 @@ from typing import ClassVar
 from unspoken.channels.base import Channel
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import FreeVectors
-from unspoken.types import Need, Prompt, Spec, Thought
+from unspoken.types import Need, Prompt, Spec, Thought, Vectors
 from unspoken.wire import Message
 
 __all__ = ["Constant"]
@@ -21,6 +21,7 @@ class Constant(Channel):
     """
 
     name: ClassVar[str] = "constant"
+    carries = (Vectors,)
 
     def __init__(self, vectors: FreeVectors | str) -> None:
         self.vectors = FreeVectors.from_pretrained(vectors) if isinstance(vectors, str) else vectors

@@ -26,6 +26,7 @@ class Embedding(Channel):
     """
 
     name: ClassVar[str] = "embedding"
+    carries = (Vectors,)
 
     def __init__(self, projector: StateProjector | str) -> None:
         if isinstance(projector, str):
@@ -40,7 +41,8 @@ class Embedding(Channel):
         states = [thought.hidden[layer] for layer in self.projector.layers]
         values = torch.stack([state.values for state in states], 2)
         vectors = self.projector(Vectors(values, states[0].mask))
-        return self._message(thought, vectors, receiver=self.projector.target_weights)
+        target = self.projector.target_weights, self.projector.target_tokenizer
+        return self._message(thought, vectors, receiver=target[0], tokenizer=target[1])
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)

@@ -36,6 +36,7 @@ class Fusion(Channel):
     """
 
     name: ClassVar[str] = "fusion"
+    carries = (Memory,)
 
     def __init__(
         self,
@@ -58,7 +59,23 @@ class Fusion(Channel):
     def send(self, thought: Thought) -> Message:
         assert thought.memory is not None, "the sender computes what `needs` asks for"
         memory = thought.memory if self.lead else _behind(spelled_lead(thought), thought.memory)
-        return self._message(thought, memory, receiver=self.fuser.target_weights)
+        target = self.fuser.target_weights, self.fuser.target_tokenizer
+        return self._message(thought, memory, receiver=target[0], tokenizer=target[1])
+
+    def accept(self, message: Message, receiver: Spec) -> None:
+        super().accept(message, receiver)
+        assert isinstance(message.payload, Memory)
+        needed = {
+            sharer: (self.fuser.source_heads, self.fuser.source_dim)
+            for _, sharer in self.fuser.layers
+        }
+        shapes = [(keys.shape[1], keys.shape[3]) for keys, _ in message.payload.kv]
+        if any(layer >= len(shapes) or shapes[layer] != shape for layer, shape in needed.items()):
+            raise IncompatibleModels(
+                f"the message from {message.header.sender!r} has a cache of layers {set(shapes)}, "
+                f"{len(shapes)} of them, but the fuser of receiver {receiver.name!r} takes layers "
+                f"{sorted(needed)} of {set(needed.values())}; use the sharer that it was made for"
+            )
 
     def fuse(self, message: Message, context: Context) -> Context:
         memory = message.payload

@@ -30,6 +30,7 @@ class Handoff(Channel):
     name: ClassVar[str] = "handoff"
     in_front: ClassVar[bool] = True
     own_cache: ClassVar[bool] = True
+    carries = (Memory,)
 
     def __init__(self, *, lead: bool = True) -> None:
         self.lead = lead
@@ -44,7 +45,12 @@ class Handoff(Channel):
         if thought.lead and not self.lead:
             memory, thought = behind_lead(memory, thought), replace(thought, lead="")
         memory = replace(memory, spelling=None)  # the cache is enough
-        return self._message(thought, memory, receiver=thought.spec.weights)
+        spec = thought.spec
+        return self._message(thought, memory, receiver=spec.weights, tokenizer=spec.tokenizer)
+
+    def accept(self, message: Message, receiver: Spec) -> None:
+        super().accept(message, receiver)
+        accept_same(message, receiver)
 
     def _memory(self, thought: Thought) -> Memory | None:
         """What is handed over."""
@@ -60,9 +66,24 @@ class Handoff(Channel):
         check_same(self.name, sender, receiver)
 
 
+_SAME = ("weights", "tokenizer", "kinds", "window")
+
+
+def accept_same(message: Message, receiver: Spec) -> None:
+    """Raise `IncompatibleModels` if another model than the receiver's made the message."""
+    header = message.header
+    for what in _SAME:
+        said, own = getattr(header, what), getattr(receiver, what)
+        if said not in ("", (), None) and said != own:
+            raise IncompatibleModels(
+                f"the message from {header.sender!r} was made with {what} {said}, but receiver "
+                f"{receiver.name!r} has {own}; use one model for both, configured alike"
+            )
+
+
 def check_same(channel: str, sender: Spec, receiver: Spec) -> None:
-    """Raise `IncompatibleModels` unless both sides have the same weights and tokenizer."""
-    for what in ("weights", "tokenizer"):
+    """Raise `IncompatibleModels` unless both sides have the same weights, tokenizer, windows."""
+    for what in _SAME:
         if getattr(sender, what) != getattr(receiver, what):
             raise IncompatibleModels(
                 f"{channel} needs the same {what} on both sides, but sender {sender.name!r} has "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unspoken.backbone import Backbone
 from unspoken.channels.base import Channel
-from unspoken.channels.handoff import behind_lead, check_same
+from unspoken.channels.handoff import accept_same, behind_lead, check_same
 from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
 from unspoken.wire import Message
 
@@ -43,6 +43,7 @@ class SelectiveLayers(Channel):
     """
 
     name: ClassVar[str] = "layers"
+    carries = (Memory,)
     own_cache: ClassVar[bool] = True
 
     def __init__(
@@ -91,7 +92,12 @@ class SelectiveLayers(Channel):
             for n, (keys, values) in enumerate(memory.kv)
         )
         memory = replace(memory, kv=kv, spelling=None)
-        return self._message(thought, memory, receiver=thought.spec.weights)
+        spec = thought.spec
+        return self._message(thought, memory, receiver=spec.weights, tokenizer=spec.tokenizer)
+
+    def accept(self, message: Message, receiver: Spec) -> None:
+        super().accept(message, receiver)
+        accept_same(message, receiver)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Memory)

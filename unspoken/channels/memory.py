@@ -26,6 +26,7 @@ class ProjectedMemory(Channel):
     """
 
     name: ClassVar[str] = "memory"
+    carries = (Vectors,)
 
     def __init__(self, projector: MemoryProjector | str) -> None:
         if isinstance(projector, str):
@@ -50,7 +51,19 @@ class ProjectedMemory(Channel):
         rest, _ = left_pad([rest for _, rest in found])
         device = memory.mask.device
         code = self.projector.encode(memory, places.to(device), rest.to(device), mask.to(device))
-        return self._message(thought, code, receiver=self.projector.target_weights)
+        target = self.projector.target_weights, self.projector.target_tokenizer
+        return self._message(thought, code, receiver=target[0], tokenizer=target[1])
+
+    def accept(self, message: Message, receiver: Spec) -> None:
+        super().accept(message, receiver)
+        assert isinstance(message.payload, Vectors)
+        width = message.payload.values.shape[2]
+        if width != self.projector.width:
+            raise IncompatibleModels(
+                f"the message from {message.header.sender!r} has codes of width {width}, but the "
+                f"projector of receiver {receiver.name!r} decodes {self.projector.width}; use the "
+                "projector that the sender has"
+            )
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)

@@ -29,6 +29,7 @@ class SoftWords(Channel):
     """
 
     name: ClassVar[str] = "soft"
+    carries = (Vectors,)
 
     def __init__(
         self,
@@ -57,11 +58,13 @@ class SoftWords(Channel):
     def send(self, thought: Thought) -> Message:
         rollout = thought.rollouts[self._rollout]
         if self.projector is None:
-            return self._message(thought, rollout.vectors, receiver=thought.spec.weights)
+            spec = thought.spec
+            vectors = rollout.vectors
+            return self._message(thought, vectors, receiver=spec.weights, tokenizer=spec.tokenizer)
         states = Vectors(rollout.states.values[:, :, None], rollout.states.mask)
-        return self._message(
-            thought, self.projector(states), receiver=self.projector.target_weights
-        )
+        target = self.projector.target_weights, self.projector.target_tokenizer
+        vectors = self.projector(states)
+        return self._message(thought, vectors, receiver=target[0], tokenizer=target[1])
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         return prompt.insert(message.payload)

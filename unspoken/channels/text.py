@@ -18,6 +18,7 @@ class TextChannel(Channel):
     """
 
     name: ClassVar[str] = "text"
+    carries = (Text,)
 
     def __init__(self, *, verbatim: bool = False, limit: int | None = None) -> None:
         if limit is not None and limit < 1:

@@ -57,6 +57,9 @@ class Altered(Channel):
     def fuse(self, message: Message, context: Context) -> Context:
         return self.channel.fuse(message, context)
 
+    def accept(self, message: Message, receiver: Spec) -> None:
+        self.channel.accept(message, receiver)
+
     def check(self, sender: Spec, receiver: Spec) -> None:
         self.channel.check(sender, receiver)
 

@@ -18,8 +18,9 @@ from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.report import Arm, Report, about_machine
 from unspoken.evaluation.tasks import Item, Task, matches, partners
 from unspoken.files import write_text
-from unspoken.pipeline import Pipeline, Run
+from unspoken.pipeline import Edge, Pipeline, Run
 from unspoken.types import Usage
+from unspoken.wire import LOSSLESS
 
 if TYPE_CHECKING:
     from unspoken.evaluation.worth import Information
@@ -180,8 +181,14 @@ def identity(pipeline: Pipeline) -> list[Any]:
         pipeline.order,
         pipeline.rounds,
         [_agent(pipeline.agents[name]) for name in pipeline.order],
-        [(e.sender, e.receiver, e.channel.name, _values(e.channel)) for e in pipeline.edges],
+        [_edge(edge) for edge in pipeline.edges],
     ]
+
+
+def _edge(edge: Edge) -> tuple[Any, ...]:
+    known = (edge.sender, edge.receiver, edge.channel.name, _values(edge.channel))
+    lossy = edge.pack != LOSSLESS
+    return (*known, edge.pack.model_dump()) if lossy else known  # older arms keep their names
 
 
 def _agent(agent: Agent) -> list[Any]:

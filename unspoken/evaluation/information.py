@@ -174,7 +174,8 @@ def _mail(
 
 
 def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
-    return tuple(sha256(one.message.to_bytes()).digest() for one in told)
+    """What messages say, whatever items they are about."""
+    return tuple(sha256(one.message.about(()).to_bytes()).digest() for one in told)
 
 
 def _positions(told: Sequence[Incoming], receiver: Backbone) -> int:

@@ -90,6 +90,7 @@ class Host:
             [(edges[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
             [edges[n] for n in asked.over],
             answers=asked.answers,
+            step=asked.step,
             on_text=tell if asked.stream else None,
         )
         leaving = list({id(message): message for message in spoken.messages}.values())

@@ -66,6 +66,7 @@ class RemoteAgent:
         over: Sequence[Edge],
         *,
         answers: bool = False,
+        step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> Spoken[Any]:
         """Take a turn in the worker; in place of messages stand what the executor moves."""
@@ -75,6 +76,7 @@ class RemoteAgent:
             over=tuple(self._edges.index(edge) for edge in over),
             sends=len({edge.key for edge in over}),
             answers=answers,
+            step=step,
             stream=on_text is not None,
         )
         with self._lock:

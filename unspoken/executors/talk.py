@@ -40,6 +40,7 @@ class Speak(_Part):
     over: tuple[int, ...]
     sends: int
     answers: bool
+    step: int
     stream: bool
 
 

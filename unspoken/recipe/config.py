@@ -23,6 +23,7 @@ from yaml import YAMLError
 from unspoken.errors import RecipeError, unknown
 from unspoken.evaluation.tasks import TaskSource
 from unspoken.training import Plan
+from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
     "AgentSource",
@@ -241,7 +242,7 @@ class RelayRecipe(ProjectorRecipe):
 
     `embedding`, `memory` or `fusion` among the channels is the recipe's own projector; any other
     channel joins as a `ChannelSource`. transfer: whose test items are asked, if not those of
-    `task`, on which everything is trained.
+    `task`, on which everything is trained. pack: how vectors and caches travel.
     """
 
     kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -252,6 +253,7 @@ class RelayRecipe(ProjectorRecipe):
     transfer: TaskSource | None = None
     worth: WorthSettings = WorthSettings()
     trained: Path | None = None
+    pack: Packing = LOSSLESS
     limit: int | None = Field(default=200, ge=2)
     batch_size: int = Field(default=16, ge=1)
 
@@ -318,13 +320,18 @@ class AgentSource(_Part):
 
 
 class EdgeSource(BaseModel):
-    """An edge: `from` and `to` are agents; `channel` holds its kind and options."""
+    """An edge: `from` and `to` are agents; `channel` holds its kind and options.
+
+    pack: how its messages travel; shadow: whether words of the sender go along, see `Edge`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     sender: str = Field(alias="from")
     receiver: str = Field(alias="to")
     channel: dict[str, Any]
+    pack: Packing = LOSSLESS
+    shadow: bool = False
 
 
 class PipelineRecipe(_Part):

@@ -22,7 +22,8 @@ def build(recipe: PipelineRecipe) -> Pipeline:
     """Make the pipeline. Here each model is loaded once, elsewhere by each agent for itself."""
     edges: list[Edge] = []
     for source in recipe.edges:
-        edges.append(Edge(source.sender, source.receiver, channel_of(source.channel)))
+        channel = channel_of(source.channel)
+        edges.append(Edge(source.sender, source.receiver, channel, source.pack, source.shadow))
     load = partial(Backbone.from_pretrained, dtype=recipe.dtype, device=recipe.device)
     load = cache(load) if recipe.executor == "here" else load
     agents = [partial(_agent, source, load) for source in recipe.agents]

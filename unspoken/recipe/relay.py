@@ -29,8 +29,9 @@ from unspoken.projectors import (
     StateProjector,
     VocabularyMixing,
 )
-from unspoken.recipe.config import ModelSource, ProjectorRecipe
+from unspoken.recipe.config import ModelSource, ProjectorRecipe, RelayRecipe
 from unspoken.types import Settings
+from unspoken.wire import LOSSLESS
 
 __all__ = ["Relay"]
 
@@ -128,7 +129,8 @@ class Relay:
         )
 
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
-        return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel)])
+        pack = self.recipe.pack if isinstance(self.recipe, RelayRecipe) else LOSSLESS
+        return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel, pack)])
 
     def full_text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
         """The ceiling: the fact itself, word for word, or its first `limit` tokens."""

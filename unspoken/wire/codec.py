@@ -1,18 +1,26 @@
-"""Tensors and a header to bytes and back, in the safetensors format: nothing is unpickled."""
+"""Tensors and a string to bytes and back, in the safetensors format: nothing is unpickled.
+
+Written in one way only: the same tensors give the same bytes, and bytes that look otherwise are
+refused. Reading copies nothing; tensors lie over the bytes they came from.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate
+from math import prod
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from unspoken.errors import WireError
+from unspoken.wire.compression import Part
 
-__all__ = ["pack", "packed_size", "unpack"]
+__all__ = ["Buffer", "chunks", "read_words", "size_of", "view"]
+
+Buffer = bytes | bytearray | memoryview
 
 _NAMES = {
     torch.float32: "F32",
@@ -24,41 +32,95 @@ _NAMES = {
 }
 """The types that travel, in the order in which safetensors lays them out."""
 
+_ORDER = list(_NAMES)
+_WORDS = "unspoken"
 _HEADER_LIMIT = 1 << 20
 
 
-def pack(tensors: Mapping[str, Tensor], header: str) -> bytes:
-    """Serialise tensors with a header string."""
-    data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(data, {"header": header})
+def chunks(tensors: Mapping[str, Tensor], words: str) -> list[Buffer]:
+    """The pieces that make a file when joined: tensors on the CPU are not copied for it."""
+    parts = {name: Part(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    data = [tensors[name].detach().cpu().contiguous() for name in _sorted(parts)]
+    pieces: list[Buffer] = [_frame(parts, words)]
+    return pieces + [tensor.flatten().view(torch.uint8).numpy().data for tensor in data]
 
 
-def packed_size(tensors: Mapping[str, Tensor], header: str) -> int:
-    """Exactly `len(pack(tensors, header))`, in bytes, without serialising anything."""
-    entries: dict[str, object] = {"__metadata__": {"header": header}}
-    offset = 0
-    order = list(_NAMES)
-    for name, tensor in sorted(
-        tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0])
-    ):
-        end = offset + tensor.numel() * tensor.element_size()
-        entries[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    size = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + (size + 7) // 8 * 8 + offset
+def size_of(parts: Mapping[str, Part], words: str) -> int:
+    """The bytes of a file, without writing one."""
+    return len(_frame(parts, words)) + sum(map(_size, parts.values()))
 
 
-def unpack(data: bytes) -> tuple[dict[str, Tensor], str]:
-    """The tensors and the header string. Raises `WireError` on anything that is not whole."""
+def read_words(data: memoryview) -> str:
+    """The string of a file. Raises `WireError`; looks at nothing behind the file's header."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(_HEADER_LIMIT, len(data) - 8):
         raise WireError(f"{len(data)} bytes are no message: its header claims {size} bytes")
     try:
-        header = json.loads(data[8 : 8 + size])["__metadata__"]["header"]
-        return load(data), str(header)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WireError(f"these {len(data)} bytes are no whole message: {error}") from error
+        return str(json.loads(bytes(data[8 : 8 + size]))["__metadata__"][_WORDS])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WireError(f"these {len(data)} bytes are no whole message: {error!r}") from error
+
+
+def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, Tensor]:
+    """The tensors of a file that must hold exactly `parts`; they share its memory.
+
+    Nothing may write into them: the memory may be a constant, or another's.
+    """
+    frame = _frame(parts, words)
+    if bytes(data[: len(frame)]) != frame:
+        raise WireError(f"the message does not hold what its header says: {_odd(data, parts)}")
+    claimed = len(frame) + sum(map(_size, parts.values()))
+    if claimed != len(data):
+        raise WireError(f"the message has {len(data)} bytes, but its header claims {claimed}")
+    whole = torch.from_dlpack(np.frombuffer(data, np.uint8))
+    if whole.data_ptr() % 8:  # a piece of somebody's buffer that begins anywhere
+        whole = whole.clone()
+    names = _sorted(parts)
+    starts = accumulate((_size(parts[name]) for name in names), initial=len(frame))
+    return {
+        name: whole[start : start + _size(part)].view(part.dtype).view(part.shape)
+        for (name, part), start in zip(((n, parts[n]) for n in names), starts, strict=False)
+    }
+
+
+def _size(part: Part) -> int:
+    return prod(part.shape) * part.dtype.itemsize
+
+
+def _sorted(parts: Mapping[str, Part]) -> list[str]:
+    return sorted(parts, key=lambda name: (_ORDER.index(parts[name].dtype), name))
+
+
+def _frame(parts: Mapping[str, Part], words: str) -> bytes:
+    """All that stands before the first tensor, padded to 8 bytes."""
+    entries: dict[str, object] = {"__metadata__": {_WORDS: words}}
+    offset = 0
+    for name in _sorted(parts):
+        part, end = parts[name], offset + _size(parts[name])
+        entries[name] = {
+            "dtype": _NAMES[part.dtype],
+            "shape": list(part.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    raw = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def _odd(data: memoryview, parts: Mapping[str, Part]) -> str:
+    """What a header has too much, too little, or otherwise."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        found: dict[str, dict[str, object]] = json.loads(bytes(data[8 : 8 + size]))
+        names = set(found) - {"__metadata__"}
+        if names != set(parts):
+            missing, extra = sorted(set(parts) - names), sorted(names - set(parts))
+            return f"it lacks {missing[:4]} and has {extra[:4]} that do not belong to it"
+        for name, part in parts.items():
+            given = (found[name]["dtype"], found[name]["shape"])
+            if given != (wanted := (_NAMES[part.dtype], list(part.shape))):
+                return f"{name!r} is {given}, not {wanted}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it cannot be read ({error!r})"
+    return "it is written otherwise than a message is"

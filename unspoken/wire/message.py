@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NoReturn, cast
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from pydantic_core import from_json
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import Memory, Segment, Spelling, Text, Vectors
-from unspoken.wire.codec import pack, packed_size, unpack
+from unspoken.files import write_bytes
+from unspoken.types import Segment
+from unspoken.wire.codec import Buffer, chunks, read_words, size_of, view
+from unspoken.wire.compression import LOSSLESS, Packing
+from unspoken.wire.header import VERSION, Envelope, Header, Layout
+from unspoken.wire.payload import layout_of, packed_row, payload_from, tensors_of
+from unspoken.wire.seal import Seal, sealed
 
-__all__ = ["Header", "Message"]
+__all__ = ["LIMIT", "Message"]
+
+LIMIT = 2 << 30
+"""Bytes of a message that are read without asking for more, packed or not."""
 
 
-class Header(BaseModel):
-    """Who sent a message, over which channel, from which weights, for which weights.
+class Packed(NamedTuple):
+    """How a payload travels, and the tensors that do."""
 
-    `lead` identifies the shared text that the sender read first; `receiver` is empty when any
-    model may read the message.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: Literal[1] = 1
-    channel: str
-    sender: str
-    weights: str
-    tokenizer: str
-    receiver: str = ""
-    lead: str = ""
+    packing: Packing
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
     """A header and a payload of B rows: words, vectors (B, S, W) or a cache L x (B, H, S, D).
 
+    payload: what the receiver takes in. packed: what travels for it, if it was made smaller; None
+    for the payload itself.
+
+    >>> from unspoken.types import Text
     >>> header = Header(channel="text", sender="planner", weights="w", tokenizer="t")
     >>> message = Message(header, Text(("look up", "then left")))
     >>> len(message.to_bytes()) == message.nbytes
@@ -49,123 +52,166 @@ class Message:
 
     header: Header
     payload: Segment
+    packed: Packed | None = None
 
     @property
     def batch(self) -> int:
         return self.payload.batch
 
     @property
+    def layout(self) -> Layout:
+        """Shapes, types and positions of the payload, and how it is packed."""
+        return layout_of(self.payload, self.packed.packing if self.packed else LOSSLESS)
+
+    @property
+    def envelope(self) -> Envelope:
+        """What the bytes begin with."""
+        return Envelope(header=self.header, layout=self.layout)
+
+    @property
     def nbytes(self) -> int:
-        """Bytes on the wire, header included."""
-        return packed_size(self._tensors(), self.header.model_dump_json())
+        """Bytes on the wire, header included; a seal adds its `overhead`."""
+        return _size(self.envelope)
 
     def row(self, index: int) -> Message:
-        """Row `index` alone, without the padding that other rows caused."""
-        return Message(self.header, self.payload.rows(slice(index, index + 1)))
+        """Row `index` alone, packed as it was, without the padding that other rows caused."""
+        rows = self.payload.rows(slice(index, index + 1))
+        packed = self.packed
+        if packed is not None:
+            packed = Packed(packed.packing, packed_row(packed.tensors, self.layout, index, rows))
+        return Message(self.header.row(index), rows, packed)
 
     def repeat(self, batch: int) -> Message:
         """A message of one row for B readers; nothing is copied."""
-        return Message(self.header, self.payload.repeat(batch))
+        return Message(self.header.repeat(batch), self.payload.repeat(batch))
+
+    def about(self, task: tuple[str, ...]) -> Message:
+        """The same message about other items, or () for none that are named."""
+        return replace(self, header=self.header.model_copy(update={"task": task}))
 
     def row_bytes(self) -> list[int]:
-        """`row(n).nbytes` of every row, without copying a cache to learn its size."""
-        if isinstance(self.payload, Text):
-            return [self.row(n).nbytes for n in range(self.batch)]
-        counts = cast(list[int], self.payload.mask.sum(1).tolist())
-        return [self._sized(row, count).nbytes for row, count in enumerate(counts)]
+        """The bytes of every row as a message of its own, packed as this one is."""
+        envelope = self.envelope
+        return [_size(envelope.row(n)) for n in range(self.batch)]
 
-    def _sized(self, row: int, count: int) -> Message:
-        """Row `row`, of `count` positions, with shapes and without content."""
+    def pack(self, packing: Packing) -> Message:
+        """The message as it arrives when it travels packed. Its words are left as they are."""
+        layout = layout_of(self.payload, packing)
+        if self.packed is not None:
+            raise WireError(f"the message is packed as {self.packed.packing.kind!r} already")
+        if layout.packing.kind == "lossless":
+            return self
+        packing.check(self._layers(layout))
+        tensors = tensors_of(self.payload, layout)
+        return replace(self, payload=payload_from(tensors, layout), packed=Packed(packing, tensors))
 
-        def shape(like: Tensor, axis: int) -> Tensor:
-            sizes = [1, *like.shape[1:]]
-            sizes[axis] = count
-            return torch.empty(sizes, dtype=like.dtype, device="meta")
+    def to_bytes(self, seal: Seal | None = None) -> bytes:
+        """Header and payload in one buffer; signed or encrypted by a `Seal`."""
+        return b"".join(self._pieces(seal))
 
-        match self.payload:
-            case Memory(kv, mask, spelling):
-                pairs = tuple((shape(keys, 2), shape(values, 2)) for keys, values in kv)
-                if spelling is not None:
-                    words = spelling.words[row : row + 1]
-                    spelling = replace(spelling, words=words, ends=shape(spelling.ends, 1))
-                return Message(self.header, Memory(pairs, shape(mask, 1), spelling))
-            case Vectors(values, mask):
-                return Message(self.header, Vectors(shape(values, 1), shape(mask, 1)))
-            case Text():
-                return self
+    def write_into(self, buffer: Buffer, seal: Seal | None = None) -> int:
+        """Write `to_bytes` into the beginning of memory that is there, such as shared memory.
 
-    def to_bytes(self) -> bytes:
-        return pack(self._tensors(), self.header.model_dump_json())
+        Returns the number of bytes. Raises `WireError` if they do not fit.
+        """
+        pieces, room = self._pieces(seal), memoryview(buffer).cast("B")
+        size = sum(map(len, pieces))
+        if size > len(room):
+            raise WireError(f"the message has {size:,} bytes, and there is room for {len(room):,}")
+        start = 0
+        for piece in pieces:
+            room[start : start + len(piece)] = piece
+            start += len(piece)
+        return size
+
+    def _pieces(self, seal: Seal | None) -> list[Buffer]:
+        envelope = self.envelope
+        tensors = self.packed.tensors if self.packed else tensors_of(self.payload, envelope.layout)
+        pieces = chunks(tensors, envelope.words())
+        return pieces if seal is None else seal.close(pieces)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Message:
-        """Read a message. Raises `WireError` for anything that `to_bytes` did not write."""
-        tensors, header = unpack(data)
-        try:
-            return cls(Header.model_validate_json(header), _payload(tensors))
-        except (ValidationError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise WireError(f"the bytes are no message of this version: {error}") from error
+    def from_bytes(cls, data: Buffer, seal: Seal | None = None, *, limit: int = LIMIT) -> Message:
+        """Read a message. Raises `WireError` for anything that `to_bytes` did not write.
 
-    def _tensors(self) -> dict[str, Tensor]:
-        match self.payload:
-            case Text(words):
-                return _words_out(words)
-            case Vectors(values, mask):
-                return {"values": values, "mask": mask}
-            case Memory(kv, mask, spelling):
-                tensors = {"mask": mask}
-                for n, (keys, values) in enumerate(kv):
-                    tensors |= {f"keys.{n}": keys, f"values.{n}": values}
-                if spelling is not None:
-                    tensors |= {"ends": spelling.ends.int(), **_words_out(spelling.words)}
-                    if spelling.begin:
-                        tensors["begin"] = torch.tensor([spelling.begin], dtype=torch.int32)
-                return tensors
-
-
-def _words_out(words: Sequence[str]) -> dict[str, Tensor]:
-    raw = [bytearray(word.encode()) for word in words]
-    return {
-        f"words.{n}": torch.frombuffer(data, dtype=torch.uint8)
-        if data
-        else torch.empty(0, dtype=torch.uint8)
-        for n, data in enumerate(raw)
-    }
-
-
-def _words_in(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    count = sum(name.startswith("words.") for name in tensors)
-    rows = [tensors[f"words.{n}"] for n in range(count)]
-    return tuple(bytes(cast(list[int], row.tolist())).decode() for row in rows)
-
-
-def _payload(tensors: Mapping[str, Tensor]) -> Segment:
-    if "mask" not in tensors:
-        return Text(_words_in(tensors)) if "words.0" in tensors else _refuse("it has no payload")
-    mask = tensors["mask"]
-    if "values" in tensors:
-        payload = Vectors(tensors["values"], mask)
-        fits = payload.values.ndim == 3 and payload.values.shape[:2] == mask.shape
-    else:
-        layers = range(sum(name.startswith("keys.") for name in tensors))
-        kv = tuple((tensors[f"keys.{n}"], tensors[f"values.{n}"]) for n in layers)
-        shapes = {(part.ndim, part.shape[0], part.shape[2:3]) for pair in kv for part in pair}
-        fits = shapes == {(4, *mask.shape[:1], mask.shape[1:])}
-        spelling = None
-        if "ends" in tensors:
-            begin = tensors.get("begin", torch.tensor([0], dtype=torch.int32))
-            if begin.shape != (1,) or begin.dtype != torch.int32:
-                _refuse(f"it begins at {begin}, not at one whole number of characters")
-            spelling = Spelling(_words_in(tensors), tensors["ends"].long(), int(begin))
-            fits = fits and spelling.ends.shape == mask.shape == (
-                len(spelling.words),
-                *mask.shape[1:],
+        The tensors lie over `data`, be it bytes, a mapped file or shared memory: nobody may write
+        there while the message lives. What was packed or encrypted is unpacked into memory of its
+        own. seal: the keys of `to_bytes`; what is not sealed by them is refused, and so is a
+        sealed message without keys. limit: the most bytes that are read, or unpacked.
+        """
+        whole = _bytes_of(data, limit + (seal.overhead if seal else 0))
+        if seal is not None:
+            whole = seal.open(whole)
+        elif (state := sealed(whole)) is not None:
+            raise WireError(f"the message is {state}; read it with the keys: a Seal")
+        envelope = _envelope(read_words(whole))
+        header, layout = envelope.header, envelope.layout
+        if layout.size > limit:
+            raise WireError(
+                f"the message claims {layout.size:,} bytes, unpacked; allowed are {limit:,}: "
+                "raise `limit` if you expect so much"
             )
-        payload = Memory(kv, mask, spelling)
-    if mask.dtype != torch.bool or not fits:
-        _refuse(f"its tensors do not fit its mask of shape {tuple(mask.shape)}")
-    return payload
+        tensors = view(whole, layout.parts(), envelope.words())
+        packed = None if layout.packing.kind == "lossless" else Packed(layout.packing, tensors)
+        return cls(header, payload_from(tensors, layout), packed)
+
+    def save(self, path: str | Path, seal: Seal | None = None) -> None:
+        """Write the message to a file, whole or not at all."""
+        write_bytes(Path(path), self.to_bytes(seal))
+
+    @classmethod
+    def load(cls, path: str | Path, seal: Seal | None = None, *, limit: int = LIMIT) -> Message:
+        """Read a file that `save` wrote, mapped and not copied; see `from_bytes`."""
+        if not Path(path).is_file():
+            raise WireError(f"there is no file {path} with a message")
+        with Path(path).open("rb") as file:
+            size = file.seek(0, 2)
+            if not size:
+                raise WireError(f"{path} is empty, no message")
+            if size > limit + (seal.overhead if seal else 0):
+                raise WireError(_too_large(size, limit))
+            # A private mapping: should anything write into a tensor, the file stays as it is.
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+        return cls.from_bytes(memoryview(mapped), seal, limit=limit)
+
+    @staticmethod
+    def _layers(layout: Layout) -> int:
+        return sum(plane.layer is not None for _, plane in layout.planes()) // 2
 
 
-def _refuse(why: str) -> NoReturn:
-    raise ValueError(why)
+def _size(envelope: Envelope) -> int:
+    return size_of(envelope.layout.parts(), envelope.words())
+
+
+def _bytes_of(data: Buffer, limit: int) -> memoryview:
+    try:
+        whole = memoryview(data).cast("B")
+    except TypeError as error:
+        raise WireError(f"a message is read from contiguous bytes: {error}") from error
+    if len(whole) > limit:
+        raise WireError(_too_large(len(whole), limit))
+    return whole
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"the message has {size:,} bytes; allowed are {limit:,}: raise `limit` if you expect it"
+
+
+def _envelope(words: str) -> Envelope:
+    """Header and layout of a message. Raises `WireError`."""
+    try:
+        content: Any = from_json(words)
+        version = content["version"]
+        if version != VERSION:
+            raise WireError(
+                f"the message has version {version!r}, and this `unspoken` reads version "
+                f"{VERSION}; let both ends have the same"
+            )
+        return Envelope.model_validate_json(words)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4]]
+        raise WireError(f"the message has a header that is none: {'; '.join(lines)}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, WireError):
+            raise
+        raise WireError(f"the message has a header that is none: {error!r}") from error

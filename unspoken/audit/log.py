@@ -1,0 +1,122 @@
+"""A log of messages: each one as a file, and an index with a line for each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock
+
+from unspoken.agents import Agent
+from unspoken.audit.reading import reading
+from unspoken.channels import Channel
+from unspoken.errors import StorageError
+from unspoken.files import write_bytes
+from unspoken.types import Usage
+from unspoken.wire import Message, Seal
+
+__all__ = ["Audit", "read_log"]
+
+_INDEX = "index.jsonl"
+
+
+class Audit:
+    """A folder that keeps every message of a pipeline: `messages/<sha256>` and `index.jsonl`.
+
+    A message is as confidential as the prompt that it came from, and so is the folder; with a
+    `seal` the files are signed or encrypted, the index is not. shadow: ask each receiver what the
+    message says, and keep its words. That costs passes which no `Usage` counts, and proves nothing.
+
+    A file is whole or not there. A line of the index is written behind its file, in one piece and
+    one process at a time; what an interrupted one left is taken away by the next.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, shadow: bool = False, seal: Seal | None = None
+    ) -> None:
+        self.folder, self.shadow, self.seal = Path(folder), shadow, seal
+
+    def run(self) -> _Log:
+        """The log of one run, whose lines share a name."""
+        return _Log(self, uuid4().hex[:16])
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line to the index. Raises `StorageError` if the folder cannot be written."""
+        path = self.folder / _INDEX
+        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")), path.open("a+b") as file:
+                _cut_unfinished(file.fileno())
+                os.write(file.fileno(), data)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {path}: {error.strerror}; free some room or choose another folder"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """Where the messages of one run go."""
+
+    audit: Audit
+    name: str
+
+    def record(
+        self, message: Message, channel: Channel, receiver: Agent, usage: Sequence[Usage]
+    ) -> None:
+        """Keep a message, and what the sender's turn cost until it was made."""
+        audit, header = self.audit, message.header
+        data = message.to_bytes(audit.seal)
+        digest = sha256(data).hexdigest()
+        path = Path("messages") / digest
+        if not (audit.folder / path).exists():  # the same message, sent again
+            write_bytes(audit.folder / path, data)
+        shadow = reading(message, receiver.backbone, channel) if audit.shadow else None
+        cost = sum(usage, Usage())
+        audit.append(
+            {
+                "run": self.name,
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "sender": header.sender,
+                "receiver": receiver.name,
+                "channel": header.channel,
+                "step": header.step,
+                "task": list(header.task),
+                "file": str(path),
+                "sha256": digest,
+                "bytes": len(data),
+                "packing": message.layout.packing.kind,
+                "cost": {
+                    "read": cost.read,
+                    "written": cost.written,
+                    "passes": max((row.passes for row in usage), default=0),
+                    "seconds": round(cost.seconds, 6),
+                },
+                "shadow": None if shadow is None else list(shadow),
+            }
+        )
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of an index, oldest first, without one that was never finished."""
+    path = Path(folder) / _INDEX
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _cut_unfinished(file: int) -> None:
+    """Take away what stands behind the last end of a line."""
+    size = os.fstat(file).st_size
+    start = max(0, size - (1 << 20))
+    tail = os.pread(file, size - start, start)
+    if tail and not tail.endswith(b"\n"):
+        os.ftruncate(file, start + tail.rfind(b"\n") + 1)

@@ -1,0 +1,101 @@
+"""What a model makes of a message: a text shadow for people, which proves nothing.
+
+A shadow is what a reader writes when it is asked; the message may hold more, less or something
+else, and a sender that wants to hide a thing can.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel, make_channel
+from unspoken.errors import IncompatibleModels
+from unspoken.types import Memory, Prompt, Settings, Text, Vectors
+from unspoken.wire import Message
+
+__all__ = ["listen", "nearest", "reading"]
+
+_LEAD, _ASK = "Message:", "\nThe message says:"
+
+
+def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
+    """What a model, loaded by name, makes of a message: `nearest` words and its `reading`.
+
+    projector: the folder of the trained module that takes in a message of its channel.
+    """
+    header = message.header
+    channel = make_channel(header.channel, projector=projector) if projector else None
+    backbone = Backbone.from_pretrained(model)
+    said = reading(message, backbone, channel)
+    found = nearest(message, backbone)
+    told = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
+    return {**told, "reading": list(said)}
+
+
+@torch.no_grad()
+def reading(
+    message: Message, backbone: Backbone, channel: Channel | None = None, *, tokens: int = 32
+) -> tuple[str, ...]:
+    """What the model says of each row: its words behind "The message says:", greedily, B strings.
+
+    channel: takes the message in as it would for a receiver; without it the payload itself is put
+    into the prompt. Raises `IncompatibleModels` if the message is for other weights.
+    """
+    batch, payload = message.batch, message.payload
+    if isinstance(payload, Text):
+        return payload.words
+    lead = (_LEAD,) * batch
+    if isinstance(payload, Memory) and payload.spelling is not None:
+        lead = payload.spelling.words  # a fusion acts on words that the receiver has read too
+    prompt = Prompt((Text(lead), Text((_ASK,) * batch)), slot=1)
+    if channel is None:
+        prompt = _placed(message, prompt, backbone)
+    else:
+        channel.accept(message, backbone.spec)
+        prompt = channel.write(message, prompt)
+    context = backbone.read(prompt).context
+    if channel is not None:
+        context = channel.fuse(message, context)
+    said = backbone.write(context, Settings(max_tokens=tokens, stop=("\n",))).words
+    return tuple(words.strip() for words in said)
+
+
+def _placed(message: Message, prompt: Prompt, backbone: Backbone) -> Prompt:
+    """The prompt with the payload itself in it, if it stands in the model's own space."""
+    header, payload = message.header, message.payload
+    if header.receiver not in ("", backbone.fingerprint):
+        raise IncompatibleModels(
+            f"the message from {header.sender!r} is for weights {header.receiver}, but "
+            f"{backbone.name!r} has {backbone.fingerprint}; read it with that model"
+        )
+    if isinstance(payload, Vectors) and payload.values.shape[2] != backbone.spec.width:
+        raise IncompatibleModels(
+            f"the message from {header.sender!r} has vectors of width {payload.values.shape[2]}, "
+            f"but {backbone.name!r} embeds {backbone.spec.width}; give the projector that takes "
+            f"in a message of channel {header.channel!r}"
+        )
+    return prompt.front(payload) if isinstance(payload, Memory) else prompt.insert(payload)
+
+
+@torch.no_grad()
+def nearest(message: Message, backbone: Backbone, count: int = 3) -> list[list[list[str]]]:
+    """The `count` tokens whose embeddings are nearest to each vector, by cosine; for each row.
+
+    Nothing for a message without vectors of the model's width.
+    """
+    payload = message.payload
+    if not isinstance(payload, Vectors) or payload.values.shape[2] != backbone.spec.width:
+        return []
+    table = normalize(backbone.table, dim=-1)
+
+    def words(row: Tensor) -> list[list[str]]:
+        close = normalize(row.to(table), dim=-1) @ table.T
+        found = cast(list[list[int]], close.topk(count, dim=-1).indices.tolist())
+        return [[backbone.tokenizer.decode([token]) for token in near] for near in found]
+
+    return [words(row[real]) for row, real in zip(payload.values, payload.mask, strict=True)]

@@ -1,0 +1,259 @@
+"""What stands before the tensors of a message, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unspoken.wire.compression import LOSSLESS, Lossless, Packing, Part, Plane
+
+__all__ = [
+    "DTYPES",
+    "VERSION",
+    "Envelope",
+    "Header",
+    "LayerRun",
+    "Layout",
+    "MemoryLayout",
+    "TextLayout",
+    "VectorsLayout",
+]
+
+VERSION = 2
+
+DType = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[DType, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+Kind = Literal["full", "sliding"]
+Fingerprint = Annotated[str, Field(pattern=r"^[\w.:-]{0,64}$")]
+"""Hex digits as a rule; '' where any would do."""
+
+Size = Annotated[int, Field(ge=0, le=1 << 31)]
+Rows = Annotated[tuple[Size, ...], Field(min_length=1, max_length=1 << 16)]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Header(_Fields):
+    """Who says something to whom, and what the two must have in common.
+
+    channel: what made the message and can take it in. sender: the agent; role: the first line of
+    what it was told to be; step: its turn, counted from 1, or 0 outside a pipeline; task: for each
+    row what the sender worked on, by `task_ids`. weights, tokenizer, dtype: of the sender's model;
+    receiver, receiver_tokenizer: the weights and the tokenizer that may take it in, '' for any.
+    projector: the fingerprint of the trained module that made it. lead: the shared text that the
+    sender read first. kinds, window: how far each layer of a cache sees. shadow: for each row
+    words that the sender wrote in the same turn, for people; no receiver reads them.
+    """
+
+    channel: str = Field(max_length=64)
+    sender: str = Field(max_length=256)
+    role: str = Field(default="", max_length=120)
+    task: tuple[Fingerprint, ...] = Field(default=(), max_length=1 << 16)
+    step: int = Field(default=0, ge=0, le=1 << 31)
+    weights: Fingerprint
+    tokenizer: Fingerprint
+    dtype: Fingerprint = ""
+    receiver: Fingerprint = ""
+    receiver_tokenizer: Fingerprint = ""
+    projector: Fingerprint = ""
+    lead: Fingerprint = ""
+    kinds: tuple[Kind, ...] = Field(default=(), max_length=1024)
+    window: int | None = Field(default=None, ge=1, le=1 << 31)
+    shadow: tuple[Annotated[str, Field(max_length=1 << 16)], ...] = Field(
+        default=(), max_length=1 << 16
+    )
+
+    def repeat(self, batch: int) -> Header:
+        """The header of one row for B equal ones."""
+        return self.model_copy(update={"task": self.task * batch, "shadow": self.shadow * batch})
+
+    def row(self, index: int) -> Header:
+        """The header of row `index` alone."""
+        return self.model_copy(
+            update={
+                "task": self.task[index : index + 1],
+                "shadow": self.shadow[index : index + 1],
+            }
+        )
+
+
+class TextLayout(_Fields):
+    """Words for each of B rows; words: their bytes in UTF-8."""
+
+    kind: Literal["text"]
+    words: Rows
+    packing: Lossless = LOSSLESS
+
+    @property
+    def rows(self) -> int:
+        return len(self.words)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload in memory."""
+        return sum(self.words)
+
+    def planes(self) -> Iterator[tuple[str, Plane]]:
+        return iter(())
+
+    def parts(self) -> dict[str, Part]:
+        """Every tensor on the wire, by name."""
+        return {"words": Part(torch.uint8, (sum(self.words),))}
+
+    def row(self, index: int) -> TextLayout:
+        """The layout of row `index` alone, without padding."""
+        return self.model_copy(update={"words": self.words[index : index + 1]})
+
+
+class _Positioned(_Fields):
+    """Rows of S positions (`length`), of which `positions` are real in each row."""
+
+    length: Size
+    positions: Rows
+    packing: Packing = Field(default=LOSSLESS)
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> _Positioned:
+        if max(self.positions) > self.length:
+            raise ValueError(f"a row of {max(self.positions)} positions, in {self.length}")
+        return self
+
+    @property
+    def rows(self) -> int:
+        return len(self.positions)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload in memory."""
+        return sum(prod(plane.shape) * plane.dtype.itemsize for _, plane in self.planes())
+
+    def planes(self) -> Iterator[tuple[str, Plane]]:
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, Part]:
+        """Every tensor on the wire, by name."""
+        shape = (self.rows, self.length)
+        found = {"mask": Part(torch.bool, shape)}
+        if self.packing.kind == "tokens":
+            found["kept"] = Part(torch.bool, shape)
+        for name, plane in self.planes():
+            if isinstance(self.packing, Lossless):
+                found[name] = Part(plane.dtype, plane.shape)
+            else:
+                ends = self.packing.parts(plane)
+                found |= {f"{name}.{end}": part for end, part in ends.items()}
+        return found
+
+
+class VectorsLayout(_Positioned):
+    """Vectors (B, S, W), one plane (B, 1, S, W)."""
+
+    kind: Literal["vectors"]
+    width: Size
+    dtype: DType
+
+    def planes(self) -> Iterator[tuple[str, Plane]]:
+        shape = (self.rows, 1, self.length, self.width)
+        yield "values", Plane(shape, DTYPES[self.dtype], self.positions)
+
+    def row(self, index: int) -> VectorsLayout:
+        """The layout of row `index` alone, without padding."""
+        count = self.positions[index]
+        return self.model_copy(update={"length": count, "positions": (count,)})
+
+
+class LayerRun(_Fields):
+    """`count` neighbouring layers with heads, widths and types alike: (keys, values).
+
+    No heads in layers that were left out.
+    """
+
+    count: int = Field(ge=1, le=1024)
+    heads: int = Field(ge=0, le=1 << 16)
+    widths: tuple[Size, Size]
+    dtypes: tuple[DType, DType]
+
+
+class MemoryLayout(_Positioned):
+    """A cache, L x (B, H, S, D) for keys and for values, and the words that it spells.
+
+    words: the bytes of each row's words, () for a cache that spells nothing. begin: as in
+    `Spelling`.
+    """
+
+    kind: Literal["memory"]
+    layers: tuple[LayerRun, ...] = Field(min_length=1, max_length=1024)
+    words: tuple[Size, ...] = Field(default=(), max_length=1 << 16)
+    begin: Size = 0
+
+    @model_validator(mode="after")
+    def _few_layers(self) -> MemoryLayout:
+        if sum(run.count for run in self.layers) > 1024:
+            raise ValueError("a cache of more than 1024 layers")
+        if self.words and len(self.words) != self.rows:
+            raise ValueError(f"words for {len(self.words)} rows of {self.rows}")
+        return self
+
+    def planes(self) -> Iterator[tuple[str, Plane]]:
+        runs = [run for run in self.layers for _ in range(run.count)]
+        for n, run in enumerate(runs):
+            sides = zip(("keys", "values"), run.widths, run.dtypes, strict=True)
+            for side, width, dtype in sides:
+                shape = (self.rows, run.heads, self.length, width)
+                yield f"{side}.{n}", Plane(shape, DTYPES[dtype], self.positions, n)
+
+    def parts(self) -> dict[str, Part]:
+        found = super().parts()
+        if self.words:
+            found["ends"] = Part(torch.int32, (self.rows, self.length))
+            found["words"] = Part(torch.uint8, (sum(self.words),))
+        return found
+
+    def row(self, index: int) -> MemoryLayout:
+        """The layout of row `index` alone, without padding."""
+        count = self.positions[index]
+        words = self.words[index : index + 1]
+        return self.model_copy(update={"length": count, "positions": (count,), "words": words})
+
+
+Layout = Annotated[TextLayout | VectorsLayout | MemoryLayout, Field(discriminator="kind")]
+
+
+class Envelope(_Fields):
+    """Header and layout of one message, as they stand in its bytes."""
+
+    version: Literal[2] = VERSION
+    header: Header
+    layout: Layout
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Envelope:
+        rows = self.layout.rows
+        for name in ("task", "shadow"):
+            found = len(getattr(self.header, name))
+            if found not in (0, rows):
+                raise ValueError(f"{name} for {found} rows of {rows}")
+        if self.header.kinds:
+            layers = sum(1 for name, _ in self.layout.planes() if name.startswith("keys"))
+            if len(self.header.kinds) != layers:
+                raise ValueError(f"kinds for {len(self.header.kinds)} layers of {layers}")
+        return self
+
+    def row(self, index: int) -> Envelope:
+        """The envelope of row `index` alone."""
+        return Envelope(header=self.header.row(index), layout=self.layout.row(index))
+
+    def words(self) -> str:
+        """JSON without what is as usual; the version is always named."""
+        told = self.model_dump_json(exclude_defaults=True)
+        return f'{{"version":{self.version},{told[1:]}'
