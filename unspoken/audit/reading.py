@@ -61,8 +61,8 @@ def reading(
     context = backbone.read(prompt).context
     if channel is not None:
         context = channel.fuse(message, context)
-    said = backbone.write(context, Settings(max_tokens=tokens, stop=("\n",))).words
-    return tuple(words.strip() for words in said)
+    said = backbone.write(context, Settings(max_tokens=tokens)).words
+    return tuple(words.strip().partition("\n")[0] for words in said)  # models begin a new line
 
 
 def _placed(message: Message, prompt: Prompt, backbone: Backbone) -> Prompt:
