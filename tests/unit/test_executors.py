@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -298,6 +299,7 @@ def test_what_listens_may_raise(puppets: Pipeline, transport: str) -> None:
 @pytest.mark.dist
 def test_nothing_is_left_behind() -> None:
     ensure_running()  # Python keeps one line to it for good
+    gc.collect()
     before, others = set(os.listdir("/proc/self/fd")), set(active_children())
     for make, said in (
         (workers.broken, "agent number 1 raised FileNotFoundError: no such model"),
@@ -313,7 +315,9 @@ def test_nothing_is_left_behind() -> None:
             pipeline.run("hello")
     with pytest.raises(PipelineError, match="agent 'sender' was closed"):
         pipeline.run("hello")
-    assert (set(os.listdir("/proc/self/fd")), set(active_children())) == (before, others)
+    gc.collect()  # what other tests had open may be closed by now
+    assert set(os.listdir("/proc/self/fd")) <= before
+    assert set(active_children()) <= others
     assert not [name for name in os.listdir("/dev/shm") if "unspoken" in name]
 
 
