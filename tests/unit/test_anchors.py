@@ -14,6 +14,7 @@ import torch
 
 from unspoken.agents import Agent, Role
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
+from unspoken.anchors.shelf import Base, Shelf
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import IncompatibleModels, StorageError, UnknownName
@@ -150,6 +151,15 @@ def test_an_answer_is_moved_with_the_words_that_announce_it():
     # The last token of an answer has no cache yet.
     assert told_so.dense == len(LEADS[1]) + 1 + len("\nsolver:")
     assert told_else.dense == len(LEADS[2]) + len("\nplanner: Hm.") + 1 + len("\nsolver:")
+
+
+@pytest.mark.parametrize("agent", [2, 3])
+def test_of_equal_answers_the_one_behind_the_same_words_serves(agent: int):
+    words, shelf = tuple(range(100, 120)), Shelf()
+    for named in (2, 3):
+        shelf.add(Base((1, named, 4, *words), torch.zeros(1, 2, 1, 23, 4), cue=3))
+    (found,) = shelf.find((9, 1, agent, 4, *words), 4, 24, now=1, low=0)
+    assert (found.base.ids[1], found.begin, found.at, found.size) == (agent, 0, 1, 23)
 
 
 def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):

@@ -77,25 +77,26 @@ class Shelf:
     ) -> list[Found]:
         """What of the tokens `first` to `last` - 1 stands here, in order, without overlap.
 
-        With `low`, also the tokens from there on that stood before the text in its base.
+        With `low`, also the tokens from there on that stood before the text in its base; of equal
+        texts the one wins that stood behind the same words.
         """
         found: list[Found] = []
-        while match := self._at(ids, first, last):
+        low = first if low is None else low
+        while match := self._at(ids, first, last, low):
             match.base.used = now
             found.append(match)
-            first = match.at + match.size
-        if found and low is not None:
-            found[0] = _grown(found[0], ids, low)
+            first = low = match.at + match.size
         return found
 
-    def _at(self, ids: Sequence[int], first: int, last: int) -> Found | None:
-        """The longest run that begins at `first` or a few tokens on."""
+    def _at(self, ids: Sequence[int], first: int, last: int, low: int) -> Found | None:
+        """The longest run that begins at `first` or a few tokens on, and what is alike before."""
         best: Found | None = None
         for at in range(first, min(first + _SLACK, last - _WINDOW + 1)):
             for base, begin in self._index.get(tuple(ids[at : at + _WINDOW]), ()):
                 size = _alike(base.ids, begin, ids, at, last)
-                if best is None or size > best.size:
-                    best = Found(base, begin, at, size)
+                found = _grown(Found(base, begin, at, size), ids, low)
+                if best is None or found.size > best.size:
+                    best = found
         return best
 
     def add(self, base: Base) -> None:

@@ -15,6 +15,7 @@ from unspoken.executors.base import Make
 from unspoken.executors.talk import ASKED, Asked, Failed, Meet, Met, Said, Speak
 from unspoken.types import Memory, Spelling, Vectors
 from unspoken.wire import Message
+from unspoken.wire.codec import Buffer
 
 __all__ = ["Host", "pack"]
 
@@ -41,7 +42,7 @@ class Host:
     """One agent with the edges of its pipeline; requests and replies are JSON.
 
     packed: from `pack`, unpickled in the worker that this program started, never from a socket.
-    limit: bytes of the largest message that may leave.
+    limit: bytes of the largest message that may come or leave.
     """
 
     def __init__(self, packed: bytes, limit: int, threads: int) -> None:
@@ -49,7 +50,7 @@ class Host:
         self._made: tuple[Agent, tuple[Edge, ...]] | None = None
 
     def answer(
-        self, request: bytes, messages: Sequence[bytes], tell: Callable[[str], None]
+        self, request: bytes, messages: Sequence[Buffer], tell: Callable[[str], None]
     ) -> tuple[bytes, list[bytes]]:
         """The reply and its messages; what is raised becomes a reply too."""
         try:
@@ -59,7 +60,7 @@ class Host:
         return reply.to_bytes(), sent
 
     def _answer(
-        self, asked: Asked, messages: Sequence[bytes], tell: Callable[[str], None]
+        self, asked: Asked, messages: Sequence[Buffer], tell: Callable[[str], None]
     ) -> tuple[Met | Said, list[bytes]]:
         agent, edges = self._unpacked()
         match asked:
@@ -79,12 +80,13 @@ class Host:
     def _speak(
         self,
         asked: Speak,
-        messages: Sequence[bytes],
+        messages: Sequence[Buffer],
         agent: Agent,
         edges: Sequence[Edge],
         tell: Callable[[str], None],
     ) -> tuple[Said, list[bytes]]:
-        arrived = [_on(agent.backbone.device, Message.from_bytes(bytes(data))) for data in messages]
+        device, limit = agent.backbone.device, self.limit
+        arrived = [_on(device, Message.from_bytes(data, limit=limit)) for data in messages]
         spoken = agent.speak(
             asked.fields,
             [(edges[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
