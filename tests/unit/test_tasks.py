@@ -117,10 +117,18 @@ def test_packaged_answers_stand_in_their_contexts(name: str) -> None:
         assert all(normalise(answer) in normalise(item.context) for answer in item.answers), item.id
 
 
+def test_sums_are_told_without_their_question_and_answered_by_a_number() -> None:
+    for item in (both := [*packaged("gsm8k")[0], *packaged("gsm8k")[1]]):
+        assert item.question.endswith("?")
+        assert item.question not in item.context
+        assert re.fullmatch(r"-?\d+", item.answers[0])
+    assert len({normalise(item.question) for item in both}) == len(both) == 1200
+
+
 def test_packaged_names_what_exists() -> None:
     with pytest.raises(UnknownName, match=r"'quasc'; did you mean 'qasc'"):
         packaged("quasc")
-    with pytest.raises(UnknownName, match="Known: cities, qasc, squad_sentence"):
+    with pytest.raises(UnknownName, match="Known: cities, gsm8k, qasc, squad_sentence"):
         packaged("people")
 
 
@@ -190,7 +198,7 @@ def test_only_a_nation_of_its_own_stands_for_the_united_kingdom() -> None:
 # Splits ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cities", "qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize("name", ["cities", "gsm8k", "qasc", "squad_sentence", "people"])
 def test_no_fact_question_or_group_stands_in_two_splits(name: str) -> None:
     task = load_task(TaskSource(name=name, size=200))
     splits = (task.train, task.validation, task.test)
@@ -282,7 +290,7 @@ def test_a_source_refuses_what_it_does_not_know() -> None:
     with pytest.raises(UnknownName, match=r"'peple'; did you mean 'people'"):
         load_task(TaskSource(name="peple"))
     with pytest.raises(
-        UnknownName, match=r"'citie'; did you mean 'cities'\? Known: cities, jsonl,"
+        UnknownName, match=r"'citie'; did you mean 'cities'\? Known: cities, gsm8k, jsonl,"
     ):
         load_task(TaskSource(name="citie"))
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -387,7 +395,7 @@ def check(items: tuple[Item, ...], found: list[int]) -> None:
         assert not any(f" {normalise(answer)} " in held for answer in item.answers)
 
 
-@pytest.mark.parametrize("name", ["cities", "qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize("name", ["cities", "gsm8k", "qasc", "squad_sentence", "people"])
 def test_partners_are_a_derangement_of_like_length(name: str) -> None:
     items = load_task(TaskSource(name=name, size=60)).test
     found = partners(items, seed=1)

@@ -21,7 +21,7 @@ __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", 
 Protocol = Literal["private", "shared", "closed"]
 """Private: only the sender reads the context. Shared: both do. Closed: neither, both are asked."""
 
-_PACKAGED = ("cities", "qasc", "squad_sentence")
+_PACKAGED = ("cities", "gsm8k", "qasc", "squad_sentence")
 _KNOWN = (*_PACKAGED, "people", "jsonl")
 _TEST_PEOPLE = 200
 
@@ -49,9 +49,9 @@ class Task:
 class TaskSource(BaseModel):
     """Which task, as a recipe says it; a file for `train` and one for `test` imply `jsonl`.
 
-    `name` is a packaged task (`cities`: in which country one is, from GeoNames; `qasc`: facts of
-    science; `squad_sentence`: sentences of articles; sources and licences are in
-    `unspoken/evaluation/data/README.md`), or `people`, who are invented, or `jsonl`.
+    `name` is a packaged task (`cities`: in which country one is, from GeoNames; `gsm8k`: sums
+    in words; `qasc`: facts of science; `squad_sentence`: sentences of articles; sources and
+    licences are in `unspoken/evaluation/data/README.md`), or `people`, who are invented, or `jsonl`.
     `validation` is the most items that are held out of `train`, and never more than half of it.
     `size` is the number of people to train and validate on, four questions each; it and `seed`
     concern the task `people` only.
@@ -110,7 +110,7 @@ def transferred(task: Task, source: TaskSource) -> Task:
 def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The training and test items of a packaged task, as they are in the package.
 
-    'cities', 'qasc' or 'squad_sentence'; raises `UnknownName` for any other.
+    'cities', 'gsm8k', 'qasc' or 'squad_sentence'; raises `UnknownName` for any other.
     """
     if name not in _PACKAGED:
         raise unknown("packaged task", name, _PACKAGED)
