@@ -52,9 +52,9 @@ class TaskSource(BaseModel):
     `name` is a packaged task (`cities`: in which country one is, from GeoNames; `gsm8k`: sums
     in words; `qasc`: facts of science; `squad_sentence`: sentences of articles; sources and
     licences are in `unspoken/evaluation/data/README.md`), or `people`, who are invented, or
-    `jsonl`. `validation` is the most items that are held out of `train`, and never more than half of it.
-    `size` is the number of people to train and validate on, four questions each; it and `seed`
-    concern the task `people` only.
+    `jsonl`. `validation` is the most items that are held out of `train`, and never more than half
+    of it. `size` is the number of people to train and validate on, four questions each; it and
+    `seed` concern the task `people` only.
     """
 
     model_config = ConfigDict(extra="forbid")
