@@ -20,7 +20,10 @@ VECTOR = -1
 
 
 class Share(NamedTuple):
-    """The tokens of a row that lie wholly within a text with a share key: `first` to `last` - 1."""
+    """The tokens of a row that lie wholly within a text with a share key: `first` to `last` - 1.
+
+    A space before the text belongs to it, as most tokenizers join the two.
+    """
 
     name: str
     first: int
@@ -150,13 +153,14 @@ class _Row:
         if not words:
             return
         ids, ends = encode(words)
-        begin = 0
+        begin = done = 0  # done: where the last share ends
         for text, name in texts:
             end = begin + len(text)
-            first, last = _within(ends, begin, end) if name else (0, 0)
+            spaced = done < begin and words[begin - 1] == " "
+            first, last = _within(ends, begin - spaced, end) if name else (0, 0)
             if first < last:
                 self.shares.append(Share(name, len(self.ids) + first, len(self.ids) + last))
-            begin = end
+            begin, done = end, end if name else done
         self.ids += ids
         self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
         self.words += words

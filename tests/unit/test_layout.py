@@ -80,9 +80,14 @@ def shares(model: Backbone, *segments: Text) -> list[tuple[tuple[str, int, int],
 
 def test_a_text_with_a_share_key_says_where_its_tokens_are(tiny: Tiny):
     texts = (Text(("Q: ", "Q: ")), Text(("why?", "é"), share="question"), Text((" A:", " A:")))
-    assert shares(tiny("llama"), *texts) == [(("question", 3, 7),), (("question", 3, 5),)]
-    after_bos = [(("question", 4, 8),), (("question", 4, 6),)]
+    assert shares(tiny("llama"), *texts) == [(("question", 2, 7),), (("question", 2, 5),)]
+    after_bos = [(("question", 3, 8),), (("question", 3, 6),)]
     assert shares(tiny("gemma"), *texts) == after_bos
+
+
+def test_the_space_before_a_text_is_its_own_unless_another_text_ends_with_it(tiny: Tiny):
+    texts = (Text(("a ",), share="one"), Text(("b",), share="two"), Text((" ",)), Text(("c",)))
+    assert shares(tiny("llama"), *texts) == [(("one", 0, 2), ("two", 2, 3))]
 
 
 def test_a_share_changes_no_token_and_leaves_out_those_that_straddle(tiny: Tiny):
