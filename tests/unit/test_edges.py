@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from tests.unit.planted import (
+    ASKS,
+    ITEMS,
+    QUERIES,
+    READS,
+    SAID,
+    fresh,
+    solver,
+    star,
+    train,
+)
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
@@ -22,24 +32,18 @@ from unspoken.evaluation.edges import (
     REDUNDANT,
     EdgeWorth,
     attribute,
-    bits,
 )
 from unspoken.evaluation.pruning import Budget, prune
 from unspoken.evaluation.replay import Carry, Replay, Sent
 from unspoken.evaluation.statistics import Difference, Estimate
 from unspoken.evaluation.tasks import Item
 from unspoken.evaluation.trials import Cost, Edges, Outcome, Trials
-from unspoken.pipeline import Edge, Pipeline, Query
+from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
 from unspoken.types import Settings
 
-READS = Role(template="{context}", chat=False)
-ASKS = Role(template="{question}", chat=False)
 PASSES = Role(template="{messages}{context}", message="{message}", chat=False)
 ANSWERS = Role(template="{messages}Q: {question}\nA:", message="{sender}:{message}\n", chat=False)
-FACTS = ("Ada keeps the green key.", "Bo has none.", "Cy left it by the bench.", "It is late now.")
-QUESTION = "Where?"
-QUERIES: list[Query] = [{"context": fact, "question": QUESTION} for fact in FACTS]
 PARTNERS = [1, 0, 3, 2]
 WORDS = TextChannel(verbatim=True)
 
@@ -57,24 +61,39 @@ def agent(model: Backbone) -> Callable[..., Agent]:
     return make
 
 
-def items_of(pipeline: Pipeline) -> list[Item]:
-    """Items whose right answer is what the pipeline says: all edges are right by construction."""
-    runs = pipeline.run_many(QUERIES, batch_size=4)
-    return [
-        Item(f"i{n}", FACTS[n], QUESTION, (run.turns[-1].text or "",)) for n, run in enumerate(runs)
-    ]
+def trials(pipeline: Pipeline, out: Path | None = None, batch_size: int = 4) -> Trials:
+    """The planted items; the answer is said as it was trained, without a space before it."""
+    return Trials(pipeline, ITEMS, PARTNERS, say=bare, batch_size=batch_size, out=out)
 
 
-def trials(pipeline: Pipeline, out: Path | None = None, **options: Any) -> Trials:
-    items = items_of(pipeline)
-    given = {"say": lambda agent, item: item.answers[0], "batch_size": 4} | options
-    return Trials(pipeline, items, PARTNERS, out=out, **given)
+def bare(agent: Agent, item: Item) -> str:
+    return item.answers[0]
 
 
-def star(agent: Callable[..., Agent]) -> Pipeline:
-    """One sender knows the fact; the other says to everybody what all are asked."""
+def two(agent: Callable[..., Agent]) -> Pipeline:
+    """One sender passes on the fact; the other says to everybody what all are asked."""
     agents = [agent("knower", READS), agent("crier", ASKS), agent("solver")]
     return Pipeline(agents, [Edge("knower", "solver", WORDS), Edge("crier", "solver", WORDS)])
+
+
+@pytest.fixture(scope="module")
+def known(tiny: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A star in which the receiver has been taught to read the one who knows."""
+    line = star(tiny("llama"), fresh())
+    train(line, tmp_path_factory.mktemp("star"))
+    return line
+
+
+@pytest.fixture(scope="module")
+def chain(tiny: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """An opener says the same to a clerk every time; the clerk has the fact and tells it on."""
+    model = tiny("llama")
+    clerk = Agent("clerk", model, role=Role("", "{messages}{context}", "{message}", chat=False))
+    agents = [Agent("opener", model, role=ASKS), clerk, solver(model)]
+    edges = [Edge("clerk", "solver", Embedding(fresh())), Edge("opener", "clerk", WORDS)]
+    line = Pipeline(agents, edges)
+    train(line, tmp_path_factory.mktemp("chain"))
+    return line
 
 
 # Pipelines with fewer edges -----------------------------------------------------------------------
@@ -186,43 +205,49 @@ def test_an_edge_object_that_stands_twice_is_refused(agent):
 # Attribution --------------------------------------------------------------------------------------
 
 
-def test_the_edge_that_carries_content_is_named(agent):
-    knower, crier = attribute(trials(star(agent)))
+def test_the_edge_that_carries_content_is_named(known: Pipeline):
+    found = trials(known)
+    knower, crier = attribute(found)
     assert (knower.name, crier.name) == ("knower -> solver", "crier -> solver")
+    assert found.ask(found.every).correct == (True,) * 4
     assert knower.verdict == CONTENT
-    assert knower.content_bits.low > 0
-    assert knower.wrong < 1  # over all edges everything is right
+    assert (knower.wrong, knower.content.value, knower.content.p) == (0, 1, 0.125)
+    assert knower.content_bits.low > 1
+    assert knower.gain_bits.low > 0
     # The crier says the same about every item, so the wrong message is the right one.
     assert crier.content_bits == Estimate(0.0, 0.0, 0.0)
-    assert crier.content == Difference(0.0, crier.content.low, crier.content.high, 1.0)
-    assert crier.verdict != CONTENT
-    assert crier.wrong == 1
-    assert knower.positions == sum(map(len, FACTS)) / 4  # bytes are tokens
-    assert knower.wire > knower.positions
+    assert (crier.content.value, crier.content.p, crier.wrong) == (0, 1, 1)
+    assert crier.verdict not in (CONTENT, REDUNDANT)
+    assert crier.positions == len("which?")  # bytes are tokens
+    assert knower.positions == 4  # vectors
+    assert knower.wire > crier.wire > crier.positions
 
 
-def test_on_a_chain_only_the_edge_with_content_is_named(agent):
-    chain = Pipeline(
-        [agent("opener", ASKS), agent("clerk", PASSES), agent("solver")],
-        [Edge("opener", "clerk", WORDS), Edge("clerk", "solver", WORDS)],
-    )
-    opening, telling = attribute(trials(chain))
-    assert (opening.verdict, telling.verdict) == (NOTHING, CONTENT)
+def test_with_the_wrong_message_the_other_items_answer_is_given(known: Pipeline):
+    replay = Replay(known, QUERIES, SAID)
+    sent = Replay(known, [QUERIES[n] for n in PARTNERS]).sent()
+    assert replay.ask().words == tuple(SAID)
+    assert replay.ask(instead(sent)).words == tuple(SAID[n] for n in PARTNERS)
+
+
+def test_on_a_chain_the_edge_that_carries_content_is_named(chain: Pipeline):
+    telling, opening = attribute(trials(chain))
+    assert (telling.name, telling.verdict) == ("clerk -> solver", CONTENT)
+    assert telling.content.value == 1
+    assert opening.content_bits == Estimate(0.0, 0.0, 0.0)
+    assert opening.verdict in (PRESENCE, NOTHING, HARM)
+    kept = prune(trials(chain), Budget(1))
+    assert [chain.edges[n].sender for n in kept.kept] == ["clerk"]
+
+
+def test_what_does_not_reach_the_answer_has_no_effect_bit_for_bit(agent):
+    passes = Role(template="{messages}{context}", chat=False)
+    agents = [agent("opener", READS), agent("clerk", passes), agent("solver")]
+    edges = [Edge("opener", "clerk", WORDS), Edge("clerk", "solver", WORDS)]  # its own fact only
+    opening, _ = attribute(trials(Pipeline(agents, edges)))
     for found in (opening.gain_bits, opening.content_bits):
-        assert found == Estimate(0.0, 0.0, 0.0)  # it does not reach the answer, bit for bit
-    assert telling.content_bits.low > 0
-
-
-def test_what_two_say_alike_is_needed_once(agent):
-    agents = [agent("one", READS), agent("two", READS), agent("solver")]
-    twice = Pipeline(agents, [Edge("one", "solver", WORDS), Edge("two", "solver", WORDS)])
-    found = trials(twice)
-    kept = prune(found, Budget(1))
-    assert len(kept.kept) == 1
-    assert len(kept.cuts) == 1
-    both = found.ask(frozenset(), write=False)
-    last = found.ask(frozenset(kept.kept), write=False)
-    assert sum(bits(last, both)) > 0
+        assert found == Estimate(0.0, 0.0, 0.0)
+    assert opening.verdict == NOTHING
 
 
 def test_attribution_over_rounds(agent):
@@ -235,8 +260,8 @@ def test_attribution_over_rounds(agent):
     there, back = attribute(found)
     nothing = found.ask(frozenset())
     assert found.ask(frozenset({1})).nats == nothing.nats  # what comes back is not heard
+    assert there.content.value == back.content.value == 0
     assert there.wire > back.wire  # it speaks twice
-    assert there.verdict == CONTENT
 
 
 def test_a_pipeline_without_edges_is_refused(agent):
@@ -276,22 +301,20 @@ def test_bits_for_each_kib_and_position():
 
 def test_outcomes_are_kept_and_found_again(agent, model, passes, tmp_path: Path):
     path = tmp_path / "trials.json"
-    first = attribute(trials(star(agent), path))
+    first = attribute(trials(two(agent), path))
     with passes(model) as seen:
-        again = trials(star(agent), path)
-        count = len(seen)  # labels
-        assert attribute(again) == first
-        assert len(seen) == count
-    other = trials(star(agent), path, batch_size=3)
+        assert attribute(trials(two(agent), path)) == first
+    assert not seen
+    other = trials(two(agent), path, batch_size=3)
     other.ask(other.every)
     assert len(other._known.outcomes) == 1  # of other batches, so begun anew
 
 
 def test_a_broken_file_is_computed_anew(agent, tmp_path: Path):
     path = tmp_path / "trials.json"
-    first = attribute(trials(star(agent), path))
+    first = attribute(trials(two(agent), path))
     path.write_text(path.read_text()[:-30])
-    assert attribute(trials(star(agent), path)) == first
+    assert attribute(trials(two(agent), path)) == first
 
 
 # Pruning ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from unspoken.evaluation.edges import bits
@@ -64,13 +65,16 @@ def prune(trials: Trials, budget: Budget, *, seed: int = 0) -> Pruned:
             steps = [step for step in steps if step.lost.high < 0]
         if not steps:
             break
-        step = min(steps, key=lambda step: step.lost.value / max(step.saved, _LEAST))
+        step = min(steps, key=partial(_price, excess=spent - budget.most))
         kept -= set(step.edges)
         cuts.append(step)
     return Pruned(budget, tuple(sorted(kept)), tuple(cuts))
 
 
-_LEAST = 1e-9  # an edge that costs nothing is the last to go
+def _price(step: Cut, excess: float) -> float:
+    """Bits lost for each unit saved; to save more than is in excess is of no use."""
+    useful = min(step.saved, excess) if excess > 0 else step.saved
+    return step.lost.value / max(useful, 1e-9)  # what costs nothing goes last
 
 
 def _step(trials: Trials, kept: Edges, edge: int, costs: Sequence[float], seed: int) -> Cut:

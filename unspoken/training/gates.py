@@ -88,21 +88,27 @@ class Gated(Channel):
     """Another channel whose message goes through an open gate, in training.
 
     A closed edge is not in the pipeline at all, in training as in use, so it is bit for bit no
-    edge; and in use an open one is the channel itself, bit for bit its message. Only training sees
-    this class. There the receiver hears
+    edge. In use an open one is the channel itself, bit for bit its message. Only training sees this
+    class. There the receiver hears
 
-        z' = z + (gate - 1) (z - c),  gate = 1
+        z' = z + (gate - 1 - blur) (z - c),  gate = 1
 
     z: a segment that the channel puts into the receiver's prompt: vectors (B, S, W), or the values
-    (B, H, S, D) of a memory. c: at each position, counted from the end, the mean over the B rows.
-    What is heard is z, and the loss is that of use. Its slope, <d loss / d z, z - c>, is in first
-    order what would be lost if everybody heard what all B messages have in common.
+    (B, H, S, D) of a memory. c: at each position, counted from the end, the mean over the B rows,
+    what all B messages have in common. Without blur z' is z, to the bit.
 
-    So a gate learns from content. Presence teaches nothing: the same message for everybody has a
-    gradient of zero. Scaling z itself would not do, for a model that begins with a norm hardly
-    notices the length of its input. Limits: the slope is a local one; keys of a memory are left as
-    they are, so where the receiver looks is not credited; a batch of one row teaches nothing; and a
-    closed edge has no gradient of its own, but is opened by the noise. Words have no gradient.
+    The slope that reaches the gate is that of the loss along the line from c to z. At z itself it
+    says little: a receiver that has understood is sure, and a little more of the message changes
+    nothing. So each step draws a blur from 0 to 1, the same for all open gates. The mean slope over
+    the line is the loss of z less that of c (integrated gradients, arXiv 1703.01365), and with
+    several gates open each gets its Aumann-Shapley share of that. Scaling z would not do either: a
+    model that begins with a norm hardly notices the length of its input.
+
+    So a gate learns from content, and presence teaches nothing: the same message for everybody has
+    a slope of zero. Limits: the training loss is that of blurred messages, that of validation is
+    exact; keys of a memory are left as they are, so where the receiver looks is not credited; a
+    batch of one row teaches nothing; a closed edge has no slope of its own and is opened by the
+    noise; words have no gradient.
 
     gate: a scalar, 1 in value. Raises `IncompatibleModels` for channels that send words, that fuse,
     or whose message stands in front of the whole prompt.
@@ -110,9 +116,9 @@ class Gated(Channel):
 
     name: ClassVar[str] = "gated"
 
-    def __init__(self, channel: Channel, gate: Tensor) -> None:
+    def __init__(self, channel: Channel, gate: Tensor, blur: float = 0.0) -> None:
         check_gateable(channel)
-        self.channel, self.gate = channel, gate
+        self.channel, self.gate, self.blur = channel, gate, blur
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -132,15 +138,15 @@ class Gated(Channel):
         )
 
     def _through(self, segment: Segment) -> Segment:
-        slope = self.gate - 1
+        off = self.gate - 1 - self.blur
         match segment:
             case Text():
                 return segment
             case Vectors(values, mask):
-                return Vectors(values + slope * _own(values, mask[..., None]), mask)
+                return Vectors(values + off * _own(values, mask[..., None]), mask)
             case Memory(kv, mask):
                 real = mask[:, None, :, None]
-                return replace(segment, kv=tuple((k, v + slope * _own(v, real)) for k, v in kv))
+                return replace(segment, kv=tuple((k, v + off * _own(v, real)) for k, v in kv))
 
     def accept(self, message: Message, receiver: Spec) -> None:
         self.channel.accept(message, receiver)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from random import Random
 from typing import cast
 
 import torch
@@ -74,9 +75,9 @@ class GraphAnswers:
     """-log p(answer | what is heard over the open edges) through the frozen models, in nats.
 
     The loss is a mean over rows. An edge that is closed at a step is not in the pipeline of that
-    step: its sender does not even think. The last `validation` rows are never trained on; they are
-    heard over the edges that are open in use, without any gate. learned: the edges with a gate, by
-    number; all others always carry.
+    step: its sender does not even think. Messages of open ones are blurred, see `Gated`. The last
+    `validation` rows are never trained on; they are heard over the edges that are open in use, as
+    they are. learned: the edges with a gate, by number; all others always carry.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class GraphAnswers:
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
         gates = self.gates.draw(step)
         open_ = cast(list[int], gates.detach().nonzero().flatten().tolist())
-        line = self._line({self.learned[n]: gates[n] for n in open_})
+        blur = Random(f"{self.gates.seed} {step}").random()
+        line = self._line({self.learned[n]: gates[n] for n in open_}, blur)
         return self._score(line, rows).mean()
 
     def validate(self, batch: int = 32) -> float:
@@ -110,9 +112,10 @@ class GraphAnswers:
         scores = [self._score(line, rows[n : n + batch]) for n in range(0, len(rows), batch)]
         return float(torch.cat(scores).mean())
 
-    def _line(self, gates: dict[int, Tensor]) -> Pipeline:
+    def _line(self, gates: dict[int, Tensor], blur: float) -> Pipeline:
+        """The pipeline of a step, in which these edges are open."""
         edges = [
-            replace(edge, channel=Gated(edge.channel, gates[n])) if n in gates else edge
+            replace(edge, channel=Gated(edge.channel, gates[n], blur)) if n in gates else edge
             for n, edge in enumerate(self.pipeline.edges)
             if n in gates or n not in self.learned
         ]
