@@ -138,7 +138,7 @@ class GraphReport:
         told = f"{name} ({self.names(name)}): " if name not in (ALL, NONE, PRUNED) else f"{name}: "
         told += f"{100 * arm.accuracy:.1f} % of the test items"
         if name != ALL:
-            told += f", {_points(self.against_all(name))} to all edges"
+            told += f", {_points(self.against_all(name))} against all edges"
         return told + (f"; content {_points(content)}" if content else "")
 
     def markdown(self) -> str:
@@ -222,10 +222,8 @@ def _bits(found: Estimate) -> str:
 
 def _points(found: Difference, sign: int = 1) -> str:
     low, high = sorted((sign * found.low, sign * found.high))
-    return (
-        f"{100 * sign * found.value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] "
-        f"(p = {found.p:.2g})"
-    )
+    value = 100 * sign * found.value + 0.0  # never -0.0
+    return f"{value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] (p = {found.p:.2g})"
 
 
 def weigh_edges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,8 @@ def draw_edges(report: GraphReport, path: Path) -> None:
     """The agents and their edges: width by bits gained or lost, colour by verdict."""
     places = _places(report.order, report.edges)
     columns = 1 + max(x for x, _ in places.values())
-    figure = _figure(2.6 + 2.6 * columns, 2.4 + 1.1 * len(places))
+    heights = [y for _, y in places.values()]
+    figure = _figure(1.5 + 3.0 * columns, 2.0 + 1.0 * (max(heights) - min(heights)))
     axes = figure.subplots()
     most = max(abs(edge.gain_bits.value) for edge in report.edges) or 1.0
     bends: dict[tuple[str, str], int] = {}
@@ -166,16 +167,16 @@ def draw_edges(report: GraphReport, path: Path) -> None:
                 "mutation_scale": 18,
                 "shrinkA": 34,
                 "shrinkB": 34,
-                "connectionstyle": f"arc3,rad={0.12 + 0.2 * bend}",
+                "connectionstyle": f"arc3,rad={0.25 * bend}",
             },
         )
         (x, y), (to_x, to_y) = places[edge.sender], places[edge.receiver]
         told = f"{edge.channel}\n{edge.gain_bits.value:+.2f} bits, {edge.wire:,.0f} B"
-        at = 0.4 * x + 0.6 * to_x, 0.4 * y + 0.6 * to_y - 0.28 * bend
+        along = 0.62 / (to_x - x) if to_x > x else 0.3  # near its sender, where edges are apart
+        at = x + along * (to_x - x), y + along * (to_y - y) - 0.3 * bend
         axes.text(*at, told, ha="center", va="center", fontsize=8, bbox=_LABEL)
     for name, (x, y) in places.items():
         axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=_AGENT)
-    heights = [y for _, y in places.values()]
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
     axes.set_axis_off()
@@ -198,7 +199,7 @@ _AGENT = {"boxstyle": "round,pad=0.5", "fc": "#f4f1de", "ec": "#3d405b"}
 
 
 def _places(order: Sequence[str], edges: Sequence[EdgeWorth]) -> dict[str, tuple[float, float]]:
-    """Where each agent stands: to the right of all whom it hears before it speaks."""
+    """Where each agent stands: to the right of all whom it hears, at their mean height."""
     column = dict.fromkeys(order, 0)
     for name in order:  # an edge to somebody who spoke before goes back, and moves nobody
         for edge in edges:
@@ -208,9 +209,19 @@ def _places(order: Sequence[str], edges: Sequence[EdgeWorth]) -> dict[str, tuple
     found: dict[str, tuple[float, float]] = {}
     for x in sorted(set(column.values())):
         here = [name for name in order if column[name] == x]
+        wanted: dict[str, float] = {}
         for n, name in enumerate(here):
-            found[name] = (x, (len(here) - 1) / 2 - n)
+            heard = [found[edge.sender][1] for edge in edges if _into(edge, name, found)]
+            wanted[name] = sum(heard) / len(heard) if heard else (len(here) - 1) / 2 - n
+        y = float("inf")
+        for name in sorted(here, key=lambda name: -wanted[name]):
+            y = min(wanted[name], y - 1)
+            found[name] = (x, y)
     return found
+
+
+def _into(edge: EdgeWorth, name: str, placed: Mapping[str, object]) -> bool:
+    return edge.receiver == name and edge.sender in placed
 
 
 def _figure(width: float, height: float) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 
@@ -33,7 +33,8 @@ def run_edges(recipe: EdgesRecipe) -> GraphReport:
     if recipe.graph is not None:
         learned, gates = learn_graph(recipe, recipe.graph, pipeline, task)
         graphs["learned"] = kept(pipeline, gates, learned)
-        notes["logits"] = dict(zip(map(str, learned), gates.logits.tolist(), strict=True))
+        logits = cast(list[float], gates.logits.tolist())
+        notes["logits"] = {str(n): logit for n, logit in zip(learned, logits, strict=True)}
     budget = recipe.budget
     return weigh_edges(
         pipeline,

@@ -75,7 +75,8 @@ class EdgeGates(Projector):
     def _by_receiver(self, scores: Tensor) -> Tensor:
         """Scores (E,) as a row for each receiver (R, E), -inf where an edge leads elsewhere."""
         receivers = torch.tensor(self.receivers, device=scores.device)
-        mine = receivers == receivers.unique()[:, None]
+        known = cast(Tensor, receivers.unique())
+        mine = receivers == known[:, None]
         return scores.masked_fill(~mine, float("-inf"))
 
     def _top(self, scores: Tensor) -> Tensor:
