@@ -34,8 +34,8 @@ def settings_of(home: Path, folders: dict[str, Path]) -> list[str]:
         "items=6",
         "limit=5",
         "batch_size=4",
-        "graph.validation=4",
-        "graph.training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
+        "graph={senders: 1, validation: 4}",
+        "graph.training={steps: 4, batch_size: 4, lr: 0.2, warmup: 1, every: 2, bf16: false}",
         f"out={home / 'out'}",
     ]
 
@@ -92,7 +92,7 @@ def test_the_files_hold_what_was_found(finished: tuple[Any, GraphReport, Path]) 
     assert found["notes"]["logits"].keys() == {"3", "4"}
     assert found["differences"]["no edges"]["content"] is None
     text = (out / "edges.md").read_text(encoding="utf-8")
-    assert "Facts in both: 0, questions: 0" in text
+    assert "facts in both: 0, questions: 0" in text
     for edge in report.edges:
         assert f"| {edge.name} | {edge.channel} |" in text
     for line in report.findings():

@@ -781,6 +781,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         "free": RelayRecipe,
         "fusion": RelayRecipe,
         "fusion_projector": ProjectorRecipe,
+        "graph": EdgesRecipe,
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,

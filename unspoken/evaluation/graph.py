@@ -122,8 +122,13 @@ class GraphReport:
         return table
 
     def findings(self) -> list[str]:
-        """A sentence for each edge and each graph."""
+        """A sentence for each edge and each graph, and which items they are about."""
+        task, overlap = self.task, self.task["overlap"]
         lines = [
+            f"edges by {task['attributed']} validation items, graphs by {task['items']} test items; "
+            f"facts in both: {overlap['facts']}, questions: {overlap['questions']}"
+        ]
+        lines += [
             f"{edge.name} ({edge.channel}): without it {_points(edge.gain, -1)}, with another "
             f"item's message {_points(edge.content, -1)}: {edge.verdict}"
             for edge in self.edges
@@ -143,13 +148,12 @@ class GraphReport:
 
     def markdown(self) -> str:
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
-        task, overlap = self.task, self.task["overlap"]
+        task = self.task
         return (
             f"# Which edges matter: {task['name']}, {task['protocol']} protocol\n\n"
             f"Edges by {task['attributed']} items of the split validation, over all edges "
             f"{100 * self.accuracy:.1f} % right; graphs by {task['items']} items of the split "
-            f"test. Facts in both: {overlap['facts']}, questions: {overlap['questions']}. Seed "
-            f"{self.seed}. Models: {models}.\n\n"
+            f"test. Seed {self.seed}. Models: {models}.\n\n"
             + _rows(_EDGES, self._edges())
             + "\n"
             + _rows(_GRAPHS, self._graphs())

@@ -173,7 +173,7 @@ def draw_edges(report: GraphReport, path: Path) -> None:
         (x, y), (to_x, to_y) = places[edge.sender], places[edge.receiver]
         told = f"{edge.channel}\n{edge.gain_bits.value:+.2f} bits, {edge.wire:,.0f} B"
         along = 0.62 / (to_x - x) if to_x > x else 0.3  # near its sender, where edges are apart
-        at = x + along * (to_x - x), y + along * (to_y - y) - 0.3 * bend
+        at = x + along * (to_x - x), y + along * (to_y - y) + 0.22 - 0.3 * bend
         axes.text(*at, told, ha="center", va="center", fontsize=8, bbox=_LABEL)
     for name, (x, y) in places.items():
         axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=_AGENT)
