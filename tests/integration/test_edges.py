@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_recipes import Counter, folders, items, write
+from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.evaluation import GraphReport, picture
 from unspoken.recipe import EdgesRecipe, load_recipe
@@ -110,6 +111,25 @@ def test_a_second_run_computes_nothing(
     assert again.edges == report.edges
     assert again.arms == report.arms
     assert again.graphs == report.graphs
+
+
+def test_the_command_prints_a_table_or_json_alone(
+    finished: tuple[list[str], GraphReport, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, report, out = finished
+
+    def told(*more: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["edges", "edges", *settings, *more])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert json.loads(told("--json")) == json.loads((out / "edges.json").read_text())
+    text = told()
+    assert "clerk -> solver (text): without it" in text
+    assert "facts in both: 0, questions: 0" in text
+    assert f"edges.png to {out}" in text.replace("\n", "")
 
 
 def test_the_picture_has_every_agent_and_edge(

@@ -125,8 +125,8 @@ class GraphReport:
         """A sentence for each edge and each graph, and which items they are about."""
         task, overlap = self.task, self.task["overlap"]
         lines = [
-            f"edges by {task['attributed']} validation items, graphs by {task['items']} test items; "
-            f"facts in both: {overlap['facts']}, questions: {overlap['questions']}"
+            f"edges by {task['attributed']} validation items, graphs by {task['items']} test "
+            f"items; facts in both: {overlap['facts']}, questions: {overlap['questions']}"
         ]
         lines += [
             f"{edge.name} ({edge.channel}): without it {_points(edge.gain, -1)}, with another "

@@ -102,8 +102,8 @@ class Gated(Channel):
     says little: a receiver that has understood is sure, and a little more of the message changes
     nothing. So each step draws a blur from 0 to 1, the same for all open gates. The mean slope over
     the line is the loss of z less that of c (integrated gradients, arXiv 1703.01365), and with
-    several gates open each gets its Aumann-Shapley share of that. Scaling z would not do either: a
-    model that begins with a norm hardly notices the length of its input.
+    several gates open each gets its Aumann-Shapley share of that. Scaling z instead would ask about
+    the length of vectors, which a model that begins with a norm hardly notices.
 
     So a gate learns from content, and presence teaches nothing: the same message for everybody has
     a slope of zero. Limits: the training loss is that of blurred messages, that of validation is
