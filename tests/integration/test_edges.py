@@ -116,7 +116,7 @@ def test_a_second_run_computes_nothing(
 def test_the_command_prints_a_table_or_json_alone(
     finished: tuple[list[str], GraphReport, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, report, out = finished
+    settings, _, out = finished
 
     def told(*more: str) -> str:
         capsys.readouterr()
