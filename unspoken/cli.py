@@ -132,6 +132,23 @@ def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 
 
 @app.command()
+def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Measure what each edge of a pipeline is worth; prune it, and learn a sparse graph."""
+    from unspoken.recipe import EdgesRecipe, load_recipe
+    from unspoken.recipe.edges import run_edges
+
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, EdgesRecipe):
+        raise _wrong(recipe, plan.kind, "edges")
+    report = run_edges(plan)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    _print(report.table(), report.findings())
+    typer.echo(f"wrote edges.json, edges.md and edges.png to {plan.out}")
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="a message that was saved")],
     model: Annotated[str, typer.Option(help="let this model say what it reads")] = "",

@@ -22,7 +22,7 @@ from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.types import Usage
 
-__all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "fields_of"]
+__all__ = ["Cue", "Edge", "Pipeline", "Query", "Run", "Turn", "fields_of", "leading"]
 
 Query = str | Mapping[str, str]
 """A question, or the fields of an item: {"question": ..., "context": ...}."""
@@ -49,6 +49,17 @@ class Run:
     def usage(self) -> Usage:
         """Cost of all turns of all agents."""
         return sum((turn.usage for turn in self.turns), Usage())
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """An agent's turn to come: which of the run it is, from 1, what it hears, where it sends."""
+
+    agent: str
+    round: int
+    step: int
+    heard: Sequence[tuple[Edge, Any]]
+    over: Sequence[Edge]
 
 
 class Pipeline:
@@ -129,6 +140,18 @@ class Pipeline:
     def alone(self) -> Pipeline:
         """The answering agent without anybody's message."""
         return Pipeline([self.answerer])
+
+    def keeping(self, edges: Sequence[Edge]) -> Pipeline:
+        """The same answering agent with some of the edges, and with the agents behind them.
+
+        What does not reach the answering agent, at first or second hand, is left out: nobody hears
+        it. Agents take their turns in the old order.
+        """
+        answerer = self.answerer
+        kept = leading(edges, answerer.name)
+        heard = {edge.sender for edge in kept} | {answerer.name}
+        agents = [self.agents[name] for name in self.order if name in heard]
+        return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
 
     def served_by(self, pool: AnchorPool) -> Pipeline:
         """The same pipeline, its agents reading from one pool of caches."""
@@ -252,25 +275,50 @@ class Pipeline:
     ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
         """All turns but the last: what the answering agent hears, and the turns of each row."""
         last, log = self.order[-1], self.audit.run() if self.audit else None
-        mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
         turns: list[list[Turn]] = [[] for _ in next(iter(own.values()))]
-        taken = [(number, name) for number in range(1, self.rounds + 1) for name in self.order]
-        for number, name in taken[:-1]:
-            out = [edge for edge in self.edges if edge.sender == name]
-            if not out:
-                continue
-            heard, mail[name] = mail[name], []
-            fields = own if name == last else others
-            step = len(turns[0]) + 1
-            spoken = self._speakers[name].speak(fields, heard, out, answers=False, step=step)
-            for edge, message in zip(out, spoken.messages, strict=True):
+
+        def take(cue: Cue) -> Sequence[Any]:
+            fields = own if cue.agent == last else others
+            spoken = self._speakers[cue.agent].speak(
+                fields, cue.heard, cue.over, answers=False, step=cue.step
+            )
+            for edge, message in zip(cue.over, spoken.messages, strict=True):
                 if log is not None:
                     log.record(message, edge.channel, self.agents[edge.receiver], spoken.usage)
-                mail[edge.receiver].append((edge, message))
             for row, cost in enumerate(spoken.usage):
                 words = spoken.text[row] if spoken.text is not None else None
-                turns[row].append(Turn(name, number, words, cost))
-        return mail[last], turns
+                turns[row].append(Turn(cue.agent, cue.round, words, cost))
+            return spoken.messages
+
+        return self.deliver(take), turns
+
+    def deliver(self, take: Callable[[Cue], Sequence[Any]]) -> list[tuple[Edge, Any]]:
+        """Let `take` take all turns but the last; what the answering agent then hears.
+
+        take: makes of a cue one message for each edge of `over`; None is not delivered.
+        """
+        mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
+        rounds = range(1, self.rounds + 1)
+        step = 1
+        for number, name in [(number, name) for number in rounds for name in self.order][:-1]:
+            over = [edge for edge in self.edges if edge.sender == name]
+            if not over:
+                continue
+            heard, mail[name] = mail[name], []
+            for edge, message in zip(over, take(Cue(name, number, step, heard, over)), strict=True):
+                if message is not None:
+                    mail[edge.receiver].append((edge, message))
+            step += 1
+        return mail[self.order[-1]]
+
+
+def leading(edges: Sequence[Edge], to: str) -> list[Edge]:
+    """The edges whose messages reach an agent, at first hand or through others."""
+    reached, before = {to}, set[str]()
+    while reached != before:
+        before = reached
+        reached = reached | {edge.sender for edge in edges if edge.receiver in reached}
+    return [edge for edge in edges if edge.receiver in reached]
 
 
 def _length(query: Query) -> int:

@@ -32,6 +32,7 @@ from unspoken.files import sha256
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.recipe import (
+    EdgesRecipe,
     PipelineRecipe,
     ProjectorRecipe,
     RateRecipe,
@@ -776,9 +777,11 @@ def test_too_little_data_is_refused_before_any_pass(bench: Bench, counter: Count
 def test_every_shipped_recipe_is_valid() -> None:
     kinds = {name: type(load_recipe(name)) for name in recipe_names()}
     assert kinds == {
+        "edges": EdgesRecipe,
         "free": RelayRecipe,
         "fusion": RelayRecipe,
         "fusion_projector": ProjectorRecipe,
+        "graph": EdgesRecipe,
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,

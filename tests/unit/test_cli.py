@@ -403,6 +403,7 @@ def test_a_broken_line_of_a_task_is_named(
         (["compare", "relay_projector"], "this command takes relay"),
         (["worth", "reuse"], "this command takes relay"),
         (["rate", "relay"], "this command takes rate"),
+        (["edges", "reuse"], "this command takes edges"),
         (["compare", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
         (["run", "planner_solver", "q", "a={b"], "RecipeError: .*cannot be read with"),
         (["run", "{pair}", "q", "edges.0.channel={kind: txt}"], "did you mean 'text'"),

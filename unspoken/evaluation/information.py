@@ -26,7 +26,7 @@ from unspoken.evaluation.sharing import SharedReader
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.types import Segment, Text
 
-__all__ = ["Scores", "contrast", "measure"]
+__all__ = ["Scores", "contrast", "measure", "positions"]
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,12 @@ def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
 
 
 def _positions(told: Sequence[Incoming], receiver: Backbone) -> int:
-    """How many positions the messages have; words count in the receiver's tokens."""
+    """How many positions the messages of one row have."""
+    return sum(positions(one.message.payload, receiver)[0] for one in told)
 
-    def count(payload: Segment) -> int:
-        if isinstance(payload, Text):
-            return len(receiver.tokens(payload.words[0].strip()))
-        return int(payload.mask.sum())
 
-    return sum(count(one.message.payload) for one in told)
+def positions(payload: Segment, receiver: Backbone) -> list[int]:
+    """How many positions each row of a payload has; words count in the receiver's tokens."""
+    if isinstance(payload, Text):
+        return [len(receiver.tokens(words.strip())) for words in payload.words]
+    return cast(list[int], payload.mask.sum(1).tolist())

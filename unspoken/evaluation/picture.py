@@ -1,22 +1,26 @@
-"""Pictures: of a comparison, of rate and distortion, and of a fuser's gates."""
+"""Pictures: of a comparison, of rate and distortion, of a fuser's gates, of a graph."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unspoken.errors import MissingExtra
+from unspoken.evaluation.edges import CONTENT, HARM, NOTHING, PRESENCE, REDUNDANT
 from unspoken.files import write_bytes
 
 if TYPE_CHECKING:
+    from unspoken.evaluation.edges import EdgeWorth
+    from unspoken.evaluation.graph import GraphReport
     from unspoken.evaluation.rate import RateReport
     from unspoken.evaluation.report import Report
     from unspoken.projectors import Fuser
 
-__all__ = ["draw", "draw_gates", "draw_rates"]
+__all__ = ["draw", "draw_edges", "draw_gates", "draw_rates"]
 
 _COLOURS = {
     "none": "#c9c9c9",
@@ -129,6 +133,95 @@ def draw_rates(report: RateReport, path: Path) -> None:
         fontsize=10,
     )
     _save(figure, path)
+
+
+_WORTHS = {
+    CONTENT: "#2a6f97",
+    REDUNDANT: "#89c2d9",
+    PRESENCE: "#e9c46a",
+    HARM: "#e07a5f",
+    NOTHING: "#c9c9c9",
+}
+
+
+def draw_edges(report: GraphReport, path: Path) -> None:
+    """The agents and their edges: width by bits gained or lost, colour by verdict."""
+    places = _places(report.order, report.edges)
+    columns = 1 + max(x for x, _ in places.values())
+    heights = [y for _, y in places.values()]
+    figure = _figure(1.5 + 3.0 * columns, 2.0 + 1.0 * (max(heights) - min(heights)))
+    axes = figure.subplots()
+    most = max(abs(edge.gain_bits.value) for edge in report.edges) or 1.0
+    bends: dict[tuple[str, str], int] = {}
+    for edge in report.edges:
+        ends = edge.sender, edge.receiver
+        bends[ends] = bend = bends.get(ends, -1) + 1
+        axes.annotate(
+            "",
+            places[edge.receiver],
+            places[edge.sender],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": _WORTHS[edge.verdict],
+                "lw": 1 + 7 * abs(edge.gain_bits.value) / most,
+                "mutation_scale": 18,
+                "shrinkA": 34,
+                "shrinkB": 34,
+                "connectionstyle": f"arc3,rad={0.25 * bend}",
+            },
+        )
+        (x, y), (to_x, to_y) = places[edge.sender], places[edge.receiver]
+        told = f"{edge.channel}\n{edge.gain_bits.value:+.2f} bits, {edge.wire:,.0f} B"
+        along = 0.62 / (to_x - x) if to_x > x else 0.3  # near its sender, where edges are apart
+        at = x + along * (to_x - x), y + along * (to_y - y) + 0.22 - 0.3 * bend
+        axes.text(*at, told, ha="center", va="center", fontsize=8, bbox=_LABEL)
+    for name, (x, y) in places.items():
+        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=_AGENT)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
+    axes.set_axis_off()
+    shown = {edge.verdict for edge in report.edges}
+    handles = [
+        axes.plot([], [], color=colour, lw=4, label=name)[0]
+        for name, colour in _WORTHS.items()
+        if name in shown
+    ]
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    task = report.task
+    axes.set_title(
+        f"{task['name']}, n = {task['attributed']}: bits that each edge adds", fontsize=10
+    )
+    _save(figure, path)
+
+
+_LABEL = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+_AGENT = {"boxstyle": "round,pad=0.5", "fc": "#f4f1de", "ec": "#3d405b"}
+
+
+def _places(order: Sequence[str], edges: Sequence[EdgeWorth]) -> dict[str, tuple[float, float]]:
+    """Where each agent stands: to the right of all whom it hears, at their mean height."""
+    column = dict.fromkeys(order, 0)
+    for name in order:  # an edge to somebody who spoke before goes back, and moves nobody
+        for edge in edges:
+            if edge.sender == name and order.index(edge.receiver) > order.index(name):
+                column[edge.receiver] = max(column[edge.receiver], column[name] + 1)
+    column[order[-1]] = max(column.values())
+    found: dict[str, tuple[float, float]] = {}
+    for x in sorted(set(column.values())):
+        here = [name for name in order if column[name] == x]
+        wanted: dict[str, float] = {}
+        for n, name in enumerate(here):
+            heard = [found[edge.sender][1] for edge in edges if _into(edge, name, found)]
+            wanted[name] = sum(heard) / len(heard) if heard else (len(here) - 1) / 2 - n
+        y = float("inf")
+        for name in sorted(here, key=lambda name: -wanted[name]):
+            y = min(wanted[name], y - 1)
+            found[name] = (x, y)
+    return found
+
+
+def _into(edge: EdgeWorth, name: str, placed: Mapping[str, object]) -> bool:
+    return edge.receiver == name and edge.sender in placed
 
 
 def _figure(width: float, height: float) -> Any:

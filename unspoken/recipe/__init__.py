@@ -1,6 +1,7 @@
 """Recipes: YAML files that say what to train, compare or run, and the code that does it."""
 
 from unspoken.recipe.config import (
+    EdgesRecipe,
     PipelineRecipe,
     ProjectorRecipe,
     RateRecipe,
@@ -13,6 +14,7 @@ from unspoken.recipe.config import (
 )
 
 __all__ = [
+    "EdgesRecipe",
     "PipelineRecipe",
     "ProjectorRecipe",
     "RateRecipe",

@@ -1,7 +1,19 @@
 """Training of small modules between or in front of frozen models."""
 
+from unspoken.training.gates import EdgeGates
+from unspoken.training.graph import GraphAnswers
 from unspoken.training.loop import History, Objective, Plan, fit
 from unspoken.training.objectives import Answers, Reconstruction
 from unspoken.training.thoughts import StoredThoughts
 
-__all__ = ["Answers", "History", "Objective", "Plan", "Reconstruction", "StoredThoughts", "fit"]
+__all__ = [
+    "Answers",
+    "EdgeGates",
+    "GraphAnswers",
+    "History",
+    "Objective",
+    "Plan",
+    "Reconstruction",
+    "StoredThoughts",
+    "fit",
+]

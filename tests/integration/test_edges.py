@@ -1,0 +1,172 @@
+"""Which edges matter, from recipe to report and picture, on tiny models in folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_recipes import Counter, folders, items, write
+from unspoken.cli import main
+from unspoken.errors import DataError, RecipeError
+from unspoken.evaluation import GraphReport, picture
+from unspoken.recipe import EdgesRecipe, load_recipe
+from unspoken.recipe.edges import run_edges
+
+__all__ = ["folders"]  # a fixture
+
+LATENT = (3, 4)
+
+
+def settings_of(home: Path, folders: dict[str, Path]) -> list[str]:
+    train = write(home / "train.jsonl", items("train", 24))
+    test = write(home / "test.jsonl", items("test", 9))
+    models = [f"agents.{n}.model={folders['receiver']}" for n in (0, 2, 3, 4, 5)]
+    return [
+        *models,
+        f"agents.1.model={folders['sender']}",
+        *(f"agents.{n}.lead=Say." for n in (1, 2, 3, 4, 5)),
+        *(f"agents.{n}.max_tokens=4" for n in (1, 2, 5)),
+        f"task.train={train}",
+        f"task.test={test}",
+        "task.validation=8",
+        "items=6",
+        "limit=5",
+        "batch_size=4",
+        "graph={senders: 1, validation: 4}",
+        "graph.training={steps: 4, batch_size: 4, lr: 0.2, warmup: 1, every: 2, bf16: false}",
+        f"out={home / 'out'}",
+    ]
+
+
+def recipe_of(settings: list[str], *more: str) -> EdgesRecipe:
+    found = load_recipe("edges", [*settings, *more])
+    assert isinstance(found, EdgesRecipe)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]
+) -> tuple[list[str], GraphReport, Path]:
+    """A whole run, made once; nothing may write into its folder but the same run again."""
+    home = tmp_path_factory.mktemp("edges")
+    settings = settings_of(home, folders)
+    return settings, run_edges(recipe_of(settings)), home / "out"
+
+
+def test_every_edge_and_every_graph_is_reported(finished: tuple[Any, GraphReport, Path]) -> None:
+    _, report, _ = finished
+    assert report.order[-1] == "solver"
+    assert [edge.name for edge in report.edges] == [
+        "library -> clerk",
+        "clerk -> solver",
+        "guesser -> solver",
+        "twin -> solver",
+        "echo -> solver",
+    ]
+    for edge in report.edges:
+        assert edge.gain_bits.low <= edge.gain_bits.value <= edge.gain_bits.high
+        assert edge.content_bits.low <= edge.content_bits.value <= edge.content_bits.high
+        assert edge.wire > 0
+    assert report.pruned is not None
+    assert len(report.graphs["pruned"]) <= 2
+    rest = set(range(5)) - set(report.graphs["pruned"])
+    assert set(report.graphs["what was cut"]) == rest
+    learned = set(report.graphs["learned"])
+    assert learned >= {0, 1, 2}  # words always arrive
+    assert len(learned & set(LATENT)) == 1
+    assert report.graphs["no edges"] == ()
+    whole, none = report.arm("all edges"), report.arm("no edges")
+    assert whole.wire_bytes > report.arm("pruned").wire_bytes > none.wire_bytes == 0
+    assert {arm.n for arm in report.arms} == {5}
+    assert report.task["attributed"] == 6
+    assert report.task["overlap"] == {"facts": 0, "questions": 0}
+
+
+def test_the_files_hold_what_was_found(finished: tuple[Any, GraphReport, Path]) -> None:
+    _, report, out = finished
+    found = json.loads((out / "edges.json").read_text(encoding="utf-8"))
+    assert found == json.loads(json.dumps(report.to_dict()))
+    assert found["notes"]["logits"].keys() == {"3", "4"}
+    assert found["differences"]["no edges"]["content"] is None
+    text = (out / "edges.md").read_text(encoding="utf-8")
+    assert "facts in both: 0, questions: 0" in text
+    for edge in report.edges:
+        assert f"| {edge.name} | {edge.channel} |" in text
+    for line in report.findings():
+        assert line in text
+    assert (out / "edges.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_second_run_computes_nothing(
+    finished: tuple[list[str], GraphReport, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, report, _ = finished
+    counter = Counter(monkeypatch)
+    again = run_edges(recipe_of(settings))
+    assert (counter.passes, counter.arms, counter.fits) == (0, [], [])
+    assert again.edges == report.edges
+    assert again.arms == report.arms
+    assert again.graphs == report.graphs
+
+
+def test_the_command_prints_a_table_or_json_alone(
+    finished: tuple[list[str], GraphReport, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, _, out = finished
+
+    def told(*more: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["edges", "edges", *settings, *more])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert json.loads(told("--json")) == json.loads((out / "edges.json").read_text())
+    text = told()
+    assert "clerk -> solver (text): without it" in text
+    assert "facts in both: 0, questions: 0" in text
+    assert f"edges.png to {out}" in text.replace("\n", "")
+
+
+def test_the_picture_has_every_agent_and_edge(
+    finished: tuple[Any, GraphReport, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, report, _ = finished
+    drawn = list[Any]()
+    monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
+    picture.draw_edges(report, tmp_path / "edges.png")
+    (axes,) = drawn[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert set(report.order) <= set(texts)
+    assert sum("bits" in text for text in texts) == 5
+    arrows = [text.arrow_patch for text in axes.texts if getattr(text, "arrow_patch", None)]
+    widths = [arrow.get_linewidth() for arrow in arrows]
+    gains = [abs(edge.gain_bits.value) for edge in report.edges]
+    assert widths == pytest.approx([1 + 7 * gain / max(gains) for gain in gains])
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert places["library"][0] < places["clerk"][0] < places["solver"][0]
+
+
+def test_without_budget_and_graph_edges_are_weighed_alone(
+    finished: tuple[list[str], GraphReport, Path], tmp_path: Path
+) -> None:
+    settings, report, _ = finished
+    more = ("budget=null", "graph=null", f"out={tmp_path}")
+    alone = run_edges(recipe_of(settings, *more))
+    assert list(alone.graphs) == ["all edges", "no edges"]
+    assert alone.pruned is None
+    assert alone.edges == report.edges
+
+
+def test_what_cannot_be_weighed_is_refused(finished: tuple[list[str], Any, Path]) -> None:
+    settings, _, _ = finished
+    with pytest.raises(DataError, match=r"two validation items or more .* got 0 and 9"):
+        run_edges(recipe_of(settings, "task.validation=0", "graph=null"))
+    with pytest.raises(RecipeError, match="batch_size 2 or more"):
+        recipe_of(settings, "graph.training.batch_size=1")
+    with pytest.raises(RecipeError, match=r"budget\.unit: "):
+        recipe_of(settings, "budget.unit=tokens")

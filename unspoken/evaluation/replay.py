@@ -1,0 +1,111 @@
+"""A batch of items through one pipeline again and again, with other messages on some edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+
+from unspoken.agents import Edge, Incoming
+from unspoken.errors import DataError
+from unspoken.pipeline import Cue, Pipeline, Query, fields_of
+from unspoken.wire import Message
+
+__all__ = ["Answered", "Carry", "Replay", "Sent", "as_sent"]
+
+Carry = Callable[[int, int, Message], Message | None]
+"""What arrives of a message, by its turn and the number of its edge; None: nothing does."""
+
+Sent = Mapping[tuple[int, int], Message]
+"""Messages of B rows by turn and number of the edge."""
+
+
+def as_sent(step: int, edge: int, message: Message) -> Message:
+    """Every message arrives."""
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What B items were answered: log p of the right answers in nats, and words if any."""
+
+    nats: tuple[float, ...]
+    words: tuple[str, ...] = ()
+
+
+class Replay:
+    """A batch of B items that a pipeline works on, however often it is asked.
+
+    A turn depends on the items and on what the agent hears. So a turn that hears the very messages
+    that it heard before is not taken again: what it sent then is sent now, bit for bit. An agent
+    speaks over all its edges, whatever arrives. Messages are kept as long as this object lives.
+
+    answers: what the answering agent should say about each item, as it would write it.
+
+    >>> from unspoken import Agent, TextChannel
+    >>> from unspoken.testing import tiny_backbone
+    >>> model = tiny_backbone()
+    >>> edge = Edge("planner", "solver", TextChannel(limit=4))
+    >>> pair = Pipeline([Agent("planner", model), Agent("solver", model)], [edge])
+    >>> found = Replay(pair, ["how many?"], [" two"]).ask(lambda step, edge, message: None)
+    >>> found.words[0] == pair.alone().run("how many?").answer
+    True
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, queries: Sequence[Query], answers: Sequence[str] = ()
+    ) -> None:
+        self.pipeline, self.fields, self.answers = pipeline, fields_of(queries), answers
+        self._agents = pipeline.agents  # raises if they are not of this process
+        self._numbers = {id(edge): n for n, edge in enumerate(pipeline.edges)}
+        self._taken: dict[object, Sequence[Message]] = {}
+        self._answered: dict[object, Answered] = {}
+        if len(self._numbers) < len(pipeline.edges):
+            raise DataError("an edge stands twice in the pipeline; make an Edge for each")
+
+    @torch.no_grad()
+    def sent(self) -> Sent:
+        """What every edge carries when all messages arrive."""
+        found: dict[tuple[int, int], Message] = {}
+
+        def keep(step: int, edge: int, message: Message) -> Message:
+            found[step, edge] = message
+            return message
+
+        self.pipeline.deliver(partial(self._take, keep))
+        return found
+
+    @torch.no_grad()
+    def ask(self, carry: Carry = as_sent, *, write: bool = True) -> Answered:
+        """Answer the items over what `carry` lets arrive; without `write` only score answers."""
+        heard = self.pipeline.deliver(partial(self._take, carry))
+        key = _key(heard)
+        found = self._answered.get(key)
+        if found is None or (write and not found.words):
+            self._answered[key] = found = self._answer(heard, write)
+        return found
+
+    def _take(self, carry: Carry, cue: Cue) -> list[Message | None]:
+        key = (cue.step, _key(cue.heard))
+        if key not in self._taken:
+            speaker = self._agents[cue.agent]
+            spoken = speaker.speak(self.fields, cue.heard, cue.over, step=cue.step)
+            self._taken[key] = spoken.messages
+        pairs = zip(cue.over, self._taken[key], strict=True)
+        return [carry(cue.step, self._numbers[id(edge)], message) for edge, message in pairs]
+
+    def _answer(self, heard: Sequence[tuple[Edge, Message]], write: bool) -> Answered:
+        agent = self.pipeline.answerer
+        arrivals = [Incoming(edge.channel, message) for edge, message in heard]
+        context = agent.hear(self.fields, arrivals).context
+        nats = -agent.backbone.score(context, self.answers).double()
+        words = agent.reader.write(context, agent.settings).words if write else ()
+        return Answered(tuple(cast(list[float], nats.tolist())), tuple(map(str.strip, words)))
+
+
+def _key(heard: Sequence[tuple[Edge, Message]]) -> object:
+    """What an agent hears: the messages themselves, not what they say."""
+    return tuple((id(edge), message) for edge, message in heard)
