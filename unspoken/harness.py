@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
+import torch
+
 from unspoken.agents import Agent, Incoming
 from unspoken.errors import DataError, MissingExtra, PipelineError
 from unspoken.pipeline import Pipeline
@@ -104,8 +106,7 @@ class PipelineLM(LM):
             raise PipelineError("give either a pipeline or recipe=NAME, a recipe of kind pipeline")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise PipelineError(f"batch_size is a number of items, got {batch_size!r}; give 16")
-        more = [*overrides, *([f"device={device}"] if device else [])]
-        self.pipeline = pipeline or _built(recipe, more)
+        self.pipeline = pipeline or _built(recipe, [*overrides, *_placed(device)])
         self.batch_size, self.usage = int(batch_size), Usage()
         if split == _SHARED:
             _check_shared(self.pipeline.agents.values())
@@ -217,6 +218,12 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
 
 def _split(name: str) -> Split:
     return shared if name == _SHARED else parted(name)
+
+
+def _placed(device: str | None) -> list[str]:
+    """A recipe's override; lm-eval's command line says cuda:0 where nobody has asked for it."""
+    absent = device is None or (device.startswith("cuda") and not torch.cuda.is_available())
+    return [] if absent else [f"device={device}"]
 
 
 def _built(recipe: str, overrides: Sequence[str]) -> Pipeline:

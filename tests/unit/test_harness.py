@@ -285,7 +285,16 @@ def test_only_the_answering_agent_gets_the_settings_of_the_task(tiny: Tiny) -> N
     assert line.answerer.settings.max_tokens == 99
 
 
-def test_sampling_follows_the_task(tiny: Tiny) -> None:
+def test_models_run_where_lm_eval_says_if_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert harness._placed(None) == []
+    assert harness._placed("cpu") == ["device=cpu"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert harness._placed("cuda:0") == []  # what its command line says unasked
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert harness._placed("cuda:0") == ["device=cuda:0"]
+
+
+def test_sampling_follows_the_task() -> None:
     settings = harness._settings({"do_sample": True, "temperature": 0.7, "top_p": 0.9})
     assert settings == Settings(max_tokens=256, temperature=0.7, top_p=0.9)
     assert harness._settings({"do_sample": True}).temperature == 1.0

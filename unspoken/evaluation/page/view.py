@@ -145,8 +145,8 @@ def _summary(compared: Compared) -> str:
     for name, worth in compared.channels.items():
         by_verdict.setdefault(worth.verdict, []).append(name)
     carried = len(by_verdict.pop("content", ()))
-    others = "".join(f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items())
-    return f"{carried} of {len(compared.channels)} channels show content.{others}"
+    others = [f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items()]
+    return f"{carried} of {len(compared.channels)} channels show content.{''.join(others)}"
 
 
 def _and(names: Sequence[str]) -> str:
