@@ -256,12 +256,14 @@ _PACKAGES = {
     "torch": "unspoken",
     "transformers": "unspoken",
     "accelerate": "unspoken",
+    "jinja2": "unspoken",
     "gguf": "unspoken[models]",
     "scipy": "unspoken[compare]",
     "matplotlib": "unspoken[compare]",
     "peft": "unspoken[lora]",
     "ray": "unspoken[ray]",
     "cryptography": "unspoken[seal]",
+    "lm-eval": "unspoken[lm-eval]",
 }
 
 
