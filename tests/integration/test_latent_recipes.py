@@ -83,6 +83,9 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     assert worth.over_lora is not None
     assert report.notes["projector_parameters"] > 0
     assert "above lora" in report.markdown()
+    page = (recipe.out / "report.html").read_text(encoding="utf-8")
+    assert "above lora" in page
+    assert ('src="data:image/png;base64,' in page) == (kind == "fusion")  # its gates
     assert report.arm(kind, "matched").wire_bytes > 0
     assert report.arm(kind, "lora").wire_bytes == 0
     again = run_relay(recipe)

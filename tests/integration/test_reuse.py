@@ -62,6 +62,9 @@ def test_compare_tells_what_reuse_saves_and_changes(
     out = tmp_path / "out"
     assert json.loads((out / "results.json").read_text()) == told
     assert "exact" in (out / "report.md").read_text()
+    page = (out / "report.html").read_text()
+    for shown in ("What does reading once save?", "Dense reads and pools", "anchored", "--again"):
+        assert shown in page
     rows = (out / "predictions" / "shifted.jsonl").read_text().splitlines()
     assert len(rows) == 4
     assert [turn["agent"] for turn in json.loads(rows[0])["turns"]] == ["planner", "judge"]

@@ -75,6 +75,17 @@ class Agent:
             soft=self.soft,
         )
 
+    def writing(self, settings: Settings) -> Agent:
+        """The same agent with other settings."""
+        return Agent(
+            self.name,
+            self.backbone,
+            role=self.role,
+            reader=self.reader,
+            settings=settings,
+            soft=self.soft,
+        )
+
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
         opening, closing = self._frame()

@@ -672,6 +672,23 @@ class Backbone:
         answers: words, or tokens as they were written. Only the answer's positions go through the
         vocabulary.
         """
+        logits, padded = self._over(context, answers)
+        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
+        return loss.sum(1)
+
+    @torch.no_grad()
+    def assess(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
+        logits, padded = self._over(context, answers)
+        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
+        return loss.sum(1), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
+
+    def _over(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, N, V) over the tokens of each answer, and these (B, N), padded with -100."""
         ids = [self.tokens(one) if isinstance(one, str) else list(one) for one in answers]
         rows = [torch.tensor(row, device=self.device) for row in ids]
         if len(rows) != context.batch or not all(row.numel() for row in rows):
@@ -687,8 +704,7 @@ class Backbone:
                 past_key_values=fresh_cache(context.kv),
                 use_cache=True,
             ).logits
-        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
-        return loss.sum(1)
+        return logits, padded
 
     @torch.no_grad()
     def predict(self, context: Context) -> Tensor:

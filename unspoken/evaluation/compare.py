@@ -151,6 +151,7 @@ def _row(item: Item, run: Run, key: str, heard: str | None) -> dict[str, Any]:
         "messages": {turn.agent: turn.text for turn in run.turns[:-1] if turn.text is not None},
         "message_of": heard or item.id,
         "usage": asdict(run.usage),
+        "costs": {agent: asdict(cost) for agent, cost in run.costs.items()},
         "arm": key,
     }
 

@@ -178,12 +178,14 @@ class RateReport:
         )
 
     def save(self, out: Path) -> None:
-        """Write rate.json, rate.md and rate.png, each whole or not at all."""
+        """Write rate.json, rate.md, rate.png and the folder's report.html, each whole or not."""
+        from unspoken.evaluation.page import refresh
         from unspoken.evaluation.picture import draw_rates
 
         write_text(out / "rate.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_rates(self, out / "rate.png")
         write_text(out / "rate.md", self.markdown())
+        refresh(out)
 
 
 _COLUMNS = ("curve", "setting", "positions", "bytes", "bits (95 %)", "wrong % (95 %)")

@@ -29,7 +29,8 @@ class Arm:
     """One channel in one condition over n items; costs are means per item, of all agents.
 
     accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
-    tokens; wire_bytes: bytes; seconds: an item's share of its batch.
+    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item; empty
+    where an arm is read back from results.json.
     """
 
     channel: str
@@ -43,7 +44,7 @@ class Arm:
     passes: float
     wire_bytes: float
     seconds: float
-    correct: tuple[bool, ...]
+    correct: tuple[bool, ...] = ()
 
     @classmethod
     def of(cls, channel: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> Arm:
@@ -155,12 +156,14 @@ class Report:
         }
 
     def save(self, out: Path) -> None:
-        """Write results.json, report.md and report.png, each whole or not at all."""
+        """Write results.json, report.md, .png and .html, each whole or not at all."""
+        from unspoken.evaluation.page import refresh
         from unspoken.evaluation.picture import draw
 
         write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw(self, out / "report.png")
         write_text(out / "report.md", self.markdown())
+        refresh(out)
 
     @property
     def columns(self) -> tuple[str, ...]:

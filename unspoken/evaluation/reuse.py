@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -58,6 +58,7 @@ class ReuseReport:
     seed: int
     versions: dict[str, str]
     machine: dict[str, Any]
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,9 +105,12 @@ class ReuseReport:
         )
 
     def save(self, out: Path) -> None:
-        """Write results.json and report.md, each whole or not at all."""
+        """Write results.json, report.md and report.html, each whole or not at all."""
+        from unspoken.evaluation.page import refresh
+
         write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
         write_text(out / "report.md", self.markdown())
+        refresh(out)
 
     def _cells(self, arm: ReuseArm) -> list[str]:
         against, held = arm.against_dense, sum(arm.pool.get("bytes", {}).values())
@@ -133,6 +137,7 @@ def compare_reuse(
     seed: int = 0,
     batch_size: int = 1,
     out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> ReuseReport:
     """Answer the task's test items densely, then from each pool, which begins empty.
 
@@ -165,6 +170,7 @@ def compare_reuse(
             "files": dict(task.files),
         },
         seed=seed,
+        notes=dict(notes or {}),
         **about_machine(),
     )
     if out is not None:

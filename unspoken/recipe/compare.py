@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +14,7 @@ from unspoken.evaluation import Report, ReuseReport, compare, compare_reuse, loa
 from unspoken.evaluation.tasks import Task, transferred
 from unspoken.evaluation.worth import Information, chosen, informed
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import ChannelSource, RelayRecipe, ReuseRecipe, Stage
+from unspoken.recipe.config import ChannelSource, RelayRecipe, ReuseRecipe, Stage, kept
 from unspoken.recipe.pipeline import build, channel_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector, train_vectors
@@ -38,7 +39,7 @@ def run_relay(recipe: RelayRecipe) -> Report:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={"training_seconds": round(seconds, 1), **lines.notes},
+        notes={"training_seconds": round(seconds, 1), **lines.notes, **kept(recipe)},
     )
 
 
@@ -57,6 +58,7 @@ def run_reuse(recipe: ReuseRecipe) -> ReuseReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
+        notes=kept(recipe),
     )
 
 
@@ -111,7 +113,8 @@ class Lines:
                 lines.pipelines[name] = read[name]()
                 lines.pipelines[f"{name}, tuned reader"] = read[name](soft)
             else:
-                projector, _ = train_projector(relay, folder)
+                projector, home = train_projector(relay, folder)
+                lines.notes["projector_folder"] = os.path.relpath(home, recipe.out)
                 size = sum(parameter.numel() for parameter in projector.parameters())
                 lines.notes["projector_parameters"] = size
                 lines.pipelines[name] = relay.speaking(projector)

@@ -45,6 +45,7 @@ __all__ = [
     "Stage",
     "chain",
     "find_recipe",
+    "kept",
     "load_recipe",
     "recipe_names",
 ]
@@ -446,6 +447,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
         ) from error
+
+
+def kept(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with all its settings, as a note among the results that it led to."""
+    return {"recipe": recipe.model_dump(mode="json", by_alias=True)}
 
 
 def find_recipe(name: str) -> Path:

@@ -11,7 +11,7 @@ from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import asked, fitted, made
-from unspoken.recipe.config import ChannelSource, RateRecipe
+from unspoken.recipe.config import ChannelSource, RateRecipe, kept
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
 
@@ -34,7 +34,9 @@ def run_rate(recipe: RateRecipe) -> RateReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={} if recipe.transfer is None else {"trained_on": relay.task.name},
+        notes=kept(recipe)
+        if recipe.transfer is None
+        else {"trained_on": relay.task.name, **kept(recipe)},
     )
 
 

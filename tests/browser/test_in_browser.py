@@ -1,0 +1,155 @@
+"""The page in Chromium: it fetches nothing, fits a phone, is readable, sorts, draws to scale."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pages import folder_of_results, told
+from unspoken.evaluation.page import write_page
+
+pytestmark = pytest.mark.browser
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, the system's own."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium was found; install one, for example: apt-get install chromium")
+    with sync.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = folder_of_results(tmp_path_factory.mktemp("page"))
+    write_page(folder)
+    return folder
+
+
+class Opened:
+    """A page in the browser, with all that it asked for and all that it complained about."""
+
+    def __init__(self, browser: Any, path: Path, *, width: int = 1200, scheme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page: Any = context.new_page()
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(path.as_uri())
+
+    def texts(self, selector: str) -> list[str]:
+        return self.page.locator(selector).all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, out: Path) -> Opened:
+    return Opened(browser, out / "report.html")
+
+
+def test_it_asks_for_itself_alone_and_nothing_goes_wrong(opened: Opened, out: Path) -> None:
+    fetched = [url for url in opened.requests if not url.startswith("data:")]
+    assert fetched == [(out / "report.html").as_uri()]
+    assert opened.complaints == []
+    assert opened.page.title() == "qasc: What was the message worth?"  # the attack changes it
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1400])
+def test_it_does_not_scroll_sideways(browser: Any, out: Path, width: int) -> None:
+    page = Opened(browser, out / "report.html", width=width).page
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    hidden = """[...document.querySelectorAll('main *, header *')].filter(e =>
+        !e.closest('.scroll, pre, .unseen, svg') && e.getBoundingClientRect().right > innerWidth + 1
+    ).map(e => e.tagName + '.' + e.className)"""
+    assert page.evaluate(hidden) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_words_can_be_read(browser: Any, out: Path, scheme: str) -> None:
+    page = Opened(browser, out / "report.html", scheme=scheme).page
+    found = page.evaluate(_CONTRAST)
+    assert len(found) > 300
+    assert [one for one in found if one["ratio"] < 4.5] == []
+    marks = page.evaluate(_CONTRAST.replace("/*what*/ 'words'", "'marks'"))
+    assert len(marks) > 50
+    assert [one for one in marks if one["ratio"] < 3] == []
+
+
+def test_dark_and_light_differ(browser: Any, out: Path) -> None:
+    papers = {
+        Opened(browser, out / "report.html", scheme=scheme).page.evaluate(
+            "getComputedStyle(document.body).backgroundColor"
+        )
+        for scheme in ("light", "dark")
+    }
+    assert len(papers) == 2
+
+
+def test_a_table_is_sorted_by_the_head_that_is_pressed(opened: Opened, out: Path) -> None:
+    arms = told(out)["arms"]
+    table = opened.page.locator("table.sorted").first
+    head = table.get_by_role("button", name="% right (95 %)")
+    for up in (True, False):
+        head.focus()
+        opened.page.keyboard.press("Enter")
+        shown = table.locator("tbody tr td:nth-child(3)").all_inner_texts()
+        values = [float(text.split()[0]) for text in shown]
+        known = [round(100 * arm["accuracy"], 1) for arm in arms]
+        assert values == sorted(known, reverse=not up)
+        state = "ascending" if up else "descending"
+        assert table.locator("th[aria-sort]").get_attribute("aria-sort") == state
+    table.get_by_role("button", name="condition").click()
+    words = table.locator("tbody tr td:nth-child(2)").all_inner_texts()
+    assert words == sorted(words)
+    assert table.locator("th[aria-sort]").count() == 1
+
+
+def test_gains_and_contents_are_drawn_to_scale(opened: Opened, out: Path) -> None:
+    places = """() => {
+        const middle = e => { const r = e.getBoundingClientRect(); return r.left + r.width / 2; };
+        const figure = document.querySelector('.forest');
+        return {
+            ticks: [...figure.querySelectorAll('.ticks text')]
+                .map(e => [+e.textContent, middle(e)]),
+            dots: [...figure.querySelectorAll('.plot circle')].map(middle),
+            spans: [...figure.querySelectorAll('.plot')].map(plot => {
+                const box = plot.querySelector('.whisker').getBoundingClientRect();
+                return [box.left, box.right];
+            }),
+        };
+    }"""
+    found = opened.page.evaluate(places)
+    (low, left), (high, right) = found["ticks"][0], found["ticks"][-1]
+    worths = told(out)["channels"].values()
+    kinds = ("gain", "content", "over_constant", "over_lora")
+    drawn = [worth[kind] for worth in worths for kind in kinds if worth[kind] is not None]
+
+    def place(value: float) -> float:
+        return left + (100 * value - low) / (high - low) * (right - left)
+
+    assert len(found["dots"]) == len(drawn)
+    for one, dot, (begin, end) in zip(drawn, found["dots"], found["spans"], strict=True):
+        assert dot == pytest.approx(place(one["value"]), abs=1.5)
+        assert begin == pytest.approx(place(one["low"]), abs=2.5)
+        assert end == pytest.approx(place(one["high"]), abs=2.5)
+
+
+def test_words_that_were_heard_open_on_demand(opened: Opened) -> None:
+    details = opened.page.locator("details").first
+    assert not details.locator("p").is_visible()
+    details.locator("summary").click()
+    assert details.locator("p").is_visible()
+    assert "<script>" in details.locator("p").inner_text()

@@ -1,0 +1,108 @@
+"""Every number of a page is recomputed by one command with the same seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_recipes import Bench, folders
+from unspoken.cli import main
+from unspoken.errors import DataError, RecipeError
+from unspoken.recipe import RateRecipe, load_recipe
+from unspoken.recipe.again import run_again
+from unspoken.recipe.compare import run_relay
+from unspoken.recipe.config import kept as kept_recipe
+from unspoken.recipe.rate import run_rate
+from unspoken.recipe.worth import run_worth
+
+__all__ = ["folders"]  # a fixture
+
+_ONLY_RELAY = ("reader.", "constant.", "limit=")
+_TIMES = {"seconds", "training_seconds", "machine", "recipe"}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Bench:
+    """A comparison, bits and rates in one folder."""
+    made = Bench(tmp_path_factory.mktemp("again"), folders)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNSPOKEN_CACHE", str(made.home / "cache"))
+        few = ("channels=[text, embedding]", "worth.items=4", "worth.samples=0")
+        run_relay(made.recipe(*few))
+        run_worth(made.recipe(*few))
+        lengths = ("lengths=[2]", f"trained={made.out / 'trained'}")
+        recipe = load_recipe("rate", made.settings(*few, *lengths))
+        assert isinstance(recipe, RateRecipe)
+        run_rate(recipe)
+    return made
+
+
+def timeless(content: Any) -> Any:
+    """Results without times and places."""
+    if isinstance(content, dict):
+        return {name: timeless(one) for name, one in content.items() if name not in _TIMES}
+    return [timeless(one) for one in content] if isinstance(content, list) else content
+
+
+def test_one_command_recomputes_every_number(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = bench.home / "again"
+    main_ended(["report", str(bench.out), "--again", str(again)])
+    assert f"wrote {again / 'report.html'}" in capsys.readouterr().out
+    for name in ("results.json", "worth.json", "rate.json"):
+        one, two = (
+            timeless(json.loads((folder / name).read_text(encoding="utf-8")))
+            for folder in (bench.out, again)
+        )
+        assert one == two, name
+    with pytest.raises(DataError, match="is there already"):
+        run_again(bench.out, again)
+
+
+def main_ended(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+
+
+def test_the_page_shows_what_was_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench.out / "report.html").unlink()
+    main_ended(["report", str(bench.out), "--json"])
+    path = Path(json.loads(capsys.readouterr().out)["page"])
+    text = path.read_text(encoding="utf-8")
+    assert path == bench.out / "report.html"
+    for told in ("Gain and content", "Usable bits", "Rate and distortion", "What each side pays"):
+        assert told in text
+    assert f"unspoken report {bench.out} --again {bench.out}-again" in text
+
+
+def test_costs_of_agents_add_up_to_those_of_the_item(bench: Bench) -> None:
+    for path in (bench.out / "predictions").glob("*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            for name in ("read", "written", "passes", "wire"):
+                assert sum(one[name] for one in row["costs"].values()) == row["usage"][name]
+
+
+def test_results_without_a_recipe_are_not_recomputed(bench: Bench, tmp_path: Path) -> None:
+    results = bench.results()
+    kept = results["notes"].pop("recipe")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "results.json").write_text(json.dumps(results))
+    with pytest.raises(RecipeError, match=r"`unspoken compare` in .* keep no recipe"):
+        run_again(home, tmp_path / "new")
+    results["notes"]["recipe"] = {**kept, "limit": -1}
+    (home / "results.json").write_text(json.dumps(results))
+    with pytest.raises(RecipeError, match="is not of this version"):
+        run_again(home, tmp_path / "new")
+    settings = [one for one in bench.settings() if not one.startswith(_ONLY_RELAY)]
+    results["notes"]["recipe"] = kept_recipe(load_recipe("relay_projector", settings))["recipe"]
+    (home / "results.json").write_text(json.dumps(results))
+    with pytest.raises(RecipeError, match="does not run a recipe of kind 'projector'"):
+        run_again(home, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

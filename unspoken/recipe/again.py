@@ -1,0 +1,72 @@
+"""Results recomputed: what a folder's results were made by, run anew with the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from unspoken.errors import DataError, RecipeError
+from unspoken.evaluation.page import Found
+from unspoken.recipe.compare import run_relay, run_reuse
+from unspoken.recipe.config import RateRecipe, Recipe, RelayRecipe, ReuseRecipe
+from unspoken.recipe.rate import run_rate
+from unspoken.recipe.worth import run_worth
+
+__all__ = ["run_again"]
+
+
+def run_again(folder: Path, out: Path) -> None:
+    """Run the recipes that are kept among the results of `folder`, all into `out`.
+
+    Nothing that was trained, answered or scored before is reused, so `out` must not be there yet.
+    Raises `DataError` and `RecipeError` before anything runs.
+    """
+    if out.exists():
+        raise DataError(
+            f"{out} is there already, and what stands in it would be reused; name a new folder"
+        )
+    found = Found.read(folder).recorded
+    runs = [
+        _run(command, _elsewhere(_recipe(folder, command, one.notes), out))
+        for command, one in found.items()
+    ]
+    for run in runs:
+        run()
+
+
+def _recipe(folder: Path, command: str, notes: dict[str, Any]) -> Recipe:
+    if "recipe" not in notes:
+        raise RecipeError(
+            f"the results of `unspoken {command}` in {folder} keep no recipe, so they were made by "
+            "an older version or from Python; run the command again with a recipe"
+        )
+    try:
+        return TypeAdapter[Recipe](Recipe).validate_python(notes["recipe"])
+    except ValidationError as error:
+        raise RecipeError(
+            f"the recipe kept by `unspoken {command}` in {folder} is not of this version: "
+            f"{error.errors()[0]['msg']}; run the command again with a recipe"
+        ) from error
+
+
+def _elsewhere(recipe: Recipe, out: Path) -> Recipe:
+    trained = {"trained": None} if isinstance(recipe, RelayRecipe) else {}
+    return recipe.model_copy(update={"out": out, **trained})
+
+
+def _run(command: str, recipe: Recipe) -> Callable[[], object]:
+    match command, recipe:
+        case "compare", ReuseRecipe():
+            return partial(run_reuse, recipe)
+        case "compare", RelayRecipe():
+            return partial(run_relay, recipe)
+        case "worth", RelayRecipe():
+            return partial(run_worth, recipe)
+        case "rate", RateRecipe():
+            return partial(run_rate, recipe)
+        case _:
+            raise RecipeError(f"`unspoken {command}` does not run a recipe of kind {recipe.kind!r}")
