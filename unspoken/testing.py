@@ -106,12 +106,12 @@ def tiny_diffusion(
     sizes = _sizes(width, layers)
     match kind:
         case "llada":
-            heads = {"num_key_value_heads": 4, "head_dim": width // 4}
-            config: Any = LlamaConfig(**{**sizes, **heads})
+            sizes |= {"num_key_value_heads": 4, "head_dim": width // 4}
+            config: Any = LlamaConfig(**sizes)
         case "dream":
             config = Qwen2Config(**sizes)
         case "bert":
-            config = BertConfig(**{**sizes, "eos_token_id": 2})
+            config = BertConfig(**sizes)
         case _:
             raise unknown("tiny diffusion model", kind, DIFFUSION_KINDS)
     encoder = kind == "bert"

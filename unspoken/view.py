@@ -24,10 +24,15 @@ def drawn(frame: Frame) -> Panel:
         if word is None:
             text.append(f"{_MASK} ", style="bright_black")
         else:
-            text.append(word.replace("\n", "↵"), style="bold bright_green" if fresh else "")
+            text.append(_printable(word), style="bold bright_green" if fresh else "")
     filled = sum(word is not None for word in frame.words)
     told = f"step {frame.step} of {frame.steps}, {filled} of {len(frame.words)} positions"
     return Panel(text, title=frame.model, subtitle=told, border_style="cyan", padding=(0, 1))
+
+
+def _printable(word: str) -> str:
+    """A word that cannot move the cursor."""
+    return "".join(c if c.isprintable() else "↵" if c == "\n" else "·" for c in word)
 
 
 class CanvasView:

@@ -57,7 +57,7 @@ class LanguageModel(ABC):
 
     # -- the verbs ---------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     @abstractmethod
     def spec(self) -> Spec:
         """Shapes, identity and abilities; what `Channel.check` compares."""

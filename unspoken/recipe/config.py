@@ -210,7 +210,11 @@ ClosedSettings = MemorySettings | LinearSettings | MixingSettings
 
 
 class ProjectorRecipe(_Part):
-    """Train a projector on a pair of models."""
+    """Train a projector on a pair of models.
+
+    planning: how a sender writes that is a diffusion model. items: at most so many training items,
+    drawn by the seed, where what the sender thinks of them is dear.
+    """
 
     kind: Literal["projector"]
     sender: ModelSource
@@ -222,6 +226,7 @@ class ProjectorRecipe(_Part):
     warmup: Stage = Stage(steps=0, lr=1.0)
     training: Stage
     validation: int = Field(default=64, ge=1)
+    items: int | None = Field(default=None, ge=1)
     seed: int = 0
     out: Path
 

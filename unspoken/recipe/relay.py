@@ -64,7 +64,9 @@ class Relay:
     def train(self) -> list[Item]:
         """Training items whose fact is in no worked example."""
         shown = {item.context for item in self.shots}
-        return [item for item in self.task.train if item.context not in shown]
+        items = [item for item in self.task.train if item.context not in shown]
+        most = self.recipe.items or len(items)
+        return items if most >= len(items) else Random(self.recipe.seed).sample(items, most)
 
     @property
     def lead(self) -> str:

@@ -43,8 +43,10 @@ class Masked:
         path = folder / FILE
         try:
             told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            lists = {name: tuple(ids) for name, ids in told.items() if isinstance(ids, list)}
-            return cls(**{**told, **lists})
+            for name in ("ends", "behind", "before"):
+                if told.get(name) is not None:
+                    told[name] = tuple(told[name])
+            return cls(**told)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"{path} does not say how a model is used for diffusion ({error}); it looks like "

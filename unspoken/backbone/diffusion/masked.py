@@ -88,7 +88,7 @@ class DiffusionBackbone(CanvasModel):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the model, its tokenizer and `masked`, for `from_pretrained`."""
-        self.model.save_pretrained(folder)
+        models.plain(self.model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.masked.save(folder)
 

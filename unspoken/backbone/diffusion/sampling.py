@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -143,7 +143,7 @@ def _choose(
     found = logits[now[:, window]].float()  # (N, V)
     found[:, mask] = -torch.inf
     if settings.top_p < 1:
-        found = TopPLogitsWarper(settings.top_p)(column, found)
+        found = TopPLogitsWarper(settings.top_p)(cast(Any, column), found)
     if noise.gumbel is None:
         best = found.argmax(1)
     else:
