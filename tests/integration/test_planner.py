@@ -186,7 +186,9 @@ def test_a_planner_is_trained_once_and_comes_back(settings: list[str], tmp_path:
     assert planner.fingerprint != base.fingerprint
     assert planner.spec.name.endswith("model, diffusion")
     assert not any(p.requires_grad for p in planner.model.parameters())
-    assert "best validation loss" in (home / "README.md").read_text()
+    card = (home / "README.md").read_text()
+    assert "best validation loss" in card
+    assert planner.fingerprint in card
     stamp = (home / "model.safetensors").stat().st_mtime_ns
     again, _ = train_planner(recipe, task, tmp_path / "trained")
     assert (home / "model.safetensors").stat().st_mtime_ns == stamp

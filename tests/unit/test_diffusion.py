@@ -645,10 +645,13 @@ def test_a_published_dream_is_a_qwen(tmp_path: Path):
     model.tokenizer.save_pretrained(tmp_path)
     told = json.loads((tmp_path / "config.json").read_text())
     told |= {"model_type": "Dream", "architectures": ["DreamModel"], "mask_token_id": 151666}
+    told |= {"rope_theta": 123456.0, "rope_scaling": None}  # as transformers 4 wrote it
+    del told["rope_parameters"]
     (tmp_path / "config.json").write_text(json.dumps(told))
     found = load_model(str(tmp_path))
     assert isinstance(found, DiffusionBackbone)
     assert (found.masked, found.fingerprint) == (DREAM, model.fingerprint)
+    assert found.model.config.rope_parameters["rope_theta"] == 123456.0
 
 
 # Watching ----------------------------------------------------------------------------------------

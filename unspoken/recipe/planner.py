@@ -69,6 +69,9 @@ def train_planner(recipe: Planning, task: Task, folder: Path) -> tuple[Diffusion
             base.model, base.tokenizer, Masked(mask, shift=settings.shift), name=base.name
         )
         history = _train(recipe, planner, items, len(few), task, checkpoint)
+        planner = DiffusionBackbone(
+            planner.model, planner.tokenizer, planner.masked
+        )  # as it is now
         _save(planner, recipe, home, history)
     checkpoint.unlink(missing_ok=True)  # gigabytes, and of no use any more
     planner = DiffusionBackbone.from_pretrained(

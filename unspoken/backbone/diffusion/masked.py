@@ -74,11 +74,12 @@ class DiffusionBackbone(CanvasModel):
         where = models.resolve(name)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with models.explained(name):
-            tokenizer = models.load_tokenizer(name, where)
             known = None if masked else published(where)
             if known is not None:
+                tokenizer = known.load_tokenizer(where)
                 masked, model = known.masked, known.load(where, dtype=dtype, **hf)
             else:
+                tokenizer = models.load_tokenizer(name, where)
                 masked = masked or Masked.load(Path(where))
                 auto: Any = (
                     AutoModelForMaskedLM if masked.head == "masked" else AutoModelForCausalLM

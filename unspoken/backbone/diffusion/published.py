@@ -25,11 +25,13 @@ __all__ = ["Published", "model_type", "published"]
 class Published:
     """A kind of checkpoint: how it is used, its class in transformers, and its names.
 
-    config: its settings to those of that class. names: patterns of its tensors' names to ours.
+    tokenizer: the class of its tokenizer, which may come with code of its own too. config: its
+    settings to those of its class. names: patterns of its tensors' names to ours.
     """
 
     masked: Masked
     kind: str
+    tokenizer: str
     config: Callable[[Mapping[str, Any]], PretrainedConfig]
     names: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -39,12 +41,16 @@ class Published:
         kind: Any = getattr(transformers, self.kind)
         return kind.from_pretrained(where, config=config, key_mapping=dict(self.names), **hf)
 
+    def load_tokenizer(self, where: str) -> Any:
+        kind: Any = getattr(transformers, self.tokenizer)
+        return kind.from_pretrained(where)
+
 
 def model_type(where: str) -> str:
     """What a folder or a name on the hub says that it is, '' if it says nothing."""
     try:
         return str(_settings(where).get("model_type", ""))
-    except OSError:
+    except (OSError, ValueError):  # no such place, or no name at all: whoever loads it says so
         return ""
 
 
@@ -110,10 +116,14 @@ _LLADA_NAMES = {
 def _qwen(told: Mapping[str, Any]) -> PretrainedConfig:
     """Dream's settings are those of Qwen2, and a few more."""
     own = ("model_type", "architectures", "auto_map", "mask_token_id", "transformers_version")
-    return Qwen2Config(**{name: value for name, value in told.items() if name not in own})
+    found = {name: value for name, value in told.items() if name not in own}
+    if "rope_theta" in found and found.get("rope_scaling") is None:  # as version 4 wrote it
+        found.pop("rope_scaling", None)
+        found["rope_parameters"] = {"rope_type": "default", "rope_theta": found.pop("rope_theta")}
+    return Qwen2Config(**found)
 
 
 _KNOWN = {
-    "llada": Published(LLADA, "LlamaForCausalLM", _llama, _LLADA_NAMES),
-    "dream": Published(DREAM, "Qwen2ForCausalLM", _qwen),
+    "llada": Published(LLADA, "LlamaForCausalLM", "PreTrainedTokenizerFast", _llama, _LLADA_NAMES),
+    "dream": Published(DREAM, "Qwen2ForCausalLM", "Qwen2Tokenizer", _qwen),
 }
