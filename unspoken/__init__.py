@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unspoken.agents import Agent, Role
     from unspoken.anchors import AnchorPool, Ladder
-    from unspoken.backbone import Backbone
+    from unspoken.backbone import Backbone, DiffusionBackbone, load_model
     from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel, make_channel
     from unspoken.evaluation import Report, TaskSource, compare, load_task
     from unspoken.executors import Processes, RayActors
     from unspoken.pipeline import Edge, Pipeline, Run
     from unspoken.projectors import EmbeddingProjector, FreeVectors
-    from unspoken.types import Prompt, Settings
+    from unspoken.types import Denoising, Prompt, Settings
     from unspoken.wire import Message
 
 _WHERE = {
@@ -21,6 +21,8 @@ _WHERE = {
     "Backbone": "backbone",
     "Channel": "channels",
     "Constant": "channels",
+    "Denoising": "types",
+    "DiffusionBackbone": "backbone",
     "Edge": "pipeline",
     "Embedding": "channels",
     "EmbeddingProjector": "projectors",
@@ -39,6 +41,7 @@ _WHERE = {
     "TaskSource": "evaluation",
     "TextChannel": "channels",
     "compare": "evaluation",
+    "load_model": "backbone",
     "load_task": "evaluation",
     "make_channel": "channels",
 }
@@ -50,6 +53,8 @@ __all__ = [
     "Backbone",
     "Channel",
     "Constant",
+    "Denoising",
+    "DiffusionBackbone",
     "Edge",
     "Embedding",
     "EmbeddingProjector",
@@ -68,6 +73,7 @@ __all__ = [
     "TaskSource",
     "TextChannel",
     "compare",
+    "load_model",
     "load_task",
     "make_channel",
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from unspoken.pipeline import Pipeline, Run
+    from unspoken.recipe import PlannerExecutorRecipe
 
 __all__ = ["main"]
 
@@ -64,31 +65,41 @@ def chat(
 
 @app.command()
 def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Train a projector by recipe; a run that was stopped goes on where it was."""
-    from unspoken.recipe import ProjectorRecipe, load_recipe
+    """Train a projector or a planner by recipe; a run that was stopped goes on where it was."""
+    from unspoken.evaluation import load_task
+    from unspoken.recipe import PlannerExecutorRecipe, PlannerRecipe, ProjectorRecipe, load_recipe
+    from unspoken.recipe.planner import train_planner
     from unspoken.recipe.relay import Relay
     from unspoken.recipe.train import train_projector
 
     plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, ProjectorRecipe):
-        raise _wrong(recipe, plan.kind, "projector or relay")
-    projector, home = train_projector(Relay.of(plan), plan.out / "trained")
-    count = sum(parameter.numel() for parameter in projector.parameters())
+    if isinstance(plan, PlannerRecipe | PlannerExecutorRecipe):
+        planner, home = train_planner(plan, load_task(plan.task), plan.out / "trained")
+        what, trained = "planner", planner.model
+    elif isinstance(plan, ProjectorRecipe):
+        trained, home = train_projector(Relay.of(plan), plan.out / "trained")
+        what = "projector"
+    else:
+        raise _wrong(recipe, plan.kind, "projector, relay, planner or planner_executor")
+    count = sum(parameter.numel() for parameter in trained.parameters())
     if as_json:
         typer.echo(json.dumps({"folder": str(home), "parameters": count}))
     else:
-        typer.echo(f"projector of {count:,} parameters in {home}")
+        typer.echo(f"{what} of {count:,} parameters in {home}")
 
 
 @app.command()
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Compare channels with their controls, training what is missing, or dense reads with pools."""
-    from unspoken.recipe import RelayRecipe, ReuseRecipe, load_recipe
+    from unspoken.recipe import PlannerExecutorRecipe, RelayRecipe, ReuseRecipe, load_recipe
     from unspoken.recipe.compare import run_relay, run_reuse
 
     plan = load_recipe(recipe, overrides or [])
+    if isinstance(plan, PlannerExecutorRecipe):
+        _compare_planners(plan, as_json)
+        return
     if not isinstance(plan, RelayRecipe | ReuseRecipe):
-        raise _wrong(recipe, plan.kind, "relay or reuse")
+        raise _wrong(recipe, plan.kind, "relay, reuse or planner_executor")
     report = run_relay(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -332,6 +343,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 _STOPPED = 130  # what typer makes of Ctrl-C
 
 
+def _compare_planners(plan: PlannerExecutorRecipe, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from unspoken.evaluation.planning import table
+    from unspoken.recipe.executor import run_planner_executor
+
+    report, blames = run_planner_executor(plan)
+    if as_json:
+        typer.echo(json.dumps({**report.to_dict(), "blame": [asdict(one) for one in blames]}))
+        return
+    _print(report.table(), report.findings())
+    _print(table(blames), [])
+    typer.echo(f"wrote results.json, attribution.json, the report and predictions to {plan.out}")
+
+
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
     from unspoken.recipe import PipelineRecipe, load_recipe
     from unspoken.recipe.pipeline import build
@@ -357,7 +383,14 @@ def _wrong(recipe: str, kind: str, wanted: str) -> Exception:
 
 
 def _show(line: Pipeline, query: dict[str, str]) -> None:
-    found = line.run(query, on_text=lambda words: typer.echo(words, nl=False))
+    from unspoken.view import canvas_view
+
+    def say(words: str) -> None:
+        view.close()  # what is written now must not be drawn over
+        typer.echo(words, nl=False)
+
+    with canvas_view() as view:
+        found = line.run(query, on_text=say)
     typer.echo()
     for turn in found.turns:
         use = turn.usage

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "explained",
     "is_ready",
     "load_tokenizer",
+    "plain",
     "resolve",
     "verify",
 ]
@@ -123,6 +125,19 @@ def load_tokenizer(name: str, where: str) -> Any:
     if template.exists():
         settings["chat_template"] = template.read_text(encoding="utf-8")
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **settings)
+
+
+def plain(model: Any) -> Any:
+    """The same model, weights and all, without the mark of a GGUF file that it once came from.
+
+    Its weights are plain numbers since it was converted, but transformers does not save it so.
+    """
+    if getattr(model, "hf_quantizer", None) is None:
+        return model
+    twin = copy(model)
+    twin.hf_quantizer, twin.config = None, deepcopy(model.config)
+    del twin.config.quantization_config
+    return twin
 
 
 @contextmanager

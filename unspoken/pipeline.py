@@ -18,6 +18,7 @@ from unspoken.agents import Agent, Edge, Incoming, Speaker
 from unspoken.agents.roles import FIELDS, Fields
 from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
+from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.types import Settings, Usage
@@ -178,6 +179,7 @@ class Pipeline:
                     known = self._speakers
                     raise unknown("agent", name, known, "Edges join agents of the pipeline.")
             sender, receiver = self._speakers[edge.sender], self._speakers[edge.receiver]
+            check_abilities(edge.channel, edge.needs, sender.spec, receiver.spec)
             edge.channel.check(sender.spec, receiver.spec)
             edge.pack.check(sender.spec.layers)
             if not (receiver.role.hears or edge.channel.in_front):

@@ -15,17 +15,26 @@ from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertConfig,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import Backbone, DiffusionBackbone, DiffusionGemma, Masked
 from unspoken.errors import unknown
 
-__all__ = ["KINDS", "tiny_backbone"]
+__all__ = [
+    "DIFFUSION_KINDS",
+    "KINDS",
+    "tiny_backbone",
+    "tiny_diffusion",
+    "tiny_diffusion_gemma",
+]
 
 _SPECIAL = ["<pad>", "<bos>", "<eos>", "<turn>"]
 _VOCAB = len(_SPECIAL) + 256
@@ -84,6 +93,67 @@ def tiny_backbone(
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(_config(kind, width, layers))
     return Backbone(model, _tokenizer(bos=kind == "gemma"), name=f"tiny-{kind}-{width}-{seed}")
+
+
+DIFFUSION_KINDS = ("llada", "dream", "bert")
+"""llada: a Llama opened by a mask; dream: a Qwen2, its logits shifted; bert: an encoder."""
+
+
+def tiny_diffusion(
+    kind: str = "llada", *, width: int = 32, layers: int = 3, seed: int = 0
+) -> DiffusionBackbone:
+    """A random masked-diffusion model; its mask is the token `<turn>`."""
+    sizes = _sizes(width, layers)
+    match kind:
+        case "llada":
+            sizes |= {"num_key_value_heads": 4, "head_dim": width // 4}
+            config: Any = LlamaConfig(**sizes)
+        case "dream":
+            config = Qwen2Config(**sizes)
+        case "bert":
+            config = BertConfig(**sizes)
+        case _:
+            raise unknown("tiny diffusion model", kind, DIFFUSION_KINDS)
+    encoder = kind == "bert"
+    auto: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = auto.from_config(config)
+    masked = Masked(
+        mask=_SPECIAL.index("<turn>"),
+        shift=kind == "dream",
+        before=(1,) if encoder else None,
+        behind=(2,) if encoder else (),
+        head="masked" if encoder else "causal",
+    )
+    return DiffusionBackbone(
+        model, _tokenizer(bos=False), masked, name=f"tiny-{kind}-{width}-{seed}"
+    )
+
+
+def tiny_diffusion_gemma(*, canvas: int = 16, seed: int = 0) -> DiffusionGemma:
+    """A random DiffusionGemma with two layers and canvases of some positions."""
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+
+    text = {
+        **_sizes(32, 2),
+        "global_head_dim": 16,
+        "num_global_key_value_heads": 2,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_experts": 2,
+        "top_k_experts": 1,
+        "moe_intermediate_size": 16,
+    }
+    sight = {"model_type": "gemma4_vision", "hidden_size": 16, "intermediate_size": 16}
+    sight |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = DiffusionGemmaConfig(
+        text_config=text, vision_config={**sight, "head_dim": 8}, canvas_length=canvas
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = DiffusionGemmaForBlockDiffusion(config)
+    return DiffusionGemma(model, _tokenizer(bos=True), name=f"tiny-diffusion-gemma-{seed}")
 
 
 def _tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:

@@ -17,15 +17,19 @@ from torch import Tensor
 __all__ = [
     "KV",
     "MEMORY",
+    "SEGMENT_KINDS",
     "TEXT",
     "Context",
+    "Denoising",
     "Memory",
     "Need",
+    "NeedKind",
     "Prompt",
     "Read",
     "Reuse",
     "Rollout",
     "Segment",
+    "SegmentKind",
     "Served",
     "Settings",
     "Spec",
@@ -43,6 +47,8 @@ KV = tuple[tuple[Tensor, Tensor], ...]
 
 
 Feed = Literal["identity", "ridge", "expected"]
+NeedKind = Literal["text", "memory", "hidden", "rollout"]
+SegmentKind = Literal["text", "vectors", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Need:
     rollout, that suffice. feed and temperature: how a rollout makes its next input, see `Rollout`.
     """
 
-    kind: Literal["text", "memory", "hidden", "rollout"]
+    kind: NeedKind
     layer: int = 0
     limit: int | None = None
     feed: Feed = "identity"
@@ -175,6 +181,11 @@ class Memory:
 
 
 Segment = Text | Vectors | Memory
+SEGMENT_KINDS: Mapping[type[Segment], SegmentKind] = {
+    Text: "text",
+    Vectors: "vectors",
+    Memory: "memory",
+}
 Reuse = Literal["any", "exact"]
 
 
@@ -326,7 +337,8 @@ class Words:
     """What a model wrote: B strings, the tokens spent on each, and the forward passes.
 
     ids: the tokens of each row. kv: L x (B, H, S, D), the cache of all that was read and written
-    but for the last token. wait: seconds until the first token.
+    but for the last token. wait: seconds until the first token. hidden: layer -> (B, S, W), the
+    states of what was written, where `Spec.states` says that a model has those.
     """
 
     words: tuple[str, ...]
@@ -335,6 +347,7 @@ class Words:
     ids: tuple[tuple[int, ...], ...] = ()
     kv: KV = ()
     wait: float = 0.0
+    hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -368,11 +381,52 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Denoising(Settings):
+    """How a masked-diffusion model writes: a canvas of `max_tokens` masks, filled step by step.
+
+    steps: forward passes over the whole canvas, at least one a block and at most one a position.
+    block: positions that are filled before those to the right of them, None for all at once.
+    remask: which predictions stay in a step, the rest being masked again: those of the highest
+    probability, of the widest `margin` between the two likeliest words, of the lowest `entropy`, or
+    `random` ones (LLaDA, arXiv 2502.09992; Dream, arXiv 2508.15487). guidance: classifier-free, the
+    weight of the prompt beyond 1; it takes a second pass in each step. until: the share of the
+    steps that is taken, what is masked then is filled at once. threshold: predictions that are at
+    least so probable stay too, which ends a canvas early (Fast-dLLM, arXiv 2505.22618). capture:
+    hidden states of the last step that changed a row, or of one `clean` pass over what it wrote.
+
+    >>> Denoising(max_tokens=16, steps=8).block
+    32
+    """
+
+    steps: int = 64
+    block: int | None = 32
+    remask: Literal["confidence", "margin", "entropy", "random"] = "confidence"
+    guidance: float = 0.0
+    until: float = 1.0
+    threshold: float | None = None
+    capture: Literal["last", "clean"] = "last"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or (self.block is not None and self.block < 1):
+            raise ValueError(
+                f"a canvas takes at least 1 step and blocks of at least 1 position, got "
+                f"steps={self.steps}, block={self.block}"
+            )
+        if not 0 < self.until <= 1 or self.guidance < 0:
+            raise ValueError(
+                f"until is a share above 0 and at most 1, and guidance is 0 or more, got "
+                f"until={self.until}, guidance={self.guidance}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """What channels may know of a model before any forward pass.
 
     weights is the same in every precision, see `Backbone.fingerprint`; dtype says which one it is.
-    kinds: for each layer whether it sees everything or a window.
+    kinds: for each layer whether it sees everything or a window. gives: what it can compute as a
+    sender. takes: what may stand in its prompt. states: whether its hidden states are those of what
+    it has read, or, as with a diffusion model, of what it writes.
     """
 
     name: str
@@ -386,6 +440,9 @@ class Spec:
     positions: int | None = None
     dtype: str = ""
     kinds: tuple[Literal["full", "sliding"], ...] = ()
+    gives: tuple[NeedKind, ...] = ("text", "memory", "hidden", "rollout")
+    takes: tuple[SegmentKind, ...] = ("text", "vectors", "memory")
+    states: Literal["read", "written"] = "read"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -394,7 +451,8 @@ class Thought:
 
     given: what the agent was told about each of the B items, word for word; task: what stands for
     each item, by `task_ids`; role: the first line of what the agent was told to be; step: its turn
-    in a pipeline, from 1. text: B strings that it wrote; hidden and memory as in `Read`; rollouts:
+    in a pipeline, from 1. text: B strings that it wrote; hidden and memory as in `Read`,
+    or hidden as in `Words`; rollouts:
     by the need that asked for each; lead: the shared text it read first; shorten: words and a
     number to the words of so many first tokens; shift: a cache and a number of positions for each
     row (B,) to the cache moved by them.

@@ -34,6 +34,8 @@ from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.recipe import (
     EdgesRecipe,
     PipelineRecipe,
+    PlannerExecutorRecipe,
+    PlannerRecipe,
     ProjectorRecipe,
     RateRecipe,
     RelayRecipe,
@@ -787,6 +789,8 @@ def test_every_shipped_recipe_is_valid() -> None:
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,
+        "planner": PlannerRecipe,
+        "planner_executor": PlannerExecutorRecipe,
         "planner_solver": PipelineRecipe,
         "rate": RateRecipe,
         "relay": RelayRecipe,

@@ -399,7 +399,7 @@ def test_a_broken_line_of_a_task_is_named(
         ),
         (["run", "relay", "q"], "of kind 'relay'; this command takes pipeline"),
         (["chat", "relay"], "this command takes pipeline"),
-        (["train", "planner_solver"], "this command takes projector or relay"),
+        (["train", "planner_solver"], "this command takes projector, relay, planner"),
         (["compare", "relay_projector"], "this command takes relay"),
         (["worth", "reuse"], "this command takes relay"),
         (["rate", "relay"], "this command takes rate"),

@@ -11,7 +11,7 @@ from time import perf_counter
 from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
 from unspoken.agents.speaking import Spoken
-from unspoken.backbone import Backbone, Reader
+from unspoken.backbone import LanguageModel, Reader
 from unspoken.channels import Channel
 from unspoken.errors import IncompatibleModels, PipelineError
 from unspoken.projectors import FreeVectors
@@ -47,7 +47,7 @@ class Agent:
     def __init__(
         self,
         name: str,
-        backbone: Backbone,
+        backbone: LanguageModel,
         *,
         role: Role | str = "",
         reader: Reader | None = None,
@@ -179,15 +179,13 @@ class Agent:
             return thought, [Usage()] * batch
         read = self.hear(fields, incoming, needs=needs)
         written, passes, wait = [0] * batch, read.passes, 0.0
-        limits = [need.limit for need in needs if need.kind == "text"]
-        if limits:
-            longest = max((limit for limit in limits if limit), default=self.settings.max_tokens)
-            most = self.settings.max_tokens if None in limits else longest
-            settings = replace(self.settings, max_tokens=min(most, self.settings.max_tokens))
+        hidden, most = read.hidden, self._most(needs)
+        if most:
+            settings = replace(self.settings, max_tokens=most)
             wait = perf_counter() - start
             words = self.reader.write(read.context, settings, on_text)
             wait += words.wait
-            thought = replace(thought, text=words.words)
+            thought, hidden = replace(thought, text=words.words), hidden or words.hidden
             written, passes = list(words.tokens), passes + words.passes
         rollouts = {
             need: self.backbone.roll_out(read.context, need, self.settings)
@@ -201,8 +199,16 @@ class Agent:
             Usage(r, w, passes, seconds=seconds, wait=wait, reused=known)
             for r, w, known in zip(read.tokens, written, reused, strict=True)
         ]
-        thought = replace(thought, hidden=read.hidden, memory=read.memory, rollouts=rollouts)
+        thought = replace(thought, hidden=hidden, memory=read.memory, rollouts=rollouts)
         return thought, usage
+
+    def _most(self, needs: frozenset[Need]) -> int:
+        """The most tokens that it has to write for its channels, 0 for none."""
+        limits = [need.limit for need in needs if need.kind == "text"]
+        if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
+            limits.append(None)  # its states are those of a whole canvas
+        whole = self.settings.max_tokens
+        return min(whole, max((limit or whole for limit in limits), default=0))
 
     def speak(
         self,

@@ -20,7 +20,7 @@ from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.probe import Probe, Prober
 from unspoken.anchors.reader import PooledReader
 from unspoken.anchors.store import Held, Store
-from unspoken.backbone import Backbone
+from unspoken.backbone import Backbone, LanguageModel, causal
 from unspoken.errors import IncompatibleModels, StorageError, unknown
 from unspoken.files import atomic_folder, write_text
 from unspoken.types import Served
@@ -100,12 +100,13 @@ class AnchorPool:
         self._dropped: Counter[str] = Counter()
         self._rows = self._dense = 0
 
-    def reader(self, backbone: Backbone, *, owner: str = "") -> PooledReader:
+    def reader(self, backbone: LanguageModel, *, owner: str = "") -> PooledReader:
         """Reads and writes as the backbone does, with what the pool holds.
 
         owner: readers of different owners share nothing, even if they read the same words. Raises
         `IncompatibleModels` if positions are to be chosen by attention that cannot be seen.
         """
+        backbone = causal(backbone, "a pool serves readers of")
         kind = backbone.attention
         if self.ladder.share and kind != "sdpa":
             raise IncompatibleModels(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import Backbone, LanguageModel
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import IncompatibleModels
 from unspoken.types import Memory, Prompt, Settings, Text, Vectors
@@ -39,7 +39,7 @@ def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
 
 @torch.no_grad()
 def reading(
-    message: Message, backbone: Backbone, channel: Channel | None = None, *, tokens: int = 32
+    message: Message, backbone: LanguageModel, channel: Channel | None = None, *, tokens: int = 32
 ) -> tuple[str, ...]:
     """What the model says of each row: its words behind "The message says:", greedily, B strings.
 
@@ -65,7 +65,7 @@ def reading(
     return tuple(words.strip().partition("\n")[0] for words in said)  # models begin a new line
 
 
-def _placed(message: Message, prompt: Prompt, backbone: Backbone) -> Prompt:
+def _placed(message: Message, prompt: Prompt, backbone: LanguageModel) -> Prompt:
     """The prompt with the payload itself in it, if it stands in the model's own space."""
     header, payload = message.header, message.payload
     if header.receiver not in ("", backbone.fingerprint):
@@ -83,7 +83,7 @@ def _placed(message: Message, prompt: Prompt, backbone: Backbone) -> Prompt:
 
 
 @torch.no_grad()
-def nearest(message: Message, backbone: Backbone, count: int = 3) -> list[list[list[str]]]:
+def nearest(message: Message, backbone: LanguageModel, count: int = 3) -> list[list[list[str]]]:
     """The `count` tokens whose embeddings are nearest to each vector, by cosine; for each row.
 
     Nothing for a message without vectors of the model's width.

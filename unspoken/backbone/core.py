@@ -7,12 +7,12 @@ of packaged weights, `models.py`, and the test doubles, `testing.py`).
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,9 +50,9 @@ from unspoken.backbone.generation import (
     prefilled,
     written_lengths,
 )
+from unspoken.backbone.model import LanguageModel
 from unspoken.backbone.rollout import Expected, aligned, alignment, drive
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
-from unspoken.identity import fingerprint
 from unspoken.layout import VECTOR, Part, Run, lay_out, spell
 from unspoken.types import (
     KV,
@@ -72,7 +72,7 @@ from unspoken.types import (
     left_pad,
 )
 
-__all__ = ["Backbone", "Reader"]
+__all__ = ["Backbone", "causal"]
 
 _UNWHOLE = (
     "{name!r} has read a memory that leaves out layers, so its own cache is no whole one to pass "
@@ -80,20 +80,7 @@ _UNWHOLE = (
 )
 
 
-class Reader(Protocol):
-    """Anything that reads a prompt and writes as a backbone does."""
-
-    def read(self, prompt: Prompt, *, needs: frozenset[Need] = ...) -> Read: ...
-
-    def write(
-        self,
-        context: Context,
-        settings: Settings = ...,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Words: ...
-
-
-class Backbone:
+class Backbone(LanguageModel):
     """A causal language model with a KV cache, frozen, and its tokenizer.
 
     >>> from unspoken.testing import tiny_backbone
@@ -105,9 +92,7 @@ class Backbone:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.name = name
+        super().__init__(model, tokenizer, name=name)
         self._lead: tuple[object, KV] = ((), ())
         self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
         self._kinds = layer_kinds(model, name)
@@ -128,118 +113,15 @@ class Backbone:
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **hf)
         return cls(model.to(device), tokenizer, name=name)
 
-    # -- identity ----------------------------------------------------------------------------------
-
     @cached_property
     def spec(self) -> Spec:
         """Shapes and identity; what `Channel.check` compares."""
         config = self.model.config
-        return Spec(
-            name=self.name,
-            width=config.hidden_size,
-            layers=config.num_hidden_layers,
-            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-            head_dim=getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads,
-            weights=self.fingerprint,
-            tokenizer=hashlib.sha256(
-                repr(sorted(self.tokenizer.get_vocab().items())).encode()
-            ).hexdigest()[:16],
+        return replace(
+            self._spec(config),
             window=config.sliding_window if "sliding" in self._kinds else None,
-            positions=getattr(config, "max_position_embeddings", None),
-            dtype=str(self.dtype).removeprefix("torch."),
             kinds=self._kinds,
         )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Identity of the weights: 16 hex digits over some 1024 numbers of every parameter.
-
-        The same for the same weights in another folder, different for another fine-tune, whatever
-        the configuration says. Numbers are compared in bfloat16, so that a copy in bfloat16 counts
-        as the same weights; `Spec.dtype` tells the two apart. A few changed numbers, or changes
-        far below the precision of bfloat16, can pass unseen: `digest` looks at every byte.
-        """
-        return fingerprint(self.model.named_parameters())
-
-    def digest(self) -> str:
-        """SHA-256 over every byte of every parameter: shows that training left them alone."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(name.encode())
-            data = parameter.detach().to("cpu").contiguous().flatten().view(torch.uint8)
-            digest.update(memoryview(data.numpy()))
-        return digest.hexdigest()
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def attention(self) -> str:
-        """How the model computes attention, by transformers' name: sdpa, eager, ..."""
-        return str(self.model.config._attn_implementation)
-
-    # -- words and ids -----------------------------------------------------------------------------
-
-    @property
-    def has_chat_template(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    def chat(self, system: str, user: str) -> str:
-        """Render one user turn, open for the assistant, with the model's own chat template."""
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": user})
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-    def tokens(self, words: str) -> list[int]:
-        """Token ids of `words` on their own, without special tokens around them."""
-        return self.tokenizer(words, add_special_tokens=False)["input_ids"]
-
-    def encode(self, words: str) -> tuple[list[int], list[int]]:
-        """Token ids of `words`, and where each token ends in them, in characters.
-
-        -1 for the ends when the tokenizer cannot tell, as those written in Python cannot.
-        """
-        if not self.tokenizer.is_fast:
-            ids = self.tokens(words)
-            return ids, [-1] * len(ids)
-        found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
-        return found["input_ids"], [end for _, end in found["offset_mapping"]]
-
-    def shorten(self, words: str, limit: int) -> str:
-        """The words of the first `limit` tokens."""
-        ids = self.tokens(words)
-        return words if len(ids) <= limit else self.tokenizer.decode(ids[:limit])
-
-    @cached_property
-    def table(self) -> Tensor:
-        """(V, W) float32: the input embedding of every token."""
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        return self.embed(torch.arange(rows, device=self.device)).float()
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (...) to input embeddings (..., W), the space in which `Vectors` stand."""
-        return self.model.get_input_embeddings()(ids)
-
-    @property
-    def head(self) -> Tensor:
-        """(V, W): the output embedding of every token."""
-        return self.model.get_output_embeddings().weight
-
-    @property
-    def logit_cap(self) -> float | None:
-        """The bound that the model puts on its logits by a tanh, or None."""
-        return getattr(self.model.config, "final_logit_softcapping", None)
-
-    @cached_property
-    def _bos(self) -> list[int]:
-        ids = self.tokenizer("")["input_ids"]
-        return ids[:1] if ids and ids[0] == self.tokenizer.bos_token_id else []
 
     # -- read --------------------------------------------------------------------------------------
 
@@ -772,6 +654,15 @@ class Backbone:
                 f"{length} positions read and {count} to write exceed the {limit} of "
                 f"{self.name!r}; shorten the prompt or lower max_tokens"
             )
+
+
+def causal(model: LanguageModel, what: str) -> Backbone:
+    """The model as one with a cache, which `what` needs. Raises `IncompatibleModels`."""
+    if not isinstance(model, Backbone):
+        raise IncompatibleModels(
+            f"{what} a cache, and {model.name!r} keeps none; use a causal model in its place"
+        )
+    return model
 
 
 def _near(one: KV, other: KV, dtype: torch.dtype) -> bool:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import ClassVar, Protocol
 
 from torch import nn
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel
 from unspoken.errors import IncompatibleModels
 from unspoken.identity import module_fingerprint
-from unspoken.types import Context, Memory, Need, Prompt, Segment, Spec, Text, Thought, Vectors
+from unspoken.types import (
+    SEGMENT_KINDS,
+    Context,
+    Memory,
+    Need,
+    Prompt,
+    Segment,
+    Spec,
+    Text,
+    Thought,
+    Vectors,
+)
 from unspoken.wire import Header, Message
 
 __all__ = [
     "Channel",
     "Identified",
+    "check_abilities",
     "check_identities",
     "check_widths",
     "lead_id",
@@ -44,6 +56,11 @@ class Channel(ABC):
     """The payloads that `write` or `fuse` can take in."""
 
     @property
+    def reads(self) -> tuple[type[Segment], ...]:
+        """What a receiver must be able to take in, one of them at least: `carries`, if unsaid."""
+        return self.carries
+
+    @property
     @abstractmethod
     def needs(self) -> frozenset[Need]:
         """What the sender has to compute; a sender whose channels need no text decodes nothing."""
@@ -60,7 +77,7 @@ class Channel(ABC):
         """What the receiver has read, changed by the message."""
         return context
 
-    def calibrated(self, receiver: Backbone, samples: Sequence[tuple[str, str]]) -> Channel:
+    def calibrated(self, receiver: LanguageModel, samples: Sequence[tuple[str, str]]) -> Channel:
         """The channel with what it measures on the receiver: pairs of what is said and then asked.
 
         Most measure nothing. A comparison calls it once, with training items.
@@ -137,6 +154,35 @@ class Channel(ABC):
     def _modules(self) -> dict[str, nn.Module]:
         """The trained modules that the channel holds, by attribute."""
         return {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
+
+
+_LACKS = {
+    "text": "words",
+    "memory": "a cache",
+    "hidden": "hidden states",
+    "rollout": "latent steps on a cache",
+    "vectors": "vectors",
+}
+
+
+def check_abilities(channel: Channel, needs: Iterable[Need], sender: Spec, receiver: Spec) -> None:
+    """Raise `IncompatibleModels` if a side cannot do at all what the channel asks of it."""
+    for kind in sorted({need.kind for need in needs} - set(sender.gives)):
+        raise IncompatibleModels(
+            f"channel {channel.name!r} needs {_LACKS[kind]} of its sender, but {sender.name!r} "
+            f"gives {_listed(sender.gives)} alone; use a causal model, or a channel like 'text'"
+        )
+    kinds = [SEGMENT_KINDS[segment] for segment in channel.reads]
+    if not set(kinds) & set(receiver.takes):
+        raise IncompatibleModels(
+            f"channel {channel.name!r} makes its receiver read {_listed(kinds)}, but "
+            f"{receiver.name!r} reads {_listed(receiver.takes)} alone; use a causal model, or a "
+            "channel like 'text'"
+        )
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return " and ".join(_LACKS[kind] for kind in kinds)
 
 
 class Identified(Protocol):

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel, causal
 from unspoken.channels.base import Channel
 from unspoken.channels.handoff import accept_same, behind_lead, check_same
 from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
@@ -63,8 +63,11 @@ class SelectiveLayers(Channel):
         self.ratio, self.alpha, self.mu, self.sigma = ratio, alpha, mu, sigma
         self.attention = None if attention is None else tuple(attention)
 
-    def calibrated(self, receiver: Backbone, samples: Sequence[tuple[str, str]]) -> SelectiveLayers:
+    def calibrated(
+        self, receiver: LanguageModel, samples: Sequence[tuple[str, str]]
+    ) -> SelectiveLayers:
         """The same with attention measured: what is asked behind what is said, in `samples`."""
+        receiver = causal(receiver, "attention is measured over")
         shares = torch.stack([receiver.regard(said, asked) for said, asked in samples])
         return SelectiveLayers(
             ratio=self.ratio,

@@ -12,7 +12,17 @@ from unspoken.channels.base import Channel, check_identities, remedy, spelled_le
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import ends_in
 from unspoken.projectors.memory import MemoryProjector
-from unspoken.types import MEMORY, Need, Prompt, Spec, Thought, Vectors, left_pad
+from unspoken.types import (
+    MEMORY,
+    Memory,
+    Need,
+    Prompt,
+    Segment,
+    Spec,
+    Thought,
+    Vectors,
+    left_pad,
+)
 from unspoken.wire import Message
 
 __all__ = ["ProjectedMemory"]
@@ -27,6 +37,10 @@ class ProjectedMemory(Channel):
 
     name: ClassVar[str] = "memory"
     carries = (Vectors,)
+
+    @property
+    def reads(self) -> tuple[type[Segment], ...]:
+        return (Memory,)
 
     def __init__(self, projector: MemoryProjector | str) -> None:
         if isinstance(projector, str):

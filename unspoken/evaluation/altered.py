@@ -40,6 +40,10 @@ class Altered(Channel):
         """What travels instead of the payload."""
 
     @property
+    def reads(self) -> tuple[type[Segment], ...]:
+        return self.channel.reads
+
+    @property
     def needs(self) -> frozenset[Need]:
         return self.channel.needs
 

@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent, Incoming
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel
 from unspoken.evaluation.sharing import SharedReader
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.types import Segment, Text
@@ -178,12 +178,12 @@ def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
     return tuple(sha256(one.message.about(()).to_bytes()).digest() for one in told)
 
 
-def _positions(told: Sequence[Incoming], receiver: Backbone) -> int:
+def _positions(told: Sequence[Incoming], receiver: LanguageModel) -> int:
     """How many positions the messages of one row have."""
     return sum(positions(one.message.payload, receiver)[0] for one in told)
 
 
-def positions(payload: Segment, receiver: Backbone) -> list[int]:
+def positions(payload: Segment, receiver: LanguageModel) -> list[int]:
     """How many positions each row of a payload has; words count in the receiver's tokens."""
     if isinstance(payload, Text):
         return [len(receiver.tokens(words.strip())) for words in payload.words]

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel, causal
 from unspoken.layout import VECTOR, Part, Run, spell
 from unspoken.types import (
     MEMORY,
@@ -35,8 +35,8 @@ class SharedReader:
     rounding. A prompt that comes again, as with a channel that fuses, gets the same `Read`.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: LanguageModel) -> None:
+        self.backbone = causal(backbone, "many questions behind one message share")
         self._known: tuple[Prompt, frozenset[Need], Read] | None = None
 
     @torch.no_grad()

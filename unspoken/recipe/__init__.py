@@ -3,6 +3,8 @@
 from unspoken.recipe.config import (
     EdgesRecipe,
     PipelineRecipe,
+    PlannerExecutorRecipe,
+    PlannerRecipe,
     ProjectorRecipe,
     RateRecipe,
     Recipe,
@@ -16,6 +18,8 @@ from unspoken.recipe.config import (
 __all__ = [
     "EdgesRecipe",
     "PipelineRecipe",
+    "PlannerExecutorRecipe",
+    "PlannerRecipe",
     "ProjectorRecipe",
     "RateRecipe",
     "Recipe",

@@ -23,10 +23,12 @@ from yaml import YAMLError
 from unspoken.errors import RecipeError, unknown
 from unspoken.evaluation.tasks import TaskSource
 from unspoken.training import Plan
+from unspoken.types import Denoising
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
     "AgentSource",
+    "CanvasSettings",
     "ChannelSource",
     "EdgesRecipe",
     "EmbeddingSettings",
@@ -36,6 +38,9 @@ __all__ = [
     "MixingSettings",
     "ModelSource",
     "PipelineRecipe",
+    "PlannerExecutorRecipe",
+    "PlannerRecipe",
+    "PlannerSettings",
     "ProjectorRecipe",
     "Prompts",
     "RateRecipe",
@@ -90,6 +95,50 @@ class Prompts(_Part):
     note_lead: str = ""
     note_tokens: int = Field(default=32, ge=1)
     answer_tokens: int = Field(default=12, ge=1)
+
+
+class CanvasSettings(_Part):
+    """How a sender that writes by diffusion writes, see `Denoising`; tokens: of its canvas."""
+
+    tokens: int = Field(default=64, ge=1)
+    steps: int = Field(default=64, ge=1)
+    block: int | None = Field(default=32, ge=1)
+    remask: Literal["confidence", "margin", "entropy", "random"] = "confidence"
+    guidance: float = Field(default=0.0, ge=0)
+    until: float = Field(default=1.0, gt=0, le=1)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    capture: Literal["last", "clean"] = "last"
+    temperature: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+    def denoising(self, stop: tuple[str, ...] = ()) -> Denoising:
+        return Denoising(max_tokens=self.tokens, stop=stop, **self.model_dump(exclude={"tokens"}))
+
+
+class PlannerSettings(_Part):
+    """A causal model becomes one that writes notes by diffusion, see `Denoised`.
+
+    mask: the token that stands for a mask, one that texts do not use. shift: whether a position
+    still predicts the next one, as in the causal model. canvas: lengths of canvases, in turn.
+    Without training steps the sender is used as it is, and must be a diffusion model.
+    """
+
+    mask: str = "<empty_output>"
+    shift: bool = True
+    canvas: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
+    training: Stage
+    validation: int = Field(default=64, ge=1)
+
+
+class PlannerRecipe(_Part):
+    """Teach a causal model to write notes by diffusion."""
+
+    kind: Literal["planner"]
+    sender: ModelSource
+    task: TaskSource
+    planner: PlannerSettings
+    seed: int = 0
+    out: Path
 
 
 class EmbeddingSettings(_Part):
@@ -162,17 +211,23 @@ ClosedSettings = MemorySettings | LinearSettings | MixingSettings
 
 
 class ProjectorRecipe(_Part):
-    """Train a projector on a pair of models."""
+    """Train a projector on a pair of models.
+
+    planning: how a sender writes that is a diffusion model. items: at most so many training items,
+    drawn by the seed, where what the sender thinks of them is dear.
+    """
 
     kind: Literal["projector"]
     sender: ModelSource
     receiver: ModelSource
     task: TaskSource
     prompts: Prompts
+    planning: CanvasSettings = CanvasSettings()
     projector: ProjectorSettings = Field(default=EmbeddingSettings(), discriminator="kind")
     warmup: Stage = Stage(steps=0, lr=1.0)
     training: Stage
     validation: int = Field(default=64, ge=1)
+    items: int | None = Field(default=None, ge=1)
     seed: int = 0
     out: Path
 
@@ -303,8 +358,26 @@ class RateRecipe(RelayRecipe):
         return self
 
 
+class PlannerExecutorRecipe(RelayRecipe):
+    """Compare what a diffusion planner says in words and in states, beside a causal planner.
+
+    planner: how the sender is taught to plan, before anything is compared. causal: the other
+    planner, whose arms carry its name; it reads the fact, and writes as `prompts` say.
+    """
+
+    kind: Literal["planner_executor"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    planner: PlannerSettings
+    causal: ModelSource
+
+    @model_validator(mode="after")
+    def _has_an_oracle(self) -> PlannerExecutorRecipe:
+        if "full-text" not in self.channels:
+            raise ValueError("channels must name full-text: it is the oracle plan")
+        return self
+
+
 class AgentSource(_Part):
-    """An agent of a pipeline."""
+    """An agent of a pipeline; canvas: how it writes if its model is a diffusion model."""
 
     name: str
     model: str
@@ -319,6 +392,7 @@ class AgentSource(_Part):
     seed: int = 0
     reuse: Literal["any", "exact"] = "any"
     candidates: tuple[str, ...] = ()
+    canvas: CanvasSettings | None = None
 
 
 class EdgeSource(BaseModel):
@@ -420,7 +494,14 @@ class EdgesRecipe(PipelineRecipe):
 
 
 Recipe = Annotated[
-    ProjectorRecipe | RelayRecipe | RateRecipe | PipelineRecipe | ReuseRecipe | EdgesRecipe,
+    ProjectorRecipe
+    | RelayRecipe
+    | RateRecipe
+    | PlannerRecipe
+    | PlannerExecutorRecipe
+    | PipelineRecipe
+    | ReuseRecipe
+    | EdgesRecipe,
     Field(discriminator="kind"),
 ]
 

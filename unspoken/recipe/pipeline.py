@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 from unspoken.agents import Agent, Role
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel, load_model
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
@@ -24,7 +24,7 @@ def build(recipe: PipelineRecipe) -> Pipeline:
     for source in recipe.edges:
         channel = channel_of(source.channel)
         edges.append(Edge(source.sender, source.receiver, channel, source.pack, source.shadow))
-    load = partial(Backbone.from_pretrained, dtype=recipe.dtype, device=recipe.device)
+    load = partial(load_model, dtype=recipe.dtype, device=recipe.device)
     load = cache(load) if recipe.executor == "here" else load
     agents = [partial(_agent, source, load) for source in recipe.agents]
     return Pipeline(agents, edges, rounds=recipe.rounds, executor=_executor(recipe))
@@ -54,7 +54,7 @@ def channel_of(source: Mapping[str, Any]) -> Channel:
         raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 
-def _agent(source: AgentSource, load: Callable[[str], Backbone]) -> Agent:
+def _agent(source: AgentSource, load: Callable[[str], LanguageModel]) -> Agent:
     role = Role(
         lead=source.lead,
         template=source.template,
@@ -70,4 +70,6 @@ def _agent(source: AgentSource, load: Callable[[str], Backbone]) -> Agent:
         temperature=source.temperature,
         seed=source.seed,
     )
+    if source.canvas is not None:
+        settings = source.canvas.denoising(source.stop)
     return Agent(source.name, load(source.model), role=role, settings=settings)

@@ -7,7 +7,7 @@ from functools import cached_property
 from random import Random
 
 from unspoken.agents import Agent, Role
-from unspoken.backbone import Backbone
+from unspoken.backbone import Backbone, LanguageModel, causal, load_model
 from unspoken.channels import (
     Channel,
     Constant,
@@ -20,6 +20,7 @@ from unspoken.channels import (
 )
 from unspoken.evaluation import Item, Task, load_task
 from unspoken.evaluation.remembering import RememberingAgent
+from unspoken.evaluation.tasks import Protocol
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import (
     FreeVectors,
@@ -33,7 +34,7 @@ from unspoken.recipe.config import ModelSource, ProjectorRecipe, RelayRecipe
 from unspoken.types import Settings
 from unspoken.wire import LOSSLESS
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "note_role"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Relay:
     """Two loaded models and a task, and the agents that a recipe makes of them."""
 
     recipe: ProjectorRecipe
-    sender: Backbone
+    sender: LanguageModel
     receiver: Backbone
     task: Task
 
@@ -50,8 +51,8 @@ class Relay:
         """Read the task, then load the models: what is cheap to refuse comes first."""
         task = load_task(recipe.task)
         sender = _load(recipe.sender)
-        same = recipe.receiver == recipe.sender
-        return cls(recipe, sender, sender if same else _load(recipe.receiver), task)
+        receiver = sender if recipe.receiver == recipe.sender else _load(recipe.receiver)
+        return cls(recipe, sender, causal(receiver, "the receiver of a relay answers from"), task)
 
     @property
     def shots(self) -> list[Item]:
@@ -63,7 +64,9 @@ class Relay:
     def train(self) -> list[Item]:
         """Training items whose fact is in no worked example."""
         shown = {item.context for item in self.shots}
-        return [item for item in self.task.train if item.context not in shown]
+        items = [item for item in self.task.train if item.context not in shown]
+        most = self.recipe.items or len(items)
+        return items if most >= len(items) else Random(self.recipe.seed).sample(items, most)
 
     @property
     def lead(self) -> str:
@@ -113,13 +116,24 @@ class Relay:
         template = self.template.replace("{messages}", "")
         return Agent("sender", self.sender, role=Role(self.lead, template, chat=False))
 
+    @property
+    def canvas(self) -> bool:
+        """Whether the sender writes by diffusion: then its states are those of its note too."""
+        return self.sender.spec.states == "written"
+
+    @property
+    def most(self) -> int:
+        """The most tokens of a note."""
+        recipe = self.recipe
+        return recipe.planning.tokens if self.canvas else recipe.prompts.note_tokens
+
     @cached_property
     def writer(self) -> Agent:
         """The sender as it writes a note about the fact, or where there is none the question."""
-        prompts = self.recipe.prompts
-        about = "Question: {question}" if self.task.protocol == "closed" else "Fact: {context}"
-        role = Role(lead=prompts.note_lead, template=f"{about}\nNote:", chat=False)
-        settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
+        role = note_role(self.recipe.prompts.note_lead, self.task.protocol)
+        settings = Settings(max_tokens=self.most, stop=("\n",))
+        if self.canvas:
+            settings = self.recipe.planning.denoising(stop=("\n",))
         return RememberingAgent("sender", self.sender, role=role, settings=settings)
 
     def handing(self) -> Agent:
@@ -139,22 +153,21 @@ class Relay:
 
     def text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
         """The sender's note, or its first `limit` tokens."""
-        most = self.recipe.prompts.note_tokens
-        channel = TextChannel(limit=min(limit or most, most))
+        channel = TextChannel(limit=min(limit or self.most, self.most))
         return self.pair(self.writer, channel, self.solver(soft))
 
     def over(self, channel: Channel) -> Pipeline:
         """The sender speaks over any channel; what it reads follows from what the channel does.
 
         For a cache that becomes the receiver's own it reads what the receiver would have read; for
-        what fuses both read the same words; what has to be written is a note; for all others the
-        sender reads the fact alone.
+        what fuses both read the same words; what has to be written is a note, and a diffusion model
+        has states of nothing else; for all others the sender reads the fact alone.
         """
         if channel.own_cache:
             return self.pair(self.handing(), channel, self.solver(handed=True))
         if type(channel).fuse is not Channel.fuse:
             return self.pair(self.alike(), channel, self.solver())
-        if any(need.writes for need in channel.needs):
+        if any(need.writes for need in channel.needs) or (self.canvas and channel.needs):
             return self.pair(self.writer, channel, self.solver())
         return self.pair(self.reader(), channel, self.solver())
 
@@ -210,5 +223,11 @@ class Relay:
         return self.pair(sender, Handoff(lead=False), bare)
 
 
-def _load(source: ModelSource) -> Backbone:
-    return Backbone.from_pretrained(source.model, dtype=source.dtype, device=source.device)
+def note_role(lead: str, protocol: Protocol) -> Role:
+    """What a sender reads before it writes a note: its lead, and the fact, or else the question."""
+    about = "Question: {question}" if protocol == "closed" else "Fact: {context}"
+    return Role(lead=lead, template=f"{about}\nNote:", chat=False)
+
+
+def _load(source: ModelSource) -> LanguageModel:
+    return load_model(source.model, dtype=source.dtype, device=source.device)

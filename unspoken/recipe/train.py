@@ -191,6 +191,7 @@ def _key(relay: Relay, *more: Any) -> str:
         recipe.training.model_dump(),
         recipe.seed,
         *(part if isinstance(part, str) else part.model_dump() for part in more),
+        *([recipe.planning.model_dump()] if relay.canvas else ()),
     ]
     return sha256(json.dumps(parts).encode()).hexdigest()[:12]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unspoken import models
 from unspoken.agents import Agent
+from unspoken.backbone import causal
 from unspoken.channels import Channel
 from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query
@@ -191,7 +192,10 @@ def _mixing(relay: Relay, settings: MixingSettings, items: Sequence[Item]) -> Tr
 
 def _memory(relay: Relay, settings: MemorySettings, items: Sequence[Item]) -> Trainee:
     sender, receiver = relay.sender, relay.receiver
-    turns = torch.stack(sender.frequencies), torch.stack(receiver.frequencies)
+    turns = (
+        torch.stack(causal(sender, "a memory is projected from").frequencies),
+        torch.stack(receiver.frequencies),
+    )
     ours, theirs = (
         (spec.layers, spec.kv_heads, spec.head_dim) for spec in (sender.spec, receiver.spec)
     )

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unspoken.agents import Agent, Incoming
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel
 from unspoken.channels import Channel
+from unspoken.errors import TrainingError
 from unspoken.pipeline import Query, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.projectors.alignment import align, mean_embeddings, shared_vocabulary
@@ -81,8 +82,8 @@ class Reconstruction:
         self,
         projector: EmbeddingProjector,
         thoughts: StoredThoughts,
-        sender: Backbone,
-        receiver: Backbone,
+        sender: LanguageModel,
+        receiver: LanguageModel,
         *,
         validation: int,
     ) -> None:
@@ -91,6 +92,11 @@ class Reconstruction:
         self.size = len(thoughts) - validation
         aligned = (align(text, sender, receiver) for text in thoughts.texts)
         self.pairs = [(place.to(sender.device), word.to(sender.device)) for place, word in aligned]
+        if not any(len(place) for place, _ in self.pairs):
+            raise TrainingError(
+                f"no word of the {len(thoughts)} texts of {sender.name!r} has a place among its "
+                "states, so there is nothing to warm up on; set warmup.steps=0"
+            )
         self.table = receiver.table
         self.variance = self.table.var(0).sum()
         bare = projector.layers == (0,)
@@ -134,7 +140,7 @@ class Reconstruction:
     def _loss(self, states: Tensor, targets: Tensor, words: Tensor, rng: torch.Generator) -> Tensor:
         mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
         guess = self.projector(Vectors(states[None], mask)).values[0].float()
-        error = (guess - targets).square().sum(1).mean() / self.variance
+        error = (guess - targets).square().sum() / max(1, len(guess)) / self.variance
         single = words >= 0
         random = torch.randint(len(self.table), (self.negatives,), generator=rng)
         choices = torch.cat((words[single], random.to(words.device)))
@@ -142,6 +148,6 @@ class Reconstruction:
         rivals = self.table[choices]
         logits = 2 * guess[single] @ rivals.T - rivals.square().sum(1)
         named = torch.searchsorted(choices, words[single])
-        # Without a single word that stands alone in both, a mean would be nan.
+        # Without a single word that stands alone in both, or a single place, a mean would be nan.
         surprise = cross_entropy(logits, named, reduction="sum") / max(1, len(named))
         return error + self.weight * surprise

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -27,7 +28,9 @@ class StoredThoughts:
     """What a sender thinks of each query: states (S, N, W) of some layers, bfloat16, in shards.
 
     Computed when missing, a shard at a time, each written atomically; a killed run goes on with the
-    next shard. The folder's name identifies weights, role, layers and queries.
+    next shard. The folder's name identifies weights, role, layers and queries, and for a sender
+    whose states are those of what it writes its settings too. texts: the words whose positions the
+    states are, read or written.
     """
 
     def __init__(
@@ -39,6 +42,9 @@ class StoredThoughts:
         self.texts = [b + a for b, a in zip(before, after, strict=True)]
         backbone, role = sender.backbone, sender.role
         frame = [backbone.fingerprint, str(backbone.dtype), role.lead, role.chat]
+        self.writes = sender.spec.states == "written"
+        if self.writes:
+            frame.append(repr(sender.settings))
         key = json.dumps([*frame, self.layers, self.texts])
         self.folder = folder / sha256(key.encode()).hexdigest()[:16]
         starts = range(0, len(queries), _SHARD)
@@ -50,6 +56,11 @@ class StoredThoughts:
         ):
             self._compute(start)
         self._open = {start: safe_open(self._path(start), "pt") for start in starts}  # pyright: ignore
+        if self.writes:
+            said: dict[str, str] = {}
+            for shard in self._open.values():
+                said |= cast(dict[str, str], shard.metadata())
+            self.texts = [said[str(row)] for row in range(len(queries))]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -88,11 +99,17 @@ class StoredThoughts:
         order = sorted(rows, key=lambda row: len(self.texts[row]))
         needs = frozenset(Need("hidden", layer) for layer in self.layers)
         tensors: dict[str, torch.Tensor] = {}
+        said: dict[str, str] = {}
         for n in range(0, len(order), 16):
             batch = order[n : n + 16]
-            read = self.sender.hear(fields_of([self.queries[row] for row in batch]), needs=needs)
-            hidden = [read.hidden[layer] for layer in self.layers]
+            thought, _ = self.sender.think(
+                fields_of([self.queries[row] for row in batch]), needs=needs
+            )
+            hidden = [thought.hidden[layer] for layer in self.layers]
             values = torch.stack([state.values for state in hidden], 2).bfloat16().cpu()
             for row, value, mask in zip(batch, values, hidden[0].mask.cpu(), strict=True):
                 tensors[str(row)] = value[mask].contiguous()
-        write_bytes(self._path(start), save(tensors))
+            for row, words in zip(batch, thought.text or (), strict=False):
+                count, held = len(self.sender.backbone.tokens(words)), len(tensors[str(row)])
+                said[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
+        write_bytes(self._path(start), save(tensors, said or None))

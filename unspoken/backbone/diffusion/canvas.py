@@ -1,0 +1,181 @@
+"""Models that write a whole canvas instead of one word after another."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from unspoken.backbone.caches import counts
+from unspoken.backbone.diffusion.sampling import Draft
+from unspoken.backbone.diffusion.watching import Frame, watched
+from unspoken.backbone.generation import cut
+from unspoken.backbone.model import LanguageModel
+from unspoken.errors import ContextTooLong, IncompatibleModels
+from unspoken.layout import Run, lay_out
+from unspoken.types import (
+    TEXT,
+    Context,
+    Denoising,
+    Memory,
+    Need,
+    Prompt,
+    Read,
+    Segment,
+    Settings,
+    Text,
+    Vectors,
+    Words,
+    left_pad,
+)
+
+__all__ = ["CanvasModel", "Laid", "denoising"]
+
+_CANNOT = "{name!r} is a diffusion model and {what}; use a causal model, or the channel {other}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Laid(Context):
+    """A prompt that is laid out and not read yet: a diffusion model reads it in every step.
+
+    kv is empty. run: the tokens and vectors, (B, S). layers: whose states are wanted of what will
+    be written.
+    """
+
+    run: Run = field(kw_only=True)
+    layers: tuple[int, ...] = ()
+
+
+def denoising(settings: Settings) -> Denoising:
+    """The settings of a canvas; what plain settings do not say is the default."""
+    return settings if isinstance(settings, Denoising) else Denoising(**asdict(settings))
+
+
+class CanvasModel(LanguageModel):
+    """A model without a cache: `read` lays the prompt out, and `write` fills a canvas behind it.
+
+    Hidden states are those of the positions that it writes, up to the first end, this included
+    (the authors of Planner and Executor, arXiv 2510.15244, send the whole canvas). Both come from
+    the same canvas, so words and states of one thought cost one denoising.
+    """
+
+    ends: tuple[int, ...]
+    """Token ids that end what is written."""
+
+    @abstractmethod
+    def _denoise(self, laid: Laid, settings: Denoising) -> Draft:
+        """A canvas behind a prompt, (B, `settings.max_tokens`), and the states that are wanted."""
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        """Lay a prompt of B rows out, without a forward pass; a shared lead is read as any text.
+
+        Raises `EmptyPrompt`, `ContextTooLong` and `IncompatibleModels`.
+        """
+        if odd := sorted({need.kind for need in needs} - {*self.spec.gives}):
+            kept = {"memory": "keeps no cache", "rollout": "does not think on from a cache"}
+            raise IncompatibleModels(self._refusal(kept.get(odd[0], f"gives no {odd[0]}")))
+        for segment in prompt.segments:
+            self._check_segment(segment)
+        apart = (replace(s, shared=False) if isinstance(s, Text) else s for s in prompt.segments)
+        whole = replace(prompt, segments=tuple(apart))
+        (run,) = lay_out(whole, self.encode, self._before, self.device)
+        assert isinstance(run, Run)
+        self._check_room(run.mask, 0)
+        layers = tuple(sorted(need.layer for need in needs if need.kind == "hidden"))
+        laid = Laid((), run.mask, run.ids[:, -1], run.spelling, run=run, layers=layers)
+        return Read(tokens=counts([run.mask], prompt.batch), passes=0, found=laid)
+
+    @property
+    def _before(self) -> Sequence[int]:
+        """The ids in front of a prompt."""
+        return self._bos
+
+    def _check_segment(self, segment: Segment) -> None:
+        if isinstance(segment, Memory):
+            raise IncompatibleModels(self._refusal("reads no cache"))
+        if isinstance(segment, Vectors) and "vectors" not in self.spec.takes:
+            raise IncompatibleModels(self._refusal("reads token ids, no vectors", "'text'"))
+        if isinstance(segment, Vectors) and segment.values.shape[-1] != self.spec.width:
+            raise IncompatibleModels(
+                f"the vectors are {segment.values.shape[-1]} wide, but {self.name!r} embeds "
+                f"{self.spec.width}; project them into its space first"
+            )
+
+    def _refusal(self, what: str, other: str = "'text' or 'embedding'") -> str:
+        return _CANNOT.format(name=self.name, what=what, other=other)
+
+    def _check_room(self, mask: Tensor, count: int) -> None:
+        longest, limit = int(mask.sum(1).max()), self.spec.positions
+        if limit is not None and longest + count > limit:
+            raise ContextTooLong(
+                f"a prompt of {longest} positions and a canvas of {count} exceed the {limit} of "
+                f"{self.name!r}; shorten the prompt or lower max_tokens"
+            )
+
+    @torch.no_grad()
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """Fill a canvas of `settings.max_tokens` behind each row of a prompt, see `Denoising`.
+
+        Plain `Settings` are those of `Denoising` by default. on_text is called once, with all words
+        (one row only); `watching` sees the canvas as it changes. Raises `ContextTooLong`.
+        """
+        start, laid, plan = perf_counter(), self._laid(context), denoising(settings)
+        self._check_room(laid.mask, plan.max_tokens)
+        draft = self._denoise(laid, plan)
+        rows: list[list[int]] = draft.ids.tolist()
+        lengths = [self._length(row, plan.stop) for row in rows]
+        ids = [tuple(row[:n]) for row, n in zip(rows, lengths, strict=True)]
+        words = [
+            cut(self.tokenizer.decode(row, skip_special_tokens=True), plan.stop) for row in ids
+        ]
+        if on_text is not None:
+            on_text(words[0])
+        return Words(
+            tuple(words),
+            tuple(lengths),
+            draft.passes,
+            ids=tuple(ids),
+            wait=perf_counter() - start,
+            hidden={layer: _written(draft.states[layer], lengths) for layer in laid.layers},
+        )
+
+    def _laid(self, context: Context) -> Laid:
+        if not isinstance(context, Laid):
+            raise IncompatibleModels(self._refusal("cannot go on from another model's context"))
+        return context
+
+    def _length(self, ids: Sequence[int], stop: Sequence[str]) -> int:
+        """The tokens that are written: up to the first end, or to where a stop string is whole."""
+        end = next((n + 1 for n, token in enumerate(ids) if token in self.ends), len(ids))
+
+        def stopped(count: int) -> bool:
+            return any(s in self.tokenizer.decode(ids[:count]) for s in stop)
+
+        return bisect_left(range(end), True, key=stopped) if stop and stopped(end) else end
+
+    def show(self, canvas: Tensor, new: Tensor, masked: Tensor, step: int, steps: int) -> None:
+        """Pass the first row of a canvas (B, n) on to whoever is watching."""
+        tell = watched()
+        if tell is not None:
+            ids, hidden = canvas[0].tolist(), masked[0].tolist()
+            words = (
+                None if open_ else self.tokenizer.decode([token])
+                for token, open_ in zip(ids, hidden, strict=True)
+            )
+            tell(Frame(self.name, tuple(words), tuple(new[0].tolist()), step, steps))
+
+
+def _written(states: Tensor, lengths: Sequence[int]) -> Vectors:
+    """The states (B, n, W) of what was written, padded left."""
+    return Vectors(*left_pad([row[:n] for row, n in zip(states, lengths, strict=True)]))

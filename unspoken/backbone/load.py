@@ -1,0 +1,34 @@
+"""Any model by its name: a causal one, or one that writes by diffusion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unspoken import models
+from unspoken.backbone.core import Backbone
+from unspoken.backbone.diffusion import DiffusionBackbone, DiffusionGemma
+from unspoken.backbone.diffusion.layouts import FILE
+from unspoken.backbone.diffusion.published import model_type, published
+from unspoken.backbone.model import LanguageModel
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    name: str, *, dtype: str | torch.dtype = "auto", device: str | None = None, **hf: Any
+) -> LanguageModel:
+    """Load a model as what it is: its folder, or its configuration on the hub, says so.
+
+    A folder with a diffusion.json, LLaDA, Dream and DiffusionGemma write by diffusion; any other
+    model is causal. To use a causal one for diffusion, call `DiffusionBackbone.from_pretrained`.
+    """
+    where = models.resolve(name)
+    kind: Any = Backbone
+    if model_type(where) == "diffusion_gemma":
+        kind = DiffusionGemma
+    elif (Path(where) / FILE).is_file() or published(where) is not None:
+        kind = DiffusionBackbone
+    return kind.from_pretrained(name, dtype=dtype, device=device, **hf)
