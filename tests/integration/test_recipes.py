@@ -34,10 +34,12 @@ from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.recipe import (
     EdgesRecipe,
     PipelineRecipe,
+    PlanRecipe,
     ProjectorRecipe,
     RateRecipe,
     RelayRecipe,
     ReuseRecipe,
+    TelephoneRecipe,
     find_recipe,
     load_recipe,
     recipe_names,
@@ -785,12 +787,14 @@ def test_every_shipped_recipe_is_valid() -> None:
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,
+        "plan": PlanRecipe,
         "planner_solver": PipelineRecipe,
         "rate": RateRecipe,
         "relay": RelayRecipe,
         "relay_projector": ProjectorRecipe,
         "reuse": ReuseRecipe,
         "ridge": ProjectorRecipe,
+        "telephone": TelephoneRecipe,
     }
     for name in recipe_names():
         head = find_recipe(name).read_text(encoding="utf-8")
