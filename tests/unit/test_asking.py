@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import pytest
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Handoff, TextChannel
+from unspoken.errors import DataError
 from unspoken.evaluation.asking import Asked, Desk, likelihoods
-from unspoken.evaluation.tasks import Item
+from unspoken.evaluation.tasks import Item, normalise
+from unspoken.evaluation.teams.rivals import blind, rivals
 from unspoken.evaluation.teams.windows import window
+from unspoken.evaluation.worth import spoken
 from unspoken.pipeline import Edge, Pipeline, fields_of
 
 QUERIES = [
@@ -76,6 +80,34 @@ def test_what_was_asked_is_kept_and_found_again(
         other = Desk(2, tmp_path).ask("words", line, QUERIES[::-1], ANSWERS)
     assert len(seen) > 0
     assert not isclose(other.nats[0][0], first.nats[0][0])
+
+
+def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
+    tiny: Callable[..., Backbone],
+) -> None:
+    what = ("a cat", "a dog", "the owl", "yaks", "an old hat")
+    items = [
+        Item(f"q{n}", f"Ada {n} has {thing}, no hat.", f"What has Ada {n}?", (thing,))
+        for n, thing in enumerate(what)
+    ]
+    role = Role("", "F: {context}\nQ: {question}\nA:", chat=False)
+    lone = Pipeline([Agent("sender", tiny("llama"), role=role)])
+    found = rivals(items, lone, say=spoken, seed=0, desk=Desk(4, None))
+    read = blind(lone)
+    assert read.answerer.role.template == "F:\nQ: {question}\nA:"
+    for item, (right, rival) in zip(items, found, strict=True):
+        wrong = [
+            spoken(other)
+            for other in items
+            if normalise(other.answers[0]) not in normalise(item.context)
+        ]
+        query = [{"question": item.question}]
+        (nats,) = likelihoods(read, query, [(right, *wrong)]).nats
+        away = {said: abs(nat - nats[0]) for said, nat in zip(wrong, nats[1:], strict=True)}
+        assert right == spoken(item)
+        assert away[rival] == pytest.approx(min(away.values()), abs=1e-4)
+    with pytest.raises(DataError, match="has no wrong answer among the 2 items"):
+        rivals([items[2], replace(items[2], id="q9")], lone, say=spoken, seed=0, desk=Desk(4, None))
 
 
 def test_a_window_is_so_many_tokens_in_a_row(tiny: Callable[..., Backbone]) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from unspoken.backbone import Backbone
 from unspoken.evaluation.asking import Desk
-from unspoken.evaluation.tasks import Item, partners
+from unspoken.evaluation.tasks import Item
 from unspoken.evaluation.teams.calibrate import Sent, Solo
+from unspoken.evaluation.teams.rivals import rivals
 from unspoken.evaluation.teams.windows import windows
 from unspoken.pipeline import Pipeline
 
@@ -42,9 +43,8 @@ class Room:
         seed: int,
         desk: Desk,
     ) -> Room:
-        """Each item's own answer against that of its partner. Raises `DataError` without one."""
-        other = partners(items, seed)
-        answers = [(say(item), say(items[n])) for item, n in zip(items, other, strict=True)]
+        """Each item's own answer against a rival, see `rivals`. Raises `DataError`."""
+        answers = rivals(items, lone, say=say, seed=seed, desk=desk)
         return cls(items, lone, answers, seed, desk)
 
     @property

@@ -68,9 +68,9 @@ def plan_team(
 
     lines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees the
     message alone. alone: the sender's model, which reads the fact and decides itself. A decision is
-    which of two answers is likelier: the item's own, or that of the item whose message `compare`
-    would take for the wrong one. say: how an answer is written. With `out`, the report and all
-    likelihoods are kept there. Raises `DataError`, and `PipelineError` for another sender's model.
+    which of two answers is likelier, see `rivals`. say: how an answer is written. With `out`, the
+    report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for another
+    sender's model.
     """
     drawn = sample(task.test, limit, seed)
     if len(drawn) < 2:

@@ -166,22 +166,22 @@ class PlanReport:
                 "-" if one.unsaid is None else f"{one.unsaid:.2f}",
                 f"{one.alpha:.2f}",
                 "-" if one.exponent is None else f"{one.exponent:+.2f}",
-                f"{one.predicted:+.2f} / {one.alone_predicted:+.2f}",
-                f"{one.measured:+.2f} / {one.alone_measured:+.2f}",
+                f"{one.predicted:.2f} / {one.alone_predicted:.2f}",
+                f"{one.measured:.2f} / {one.alone_measured:.2f}",
                 f"{2 * measured.value:+.2f} [{2 * measured.low:+.2f}, {2 * measured.high:+.2f}]",
                 one.verdict,
             ]
 
     def table(self) -> Table:
-        """The table for a terminal: the votes of three, and what one agent does instead."""
+        """The table for a terminal of 80 columns: the votes of three, and one agent instead."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-        for number, name in enumerate(_COLUMNS):
-            if number not in _HIDDEN:
-                justify = "left" if number < 2 else "right"
-                table.add_column(name.replace(" (", "\n("), justify=justify, no_wrap=number > 1)
-        for row in self.rows():
-            table.add_row(*(cell for number, cell in enumerate(row) if number not in _HIDDEN))
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
+        for name in ("channel", "length", "gamma", *_COLUMNS[7:]):
+            left = name in ("channel", "length")
+            told = name.replace(" (", "\n(")
+            table.add_column(told, justify="left" if left else "right", no_wrap=name[0] in "gpms")
+        for row, one in zip(self.rows(), self.votes, strict=True):
+            table.add_row(*row[:2], f"{one.gamma.value:.2f}", *row[7:])
         return table
 
     def findings(self) -> list[str]:
@@ -261,14 +261,14 @@ _COLUMNS = (
     "synergy (95 %)",
     "sign",
 )
-_HIDDEN = (2, 5, 6)  # not in a terminal of 100 columns
 _NOTES = (
     "A decision is which of two answers the model holds for likelier: the item's own, or another "
-    "item's. bias: 2 p - 1, p the share of right ones. One agent reads a window of the fact, so "
-    "many tokens in a row from a place of its own; three such agents give rho, the correlation of "
-    "their signed decisions. gamma: 2 p - 1, p how often a receiver that sees the message alone "
-    "decides as its sender did; unsaid: the same without a message, by what both make of the "
-    "question. cost: tokens that one message adds, its positions, twice if a sender wrote it. "
+    "item's that is as likely to an agent that has read nothing. bias: 2 p - 1, p the share of "
+    "right ones. One agent reads a window of the fact, so many tokens in a row from a place of its "
+    "own; three such agents give rho, the correlation of their signed decisions. gamma: 2 p - 1, p "
+    "how often a receiver that sees the message alone decides as its sender did; unsaid: the same "
+    "without a message, by what both make of the question. cost: tokens that one message adds, its "
+    "positions, twice if a sender wrote it. "
     "A vote is the majority of what receivers decide from each of three messages, or of what "
     "senders decide themselves where it is counted without a channel; beside it one "
     "agent that reads as many tokens as the vote spends, at most the fact. What all agents read "

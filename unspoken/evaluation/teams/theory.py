@@ -131,8 +131,8 @@ class Team:
 
         right = chance((1 + leaf) / 2, runs, self.leaves)
         for _ in range(self.depth):
-            heard = right ^ chance((1 - self.gamma) / 2, *right.shape)
-            heard = heard.unflatten(1, (-1, self.fan_in))
+            flipped = chance((1 - self.gamma) / 2, *right.shape)
+            heard = torch.logical_xor(right, flipped).reshape(runs, -1, self.fan_in)
             voted = heard.sum(2) * 2 > self.fan_in
             right = torch.where(chance(self.rho, *voted.shape), heard[:, :, 0], voted)
         mean = float(right.float().mean()) * 2 - 1
