@@ -166,8 +166,8 @@ class PlanReport:
                 "-" if one.unsaid is None else f"{one.unsaid:.2f}",
                 f"{one.alpha:.2f}",
                 "-" if one.exponent is None else f"{one.exponent:+.2f}",
-                f"{one.predicted:.2f} / {one.alone_predicted:.2f}",
-                f"{one.measured:.2f} / {one.alone_measured:.2f}",
+                f"{one.predicted:.2f}/{one.alone_predicted:.2f}",
+                f"{one.measured:.2f}/{one.alone_measured:.2f}",
                 f"{2 * measured.value:+.2f} [{2 * measured.low:+.2f}, {2 * measured.high:+.2f}]",
                 one.verdict,
             ]
@@ -176,10 +176,11 @@ class PlanReport:
         """The table for a terminal of 80 columns: the votes of three, and one agent instead."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
-        for name in ("channel", "length", "gamma", *_COLUMNS[7:]):
-            left = name in ("channel", "length")
-            told = name.replace(" (", "\n(")
-            table.add_column(told, justify="left" if left else "right", no_wrap=name[0] in "gpms")
+        table.add_column("channel", min_width=12)
+        table.add_column("length", min_width=9)
+        for name in ("gamma", *_COLUMNS[7:-1]):
+            table.add_column(name.replace(" (", "\n("), justify="right", no_wrap=True)
+        table.add_column("sign", justify="right", min_width=7)
         for row, one in zip(self.rows(), self.votes, strict=True):
             table.add_row(*row[:2], f"{one.gamma.value:.2f}", *row[7:])
         return table
@@ -256,8 +257,8 @@ _COLUMNS = (
     "unsaid",
     "alpha",
     "s",
-    "predicted (vote / one)",
-    "measured (vote / one)",
+    "predicted (vote/one)",
+    "measured (vote/one)",
     "synergy (95 %)",
     "sign",
 )
