@@ -81,15 +81,16 @@ class TelephoneReport:
                 ]
 
     def table(self) -> Table:
-        """The table for a terminal."""
+        """The table for a terminal of 80 columns: without bits, words and an interval of kept."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-        for number, name in enumerate(_COLUMNS):
-            justify = "right" if number else "left"
-            table.add_column(name.replace(" (", "\n("), justify=justify, no_wrap=number > 0)
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
+        table.add_column("channel", min_width=12)
+        for name in (*_COLUMNS[1:5], _COLUMNS[6], "% kept"):
+            table.add_column(name.replace(" (", "\n("), justify="right", no_wrap=True)
         previous = ""
         for channel, *cells in self.rows():
-            table.add_row("" if channel == previous else channel, *cells)
+            kept = cells[6].partition(" ")[0]
+            table.add_row("" if channel == previous else channel, *cells[:4], cells[5], kept)
             previous = channel
         return table
 
