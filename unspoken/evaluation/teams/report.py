@@ -175,8 +175,8 @@ class PlanReport:
     def table(self) -> Table:
         """The table for a terminal of 80 columns: the votes of three, and one agent instead."""
         title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
-        table.add_column("channel", min_width=12)
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        table.add_column("channel", min_width=10)
         table.add_column("length", min_width=9)
         for name in ("gamma", *_COLUMNS[7:-1]):
             table.add_column(name.replace(" (", "\n("), justify="right", no_wrap=True)
