@@ -177,6 +177,40 @@ def report(
 
 
 @app.command()
+def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Calibrate on a task when a team pays, plan one under a budget, and check a vote of three."""
+    from unspoken.recipe import PlanRecipe, load_recipe
+    from unspoken.recipe.plan import run_plan
+
+    found = load_recipe(recipe, overrides or [])
+    if not isinstance(found, PlanRecipe):
+        raise _wrong(recipe, found.kind, "plan")
+    report = run_plan(found)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    _print(report.table(), report.findings())
+    typer.echo(f"wrote plan.json, report.md and plan.png to {found.out}")
+
+
+@app.command()
+def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Pass facts on, hop by hop, over each channel: accuracy and drift, and the wrong message."""
+    from unspoken.recipe import TelephoneRecipe, load_recipe
+    from unspoken.recipe.telephone import run_telephone
+
+    found = load_recipe(recipe, overrides or [])
+    if not isinstance(found, TelephoneRecipe):
+        raise _wrong(recipe, found.kind, "telephone")
+    report = run_telephone(found)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    _print(report.table(), report.findings())
+    typer.echo(f"wrote telephone.json, report.md and telephone.png to {found.out}")
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="a message that was saved")],
     model: Annotated[str, typer.Option(help="let this model say what it reads")] = "",

@@ -36,10 +36,12 @@ from unspoken.recipe import (
     PipelineRecipe,
     PlannerExecutorRecipe,
     PlannerRecipe,
+    PlanRecipe,
     ProjectorRecipe,
     RateRecipe,
     RelayRecipe,
     ReuseRecipe,
+    TelephoneRecipe,
     find_recipe,
     load_recipe,
     recipe_names,
@@ -789,6 +791,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         "memory": RelayRecipe,
         "memory_projector": ProjectorRecipe,
         "mixing": ProjectorRecipe,
+        "plan": PlanRecipe,
         "planner": PlannerRecipe,
         "planner_executor": PlannerExecutorRecipe,
         "planner_solver": PipelineRecipe,
@@ -797,6 +800,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         "relay_projector": ProjectorRecipe,
         "reuse": ReuseRecipe,
         "ridge": ProjectorRecipe,
+        "telephone": TelephoneRecipe,
     }
     for name in recipe_names():
         head = find_recipe(name).read_text(encoding="utf-8")

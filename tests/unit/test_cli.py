@@ -105,7 +105,8 @@ def test_torch_is_not_imported_before_it_is_needed(arguments: Sequence[str]) -> 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("unspoken")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    for name in ("run", "chat", "train", "compare", "worth", "rate", "report", "recipes", "models"):
+    names = "run chat train compare worth rate plan telephone report recipes models doctor"
+    for name in names.split():
         assert name in done.stdout
 
 
@@ -374,6 +375,34 @@ def test_rate_prints_a_table_and_why_there_is_no_fit(
     assert (tmp_path / "out" / "rate.png").is_file()
 
 
+def test_plan_prints_a_table_and_a_verdict_or_json_alone(
+    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
+) -> None:
+    team = "team={budgets: [2, 4, 8], leaf: 4, budget: 40}"
+    more = ("limit=4", "channels=[full-text]", "reader.vectors=1", "lengths=[2]", team)
+    told = unspoken("plan", "plan", *settings, *more, "--json")
+    assert told.code == 0, told.err
+    content = json.loads(one_line(told.out))
+    assert content == json.loads((tmp_path / "out" / "plan.json").read_text())
+    found = unspoken("plan", "plan", *settings, *more)
+    assert "predicted better" in found.out
+    assert "votes of three" in found.out
+    assert f"plan.png to {tmp_path / 'out'}" in found.out.replace("\n", "")
+
+
+def test_telephone_prints_a_table_or_json_alone(
+    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
+) -> None:
+    more = ("limit=4", "channels=[full-text]", "reader.vectors=1", "hops=2", "prompts.note_lead=''")
+    told = unspoken("telephone", "telephone", *settings, *more, "--json")
+    assert told.code == 0, told.err
+    content = json.loads(one_line(told.out))
+    assert content == json.loads((tmp_path / "out" / "telephone.json").read_text())
+    found = unspoken("telephone", "telephone", *settings, *more)
+    assert "after 1 hop" in found.out
+    assert f"telephone.png to {tmp_path / 'out'}" in found.out.replace("\n", "")
+
+
 def test_a_broken_line_of_a_task_is_named(
     unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
 ) -> None:
@@ -404,6 +433,8 @@ def test_a_broken_line_of_a_task_is_named(
         (["worth", "reuse"], "this command takes relay"),
         (["rate", "relay"], "this command takes rate"),
         (["edges", "reuse"], "this command takes edges"),
+        (["plan", "rate"], "this command takes plan"),
+        (["telephone", "relay"], "this command takes telephone"),
         (["compare", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
         (["run", "planner_solver", "q", "a={b"], "RecipeError: .*cannot be read with"),
         (["run", "{pair}", "q", "edges.0.channel={kind: txt}"], "did you mean 'text'"),

@@ -1,13 +1,13 @@
 """Intervals and tests against published values."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import pytest
 
 from unspoken.errors import DataError, MissingExtra
-from unspoken.evaluation.statistics import difference, mcnemar, wilson
+from unspoken.evaluation.statistics import difference, mcnemar, mean, resampled, wilson
 
 
 def pairs(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -121,3 +121,17 @@ def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(MissingExtra, match=r"pip install 'unspoken\[compare\]'"):
         wilson(1, 2)
+
+
+def test_any_statistic_is_resampled_as_a_mean_is() -> None:
+    values = [0.1 * n * n for n in range(20)]
+
+    def average(items: Sequence[int]) -> float:
+        return sum(values[n] for n in items) / len(items)
+
+    found, known = resampled(average, range(20)), mean(values)
+    assert found.value == pytest.approx(known.value)
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), rel=0.05)
+    assert resampled(average, range(20)) == found
+    with pytest.raises(DataError, match="two items or more"):
+        resampled(average, [3])

@@ -121,6 +121,12 @@ class Desk:
     def ask(
         self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
     ) -> Arm:
+        return Arm.of(channel, condition, self.rows(channel, condition, pipeline, other))
+
+    def rows(
+        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """What was answered, an item a row, as it is kept."""
         queries = [query(item) for item in self.items]
         elsewhere = None if other is None else [queries[n] for n in other]
         key = _digest([identity(pipeline), queries, elsewhere])
@@ -138,7 +144,7 @@ class Desk:
         self.known[key] = rows
         if path is not None:
             write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        return Arm.of(channel, condition, rows)
+        return rows
 
 
 def _row(item: Item, run: Run, key: str, heard: str | None) -> dict[str, Any]:

@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from unspoken.evaluation.graph import GraphReport
     from unspoken.evaluation.rate import RateReport
     from unspoken.evaluation.report import Report
+    from unspoken.evaluation.teams import PlanReport
+    from unspoken.evaluation.telephone import TelephoneReport
     from unspoken.projectors import Fuser
 
-__all__ = ["draw", "draw_edges", "draw_gates", "draw_rates"]
+__all__ = [
+    "draw",
+    "draw_edges",
+    "draw_gates",
+    "draw_plan",
+    "draw_rates",
+    "draw_telephone",
+]
 
 _COLOURS = {
     "none": "#c9c9c9",
@@ -222,6 +231,100 @@ def _places(order: Sequence[str], edges: Sequence[EdgeWorth]) -> dict[str, tuple
 
 def _into(edge: EdgeWorth, name: str, placed: Mapping[str, object]) -> bool:
     return edge.receiver == name and edge.sender in placed
+
+
+def draw_plan(report: PlanReport, path: Path) -> None:
+    """Bias of one agent by what it reads, and of every team within the budget by its leaves."""
+    figure = _figure(11.0, 4.4)
+    alone, teams = figure.subplots(1, 2, sharey=True)
+    read, biases = [one.read for one in report.solos], [one.bias for one in report.solos]
+    spread = [
+        [one.value - one.low for one in biases],
+        [one.high - one.value for one in biases],
+    ]
+    values = [one.value for one in biases]
+    alone.errorbar(read, values, yerr=spread, fmt="o", color="#2a6f97", ms=4, elinewidth=0.8)
+    steps = [read[0] * (read[-1] / read[0]) ** (n / 50) for n in range(51)]
+    told = f"{report.law.scale:.2f} x^{report.law.beta:.2f}"
+    alone.plot(steps, [report.law.at(x) for x in steps], color="#2a6f97", lw=1, label=told)
+    alone.set_xlabel("tokens of the fact that one agent reads")
+    alone.set_ylabel("bias, 2 p - 1")
+    channels = list(dict.fromkeys(one.channel for one in report.options))
+    best: dict[tuple[str, int, int], float] = {}
+    for one in report.options:  # best first
+        best.setdefault((one.channel, one.team.leaves, one.team.depth), one.bias)
+    for number, channel in enumerate(channels):
+        found = {key[1:]: bias for key, bias in best.items() if key[0] == channel}
+        for depth in sorted({depth for _, depth in found}):
+            places = sorted((n, bias) for (n, d), bias in found.items() if d == depth)
+            teams.plot(
+                [n for n, _ in places],
+                [bias for _, bias in places],
+                f"{'osD^v'[min(depth, 5) - 1]}-",
+                color=f"C{number % 10}",
+                ms=4,
+                lw=0.8,
+                label=f"{channel}, depth {depth}",
+            )
+    teams.axhline(report.alone, color="#8d99ae", ls=":", lw=1.2, label="one agent, same budget")
+    teams.set_xlabel(f"leaves of a team, {report.limits.budget:g} tokens in all")
+    for axes in (alone, teams):
+        axes.set_xscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(
+        f"{report.task['name']}, {report.task['protocol']}, n = {report.task['items']}: "
+        "one agent as measured, teams as predicted",
+        fontsize=10,
+    )
+    _save(figure, path)
+
+
+def draw_telephone(report: TelephoneReport, path: Path) -> None:
+    """Accuracy and drift in bits by hop, a line a channel; dotted with another item's message."""
+    figure = _figure(11.0, 4.4)
+    right, drift = figure.subplots(1, 2)
+    for number, (name, hops) in enumerate(report.channels.items()):
+        colour, along = f"C{number % 10}", [one.hop for one in hops]
+        value = [100 * one.matched.accuracy for one in hops]
+        spread = [
+            [100 * (one.matched.accuracy - one.matched.ci_low) for one in hops],
+            [100 * (one.matched.ci_high - one.matched.accuracy) for one in hops],
+        ]
+        style: dict[str, Any] = {
+            "fmt": "o-",
+            "color": colour,
+            "ms": 4,
+            "lw": 1.2,
+            "elinewidth": 0.6,
+        }
+        right.errorbar(along, value, yerr=spread, label=name, **style)
+        wrong = [100 * one.deranged.accuracy for one in hops]
+        right.plot(along, wrong, ":", color=colour, lw=1)
+        spread = [
+            [one.drift.value - one.drift.low for one in hops],
+            [one.drift.high - one.drift.value for one in hops],
+        ]
+        drift.errorbar(along, [one.drift.value for one in hops], yerr=spread, **style)
+    right.axhline(100 * report.alone.accuracy, color="#8d99ae", ls="--", lw=1, label="no message")
+    right.set_ylabel("accuracy, %; dotted: another item's message")
+    drift.set_ylabel("drift, bits of log p(answer) against hop 1")
+    for axes in (right, drift):
+        axes.set_xlabel("hop")
+        axes.set_xticks(range(1, report.hops + 1))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *right.get_legend_handles_labels(),
+        frameon=False,
+        fontsize=8,
+        ncols=4,
+        loc="outside lower center",
+    )
+    figure.suptitle(
+        f"{report.task['name']}, {report.task['protocol']}, n = {report.task['items']}: telephone",
+        fontsize=10,
+    )
+    _save(figure, path)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import sqrt
@@ -10,7 +10,16 @@ from typing import Any
 
 from unspoken.errors import DataError, MissingExtra
 
-__all__ = ["Difference", "Estimate", "Interval", "difference", "mcnemar", "mean", "wilson"]
+__all__ = [
+    "Difference",
+    "Estimate",
+    "Interval",
+    "difference",
+    "mcnemar",
+    "mean",
+    "resampled",
+    "wilson",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,39 @@ def mean(values: Sequence[float], *, seed: int = 0, level: float = 0.95) -> Esti
 
 def _average(sample: Any, axis: int) -> Any:
     return sample.mean(axis=axis)
+
+
+def resampled(
+    statistic: Callable[[Sequence[int]], float],
+    items: Sequence[int],
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """Any statistic of items, given by their numbers: percentile bootstrap, 999 resamples, by seed.
+
+    For what is no mean over items, such as a fit or a correlation. Raises `DataError` without two
+    items, `MissingExtra` without scipy.
+
+    >>> resampled(lambda numbers: float(max(numbers)), range(40)).value
+    39.0
+    """
+    if len(items) < 2:
+        raise DataError(f"an interval needs two items or more, got {len(items)}")
+    found: Any = (
+        _stats()
+        .bootstrap(
+            (list(items),),
+            statistic,
+            n_resamples=999,
+            vectorized=False,
+            confidence_level=level,
+            method="percentile",
+            rng=seed,
+        )
+        .confidence_interval
+    )
+    return Estimate(statistic(items), float(found.low), float(found.high))
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:

@@ -6,21 +6,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter
 from rich import box
 from rich.table import Table
 
 from unspoken.agents import Agent
 from unspoken.errors import DataError
-from unspoken.evaluation.compare import identity, models_of, query, sample
+from unspoken.evaluation.compare import models_of, query, sample
 from unspoken.evaluation.compressor import Written, estimate
 from unspoken.evaluation.information import Scores, measure
+from unspoken.evaluation.kept import key_of, store, stored
 from unspoken.evaluation.report import about_machine
 from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
 from unspoken.evaluation.tasks import Item, Task, partners
-from unspoken.evaluation.tasks.splits import digest
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
 
@@ -284,9 +283,9 @@ def informed(
     found: dict[str, Information] = {}
     known: dict[str, Scores] = {}
     for name, pipeline in pipelines.items():
-        key = _key(pipeline, queries, answers, others)
+        key = key_of(pipeline, queries, answers, others)
         path = out / "information" / f"{name}.json" if out else None
-        scores = known.get(key) or _stored(path, key, Scores)
+        scores = known.get(key) or stored(path, key, Scores)
         if scores is None:
             scores = measure(
                 pipeline,
@@ -297,7 +296,7 @@ def informed(
                 progress=f"{name}, bits",
             )
         known[key] = scores
-        _store(path, key, scores)
+        store(path, key, scores)
         found[name] = Information.of(name, items, scores, seed)
     return found
 
@@ -312,9 +311,9 @@ def _written(
 ) -> Written:
     """The text estimate of a writer, kept beside the scores."""
     queries = [query(item) for item in items]
-    key = _key(Pipeline([writer]), queries, samples, seed, batch_size)
+    key = key_of(Pipeline([writer]), queries, samples, seed, batch_size)
     path = out / "information" / "sampled notes.json" if out else None
-    found = _stored(path, key, Written)
+    found = stored(path, key, Written)
     if found is None:
         found = estimate(
             writer,
@@ -324,30 +323,5 @@ def _written(
             batch_size=batch_size,
             progress="sampled notes",
         )
-    _store(path, key, found)
+    store(path, key, found)
     return found
-
-
-def _key(pipeline: Pipeline, *more: Any) -> str:
-    """What a measurement depends on."""
-    return digest(json.dumps([identity(pipeline), *more]))[:16]
-
-
-def _store(path: Path | None, key: str, found: Scores | Written) -> None:
-    if path is not None:
-        write_text(path, json.dumps({"key": key, "found": asdict(found)}) + "\n")
-
-
-_Kept = TypeVar("_Kept", Scores, Written)
-
-
-def _stored(path: Path | None, key: str, kind: type[_Kept]) -> _Kept | None:
-    """What stands there, if it is whole and of these models, items and settings."""
-    if path is None or not path.exists():
-        return None
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        found, of = TypeAdapter(kind).validate_python(content["found"]), content["key"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return found if of == key else None

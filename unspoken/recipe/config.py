@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 from unspoken.errors import RecipeError, unknown
 from unspoken.evaluation.tasks import TaskSource
+from unspoken.evaluation.teams import Terms
 from unspoken.training import Plan
 from unspoken.types import Denoising
 from unspoken.wire import LOSSLESS, Packing
@@ -38,6 +39,7 @@ __all__ = [
     "MixingSettings",
     "ModelSource",
     "PipelineRecipe",
+    "PlanRecipe",
     "PlannerExecutorRecipe",
     "PlannerRecipe",
     "PlannerSettings",
@@ -48,6 +50,7 @@ __all__ = [
     "RelayRecipe",
     "ReuseRecipe",
     "Stage",
+    "TelephoneRecipe",
     "chain",
     "find_recipe",
     "kept",
@@ -376,6 +379,53 @@ class PlannerExecutorRecipe(RelayRecipe):
         return self
 
 
+class PlanRecipe(RelayRecipe):
+    """When a team pays: calibrate on the task, plan under a budget, and let three senders vote.
+
+    lengths: as in `RateRecipe`. team: what is calibrated and what may be spent.
+    """
+
+    kind: Literal["plan"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8)
+    team: Terms = Terms()
+
+    @model_validator(mode="after")
+    def _plannable(self) -> PlanRecipe:
+        _private(self, "its agents read parts of a fact that the receiver does not see")
+        own = [
+            source if isinstance(source, str) else source.name
+            for source in self.channels
+            if source == "oracle"
+            or (isinstance(source, ChannelSource) and source.sender == "receiver")
+        ]
+        if own and self.sender != self.receiver:
+            raise ValueError(
+                f"channels {own} speak with the receiver's weights, and a plan is about agents of "
+                "one model; set sender.model to receiver.model, or leave them out"
+            )
+        return self
+
+
+class TelephoneRecipe(RelayRecipe):
+    """The telephone game: facts go `hops` times over each channel, restated at every hop."""
+
+    kind: Literal["telephone"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    hops: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _playable(self) -> TelephoneRecipe:
+        _private(self, "whoever sees the fact needs no message about it")
+        return self
+
+
+def _private(recipe: RelayRecipe, reason: str) -> None:
+    task = recipe.transfer or recipe.task
+    if task.protocol != "private":
+        raise ValueError(
+            f"{recipe.kind} takes task.protocol=private, got {task.protocol!r}: {reason}"
+        )
+
+
 class AgentSource(_Part):
     """An agent of a pipeline; canvas: how it writes if its model is a diffusion model."""
 
@@ -499,6 +549,8 @@ Recipe = Annotated[
     | RateRecipe
     | PlannerRecipe
     | PlannerExecutorRecipe
+    | PlanRecipe
+    | TelephoneRecipe
     | PipelineRecipe
     | ReuseRecipe
     | EdgesRecipe,

@@ -11,11 +11,11 @@ from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import asked, fitted, made
-from unspoken.recipe.config import ChannelSource, RateRecipe, kept
+from unspoken.recipe.config import ChannelSource, RateRecipe, RelayRecipe, kept
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
 
-__all__ = ["run_rate"]
+__all__ = ["curves", "run_rate"]
 
 _WHOLE = "whole"
 
@@ -26,7 +26,10 @@ def run_rate(recipe: RateRecipe) -> RateReport:
     task = asked(relay, recipe)
     folder = recipe.trained or recipe.out / "trained"
     return rates(
-        dict(_curves(relay, recipe, folder)),
+        {
+            **dict(curves(relay, recipe, folder, recipe.lengths)),
+            **dict(_swept(relay, recipe, folder)),
+        },
         task,
         items=recipe.worth.items,
         say=relay.answer,
@@ -40,25 +43,31 @@ def run_rate(recipe: RateRecipe) -> RateReport:
     )
 
 
-def _curves(
-    relay: Relay, recipe: RateRecipe, folder: Path
+def curves(
+    relay: Relay, recipe: RelayRecipe, folder: Path, lengths: Sequence[int] = ()
 ) -> Iterator[tuple[str, dict[str, Pipeline]]]:
-    """Each curve and its pipelines by setting; words are read by the tuned reader."""
+    """Each channel and its pipelines by length; words are read by the tuned reader."""
     words = {"full-text": relay.full_text, "text": relay.text}
     ready = made(relay, recipe)  # refused at once
     for source in recipe.channels:
         name = source if isinstance(source, str) else source.name
         if name in words:
             soft = train_vectors(relay, recipe.reader, folder, what="reader")
-            cut = {f"{n} tokens": words[name](soft, n) for n in recipe.lengths}
+            cut = {f"{n} tokens": words[name](soft, n) for n in lengths}
             yield f"{name}, tuned reader", {**cut, _WHOLE: words[name](soft)}
         elif name in ready:
-            yield name, _by_length(ready[name], recipe.lengths)
+            yield name, _by_length(ready[name], lengths)
         elif isinstance(source, ChannelSource):
-            yield name, _by_length(fitted(relay, source, folder), recipe.lengths)
+            yield name, _by_length(fitted(relay, source, folder), lengths)
         else:
             projector, _ = train_projector(relay, folder)
-            yield name, _by_length(relay.speaking(projector), recipe.lengths)
+            yield name, _by_length(relay.speaking(projector), lengths)
+
+
+def _swept(
+    relay: Relay, recipe: RateRecipe, folder: Path
+) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+    """A curve for each setting of the projector, which is trained at each of its values."""
     for key, values in recipe.sweep.items():
         swept: dict[str, Pipeline] = {}
         for value in values:

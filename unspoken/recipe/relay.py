@@ -37,6 +37,9 @@ from unspoken.wire import LOSSLESS
 __all__ = ["Relay", "note_role"]
 
 
+_ASKED = "Question: {question}\nAnswer:"
+
+
 @dataclass(frozen=True)
 class Relay:
     """Two loaded models and a task, and the agents that a recipe makes of them."""
@@ -83,14 +86,13 @@ class Relay:
     @property
     def template(self) -> str:
         """An item as the receiver reads it, and where messages go."""
-        asked = "Question: {question}\nAnswer:"
         match self.task.protocol:
             case "private":
-                return f"Fact:{{messages}}\n{asked}"
+                return f"Fact:{{messages}}\n{_ASKED}"
             case "shared":
-                return f"Fact: {{context}}{{messages}}\n{asked}"
+                return f"Fact: {{context}}{{messages}}\n{_ASKED}"
             case "closed":
-                return f"{{messages}}{asked}"
+                return f"{{messages}}{_ASKED}"
 
     def answer(self, item: Item) -> str:
         """The words that a receiver is trained to say."""
@@ -141,6 +143,27 @@ class Relay:
         return Agent(
             "sender", self.sender, role=Role(lead=self.lead, template="Fact: {context}", chat=False)
         )
+
+    def decider(self) -> Pipeline:
+        """The sender alone: it reads the fact and is asked as a receiver would be."""
+        template = self.template.replace("{messages}", " {context}")
+        role = Role(lead=self.lead, template=template, chat=False)
+        return Pipeline([Agent("sender", self.sender, role=role)])
+
+    def restating(self, line: Pipeline) -> Pipeline:
+        """The same sender and channel to a receiver that says in its own words what it heard."""
+        prompts, last = self.recipe.prompts, line.answerer
+        settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
+
+        def noting(agent: Agent) -> Agent:  # a sender that shares the receiver's lead goes along
+            if agent is not last and agent.role.lead != self.lead:
+                return agent
+            template = agent.role.template.replace(_ASKED, "Note:")
+            role = replace(agent.role, lead=prompts.note_lead, template=template)
+            wrote = settings if agent is last else agent.settings
+            return Agent(agent.name, agent.backbone, role=role, settings=wrote)
+
+        return Pipeline([noting(agent) for agent in line.agents.values()], line.edges)
 
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
         pack = self.recipe.pack if isinstance(self.recipe, RelayRecipe) else LOSSLESS

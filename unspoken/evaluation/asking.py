@@ -1,0 +1,92 @@
+"""How likely a pipeline holds given answers: what decisions between them and drift are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from unspoken.evaluation.information import positions
+from unspoken.evaluation.kept import key_of, store, stored
+from unspoken.pipeline import Pipeline, Query, fields_of
+
+__all__ = ["Asked", "Desk", "likelihoods"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """N items and their answers: log p in nats, an item a row; positions of a message, the mean."""
+
+    nats: tuple[tuple[float, ...], ...]
+    positions: float
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """1 where the first answer is likelier than the second, else -1: decisions of two."""
+        return tuple(1 if first > second else -1 for first, second in self.nats)
+
+
+@torch.no_grad()
+def likelihoods(
+    pipeline: Pipeline,
+    queries: Sequence[Query],
+    answers: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 16,
+    progress: str = "",
+) -> Asked:
+    """How likely the answering agent holds each of an item's answers, behind its messages.
+
+    answers: equally many for each item, as the agent would write them, the space before included.
+    The prompt is read once for all of them; items of like length are read together.
+    """
+    agent = pipeline.answerer
+    order = sorted(range(len(queries)), key=lambda n: len(str(queries[n])))
+    batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
+    found: dict[int, list[float]] = {}
+    places, shown = 0, Console(stderr=True)
+    for batch in track(batches, progress, console=shown, disable=not progress, transient=True):
+        asked = [queries[n] for n in batch]
+        mail = pipeline.mail(asked)
+        places += sum(sum(positions(one.message.payload, agent.backbone)) for one in mail)
+        context = agent.hear(fields_of(asked), mail).context
+        columns = [
+            -agent.backbone.score(context, list(said)).double().cpu()
+            for said in zip(*(answers[n] for n in batch), strict=True)
+        ]
+        rows = cast(list[list[float]], torch.stack(columns, 1).tolist())
+        found.update(zip(batch, rows, strict=True))
+    nats = tuple(tuple(found[n]) for n in range(len(queries)))
+    return Asked(nats, places / len(queries))
+
+
+@dataclass
+class Desk:
+    """Asks for likelihoods, and remembers what was asked before; with `out`, on the disk too."""
+
+    batch_size: int
+    out: Path | None
+    known: dict[str, Asked] = field(default_factory=dict[str, Asked])
+
+    def ask(
+        self,
+        name: str,
+        pipeline: Pipeline,
+        queries: Sequence[Query],
+        answers: Sequence[Sequence[str]],
+    ) -> Asked:
+        key = key_of(pipeline, queries, answers)
+        path = self.out / "likelihoods" / f"{name}.json" if self.out else None
+        found = self.known.get(key) or stored(path, key, Asked)
+        if found is None:
+            found = likelihoods(
+                pipeline, queries, answers, batch_size=self.batch_size, progress=name
+            )
+        self.known[key] = found
+        store(path, key, found)
+        return found
