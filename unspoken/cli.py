@@ -190,7 +190,7 @@ def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
         typer.echo(json.dumps(report.to_dict()))
         return
     _print(report.table(), report.findings())
-    typer.echo(f"wrote plan.json, report.md and plan.png to {found.out}")
+    typer.echo(f"wrote plan.json, plan.md and plan.png to {found.out}")
 
 
 @app.command()
@@ -207,7 +207,7 @@ def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -
         typer.echo(json.dumps(report.to_dict()))
         return
     _print(report.table(), report.findings())
-    typer.echo(f"wrote telephone.json, report.md and telephone.png to {found.out}")
+    typer.echo(f"wrote telephone.json, telephone.md and telephone.png to {found.out}")
 
 
 @app.command()

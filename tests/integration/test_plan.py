@@ -81,7 +81,7 @@ def test_the_report_holds_what_was_found(finished: tuple[Bench, PlanReport]) -> 
     found = json.loads((bench.out / "plan.json").read_text(encoding="utf-8"))
     assert found == json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (found["seed"], found["verdict"]) == (0, report.verdict)
-    text = (bench.out / "report.md").read_text(encoding="utf-8")
+    text = (bench.out / "plan.md").read_text(encoding="utf-8")
     for line in (*report.findings(), "plan.png", "| embedding | whole |"):
         assert line in text
     assert (bench.out / "plan.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -98,7 +98,7 @@ def test_the_report_holds_what_was_found(finished: tuple[Bench, TelephoneReport]
     bench, report = finished
     found = json.loads((bench.out / "telephone.json").read_text(encoding="utf-8"))
     assert found == json.loads(json.dumps(report.to_dict()))
-    text = (bench.out / "report.md").read_text(encoding="utf-8")
+    text = (bench.out / "telephone.md").read_text(encoding="utf-8")
     for line in (*report.findings(), "telephone.png", "| embedding | 3 |", "A hop: a sender reads"):
         assert line in text
     assert (bench.out / "telephone.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

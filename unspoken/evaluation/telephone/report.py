@@ -125,12 +125,12 @@ class TelephoneReport:
         )
 
     def save(self, out: Path) -> None:
-        """Write telephone.json, report.md and telephone.png, each whole or not at all."""
+        """Write telephone.json, telephone.md and telephone.png, each whole or not at all."""
         from unspoken.evaluation.picture import draw_telephone
 
         write_text(out / "telephone.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_telephone(self, out / "telephone.png")
-        write_text(out / "report.md", self.markdown())
+        write_text(out / "telephone.md", self.markdown())
 
 
 _COLUMNS = (
