@@ -105,7 +105,7 @@ def test_torch_is_not_imported_before_it_is_needed(arguments: Sequence[str]) -> 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("unspoken")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    names = "run chat train compare worth rate plan telephone report recipes models doctor"
+    names = "run chat train compare worth rate edges plan telephone report recipes models doctor"
     for name in names.split():
         assert name in done.stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel
 from unspoken.evaluation.asking import Desk
 from unspoken.evaluation.tasks import Item
 from unspoken.evaluation.teams.calibrate import Sent, Solo
@@ -48,7 +48,7 @@ class Room:
         return cls(items, lone, answers, seed, desk)
 
     @property
-    def reader(self) -> Backbone:
+    def reader(self) -> LanguageModel:
         return self.lone.answerer.backbone
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from unspoken.backbone import Backbone
+from unspoken.backbone import LanguageModel
 from unspoken.errors import DataError
 from unspoken.evaluation.tasks import Item
 
@@ -15,7 +15,7 @@ Window = tuple[str, int]
 """Its words, and how many tokens they are."""
 
 
-def window(item: Item, tokens: int, agent: int, *, seed: int, backbone: Backbone) -> Window:
+def window(item: Item, tokens: int, agent: int, *, seed: int, backbone: LanguageModel) -> Window:
     """`tokens` tokens of the item's fact in a row, from a place that agent and seed draw.
 
     The whole fact if it is no longer. A place where the window would hold no word is drawn again.
@@ -38,7 +38,7 @@ def window(item: Item, tokens: int, agent: int, *, seed: int, backbone: Backbone
 
 
 def windows(
-    items: Sequence[Item], tokens: int, agent: int, *, seed: int, backbone: Backbone
+    items: Sequence[Item], tokens: int, agent: int, *, seed: int, backbone: LanguageModel
 ) -> list[Window]:
     """A window of each item."""
     return [window(item, tokens, agent, seed=seed, backbone=backbone) for item in items]
