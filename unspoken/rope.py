@@ -55,8 +55,16 @@ def turn(keys: Tensor, by: Tensor, frequencies: Tensor, out: Tensor | None = Non
     cos, sin = angle.cos().float(), angle.sin().float()
     half = frequencies.shape[-1]
     left, right = keys[..., :half].float(), keys[..., half : 2 * half].float()
-    out[..., :half] = (left * cos).addcmul_(right, sin, value=-1)
-    out[..., half : 2 * half] = (right * cos).addcmul_(left, sin)
+    _turned(left, right, cos, -sin, out[..., :half])
+    _turned(right, left, cos, sin, out[..., half : 2 * half])
     if 2 * half < keys.shape[-1]:
         out[..., 2 * half :] = keys[..., 2 * half :]
     return out
+
+
+def _turned(one: Tensor, other: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """one * cos + other * sin, computed in float32."""
+    exact = out if out.dtype == one.dtype else torch.empty_like(one)
+    torch.mul(one, cos, out=exact).addcmul_(other, sin)
+    if exact is not out:
+        out.copy_(exact)

@@ -40,3 +40,12 @@ def test_a_token_in_room_moves_nothing_else():
     place = layer.keys.data_ptr()
     layer.update(keys, values)
     assert layer.keys.data_ptr() == place
+
+
+def test_nothing_is_copied_before_a_token_comes():
+    stored = cache(5)
+    assert all(
+        mine is given
+        for pair, other in zip(kept(growing_cache(stored)), stored, strict=True)
+        for mine, given in zip(pair, other, strict=True)
+    )

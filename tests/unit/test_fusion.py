@@ -82,7 +82,8 @@ def test_a_prompt_is_read_as_by_the_reference(case: str, order: Any):
         receiver, [sharer], ids, torch.ones_like(ids), torch.ones_like(ids), order=order
     )
     out = after(receiver, context, torch.cat((ids[:, -1:], golden["tokens"][:, :-1]), 1))
-    torch.testing.assert_close(out.logits, golden["step_logits"], atol=1e-5, rtol=0)
+    # 1e-5 on the machine that wrote them; another's matrix products were seen to add 2e-6
+    torch.testing.assert_close(out.logits, golden["step_logits"], atol=1.5e-5, rtol=0)
     for n, layer in enumerate(out.past_key_values.layers):
         found = (layer.keys[:, :, : ids.shape[1]], layer.values[:, :, : ids.shape[1]])
         expected = (golden[f"fused_key.{n}"], golden[f"fused_value.{n}"])
@@ -117,10 +118,10 @@ def test_sections_sharers_and_bfloat16_are_the_references(case: str, file: str, 
         (golden[f"fused_key.{n}"][:, :, :cut], golden[f"fused_value.{n}"][:, :, :cut])
         for n in range(len(context.kv))
     )
-    if case == "bf16":  # every bit on the machine that wrote it; others may sum in another order
-        pairs = zip(context.kv, expected, strict=True)
-        odd = [(a != b).float().mean() for pair in pairs for a, b in zip(*pair, strict=True)]
-        assert max(odd) < 0.05
+    if case == "bf16":  # every bit on the machine that wrote it; others sum in another order, and
+        pairs = zip(context.kv, expected, strict=True)  # were up to 0.9 % away in the last layer
+        parts = [(a.float(), b.float()) for pair in pairs for a, b in zip(*pair, strict=True)]
+        assert all((a - b).norm() < 0.015 * b.norm() for a, b in parts)
         return
     close(context.kv, expected)
     written = receiver.write(context, Settings(max_tokens=8)).words

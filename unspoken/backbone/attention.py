@@ -1,23 +1,72 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Which positions a pass over a model attends to, without changing the model."""
+"""How a pass over a model attends, and to which positions; without changing its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from threading import get_ident
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from unspoken.backbone.caches import kept
 from unspoken.types import KV
 
-__all__ = ["Attention", "narrowed", "proof_of_narrowing"]
+__all__ = ["GROUPED", "Attention", "few_tokens", "narrowed", "proof_of_narrowing"]
+
+GROUPED = "sdpa_grouped"
+"""transformers' `sdpa`, within `few_tokens` without its copies of shared keys and values."""
+
+_few = ContextVar("_few", default=False)
+
+
+@contextmanager
+def few_tokens() -> Generator[None]:
+    """While it is on, this thread reads few tokens behind a long cache.
+
+    Where query heads share keys and values, transformers copies these for each head if there is a
+    mask. For few tokens repeating the mask is cheaper. What comes out differs by rounding.
+    """
+    token = _few.set(True)
+    try:
+        yield
+    finally:
+        _few.reset(token)
+
+
+_ONE_EACH = SimpleNamespace(num_key_value_groups=1, is_causal=True)
+
+
+def _grouped(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """query: (B, H, N, D), key and value: (B, H/G, S, D), mask: (B, 1, N, S): (B, N, H, D).
+
+    The G query heads of one key head stand one after the other as G x N queries of one head.
+    """
+    rows, heads = query.shape[2], key.shape[1]
+    groups = query.shape[1] // heads
+    few = _few.get() and rows < 2 * heads * key.shape[3]  # the mask is smaller than the copies
+    if not few or mask is None or mask.shape[1] > 1 or groups == 1:
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    packed = query.reshape(query.shape[0], heads, groups * rows, -1)
+    mask = mask.repeat(1, 1, groups, 1)
+    out, _ = sdpa_attention_forward(_ONE_EACH, packed, key, value, mask, **kwargs)  # type: ignore[arg-type]
+    out = out.unflatten(1, (groups, rows)).permute(0, 2, 3, 1, 4)
+    return out.reshape(query.shape[0], rows, query.shape[1], -1), None
+
+
+AttentionInterface.register(GROUPED, _grouped)
+AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
 class Attention(TorchFunctionMode):

@@ -74,7 +74,7 @@ def fresh_cache(kv: KV) -> DynamicCache:
 
 
 def growing_cache(kv: KV) -> DynamicCache:
-    """A cache of its own around a copy of stored tensors, with room for what is written next."""
+    """A cache of its own around stored tensors, copied with room when the first token comes."""
     cache = DynamicCache()
     cache.layers.extend(_GrowingLayer(keys, values) for keys, values in kv)
     return cache
@@ -83,8 +83,8 @@ def growing_cache(kv: KV) -> DynamicCache:
 class _GrowingLayer(DynamicLayer):
     """A layer that grows in place: a new token moves itself instead of all that stands before it.
 
-    transformers' own layer concatenates, which at batch 16 took 38 % of the time of decoding. Room
-    doubles when it runs out, at least by `spare` positions.
+    transformers' own layer concatenates, which at batch 16 took 38 % of the time of decoding. There
+    is room for `spare` positions at first, and it doubles when it runs out.
     """
 
     spare = 32
@@ -92,8 +92,8 @@ class _GrowingLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.room = (keys, values)
-        self._grow(keys.shape[2], keys.shape[2] + self.spare)
+        self.keys, self.values = self.room = keys, values
+        self.size = keys.shape[2] + self.spare
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -101,7 +101,7 @@ class _GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[2]
         if end > self.room[0].shape[2]:
-            self._grow(start, 2 * end)
+            self._grow(start, max(self.size, end))
         for room, states in zip(self.room, (key_states, value_states), strict=True):
             room[:, :, start:end] = states
         self.keys, self.values = (room[:, :, :end] for room in self.room)
@@ -114,7 +114,7 @@ class _GrowingLayer(DynamicLayer):
             return new
 
         self.room = (larger(self.room[0]), larger(self.room[1]))
-        self.keys, self.values = (room[:, :, :filled] for room in self.room)
+        self.size = 2 * size
 
 
 def placed_cache(kv: KV, slots: Tensor) -> DynamicCache:

@@ -22,7 +22,13 @@ from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken import models, rope
-from unspoken.backbone.attention import Attention, narrowed, proof_of_narrowing
+from unspoken.backbone.attention import (
+    GROUPED,
+    Attention,
+    few_tokens,
+    narrowed,
+    proof_of_narrowing,
+)
 from unspoken.backbone.caches import (
     append,
     close_holes,
@@ -96,6 +102,8 @@ class Backbone(LanguageModel):
         self._lead: tuple[object, KV] = ((), ())
         self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
         self._kinds = layer_kinds(model, name)
+        if self.attention == "sdpa":
+            model.set_attn_implementation(GROUPED)
 
     @classmethod
     def from_pretrained(
@@ -122,6 +130,12 @@ class Backbone(LanguageModel):
             window=config.sliding_window if "sliding" in self._kinds else None,
             kinds=self._kinds,
         )
+
+    @property
+    def attention(self) -> str:
+        """How the model computes attention, by transformers' name: sdpa, eager, ..."""
+        kind = super().attention
+        return "sdpa" if kind == GROUPED else kind
 
     # -- read --------------------------------------------------------------------------------------
 
@@ -326,7 +340,7 @@ class Backbone(LanguageModel):
         """
         at = positions(mask).gather(1, slots)
         watch = Attention(mask)
-        with watch if attended else nullcontext():
+        with few_tokens(), watch if attended else nullcontext():
             logits = self.model(
                 input_ids=ids,
                 attention_mask=self._sight(slots, mask),
