@@ -25,6 +25,7 @@ from unspoken.pipeline import fields_of
 from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.projectors.alignment import align, shared_vocabulary
 from unspoken.training import Answers, History, Plan, Reconstruction, StoredThoughts, fit, thoughts
+from unspoken.training.precision import in_bfloat16
 from unspoken.types import Need, Vectors
 
 PLAN = Plan(steps=24, batch_size=4, lr=0.05, warmup=3, every=5, bf16=False)
@@ -296,7 +297,10 @@ def test_nothing_to_train_on_is_refused(size: int, steps: int, tmp_path: Path) -
         fit(module, objective, replace(PLAN, steps=steps), tmp_path / "c.pt", title="toy")
 
 
-def test_stages_of_both_precisions_follow_each_other(tmp_path: Path) -> None:
+def test_stages_of_both_precisions_follow_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     seen: list[torch.dtype] = []
     for bf16 in (True, False, True):
         module = net()
@@ -719,3 +723,14 @@ def test_a_killed_run_leaves_whole_shards_alone(
     assert len(seen) == 1
     assert stored.folder == folder
     assert stored.states(range(12)).values.shape[0] == 12
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_bfloat16_is_used_where_it_is_quick(
+    monkeypatch: pytest.MonkeyPatch, able: bool, asked: bool
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    with in_bfloat16(torch.device("cpu"), asked=asked):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if able and asked else torch.float32)

@@ -16,6 +16,7 @@ from unspoken.evaluation import Item
 from unspoken.projectors import MemoryProjector
 from unspoken.projectors.alignment import align, ends_in, mean_embeddings, shared_vocabulary
 from unspoken.recipe.relay import Relay
+from unspoken.training.precision import in_bfloat16
 from unspoken.types import MEMORY, Need, Prompt, Text
 
 __all__ = ["Calibration", "aligned_states", "calibration_texts", "read_by_both"]
@@ -93,7 +94,7 @@ def read_by_both(
     states: list[Tensor] = []
     targets: list[Tensor] = []
     for batch in _batches(texts, "caches of both models"):
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device):
             own = agent.hear({"context": tuple(batch)}, needs=frozenset({MEMORY})).memory
             other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({MEMORY})).memory
         assert own is not None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unspoken.errors import TrainingError
 from unspoken.files import write_bytes
+from unspoken.training.precision import in_bfloat16
 
 __all__ = ["History", "Objective", "Plan", "fit"]
 
@@ -29,7 +30,8 @@ class Plan:
 
     steps: optimiser steps; batch_size: rows a step, over all processes; lr: the peak, reached after
     `warmup` steps, from where a cosine falls to zero; clip: largest gradient norm; every: steps
-    between validations, which are also checkpoints. bf16: autocast with float32 master weights.
+    between validations, which are also checkpoints. bf16: autocast with float32 master weights,
+    where the device has bfloat16 in hardware.
     """
 
     steps: int
@@ -158,8 +160,7 @@ def _check_work(objective: Objective, plan: Plan, processes: int, title: str) ->
 
 def _autocast(module: nn.Module, plan: Plan) -> torch.autocast:
     """bfloat16 if the plan says so; accelerate would keep one precision for a whole process."""
-    device = next(module.parameters()).device
-    return torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16)
+    return in_bfloat16(next(module.parameters()).device, asked=plan.bf16)
 
 
 def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
