@@ -264,6 +264,7 @@ def about_machine() -> dict[str, dict[str, Any]]:
             "system": f"{platform.system()} {platform.machine()}",
             "cores": cpu_count(),
             "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "gpu": gpu,
             "date": datetime.now(UTC).date().isoformat(),
         },
