@@ -74,7 +74,7 @@ def main() -> None:
     assert isinstance(model, Forced)
     model.model.generation_config.eos_token_id = None  # every agent writes to the limit
     ladders = {name: LADDERS[name] for name in given.ways}
-    ladders |= {f"share {s:g}": replace(LADDERS["anchored"], share=s) for s in given.shares}
+    ladders |= {f"share {s:g}": replace(LADDERS["shifted"], share=s) for s in given.shares}
     cases: list[dict[str, Any]] = []
     for shape in given.shapes:
         agents, user = map(int, shape.split("x"))
