@@ -236,6 +236,8 @@ def _into(edge: EdgeWorth, name: str, placed: Mapping[str, object]) -> bool:
 def draw_plan(report: PlanReport, path: Path) -> None:
     """Bias of one agent by what it reads, and of every team within the budget by its leaves."""
     figure = _figure(11.0, 4.4)
+    from matplotlib.ticker import LogFormatter
+
     alone, teams = figure.subplots(1, 2, sharey=True)
     read, biases = [one.read for one in report.solos], [one.bias for one in report.solos]
     spread = [
@@ -270,6 +272,8 @@ def draw_plan(report: PlanReport, path: Path) -> None:
     teams.set_xlabel(f"leaves of a team, {report.limits.budget:g} tokens in all")
     for axes in (alone, teams):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
+        axes.xaxis.set_minor_formatter(LogFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     figure.suptitle(
