@@ -43,7 +43,7 @@ def few_tokens() -> Generator[None]:
         _few.reset(token)
 
 
-_ONE_EACH = SimpleNamespace(num_key_value_groups=1, is_causal=True)
+_ONE_EACH: Any = SimpleNamespace(num_key_value_groups=1, is_causal=True)
 
 
 def _grouped(
@@ -60,7 +60,7 @@ def _grouped(
         return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
     packed = query.reshape(query.shape[0], heads, groups * rows, -1)
     mask = mask.repeat(1, 1, groups, 1)
-    out, _ = sdpa_attention_forward(_ONE_EACH, packed, key, value, mask, **kwargs)  # type: ignore[arg-type]
+    out, _ = sdpa_attention_forward(_ONE_EACH, packed, key, value, mask, **kwargs)
     out = out.unflatten(1, (groups, rows)).permute(0, 2, 3, 1, 4)
     return out.reshape(query.shape[0], rows, query.shape[1], -1), None
 

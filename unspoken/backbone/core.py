@@ -89,6 +89,8 @@ _UNWHOLE = (
 class Backbone(LanguageModel):
     """A causal language model with a KV cache, frozen, and its tokenizer.
 
+    A model that computes attention by `sdpa` is set to `GROUPED`, which is the same outside `fill`.
+
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Settings, Text
     >>> model = tiny_backbone("llama")
