@@ -1,6 +1,8 @@
 # Needs python3 (3.11 or newer) and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two tests at a time; those of one file share its fixtures, and so its process.
+PAIR := -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test check install clean
@@ -18,8 +20,8 @@ demo: install
 	$(BIN)/unspoken compare recipes/relay.yaml out=out/demo
 
 test: install
-	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -m 'real or dist or browser'
+	$(BIN)/python -m pytest -q $(PAIR)
+	$(BIN)/python -m pytest -q $(PAIR) -m 'real or dist or browser'
 
 check: install
 	$(BIN)/ruff check .
