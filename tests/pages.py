@@ -1,4 +1,4 @@
-"""A folder of results to make pages of: a committed comparison, answers, bits and rates."""
+"""A folder of results to make pages of: committed ones, with answers, bits and rates made up."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ __all__ = ["ATTACK", "N", "folder_of_results"]
 
 N = 100
 ATTACK = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
-_RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+_HOME = Path(__file__).parent.parent
+_RESULTS, _DOCS = _HOME / "benchmarks" / "results", _HOME / "docs"
 _TASK = {"name": "qasc", "protocol": "private", "split": "test", "items": 32, "files": {}}
 _MODELS = [{"name": "sharer", "fingerprint": "0a"}, {"name": "receiver", "fingerprint": "0b"}]
 
 
 def folder_of_results(home: Path, *, committed: str = "relay-qasc", more: bool = True) -> Path:
-    """A committed comparison, with made-up answers of the same accuracies; `more`: bits and rates.
+    """A committed comparison, with made-up answers of the same accuracies; `more`: all the others.
 
     One answer, one question and one channel's words are an attack on the page.
     """
@@ -40,7 +41,12 @@ def folder_of_results(home: Path, *, committed: str = "relay-qasc", more: bool =
         _worth().save(out)
         report = _rate()
         write_text(out / "rate.json", json.dumps(report.to_dict()))
-        shutil.copyfile(_RESULTS.parent.parent / "docs" / "relay-qasc.png", out / "gates.png")
+        shutil.copyfile(_DOCS / "relay-qasc.png", out / "gates.png")
+        for name in ("plan", "telephone", "edges"):
+            results = json.loads((_RESULTS / f"{name}-qasc.json").read_text(encoding="utf-8"))
+            results["notes"]["recipe"] = {"kind": name}
+            write_text(out / f"{name}.json", json.dumps(results))
+            shutil.copyfile(_DOCS / f"{name}-qasc.png", out / f"{name}.png")
     return out
 
 

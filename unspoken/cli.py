@@ -161,7 +161,7 @@ def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="what compare, worth or rate wrote to")],
+    folder: Annotated[Path, typer.Argument(help="what a measurement wrote to")],
     again: Annotated[Path | None, typer.Option(help="run all of it anew, into this folder")] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_edges import settings_of
+from tests.integration.test_plan import TEAM
 from tests.integration.test_recipes import Bench, folders
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
-from unspoken.recipe import RateRecipe, load_recipe
+from unspoken.recipe import EdgesRecipe, PlanRecipe, RateRecipe, TelephoneRecipe, load_recipe
 from unspoken.recipe.again import run_again
 from unspoken.recipe.compare import run_relay
 from unspoken.recipe.config import kept as kept_recipe
+from unspoken.recipe.edges import run_edges
+from unspoken.recipe.plan import run_plan
 from unspoken.recipe.rate import run_rate
+from unspoken.recipe.telephone import run_telephone
 from unspoken.recipe.worth import run_worth
 
 __all__ = ["folders"]  # a fixture
@@ -26,7 +31,7 @@ _TIMES = {"seconds", "training_seconds", "machine", "recipe"}
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Bench:
-    """A comparison, bits and rates in one folder."""
+    """A comparison, bits, rates, a plan, a telephone game and a graph in one folder."""
     made = Bench(tmp_path_factory.mktemp("again"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(made.home / "cache"))
@@ -37,6 +42,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) ->
         recipe = load_recipe("rate", made.settings(*few, *lengths))
         assert isinstance(recipe, RateRecipe)
         run_rate(recipe)
+        plan = load_recipe("plan", made.settings(*few, *lengths, TEAM))
+        assert isinstance(plan, PlanRecipe)
+        run_plan(plan)
+        telephone = load_recipe("telephone", made.settings(*few, "hops=2", lengths[1]))
+        assert isinstance(telephone, TelephoneRecipe)
+        run_telephone(telephone)
+        edges = load_recipe("edges", [*settings_of(made.home, folders), "graph=null"])
+        assert isinstance(edges, EdgesRecipe)
+        run_edges(edges)
     return made
 
 
@@ -53,7 +67,8 @@ def test_one_command_recomputes_every_number(
     again = bench.home / "again"
     main_ended(["report", str(bench.out), "--again", str(again)])
     assert f"wrote {again / 'report.html'}" in capsys.readouterr().out
-    for name in ("results.json", "worth.json", "rate.json"):
+    for kind in ("results", "worth", "rate", "plan", "telephone", "edges"):
+        name = f"{kind}.json"
         one, two = (
             timeless(json.loads((folder / name).read_text(encoding="utf-8")))
             for folder in (bench.out, again)

@@ -206,7 +206,14 @@ def test_each_side_pays_what_the_answers_cost(outline: Outline) -> None:
     assert "receiver" in outline.words["td"]
 
 
-@pytest.mark.parametrize("gone", ["results.json", "worth.json", "rate.json", "predictions"])
+STUDIES = ("plan", "telephone", "edges")
+EVERYTHING = {"main", "worth", "accuracy", "bits", "rate", "gates", "examples", "facts", *STUDIES}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    ["results.json", "worth.json", "rate.json", "predictions", *(f"{one}.json" for one in STUDIES)],
+)
 def test_what_was_not_measured_is_not_there(gone: str, out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
@@ -218,9 +225,42 @@ def test_what_was_not_measured_is_not_there(gone: str, out: Path, tmp_path: Path
         "worth.json": {"bits"},
         "rate.json": {"rate"},
         "predictions": {"examples"},
+        **{f"{one}.json": {one} for one in STUDIES},
     }
-    everything = {"main", "worth", "accuracy", "bits", "rate", "gates", "examples", "facts"}
-    assert found == everything - lost[gone]
+    assert found == EVERYTHING - lost[gone]
+
+
+@pytest.mark.parametrize(
+    ("study", "title"),
+    [
+        ("plan", "When does a team pay?"),
+        ("telephone", "What is left after some hops?"),
+        ("edges", "Which edges matter?"),
+    ],
+)
+def test_a_study_has_a_page_of_its_own_with_its_numbers(
+    study: str, title: str, out: Path, tmp_path: Path
+) -> None:
+    for name in (f"{study}.json", f"{study}.png"):
+        shutil.copyfile(out / name, tmp_path / name)
+    found = Outline(write_page(tmp_path).read_text(encoding="utf-8"))
+    assert found.words["h1"] == title
+    assert set(found.values("id")) == {"main", study, "facts"}
+    assert [attrs["src"] for attrs in found.all("img")] != []
+    results, words = json.loads((tmp_path / f"{study}.json").read_text()), found.words["main"]
+    match study:
+        case "plan":
+            cells = [f"{one['measured']:+.2f}" for one in results["votes"]]
+            assert results["verdict"] in words
+        case "telephone":
+            hops = [hop for chain in results["channels"].values() for hop in chain]
+            cells = [f"{hop['bits']['value']:.1f}" for hop in hops]
+        case _:
+            bits = [edge["gain_bits"] for edge in results["edges"]]
+            cells = [f"{one['value']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]" for one in bits]
+    assert cells
+    for cell in cells:
+        assert cell in found.words["td"]
 
 
 def test_without_a_recipe_the_page_says_so(out: Path, tmp_path: Path) -> None:
@@ -295,7 +335,10 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "holds no results.json, worth.json or rate.json"),
+        (
+            None,
+            "holds no results.json, worth.json, rate.json, plan.json, telephone.json or edges.json",
+        ),
         ("{", "is no JSON"),
         ("[]", "holds no results"),
         ('{"arms": [], "channels": {}}', "is not of this version: models"),

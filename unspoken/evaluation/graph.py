@@ -29,12 +29,25 @@ ALL, PRUNED, REST, NONE = "all edges", "pruned", "what was cut", "no edges"
 
 
 @dataclass(frozen=True)
+class Against:
+    """Right answers of a graph on the test items, less others on the same.
+
+    against_all: less those over all edges. content: with the right messages less those with another
+    item's; None without an edge.
+    """
+
+    against_all: Difference
+    content: Difference | None
+
+
+@dataclass(frozen=True)
 class GraphReport:
     """What the edges of a pipeline are worth, and what some of them alone are.
 
     order: the agents as they take their turns. edges: by attribution, on items that nothing else
     was measured on; accuracy: over all edges, on the same. graphs: by name the edges that a graph
-    has; arms: each graph asked the test items, `matched` and `deranged`, or `none` without edges.
+    has; arms: each graph asked the test items, `matched` and `deranged`, or `none` without edges;
+    differences: between them, by graph.
     """
 
     order: tuple[str, ...]
@@ -43,6 +56,7 @@ class GraphReport:
     pruned: Pruned | None
     graphs: Mapping[str, tuple[int, ...]]
     arms: tuple[Arm, ...]
+    differences: Mapping[str, Against]
     models: list[dict[str, str]]
     task: dict[str, Any]
     seed: int
@@ -57,16 +71,6 @@ class GraphReport:
             if (arm.channel, arm.condition) == (graph, condition):
                 return arm
         raise KeyError(f"no arm {condition!r} of graph {graph!r}")
-
-    def against_all(self, graph: str) -> Difference:
-        """Right answers of a graph less those over all edges, on the same test items."""
-        return difference(self.arm(graph).correct, self.arm(ALL).correct)
-
-    def content(self, graph: str) -> Difference | None:
-        """Right answers with the right messages less those with another item's; None: no edge."""
-        if not self.graphs[graph]:
-            return None
-        return difference(self.arm(graph).correct, self.arm(graph, "deranged").correct)
 
     def names(self, graph: str) -> str:
         """The edges of a graph, in words."""
@@ -84,23 +88,17 @@ class GraphReport:
             }
             for edge in self.edges
         ]
-        against = {
-            name: {"against_all": self.against_all(name), "content": self.content(name)}
-            for name in self.graphs
-        }
-        plain = {
-            name: {k: asdict(v) if v else None for k, v in found.items()}
-            for name, found in against.items()
-        }
-        return {**asdict(self), "edges": edges, "arms": arms, "differences": plain}
+        return {**asdict(self), "edges": edges, "arms": arms}
 
     def save(self, out: Path) -> None:
-        """Write edges.json, edges.md and edges.png, each whole or not at all."""
+        """Write edges.json, edges.md, edges.png and report.html, each whole or not at all."""
+        from unspoken.evaluation.page import refresh
         from unspoken.evaluation.picture import draw_edges
 
         write_text(out / "edges.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_edges(self, out / "edges.png")
         write_text(out / "edges.md", self.markdown())
+        refresh(out)
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -139,12 +137,12 @@ class GraphReport:
         return lines + [self._graph(name) for name in self.graphs]
 
     def _graph(self, name: str) -> str:
-        arm, content = self.arm(name), self.content(name)
+        arm, found = self.arm(name), self.differences[name]
         told = f"{name} ({self.names(name)}): " if name not in (ALL, NONE, PRUNED) else f"{name}: "
         told += f"{100 * arm.accuracy:.1f} % of the test items"
         if name != ALL:
-            told += f", {_points(self.against_all(name))} against all edges"
-        return told + (f"; content {_points(content)}" if content else "")
+            told += f", {_points(found.against_all)} against all edges"
+        return told + (f"; content {_points(found.content)}" if found.content else "")
 
     def markdown(self) -> str:
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
@@ -154,7 +152,7 @@ class GraphReport:
             f"Edges by {task['attributed']} items of the split validation, over all edges "
             f"{100 * self.accuracy:.1f} % right; graphs by {task['items']} items of the split "
             f"test. Seed {self.seed}. Models: {models}.\n\n"
-            + _rows(_EDGES, self._edges())
+            + _rows(_EDGES, self.rows())
             + "\n"
             + _rows(_GRAPHS, self._graphs())
             + "\n"
@@ -169,7 +167,8 @@ class GraphReport:
             "one by one; pruning takes them away one after the other and judges the rest anew.\n"
         )
 
-    def _edges(self) -> Iterator[list[str]]:
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the table of edges."""
         for edge in self.edges:
             yield [
                 edge.name,
@@ -266,13 +265,15 @@ def weigh_edges(
     pruned = None if budget is None else prune(trials, budget, seed=seed)
     drawn = _graphs(pipeline, pruned, graphs or {})
     test = sample(task.test, limit, seed)
+    arms = tuple(_arms(pipeline, drawn, Desk(test, batch_size, out), seed))
     report = GraphReport(
         order=tuple(pipeline.order),
         edges=worths,
         accuracy=sum(whole.correct) / len(known),
         pruned=pruned,
         graphs=drawn,
-        arms=tuple(_arms(pipeline, drawn, Desk(test, batch_size, out), seed)),
+        arms=arms,
+        differences=_differences(drawn, arms),
         models=models_of([pipeline]),
         task={
             "name": task.name,
@@ -315,6 +316,18 @@ def _arms(
         yield desk.ask(name, _condition(numbers), line)
         if numbers:
             yield desk.ask(name, "deranged", line, other)
+
+
+def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> dict[str, Against]:
+    right = {(arm.channel, arm.condition): arm.correct for arm in arms}
+    everything = right[ALL, _condition(graphs[ALL])]
+    return {
+        name: Against(
+            difference(right[name, _condition(numbers)], everything),
+            difference(right[name, "matched"], right[name, "deranged"]) if numbers else None,
+        )
+        for name, numbers in graphs.items()
+    }
 
 
 def _condition(edges: Sequence[int]) -> str:

@@ -12,8 +12,21 @@ from pydantic import TypeAdapter, ValidationError
 from unspoken.errors import DataError, RecipeError
 from unspoken.evaluation.page import Found
 from unspoken.recipe.compare import run_relay, run_reuse
-from unspoken.recipe.config import RateRecipe, Recipe, RelayRecipe, ReuseRecipe
+from unspoken.recipe.config import (
+    EdgesRecipe,
+    PlannerExecutorRecipe,
+    PlanRecipe,
+    RateRecipe,
+    Recipe,
+    RelayRecipe,
+    ReuseRecipe,
+    TelephoneRecipe,
+)
+from unspoken.recipe.edges import run_edges
+from unspoken.recipe.executor import run_planner_executor
+from unspoken.recipe.plan import run_plan
 from unspoken.recipe.rate import run_rate
+from unspoken.recipe.telephone import run_telephone
 from unspoken.recipe.worth import run_worth
 
 __all__ = ["run_again"]
@@ -62,11 +75,19 @@ def _run(command: str, recipe: Recipe) -> Callable[[], object]:
     match command, recipe:
         case "compare", ReuseRecipe():
             return partial(run_reuse, recipe)
+        case "compare", PlannerExecutorRecipe():
+            return partial(run_planner_executor, recipe)
         case "compare", RelayRecipe():
             return partial(run_relay, recipe)
         case "worth", RelayRecipe():
             return partial(run_worth, recipe)
         case "rate", RateRecipe():
             return partial(run_rate, recipe)
+        case "plan", PlanRecipe():
+            return partial(run_plan, recipe)
+        case "telephone", TelephoneRecipe():
+            return partial(run_telephone, recipe)
+        case "edges", EdgesRecipe():
+            return partial(run_edges, recipe)
         case _:
             raise RecipeError(f"`unspoken {command}` does not run a recipe of kind {recipe.kind!r}")

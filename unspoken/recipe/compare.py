@@ -19,7 +19,7 @@ from unspoken.recipe.pipeline import build, channel_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector, train_vectors
 
-__all__ = ["Lines", "asked", "fitted", "made", "run_relay", "run_reuse"]
+__all__ = ["Lines", "asked", "fitted", "made", "noted", "run_relay", "run_reuse"]
 
 
 def run_relay(recipe: RelayRecipe) -> Report:
@@ -39,7 +39,7 @@ def run_relay(recipe: RelayRecipe) -> Report:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={"training_seconds": round(seconds, 1), **lines.notes, **kept(recipe)},
+        notes={"training_seconds": round(seconds, 1), **lines.notes, **noted(relay, recipe)},
     )
 
 
@@ -65,6 +65,12 @@ def run_reuse(recipe: ReuseRecipe) -> ReuseReport:
 def asked(relay: Relay, recipe: RelayRecipe) -> Task:
     """The task whose test items are asked."""
     return relay.task if recipe.transfer is None else transferred(relay.task, recipe.transfer)
+
+
+def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
+    """The recipe, and what was trained on where another task is asked, as notes of a result."""
+    trained_on = {} if recipe.transfer is None else {"trained_on": relay.task.name}
+    return {**trained_on, **kept(recipe)}
 
 
 def _information(
@@ -97,8 +103,6 @@ class Lines:
         """
         folder = recipe.trained or recipe.out / "trained"
         lines = cls()
-        if recipe.transfer is not None:
-            lines.notes["trained_on"] = relay.task.name
         read = {"full-text": relay.full_text, "text": relay.text}
         ready = made(relay, recipe)  # refused at once
         tuned = any(isinstance(source, str) and source in read for source in recipe.channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from accelerate import PartialState
 
@@ -17,6 +17,7 @@ from unspoken.evaluation.trials import said
 from unspoken.files import atomic_folder
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import EdgesRecipe, GraphSettings
+from unspoken.recipe.config import kept as settings_of
 from unspoken.recipe.pipeline import build
 from unspoken.training import EdgeGates, GraphAnswers, History, fit
 from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
@@ -29,7 +30,7 @@ def run_edges(recipe: EdgesRecipe) -> GraphReport:
     task = load_task(recipe.task)
     pipeline = build(recipe)
     graphs: dict[str, tuple[int, ...]] = {}
-    notes: dict[str, Any] = {}
+    notes = settings_of(recipe)
     if recipe.graph is not None:
         learned, gates = learn_graph(recipe, recipe.graph, pipeline, task)
         graphs["learned"] = kept(pipeline, gates, learned)

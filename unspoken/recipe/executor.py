@@ -13,7 +13,7 @@ from unspoken.evaluation import Report, compare, load_task
 from unspoken.evaluation.planning import Blame, attribute, save
 from unspoken.evaluation.tasks import Task
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.compare import Lines, asked
+from unspoken.recipe.compare import Lines, asked, noted
 from unspoken.recipe.config import ModelSource, PlannerExecutorRecipe
 from unspoken.recipe.planner import planner_of
 from unspoken.recipe.relay import Relay
@@ -56,6 +56,7 @@ def run_planner_executor(recipe: PlannerExecutorRecipe) -> tuple[Report, list[Bl
             "training_seconds": round(perf_counter() - start, 1),
             "planning": recipe.planning.model_dump(),
             **lines.notes,
+            **noted(relay, recipe),
         },
     )
     names = [name for name in report.channels if not name.startswith(_ORACLE)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unspoken.evaluation.teams import PlanReport, plan_team
-from unspoken.recipe.compare import asked
+from unspoken.recipe.compare import asked, noted
 from unspoken.recipe.config import PlanRecipe
 from unspoken.recipe.rate import curves
 from unspoken.recipe.relay import Relay
@@ -26,5 +26,5 @@ def run_plan(recipe: PlanRecipe) -> PlanReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={} if recipe.transfer is None else {"trained_on": relay.task.name},
+        notes=noted(relay, recipe),
     )

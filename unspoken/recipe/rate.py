@@ -10,8 +10,8 @@ from unspoken.channels import Channel, TextChannel
 from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.compare import asked, fitted, made
-from unspoken.recipe.config import ChannelSource, RateRecipe, RelayRecipe, kept
+from unspoken.recipe.compare import asked, fitted, made, noted
+from unspoken.recipe.config import ChannelSource, RateRecipe, RelayRecipe
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
 
@@ -37,9 +37,7 @@ def run_rate(recipe: RateRecipe) -> RateReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes=kept(recipe)
-        if recipe.transfer is None
-        else {"trained_on": relay.task.name, **kept(recipe)},
+        notes=noted(relay, recipe),
     )
 
 

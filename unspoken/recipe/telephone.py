@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unspoken.evaluation.telephone import Line, TelephoneReport, play
-from unspoken.recipe.compare import asked
+from unspoken.recipe.compare import asked, noted
 from unspoken.recipe.config import TelephoneRecipe
 from unspoken.recipe.rate import curves
 from unspoken.recipe.relay import Relay
@@ -30,5 +30,5 @@ def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={} if recipe.transfer is None else {"trained_on": relay.task.name},
+        notes=noted(relay, recipe),
     )

@@ -7,8 +7,8 @@ from dataclasses import replace
 from unspoken.evaluation.altered import Noise
 from unspoken.evaluation.worth import WorthReport, measure_worth
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.compare import Lines, asked
-from unspoken.recipe.config import RelayRecipe, kept
+from unspoken.recipe.compare import Lines, asked, noted
+from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.relay import Relay
 
 __all__ = ["run_worth"]
@@ -40,7 +40,7 @@ def run_worth(recipe: RelayRecipe) -> WorthReport:
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={**lines.notes, **kept(recipe)},
+        notes={**lines.notes, **noted(relay, recipe)},
     )
 
 

@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import DataError
+from unspoken.evaluation.graph import GraphReport
 from unspoken.evaluation.rate import RateReport
 from unspoken.evaluation.report import Arm, Worth
 from unspoken.evaluation.reuse import ReuseReport
+from unspoken.evaluation.teams.report import PlanReport
+from unspoken.evaluation.telephone.report import TelephoneReport
 from unspoken.evaluation.worth import Information, WorthReport
 
 __all__ = ["Compared", "Found", "Recorded"]
@@ -34,7 +37,9 @@ class Compared:
     information: dict[str, Information] = field(default_factory=dict[str, Information])
 
 
-Recorded = Compared | WorthReport | RateReport | ReuseReport
+Recorded = (
+    Compared | WorthReport | RateReport | ReuseReport | PlanReport | TelephoneReport | GraphReport
+)
 """What was measured, each with its models, task, seed, versions and machine."""
 
 
@@ -47,23 +52,30 @@ class Found:
     worth: WorthReport | None = None
     rate: RateReport | None = None
     reuse: ReuseReport | None = None
+    plan: PlanReport | None = None
+    telephone: TelephoneReport | None = None
+    edges: GraphReport | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Found:
-        """Read results.json, worth.json and rate.json, at least one of which must be there."""
+        """Read results.json and its like, at least one of which must be there."""
         results = _content(folder / "results.json")
         reuse = results is not None and "channels" not in results
         found = cls(
             folder=folder,
             compared=None if reuse else _read(Compared, results, folder / "results.json"),
             reuse=_read(ReuseReport, results, folder / "results.json") if reuse else None,
-            worth=_read(WorthReport, _content(folder / "worth.json"), folder / "worth.json"),
-            rate=_read(RateReport, _content(folder / "rate.json"), folder / "rate.json"),
+            worth=_kept(WorthReport, folder / "worth.json"),
+            rate=_kept(RateReport, folder / "rate.json"),
+            plan=_kept(PlanReport, folder / "plan.json"),
+            telephone=_kept(TelephoneReport, folder / "telephone.json"),
+            edges=_kept(GraphReport, folder / "edges.json"),
         )
         if not found.recorded:
             raise DataError(
-                f"{folder} holds no results.json, worth.json or rate.json; give the folder that "
-                "`unspoken compare`, `unspoken worth` or `unspoken rate` wrote to"
+                f"{folder} holds no results.json, worth.json, rate.json, plan.json, "
+                "telephone.json or edges.json; give the folder that `unspoken compare` or another "
+                "measurement wrote to"
             )
         return found
 
@@ -71,7 +83,14 @@ class Found:
     def recorded(self) -> dict[str, Recorded]:
         """What is there, by the command that measured it."""
         compare = self.compared or self.reuse
-        found = {"compare": compare, "worth": self.worth, "rate": self.rate}
+        found = {
+            "compare": compare,
+            "worth": self.worth,
+            "rate": self.rate,
+            "plan": self.plan,
+            "telephone": self.telephone,
+            "edges": self.edges,
+        }
         return {command: one for command, one in found.items() if one is not None}
 
     def predictions(self, arm: Arm) -> Sequence[dict[str, Any]]:
@@ -87,11 +106,10 @@ class Found:
         right = sum(bool(row["correct"]) for row in rows)
         return rows if (len(rows), right) == (arm.n, round(arm.accuracy * arm.n)) else ()
 
-    def gates(self) -> Path | None:
-        """The picture of the gates of the fuser that was compared, if there is one."""
+    def gates(self) -> Path:
+        """Where the picture of the gates stands, if a fuser was compared."""
         notes = self.compared.notes if self.compared else {}
-        path = self.folder / str(notes.get("projector_folder", "")) / "gates.png"
-        return path if path.is_file() else None
+        return self.folder / str(notes.get("projector_folder", "")) / "gates.png"
 
 
 _ANSWER = {"id", "question", "answers", "prediction", "correct", "messages", "message_of"}
@@ -111,7 +129,20 @@ def _content(path: Path) -> dict[str, Any] | None:
     return TypeAdapter(dict[str, Any]).validate_python(content)
 
 
-_Kind = TypeVar("_Kind", Compared, WorthReport, RateReport, ReuseReport)
+_Kind = TypeVar(
+    "_Kind",
+    Compared,
+    WorthReport,
+    RateReport,
+    ReuseReport,
+    PlanReport,
+    TelephoneReport,
+    GraphReport,
+)
+
+
+def _kept(kind: type[_Kind], path: Path) -> _Kind | None:
+    return _read(kind, _content(path), path)
 
 
 def _read(kind: type[_Kind], content: dict[str, Any] | None, path: Path) -> _Kind | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from unspoken.evaluation.page.found import Compared, Found
+from unspoken.evaluation.page.found import Found
 from unspoken.evaluation.rate import RateReport
 from unspoken.evaluation.report import Arm
 from unspoken.evaluation.reuse import ReuseReport
@@ -47,9 +47,9 @@ class Table:
         return all(row[column].number for row in self.rows)
 
 
-def arms(found: Compared) -> Table:
+def arms(arms: Sequence[Arm], what: str = "channel") -> Table:
     """Every arm of a comparison: accuracy, and what an item costs over all agents."""
-    head = ("channel", "condition", "% right (95 %)", "tokens read", "written", "passes")
+    head = (what, "condition", "% right (95 %)", "tokens read", "written", "passes")
     return Table(
         caption="Every arm; costs are means for each item, over all agents",
         head=(*head, "bytes sent", "seconds"),
@@ -64,7 +64,7 @@ def arms(found: Compared) -> Table:
                 Cell.of(arm.wire_bytes, ",.0f"),
                 Cell.of(arm.seconds, ".2f"),
             )
-            for arm in found.arms
+            for arm in arms
         ),
     )
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -13,7 +11,9 @@ from unspoken.evaluation.page import tables
 from unspoken.evaluation.page.drawings import accuracies, differences, information, rate_chart
 from unspoken.evaluation.page.examples import Disagreements, disagreements
 from unspoken.evaluation.page.found import Compared, Found, Recorded
+from unspoken.evaluation.page.pictures import inlined
 from unspoken.evaluation.page.plot import Chart, Forest
+from unspoken.evaluation.page.studies import Study, studies
 from unspoken.evaluation.page.tables import Table
 from unspoken.evaluation.worth import Information
 
@@ -84,6 +84,7 @@ class Page:
     bits: Bits | None
     rate: Rate | None
     reuse: Reuse | None
+    studies: tuple[Study, ...]
     facts: tuple[Facts, ...]
     again: str
     seeds: str
@@ -95,7 +96,7 @@ class Page:
         kept = all("recipe" in one.notes for one in recorded.values())
         again = f"{quote(str(found.folder))}"
         return cls(
-            title=_SAVED if found.reuse else _WORTH,
+            title=_title(found),
             task=str(first.task["name"]),
             protocol=str(first.task["protocol"]),
             stated=_stated(first),
@@ -105,14 +106,22 @@ class Page:
             if found.rate
             else None,
             reuse=Reuse(tables.ways(found.reuse), found.reuse.findings()) if found.reuse else None,
+            studies=tuple(studies(found)),
             facts=tuple(_facts(command, one) for command, one in recorded.items()),
             again=f"unspoken report {again} --again {again}-again" if kept else "",
             seeds=" and ".join(sorted({str(one.seed) for one in recorded.values()})),
         )
 
 
-_WORTH = "What was the message worth?"
-_SAVED = "What does reading once save?"
+def _title(found: Found) -> str:
+    """The question that the first of the measurements asks."""
+    if found.reuse:
+        return "What does reading once save?"
+    if found.compared or found.worth or found.rate:
+        return "What was the message worth?"
+    if found.plan:
+        return "When does a team pay?"
+    return "What is left after some hops?" if found.telephone else "Which edges matter?"
 
 
 def _stated(first: Recorded) -> tuple[tuple[str, str], ...]:
@@ -127,15 +136,14 @@ def _stated(first: Recorded) -> tuple[tuple[str, str], ...]:
 
 def _comparison(found: Found, compared: Compared) -> Comparison:
     matched = [arm for arm in compared.arms if arm.condition == "matched"]
-    gates = found.gates()
     return Comparison(
         summary=_summary(compared),
         worth=differences(compared),
         accuracy=accuracies(compared),
-        arms=tables.arms(compared),
+        arms=tables.arms(compared.arms),
         costs=tables.costs(found, matched),
         examples=disagreements(found, compared),
-        gates=_inlined(gates) if gates else "",
+        gates=inlined(found.gates()),
     )
 
 
@@ -152,10 +160,6 @@ def _summary(compared: Compared) -> str:
 def _and(names: Sequence[str]) -> str:
     """Names that may hold commas, so that they can be told apart."""
     return ", ".join(f"“{name}”" for name in names)
-
-
-def _inlined(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _bits(found: Found) -> Bits | None:
@@ -192,8 +196,8 @@ def _facts(command: str, one: Recorded) -> Facts:
 
 def _apart(task: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What the splits of the task share, where it was counted."""
-    overlap = task.get("overlap")
-    if overlap:
+    overlap = task.get("overlap", {})
+    if "dropped" in overlap:
         yield "facts in two splits", _pairs(overlap["facts"])
         yield "questions in two splits", _pairs(overlap["questions"])
         yield "left out for that", f"{overlap['dropped']} training items"

@@ -241,12 +241,14 @@ class PlanReport:
         )
 
     def save(self, out: Path) -> None:
-        """Write plan.json, plan.md and plan.png, each whole or not at all."""
+        """Write plan.json, plan.md, plan.png and report.html, each whole or not at all."""
+        from unspoken.evaluation.page import refresh
         from unspoken.evaluation.picture import draw_plan
 
         write_text(out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_plan(self, out / "plan.png")
         write_text(out / "plan.md", self.markdown())
+        refresh(out)
 
 
 _COLUMNS = (

@@ -125,12 +125,14 @@ class TelephoneReport:
         )
 
     def save(self, out: Path) -> None:
-        """Write telephone.json, telephone.md and telephone.png, each whole or not at all."""
+        """Write telephone.json, telephone.md, telephone.png and report.html, each whole or not."""
+        from unspoken.evaluation.page import refresh
         from unspoken.evaluation.picture import draw_telephone
 
         write_text(out / "telephone.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_telephone(self, out / "telephone.png")
         write_text(out / "telephone.md", self.markdown())
+        refresh(out)
 
 
 _COLUMNS = (
