@@ -31,7 +31,7 @@ from unspoken import (
     load_task,
 )
 from unspoken.evaluation.compare import query
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.pipeline import Query
 
 

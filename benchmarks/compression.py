@@ -23,7 +23,7 @@ from rich.table import Table
 from unspoken.channels import Handoff
 from unspoken.evaluation import Item
 from unspoken.evaluation.compare import query, sample
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.statistics import difference, wilson
 from unspoken.evaluation.tasks import matches
 from unspoken.files import write_text

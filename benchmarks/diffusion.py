@@ -20,7 +20,7 @@ import torch
 
 from unspoken import TaskSource, load_task
 from unspoken.backbone import DiffusionBackbone, Masked
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.types import TEXT, Denoising, Need, Prompt, Text
 
 WAYS: dict[str, dict[str, Any]] = {

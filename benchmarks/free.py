@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unspoken.evaluation import Report
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.recipe.compare import run_relay
 

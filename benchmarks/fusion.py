@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unspoken import Backbone, Settings
 from unspoken.channels.sections import Sharer, prefill
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.files import write_text
 from unspoken.projectors.fuser import Fuser, layer_map
 from unspoken.types import Context, Spec

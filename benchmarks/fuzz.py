@@ -273,7 +273,7 @@ def main() -> None:
     if given.guided:
         guided(given.guided, given.mutations, given.seed)
         return
-    from unspoken.evaluation.report import about_machine
+    from unspoken.evaluation.result import about_machine
 
     seals = {"plain": None, "signed": Seal(sign=bytes(32)), "encrypted": Seal(encrypt=bytes(32))}
     attack(200, given.seed + 1, None)  # load all that is loaded once

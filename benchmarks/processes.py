@@ -30,7 +30,7 @@ from rich.progress import track
 
 from unspoken import Edge, Handoff, Pipeline, Processes, RayActors, Role
 from unspoken.agents import Spoken
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.executors import Executor, Here
 from unspoken.files import write_text
 from unspoken.types import Memory, Spec, Usage

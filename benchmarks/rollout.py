@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from unspoken import Backbone, Settings, TaskSource, load_task
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.types import Context, Need, Prompt, Rollout, Text
 
 

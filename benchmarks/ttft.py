@@ -45,7 +45,7 @@ from unspoken import Backbone, Settings
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
 from unspoken.backbone import Reader
 from unspoken.backbone.caches import fresh_cache, kept
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.tasks import packaged
 from unspoken.files import write_text
 from unspoken.types import Context, Prompt, Text, Words

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import about_machine
 from unspoken.types import Memory
 from unspoken.wire import Header, Int8, Message, Seal
 

@@ -15,7 +15,8 @@ from torch import nn
 from unspoken.agents import Agent
 from unspoken.channels import Channel
 from unspoken.errors import DataError, PipelineError
-from unspoken.evaluation.report import Arm, Report, about_machine
+from unspoken.evaluation.report import Arm, Report
+from unspoken.evaluation.result import about
 from unspoken.evaluation.tasks import Item, Task, matches, partners
 from unspoken.files import write_text
 from unspoken.pipeline import Edge, Pipeline, Run
@@ -75,21 +76,15 @@ def compare(
                 arms.append(desk.ask(name, control, lines[name]))
     report = Report(
         arms=tuple(arms),
-        models=models_of(
-            [*pipelines.values(), *(p for lines in controls.values() for p in lines.values())]
-        ),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(items),
-            "files": dict(task.files),
-            "overlap": asdict(task.overlap),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
         information=dict(information or {}),
-        **about_machine(),
+        **about(
+            [*pipelines.values(), *(p for lines in controls.values() for p in lines.values())],
+            task,
+            len(items),
+            seed,
+            notes,
+            overlap=asdict(task.overlap),
+        ),
     )
     if out is not None:
         report.save(out)
@@ -229,12 +224,3 @@ def _state(module: nn.Module) -> str:
 
 def _digest(content: Any) -> str:
     return sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def models_of(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
-    """Name and fingerprint of every model that takes part."""
-    specs = {agent.backbone.spec for line in pipelines for agent in line.agents.values()}
-    return [
-        {"name": spec.name, "fingerprint": spec.weights}
-        for spec in sorted(specs, key=lambda spec: spec.name)
-    ]

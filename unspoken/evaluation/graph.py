@@ -13,11 +13,12 @@ from rich.table import Table
 
 from unspoken.agents import Agent
 from unspoken.errors import DataError
-from unspoken.evaluation.compare import Desk, models_of, sample
+from unspoken.evaluation.compare import Desk, sample
 from unspoken.evaluation.edges import EdgeWorth, attribute
 from unspoken.evaluation.pruning import Budget, Pruned, prune
-from unspoken.evaluation.report import Arm, about_machine
-from unspoken.evaluation.statistics import Difference, Estimate, difference
+from unspoken.evaluation.report import Arm
+from unspoken.evaluation.result import Result, about, markdown_table
+from unspoken.evaluation.statistics import Difference, difference
 from unspoken.evaluation.tasks import Item, Task, partners
 from unspoken.evaluation.trials import Trials, said
 from unspoken.files import write_text
@@ -41,7 +42,7 @@ class Against:
 
 
 @dataclass(frozen=True)
-class GraphReport:
+class GraphReport(Result):
     """What the edges of a pipeline are worth, and what some of them alone are.
 
     order: the agents as they take their turns. edges: by attribution, on items that nothing else
@@ -57,12 +58,6 @@ class GraphReport:
     graphs: Mapping[str, tuple[int, ...]]
     arms: tuple[Arm, ...]
     differences: Mapping[str, Against]
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
 
     def arm(self, graph: str, condition: str = "") -> Arm:
         """One arm, by default the one in use. Raises `KeyError` if it was not run."""
@@ -114,8 +109,8 @@ class GraphReport:
                 edge.name,
                 edge.channel,
                 f"{edge.wire:,.0f}",
-                _bits(edge.gain_bits),
-                _bits(edge.content_bits),
+                f"{edge.gain_bits:+.2f}",
+                f"{edge.content_bits:+.2f}",
             )
         return table
 
@@ -152,9 +147,9 @@ class GraphReport:
             f"Edges by {task['attributed']} items of the split validation, over all edges "
             f"{100 * self.accuracy:.1f} % right; graphs by {task['items']} items of the split "
             f"test. Seed {self.seed}. Models: {models}.\n\n"
-            + _rows(_EDGES, self.rows())
+            + markdown_table(_EDGES, self.rows())
             + "\n"
-            + _rows(_GRAPHS, self._graphs())
+            + markdown_table(_GRAPHS, self._graphs())
             + "\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\n![the graph: width by bits gained, colour by what they are](edges.png)\n\n"
@@ -177,8 +172,8 @@ class GraphReport:
                 f"{edge.positions:.1f}",
                 f"{100 * edge.without:.1f} (p = {edge.gain.p:.2g})",
                 f"{100 * edge.wrong:.1f} (p = {edge.content.p:.2g})",
-                _bits(edge.gain_bits),
-                _bits(edge.content_bits),
+                f"{edge.gain_bits:+.2f}",
+                f"{edge.content_bits:+.2f}",
                 f"{edge.per_kib:.3g}",
                 f"{edge.per_position:.3g}",
                 edge.verdict,
@@ -212,15 +207,6 @@ _EDGES = (
     "verdict",
 )
 _GRAPHS = ("graph", "condition", "edges", "% right (95 %)", "read", "written", "bytes", "sec")
-
-
-def _rows(heads: Sequence[str], rows: Iterator[list[str]]) -> str:
-    head = "| " + " | ".join(heads) + " |\n|" + "---|" * len(heads) + "\n"
-    return head + "".join("| " + " | ".join(row) + " |\n" for row in rows)
-
-
-def _bits(found: Estimate) -> str:
-    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _points(found: Difference, sign: int = 1) -> str:
@@ -274,19 +260,15 @@ def weigh_edges(
         graphs=drawn,
         arms=arms,
         differences=_differences(drawn, arms),
-        models=models_of([pipeline]),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(test),
-            "attributed": len(known),
-            "files": dict(task.files),
-            "overlap": _overlap(task),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about(
+            [pipeline],
+            task,
+            len(test),
+            seed,
+            notes,
+            attributed=len(known),
+            overlap=_overlap(task),
+        ),
     )
     if out is not None:
         report.save(out)

@@ -14,8 +14,9 @@ from rich import box
 from rich.table import Table
 
 from unspoken.errors import MissingExtra
-from unspoken.evaluation.compare import Desk, models_of
-from unspoken.evaluation.report import Arm, about_machine
+from unspoken.evaluation.compare import Desk
+from unspoken.evaluation.report import Arm
+from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval
 from unspoken.evaluation.tasks import Item, Task
 from unspoken.evaluation.worth import Information, chosen, informed, spoken
@@ -95,7 +96,7 @@ def fit(bits: Sequence[float], distortion: Sequence[float]) -> Fit | None:
 
 
 @dataclass(frozen=True)
-class RateReport:
+class RateReport(Result):
     """Curves of rate and distortion between one pair of models.
 
     alone: the distortion without a message. fits: by curve, for those with enough points.
@@ -105,12 +106,6 @@ class RateReport:
     fits: Mapping[str, Fit]
     alone: Arm
     ceiling: float
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
 
     @property
     def curves(self) -> dict[str, list[Point]]:
@@ -128,13 +123,12 @@ class RateReport:
         """The cells of the table, point by point."""
         for point in self.points:
             low, high = 100 * point.distortion_ci.low, 100 * point.distortion_ci.high
-            bits = point.bits
             yield [
                 point.curve,
                 point.setting,
                 f"{point.positions:.1f}",
                 f"{point.wire:,.0f}",
-                f"{bits.value:.2f} [{bits.low:.2f}, {bits.high:.2f}]",
+                f"{point.bits:.2f}",
                 f"{100 * point.distortion:.0f} ({low:.0f}-{high:.0f})",
             ]
 
@@ -164,13 +158,9 @@ class RateReport:
         return lines
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
-        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
         return (
             f"# Rate and distortion: {self.task['name']}, {self.task['protocol']} protocol\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}.\n\n{head}{body}\n"
+            f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\n![distortion by bytes, positions and usable bits](rate.png)\n\n"
             f"bits: usable bits of a message, at most {self.ceiling:.2f}, with a percentile "
@@ -229,17 +219,7 @@ def rates(
         fits={curve: form for curve, form in fits.items() if form is not None},
         alone=desk.ask("no message", "none", next(iter(lines.values())).alone()),
         ceiling=next(iter(found.values())).ceiling,
-        models=models_of(list(lines.values())),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(drawn),
-            "files": dict(task.files),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about(lines.values(), task, len(drawn), seed, notes),
     )
     if out is not None:
         report.save(out)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
-from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
+from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, difference, wilson
 from unspoken.files import write_text
 
 if TYPE_CHECKING:
     from unspoken.evaluation.worth import Information
 
-__all__ = ["Arm", "Report", "Worth", "about_machine"]
+__all__ = ["Arm", "Report", "Worth"]
 
 
 @dataclass(frozen=True)
@@ -96,19 +93,13 @@ class Worth:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Result):
     """A comparison: its arms, and everything needed to know what was compared.
 
     information: by channel the usable bits of its messages, where they were measured.
     """
 
     arms: tuple[Arm, ...]
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
     information: Mapping[str, Information] = field(default_factory=dict[str, "Information"])
 
     @property
@@ -194,8 +185,7 @@ class Report:
 
     def table(self) -> Table:
         """The table for a terminal."""
-        title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(self.columns):
             table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
         previous = ""
@@ -211,9 +201,6 @@ class Report:
         return [f"{name}: {_sentence(self.worth(name))}" for name in self.channels]
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(self.columns) + " |\n|" + "---|" * len(self.columns) + "\n"
-        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
         bits = "".join(
             f" bits: usable information of the messages about {n} of the items, at most log2 {n}."
             for n in sorted({found.n for found in self.information.values()})
@@ -221,10 +208,9 @@ class Report:
         overlap = self.task["overlap"]
         return (
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}. Facts shared between splits: {overlap['facts']}, questions: "
+            f"{self.stated} Facts shared between splits: {overlap['facts']}, questions: "
             f"{overlap['questions']}; {overlap['dropped']} items were left out for that."
-            f"\n\n{head}{body}\n"
+            f"\n\n{markdown_table(self.columns, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\n![accuracy by channel and condition](report.png)\n\n"
             "gain = matched - none; content = matched - deranged (another item's message), both "
@@ -250,22 +236,3 @@ def _points(found: Difference) -> str:
         f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] "
         f"(p = {found.p:.2g})"
     )
-
-
-def about_machine() -> dict[str, dict[str, Any]]:
-    """Versions and machine, for the record of a run."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    names = ("unspoken", "torch", "transformers", "accelerate")
-    return {
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}},
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "cores": cpu_count(),
-            "threads": torch.get_num_threads(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-            "gpu": gpu,
-            "date": datetime.now(UTC).date().isoformat(),
-        },
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +15,7 @@ from rich.table import Table
 from unspoken.anchors import AnchorPool
 from unspoken.errors import DataError
 from unspoken.evaluation.compare import query, sample
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Difference, difference, wilson
 from unspoken.evaluation.tasks import Item, Task, matches
 from unspoken.files import write_text
@@ -49,24 +49,17 @@ class ReuseArm:
 
 
 @dataclass(frozen=True)
-class ReuseReport:
+class ReuseReport(Result):
     """A comparison of ways to read: arms, and everything needed to know what was compared."""
 
     arms: tuple[ReuseArm, ...]
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def table(self) -> Table:
         """The table for a terminal."""
-        title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(_COLUMNS):
             table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
         for arm in self.arms:
@@ -92,13 +85,10 @@ class ReuseReport:
         return found
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
-        body = "".join("| " + " | ".join(self._cells(arm)) + " |\n" for arm in self.arms)
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
+        rows = map(self._cells, self.arms)
         return (
             f"# {self.task['name']}, {self.task['protocol']}: dense reads and pools of caches\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}.\n\n{head}{body}\n"
+            f"{self.stated}\n\n{markdown_table(_COLUMNS, rows)}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\nThe wait is the time to an agent's first token, summed over an item's agents: "
             "the median. reused is the share of all tokens that were not read.\n"
@@ -156,22 +146,11 @@ def compare_reuse(
             rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_text(out / "predictions" / f"{way}.jsonl", text)
-    specs = {agent.backbone.spec for agent in pipeline.agents.values()}
     report = ReuseReport(
         arms=tuple(
             _arm(way, items, found, runs["dense"], pools.get(way)) for way, found in runs.items()
         ),
-        models=[{"name": spec.name, "fingerprint": spec.weights} for spec in specs],
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(items),
-            "files": dict(task.files),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about([pipeline], task, len(items), seed, notes),
     )
     if out is not None:
         report.save(out)

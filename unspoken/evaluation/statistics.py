@@ -42,11 +42,18 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value in the unit of what it was made of, and its interval."""
+    """A value in the unit of what it was made of, and its interval.
+
+    >>> f"{Estimate(2.69, 2.12, 3.31):+.1f}"
+    '+2.7 [+2.1, +3.3]'
+    """
 
     value: float
     low: float
     high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 def mean(values: Sequence[float], *, seed: int = 0, level: float = 0.95) -> Estimate:

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from unspoken.agents import Agent
 from unspoken.errors import DataError
-from unspoken.evaluation.compare import models_of, query, sample
+from unspoken.evaluation.compare import query, sample
 from unspoken.evaluation.compressor import Written, estimate
 from unspoken.evaluation.information import Scores, measure
 from unspoken.evaluation.kept import key_of, store, stored
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
 from unspoken.evaluation.tasks import Item, Task, partners
 from unspoken.files import write_text
@@ -105,24 +105,18 @@ class Spoken:
     def sentence(self) -> str:
         each = self.bits.value / self.tokens if self.tokens else 0.0
         return (
-            f"the sender's notes, by its own probabilities (arXiv 2512.21720): {_bits(self.bits)} "
+            f"the sender's notes, by its own probabilities (arXiv 2512.21720): {self.bits:.2f} "
             f"of {self.ceiling:.2f} bits in {self.tokens:.1f} tokens, {each:.2f} bits a token; "
             f"{self.samples} sampled for each item"
         )
 
 
 @dataclass(frozen=True)
-class WorthReport:
+class WorthReport(Result):
     """Channels by usable bits, and everything needed to know what was measured."""
 
     channels: tuple[Information, ...]
     spoken: Spoken | None
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json."""
@@ -139,9 +133,9 @@ class WorthReport:
             share = f"{100 * one.identified:.0f} %"
             yield [
                 one.channel,
-                _bits(one.bits) if brief else f"{_bits(one.bits)} of {one.ceiling:.2f}",
-                f"{one.deranged.value:.2f}" if brief else _bits(one.deranged),
-                f"{one.pvi.value:.2f}" if brief else _bits(one.pvi),
+                f"{one.bits:.2f}" if brief else f"{one.bits:.2f} of {one.ceiling:.2f}",
+                f"{one.deranged.value:.2f}" if brief else f"{one.deranged:.2f}",
+                f"{one.pvi.value:.2f}" if brief else f"{one.pvi:.2f}",
                 share if brief else f"{share} ({100 * ends.low:.0f}-{100 * ends.high:.0f})",
                 f"{one.positions:.1f}",
                 f"{one.wire:,.0f}",
@@ -166,13 +160,9 @@ class WorthReport:
         return [self.spoken.sentence()] if self.spoken else []
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
-        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
         return (
             f"# What a message is worth: {self.task['name']}, {self.task['protocol']} protocol\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}.\n\n{head}{body}\n"
+            f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\nbits: what the right message tells the receiver of its answer, against the "
             "messages about all N items; at most log2 N. deranged: the same for another item's "
@@ -207,10 +197,6 @@ _INTERVALS = (
 )
 
 
-def _bits(found: Estimate) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
 def measure_worth(
     pipelines: Mapping[str, Pipeline],
     task: Task,
@@ -240,17 +226,7 @@ def measure_worth(
     report = WorthReport(
         channels=tuple(found.values()),
         spoken=told,
-        models=models_of(list(pipelines.values())),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(drawn),
-            "files": dict(task.files),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about(pipelines.values(), task, len(drawn), seed, notes),
     )
     if out is not None:
         report.save(out)

@@ -107,7 +107,7 @@ def information(channels: Sequence[Information]) -> Forest:
 
 
 def _bits(axis: Axis, kind: str, told: str, one: Estimate) -> Mark:
-    text = f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    text = f"{one:.2f}"
     return Mark(kind, told, axis.at(one.value), axis.at(one.low), axis.at(one.high), text)
 
 

@@ -14,6 +14,7 @@ from unspoken.errors import DataError
 from unspoken.evaluation.graph import GraphReport
 from unspoken.evaluation.rate import RateReport
 from unspoken.evaluation.report import Arm, Worth
+from unspoken.evaluation.result import Result
 from unspoken.evaluation.reuse import ReuseReport
 from unspoken.evaluation.teams.report import PlanReport
 from unspoken.evaluation.telephone.report import TelephoneReport
@@ -23,17 +24,11 @@ __all__ = ["Compared", "Found", "Recorded"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Result):
     """The content of results.json after a comparison; right and wrong by item stand beside it."""
 
     arms: tuple[Arm, ...]
     channels: dict[str, Worth]
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
     information: dict[str, Information] = field(default_factory=dict[str, Information])
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.asking import Desk
-from unspoken.evaluation.compare import models_of, sample
-from unspoken.evaluation.report import about_machine
+from unspoken.evaluation.compare import sample
+from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import Estimate, difference, mean, resampled
 from unspoken.evaluation.tasks import Item, Task
 from unspoken.evaluation.teams.calibrate import Calibration, Sent, check_budgets, vote
@@ -100,17 +100,13 @@ def plan_team(
         played=_played(found, ranked, seed) if ranked else None,
         limits=limits,
         leaf=terms.leaf,
-        models=models_of([line for settings in lines.values() for line in settings.values()]),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(drawn),
-            "files": dict(task.files),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about(
+            [line for settings in lines.values() for line in settings.values()],
+            task,
+            len(drawn),
+            seed,
+            notes,
+        ),
     )
     if out is not None:
         report.save(out)

@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, Estimate
 from unspoken.evaluation.teams.calibrate import Law
 from unspoken.evaluation.teams.options import Limits, Option
@@ -92,7 +93,7 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class PlanReport:
+class PlanReport(Result):
     """The calibration, every team that the budget allows, best first, and the votes that check it.
 
     gain: predicted bias of the best team minus that of one agent with the whole budget; played: the
@@ -108,12 +109,6 @@ class PlanReport:
     played: tuple[float, float] | None
     limits: Limits
     leaf: int
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
 
     @property
     def alone(self) -> float:
@@ -130,7 +125,7 @@ class PlanReport:
                 f"{self.limits.least:.1f} tokens each and send a message"
             )
         found = self.gain
-        spread = f"bias {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        spread = f"bias {found:+.3f}"
         doubt = "; the interval covers 0" if found.low <= 0 <= found.high else ""
         if found.value > 0:
             better = f"this team is predicted better than a single agent with {budget}"
@@ -162,7 +157,7 @@ class PlanReport:
                 one.channel,
                 one.setting,
                 f"{one.cost:.1f}",
-                f"{gamma.value:.2f} [{gamma.low:.2f}, {gamma.high:.2f}]",
+                f"{gamma:.2f}",
                 "-" if one.unsaid is None else f"{one.unsaid:.2f}",
                 f"{one.alpha:.2f}",
                 "-" if one.exponent is None else f"{one.exponent:+.2f}",
@@ -174,8 +169,7 @@ class PlanReport:
 
     def table(self) -> Table:
         """The table for a terminal of 80 columns: the votes of three, and one agent instead."""
-        title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
         table.add_column("channel", min_width=10)
         table.add_column("length", min_width=9)
         for name in ("gamma", *_COLUMNS[7:-1]):
@@ -219,25 +213,19 @@ class PlanReport:
         )
 
     def markdown(self) -> str:
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
-        solos = "".join(
-            f"| {one.budget} | {one.read:.1f} | {_spread(one.bias)} | {_spread(one.rho)} |\n"
+        solos = [
+            [f"{one.budget}", f"{one.read:.1f}", f"{one.bias:.2f}", f"{one.rho:.2f}"]
             for one in self.solos
-        )
-        votes = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
+        ]
         return (
             f"# When a team pays: {self.task['name']}, {self.task['protocol']} protocol\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}. Budget {self.limits.budget:g} tokens, at most "
+            f"{self.stated} Budget {self.limits.budget:g} tokens, at most "
             f"{self.limits.window:g} positions of messages for one receiver.\n\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + "\n## One agent\n\n| budget | tokens read | bias (95 %) | rho (95 %) |\n"
-            + f"|---|---|---|---|\n{solos}\n## Three agents with {self.leaf} tokens each\n\n"
-            + "| "
-            + " | ".join(_COLUMNS)
-            + " |\n|"
-            + "---|" * len(_COLUMNS)
-            + f"\n{votes}\n![predicted bias](plan.png)\n\n{_NOTES}\n"
+            + f"\n## One agent\n\n{markdown_table(_ALONE, solos)}\n"
+            + f"## Three agents with {self.leaf} tokens each\n\n"
+            + f"{markdown_table(_COLUMNS, self.rows())}\n"
+            + f"![predicted bias](plan.png)\n\n{_NOTES}\n"
         )
 
     def save(self, out: Path) -> None:
@@ -251,6 +239,7 @@ class PlanReport:
         refresh(out)
 
 
+_ALONE = ("budget", "tokens read", "bias (95 %)", "rho (95 %)")
 _COLUMNS = (
     "channel",
     "length",
@@ -284,7 +273,3 @@ _NOTES = (
 
 def _sign(value: float) -> int:
     return (value > 1e-9) - (value < -1e-9)
-
-
-def _spread(found: Estimate) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

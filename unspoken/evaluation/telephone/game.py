@@ -15,8 +15,9 @@ from typing import Any
 
 from unspoken.errors import DataError
 from unspoken.evaluation import asking
-from unspoken.evaluation.compare import Desk, models_of, query, sample
-from unspoken.evaluation.report import Arm, about_machine
+from unspoken.evaluation.compare import Desk, query, sample
+from unspoken.evaluation.report import Arm
+from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import difference, mean, wilson
 from unspoken.evaluation.tasks import Item, Task, normalise, partners
 from unspoken.evaluation.telephone.report import Hop, TelephoneReport
@@ -65,17 +66,7 @@ def play(
         channels={name: found for name, (found, _) in played.items()},
         alone=Desk(items, batch_size, out).ask("no message", "none", pipelines[0].alone()),
         told={name: told for name, (_, told) in played.items()},
-        models=models_of(pipelines),
-        task={
-            "name": task.name,
-            "protocol": task.protocol,
-            "split": "test",
-            "items": len(items),
-            "files": dict(task.files),
-        },
-        seed=seed,
-        notes=dict(notes or {}),
-        **about_machine(),
+        **about(pipelines, task, len(items), seed, notes),
     )
     if out is not None:
         report.save(out)

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from unspoken.evaluation.report import Arm
+from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, Estimate, Interval
 from unspoken.files import write_text
 
@@ -40,18 +41,12 @@ class Hop:
 
 
 @dataclass(frozen=True)
-class TelephoneReport:
+class TelephoneReport(Result):
     """Hops by channel; alone: without a message. told: for some items, what each sender read."""
 
     channels: Mapping[str, tuple[Hop, ...]]
     alone: Arm
     told: Mapping[str, tuple[tuple[str, ...], ...]]
-    models: list[dict[str, str]]
-    task: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    notes: dict[str, Any]
 
     @property
     def hops(self) -> int:
@@ -74,7 +69,7 @@ class TelephoneReport:
                     f"{100 * content.value:+.0f} [{100 * content.low:+.0f}, "
                     f"{100 * content.high:+.0f}]",
                     f"{one.bits.value:.1f}",
-                    f"{one.drift.value:+.1f} [{one.drift.low:+.1f}, {one.drift.high:+.1f}]",
+                    f"{one.drift:+.1f}",
                     f"{_percent(one.kept)} ({_percent(one.kept_ci.low)}-"
                     f"{_percent(one.kept_ci.high)})",
                     _percent(one.words),
@@ -82,8 +77,7 @@ class TelephoneReport:
 
     def table(self) -> Table:
         """The table for a terminal of 80 columns: without bits, words and an interval of kept."""
-        title = f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
         table.add_column("channel", min_width=12)
         for name in (*_COLUMNS[1:5], _COLUMNS[6], "% kept"):
             table.add_column(name.replace(" (", "\n("), justify="right", no_wrap=True)
@@ -108,17 +102,13 @@ class TelephoneReport:
         return lines
 
     def markdown(self) -> str:
-        head = "| " + " | ".join(_COLUMNS) + " |\n|" + "---|" * len(_COLUMNS) + "\n"
-        body = "".join("| " + " | ".join(row) + " |\n" for row in self.rows())
-        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
         told = "".join(
             f"\n{name}\n\n" + "".join(f"* {' → '.join(words)}\n" for words in chains)
             for name, chains in self.told.items()
         )
         return (
             f"# Telephone: {self.task['name']}, {self.task['protocol']} protocol\n\n"
-            f"{self.task['items']} items of the split {self.task['split']}, seed {self.seed}. "
-            f"Models: {models}.\n\n{head}{body}\n"
+            f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + f"\n![accuracy and drift by hop](telephone.png)\n\n{_NOTES}\n\n"
             f"## What senders read, hop by hop\n{told}"
