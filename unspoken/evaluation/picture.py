@@ -130,7 +130,7 @@ def draw_rates(report: RateReport, path: Path) -> None:
         axes.set_xlabel(told)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in rates[:2]:
-        axes.set_xscale("log")
+        _logarithmic(axes)
     rates[2].axvline(report.ceiling, color="#c9c9c9", lw=1)
     rates[0].set_ylabel("distortion, 1 - accuracy")
     rates[0].set_ylim(0, 1.02)
@@ -236,8 +236,6 @@ def _into(edge: EdgeWorth, name: str, placed: Mapping[str, object]) -> bool:
 def draw_plan(report: PlanReport, path: Path) -> None:
     """Bias of one agent by what it reads, and of every team within the budget by its leaves."""
     figure = _figure(11.0, 4.4)
-    from matplotlib.ticker import LogFormatter
-
     alone, teams = figure.subplots(1, 2, sharey=True)
     read, biases = [one.read for one in report.solos], [one.bias for one in report.solos]
     spread = [
@@ -271,9 +269,7 @@ def draw_plan(report: PlanReport, path: Path) -> None:
     teams.axhline(report.alone, color="#8d99ae", ls=":", lw=1.2, label="one agent, same budget")
     teams.set_xlabel(f"leaves of a team, {report.limits.budget:g} tokens in all")
     for axes in (alone, teams):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
-        axes.xaxis.set_minor_formatter(LogFormatter())
+        _logarithmic(axes)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     figure.suptitle(
@@ -329,6 +325,14 @@ def draw_telephone(report: TelephoneReport, path: Path) -> None:
         fontsize=10,
     )
     _save(figure, path)
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
+    axes.xaxis.set_minor_formatter(LogFormatter())
 
 
 def _figure(width: float, height: float) -> Any:
