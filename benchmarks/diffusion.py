@@ -1,9 +1,10 @@
 """What the sampler costs beside the forward passes that it makes: one process, in turn, medians.
 
-    python benchmarks/diffusion.py --rounds 7
+    python benchmarks/diffusion.py
+    python benchmarks/diffusion.py --steps 8 --rounds 3 --batches 1 4
 
 SmolLM2-135M, opened in both directions and otherwise as it is: what it writes is noise, and what it
-costs is real. A canvas of 64 positions behind a fact, 32 steps in blocks of 32, batches of 1 and 8,
+costs is real. A canvas of 64 positions behind a fact, 32 steps in blocks of 32, in batches,
 against as many plain forward passes over prompt and canvas with the logits of the whole canvas.
 """
 
@@ -21,6 +22,7 @@ import torch
 from unspoken import TaskSource, load_task
 from unspoken.backbone import DiffusionBackbone, Masked
 from unspoken.evaluation.result import about_machine
+from unspoken.files import write_text
 from unspoken.types import TEXT, Denoising, Need, Prompt, Text
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -38,12 +40,13 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=64)
     options.add_argument("--steps", type=int, default=32)
     options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     options.add_argument("--model", default="smollm2-135m-instruct")
     options.add_argument("--mask", default="<empty_output>")
     options.add_argument("--out", type=Path, default=Path("benchmarks/results/diffusion.json"))
     given = options.parse_args()
     model = opened(given.model, given.mask)
-    facts = [item.context for item in load_task(TaskSource()).test[:8]]
+    facts = [item.context for item in load_task(TaskSource()).test[: max(given.batches)]]
     plan = Denoising(max_tokens=given.tokens, steps=given.steps)
     result = {
         "benchmark": "diffusion",
@@ -55,13 +58,12 @@ def main() -> None:
                 way: measure(model, facts[:size], plan, changed, given.rounds, way=way)
                 for way, changed in WAYS.items()
             }
-            for size in (1, 8)
+            for size in given.batches
         },
         "models": [{"name": model.name, "fingerprint": model.fingerprint}],
         **about_machine(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(given.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
