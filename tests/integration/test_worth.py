@@ -57,7 +57,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def rate_recipe(bench: Bench, *more: str) -> RateRecipe:
-    found = load_recipe("rate", bench.settings("lengths=[1,4]", "worth.items=5", *more))
+    found = load_recipe("rate", bench.settings("lengths=[1,4]", "packs=[]", "worth.items=5", *more))
     assert isinstance(found, RateRecipe)
     return found
 
@@ -180,7 +180,8 @@ def test_a_curve_is_fitted_by_its_form() -> None:
 
 
 def test_lengths_and_settings_are_swept(copied: Bench, folders: dict[str, Path]) -> None:
-    report = run_rate(rate_recipe(copied, "sweep={layers: [[0], [2]]}"))
+    packs = "packs=[{kind: int8}, {kind: tokens, share: 0.5}]"
+    report = run_rate(rate_recipe(copied, "sweep={layers: [[0], [2]]}", packs))
     cut = ["1 tokens", "4 tokens", "whole"]
     vectors = ["1 positions", "4 positions", "whole"]
     assert {
@@ -189,12 +190,15 @@ def test_lengths_and_settings_are_swept(copied: Bench, folders: dict[str, Path])
         "full-text, tuned reader": cut,
         "text, tuned reader": cut,
         "embedding": vectors,
+        "embedding, packed": ["int8", "tokens, share=0.5"],
         "embedding, by layers": ["layers=[0]", "layers=[2]"],
     }
     for points in (report.curves["full-text, tuned reader"], report.curves["embedding"]):
         assert points[0].positions < points[1].positions < points[2].positions
         assert points[0].wire < points[1].wire < points[2].wire
     assert report.curves["embedding"][0].positions == 1
+    for packed in report.curves["embedding, packed"]:
+        assert packed.wire < report.curves["embedding"][2].wire
     whole, same = report.curves["embedding"][2], report.curves["embedding, by layers"][0]
     assert (whole.bits, whole.distortion) == (same.bits, same.distortion)
     for point in report.points:

@@ -335,14 +335,16 @@ _KINDS = Literal["embedding", "memory", "fusion"]
 
 
 class RateRecipe(RelayRecipe):
-    """Sweep the length of messages, and settings of the projector, each of which is trained anew.
+    """Sweep the length and precision of messages, and settings of the projector, trained anew.
 
-    lengths: tokens of text, first positions of vectors and caches. sweep: a setting of `projector`
-    to its values: {layers: [[0], [6]], vectors: [4, 16]}.
+    lengths: tokens of text, first positions of vectors and caches. packs: how whole messages of
+    vectors and caches travel. sweep: a setting of `projector` to its values: {layers: [[0], [6]],
+    vectors: [4, 16]}.
     """
 
     kind: Literal["rate"]  # pyright: ignore[reportIncompatibleVariableOverride]
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)
+    packs: tuple[Packing, ...] = ()
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict[str, tuple[Any, ...]])
 
     def swept(self, key: str, value: Any) -> ProjectorSettings:

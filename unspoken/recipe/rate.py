@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from unspoken.recipe.compare import asked, fitted, made, noted
 from unspoken.recipe.config import ChannelSource, RateRecipe, RelayRecipe
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
+from unspoken.wire import Packing
 
 __all__ = ["curves", "run_rate"]
 
@@ -25,9 +26,11 @@ def run_rate(recipe: RateRecipe) -> RateReport:
     relay = Relay.of(recipe)
     task = asked(relay, recipe)
     folder = recipe.trained or recipe.out / "trained"
+    by_length = dict(curves(relay, recipe, folder, recipe.lengths))
     return rates(
         {
-            **dict(curves(relay, recipe, folder, recipe.lengths)),
+            **by_length,
+            **dict(_packed(by_length, recipe.packs)),
             **dict(_swept(relay, recipe, folder)),
         },
         task,
@@ -60,6 +63,26 @@ def curves(
         else:
             projector, _ = train_projector(relay, folder)
             yield name, _by_length(relay.speaking(projector), lengths)
+
+
+def _packed(
+    curves: Mapping[str, Mapping[str, Pipeline]], packs: Sequence[Packing]
+) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+    """A curve for each channel but words: its whole messages, packed in each of the ways."""
+    for name, settings in curves.items():
+        whole = settings[_WHOLE]
+        if packs and not any(isinstance(edge.channel, TextChannel) for edge in whole.edges):
+            yield f"{name}, packed", {_label(pack): _through(whole, pack) for pack in packs}
+
+
+def _label(pack: Packing) -> str:
+    kind, *options = pack.model_dump(exclude_defaults=True).items()
+    return ", ".join([str(kind[1]), *(f"{name}={value}" for name, value in options)])
+
+
+def _through(pipeline: Pipeline, pack: Packing) -> Pipeline:
+    edges = [replace(edge, pack=pack) for edge in pipeline.edges]
+    return Pipeline(list(pipeline.agents.values()), edges, rounds=pipeline.rounds)
 
 
 def _swept(
