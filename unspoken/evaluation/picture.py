@@ -58,7 +58,8 @@ def draw(report: Report, path: Path) -> None:
         axes.text(place, 100 * arm.ci_high + 1, f"{value:.0f}", ha="center", fontsize=8)
     handles = [axes.bar([0], [0], color=_COLOURS[name], label=name) for name in conditions]
     axes.legend(handles=handles, frameon=False, fontsize=8, ncols=len(handles), loc="upper left")
-    axes.set_xticks(range(len(channels)), channels, fontsize=9)
+    names = [name.replace(", ", ",\n") for name in channels]
+    axes.set_xticks(range(len(channels)), names, fontsize=9)
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, min(115, max(100 * arm.ci_high for arm in report.arms) + 15))
     axes.spines[["top", "right"]].set_visible(False)
