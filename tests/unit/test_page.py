@@ -273,7 +273,8 @@ def test_without_a_recipe_the_page_says_so(out: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "committed", ["relay-qasc", "memory-qasc", "memory-transfer", "fusion-cities"]
+    "committed",
+    ["relay-qasc", "memory-qasc", "memory-transfer", "fusion-cities", "planner-qasc"],
 )
 def test_committed_results_make_a_page(committed: str, tmp_path: Path) -> None:
     out = folder_of_results(tmp_path, committed=committed, more=False)
