@@ -24,7 +24,7 @@ from unspoken.recipe.executor import run_planner_executor
 from unspoken.recipe.pipeline import build
 from unspoken.recipe.planner import train_planner
 from unspoken.recipe.relay import Relay, note_role
-from unspoken.recipe.train import train_projector
+from unspoken.recipe.train import train_projector, train_vectors
 from unspoken.testing import tiny_diffusion
 from unspoken.training import History, Plan, Reconstruction, StoredThoughts, fit
 from unspoken.training.denoised import Denoised
@@ -295,7 +295,9 @@ def test_a_second_run_reuses_everything(
     assert "20 items to train on, 4 to validate, 6 to test; shared facts" in told
 
 
-def test_each_plan_length_has_a_projector_of_its_own(settings: list[str], tmp_path: Path):
+def test_each_plan_length_has_a_projector_of_its_own_and_shares_the_rest(
+    settings: list[str], tmp_path: Path
+):
     recipe = whole(settings, tmp_path)
     task = load_task(recipe.task)
     planner, _ = train_planner(recipe, task, recipe.out / "trained")
@@ -307,9 +309,11 @@ def test_each_plan_length_has_a_projector_of_its_own(settings: list[str], tmp_pa
         relay = Relay(changed, planner, executor, task)
         projector, home = train_projector(relay, tmp_path / "trained")
         homes.append(home)
+        train_vectors(relay, recipe.reader, tmp_path / "trained", what="reader")
         message = _sent(relay.speaking(projector), [query(item) for item in task.test[:3]])
         assert message.payload.mask.sum(1).max() <= tokens
     assert homes[0] != homes[1]
+    assert len(list((tmp_path / "trained").glob("reader-*"))) == 1  # it reads no plan
 
 
 def _sent(line: Pipeline, queries: list[dict[str, str]]) -> Any:

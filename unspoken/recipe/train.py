@@ -48,7 +48,8 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     answers (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
     """
     recipe = relay.recipe
-    home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup)}"
+    plans = [recipe.planning] if relay.canvas else []
+    home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup, *plans)}"
     if (home / "config.json").exists():
         return _CLASSES[recipe.projector.kind].from_pretrained(home).eval(), home
     items = _items(relay)
@@ -191,7 +192,6 @@ def _key(relay: Relay, *more: Any) -> str:
         recipe.training.model_dump(),
         recipe.seed,
         *(part if isinstance(part, str) else part.model_dump() for part in more),
-        *([recipe.planning.model_dump()] if relay.canvas else ()),
     ]
     return sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
