@@ -349,8 +349,8 @@ def test_workers_end_with_their_pipeline(number: signal.Signals, tmp_path: Path)
     )
     assert running.stdout is not None
     worker = int(running.stdout.readline().split()[0])
+    assert running.stdout.readline() == "hanging\n"  # the next turn has begun
     if number == signal.SIGINT:
-        sleep(0.2)  # until the next turn has begun
         os.killpg(running.pid, number)
     else:
         os.kill(running.pid, number)

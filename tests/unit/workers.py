@@ -101,6 +101,7 @@ def die() -> None:
 
 
 def hang() -> None:
+    print("hanging", flush=True)
     time.sleep(600)
 
 
