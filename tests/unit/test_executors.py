@@ -322,11 +322,13 @@ def test_nothing_is_left_behind() -> None:
 
 
 SCRIPT = """
+import signal
 from functools import partial
 from tests.unit.workers import Puppet
 from unspoken import Pipeline, Processes
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with Pipeline([partial(Puppet, "one")], executor=Processes()) as pipeline:
         print(pipeline.run("?").answer, flush=True)
         pipeline.run("one hang")
