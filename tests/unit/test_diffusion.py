@@ -307,13 +307,13 @@ def sequence(model: DiffusionBackbone, text: str, ids: list[int]) -> dict[str, A
 
 
 def told(model: DiffusionBackbone, text: str, ids: list[int]) -> tuple[Tensor, Tensor]:
-    """The logits and the last hidden states of the canvas, from one plain call."""
+    """The logits of the canvas and the last hidden states that they come from, by a plain call."""
     inputs = sequence(model, text, ids)
-    begin = inputs["input_ids"].shape[1] - len(ids) - len(model.masked.behind)
+    begin = inputs["input_ids"].shape[1] - len(ids) - len(model.masked.behind) - model.masked.shift
     with torch.no_grad():
         out = model.model(**inputs, output_hidden_states=True)
-    said = slice(begin - model.masked.shift, begin - model.masked.shift + len(ids))
-    return out.logits[0, said], out.hidden_states[-1][0, begin : begin + len(ids)]
+    said = slice(begin, begin + len(ids))
+    return out.logits[0, said], out.hidden_states[-1][0, said]
 
 
 def test_words_and_states_are_those_of_a_plain_call(model: DiffusionBackbone):

@@ -60,9 +60,9 @@ def denoising(settings: Settings) -> Denoising:
 class CanvasModel(LanguageModel):
     """A model without a cache: `read` lays the prompt out, and `write` fills a canvas behind it.
 
-    Hidden states are those of the positions that it writes, up to the first end, this included
-    (the authors of Planner and Executor, arXiv 2510.15244, send the whole canvas). Both come from
-    the same canvas, so words and states of one thought cost one denoising.
+    Hidden states are those that its words are told from, up to the first end, this included (the
+    authors of Planner and Executor, arXiv 2510.15244, send the whole canvas). Both come from the
+    same canvas, so words and states of one thought cost one denoising.
     """
 
     ends: tuple[int, ...]

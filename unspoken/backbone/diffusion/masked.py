@@ -155,12 +155,14 @@ class DiffusionBackbone(CanvasModel):
     def _forward(
         self, frame: _Frame, canvas: Tensor, window: slice, layers: Sequence[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """One pass: the logits of some positions of a canvas, and states (B, n, W) of all of it."""
-        begin, size = frame.ids.shape[1], canvas.shape[1]
+        """One pass: the logits of some positions of a canvas, and states (B, n, W) of all of it.
+
+        Both stand where the words are told: with `shift` one position before them.
+        """
+        begin, size = frame.ids.shape[1] - int(self.masked.shift), canvas.shape[1]
         behind = canvas.new_tensor(self.masked.behind).expand(canvas.shape[0], -1)
         ids = torch.cat((frame.ids, canvas, behind), 1)
         wanted = torch.arange(window.start, window.stop, device=self.device) + begin
-        wanted = wanted - int(self.masked.shift)
         out = self.model(
             **self._inputs(ids, frame.vectors),
             **frame.fixed,
