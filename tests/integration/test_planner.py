@@ -321,6 +321,42 @@ def _sent(line: Pipeline, queries: list[dict[str, str]]) -> Any:
     return heard.message
 
 
+def test_a_sweep_plans_in_other_ways_beside(settings: list[str], tmp_path: Path):
+    sweep = "sweep={tokens: [6, 24], steps: [2, 4]}"
+    recipe = whole(settings, tmp_path, "channels=[full-text,text,embedding]", sweep)
+    report, blames = run_planner_executor(recipe)
+    ways = [f"tokens={tokens}, steps={steps}" for tokens in (6, 24) for steps in (2, 4)]
+    for way in ways:
+        assert f"text, {way}" in [one.channel for one in blames]
+        assert report.worth(f"embedding, {way}").over_constant is not None
+        assert {arm.condition for arm in report.arms if arm.channel.endswith(way)} == {
+            "none",
+            "matched",
+            "deranged",
+            "constant",
+        }
+    few, more = (report.arm(f"text, {way}", "matched").passes for way in (ways[0], ways[1]))
+    assert more > few
+    assert len(list((recipe.out / "trained").glob("projector-*"))) == 1 + 4 + 1
+    assert len(list((recipe.out / "trained").glob("reader-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("sweep={tokens: [0]}", "sweep.tokens: Input should be greater than or equal to 1"),
+        ("sweep={length: [4]}", "sweep.length: Extra inputs are not permitted"),
+        ("sweep={tokens: [40]}", "plans of 40 tokens are asked for.*add 40 to planner.canvas"),
+        ("planning.tokens=32", "no canvas longer than 24"),
+    ],
+)
+def test_ways_to_plan_that_cannot_be_are_refused(
+    settings: list[str], tmp_path: Path, wrong: str, words: str
+):
+    with pytest.raises(RecipeError, match=words):
+        whole(settings, tmp_path, wrong)
+
+
 def test_training_that_moves_a_frozen_model_is_refused(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -367,12 +368,38 @@ class PlannerExecutorRecipe(RelayRecipe):
     """Compare what a diffusion planner says in words and in states, beside a causal planner.
 
     planner: how the sender is taught to plan, before anything is compared. causal: the other
-    planner, whose arms carry its name; it reads the fact, and writes as `prompts` say.
+    planner, whose arms carry its name; it reads the fact, and writes as `prompts` say. sweep: a
+    setting of `planning` to its values: {tokens: [16, 64], steps: [4, 16]}. Every combination
+    is compared beside `planning`, with a projector of its own.
     """
 
     kind: Literal["planner_executor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     planner: PlannerSettings
     causal: ModelSource
+    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict[str, tuple[Any, ...]])
+
+    def swept(self) -> dict[str, CanvasSettings]:
+        """The ways to plan of the sweep, by what is changed: `tokens=16, steps=4`."""
+        found: dict[str, CanvasSettings] = {}
+        for values in product(*self.sweep.values()) if self.sweep else ():
+            changed = dict(zip(self.sweep, values, strict=True))
+            label = ", ".join(f"{key}={value}" for key, value in changed.items())
+            found[label] = CanvasSettings(**{**self.planning.model_dump(), **changed})
+        return found
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> PlannerExecutorRecipe:
+        try:
+            longest = max(one.tokens for one in (self.planning, *self.swept().values()))
+        except ValidationError as error:
+            told = error.errors()[0]
+            raise ValueError(f"sweep.{told['loc'][0]}: {told['msg']}") from error
+        if self.planner.training.steps and longest > max(self.planner.canvas):
+            raise ValueError(
+                f"plans of {longest} tokens are asked for, and the planner is taught no canvas "
+                f"longer than {max(self.planner.canvas)}; add {longest} to planner.canvas"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_an_oracle(self) -> PlannerExecutorRecipe:

@@ -14,7 +14,7 @@ from unspoken.evaluation.planning import Blame, attribute, save
 from unspoken.evaluation.tasks import Task
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import Lines, asked, noted
-from unspoken.recipe.config import ModelSource, PlannerExecutorRecipe
+from unspoken.recipe.config import CanvasSettings, ModelSource, PlannerExecutorRecipe
 from unspoken.recipe.planner import planner_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
@@ -43,6 +43,8 @@ def run_planner_executor(recipe: PlannerExecutorRecipe) -> tuple[Report, list[Bl
     lines = Lines.of(relay, ours)
     beside = _beside(replace(relay, recipe=recipe, sender=_load(recipe.causal)), relay, folder)
     still = {f"{name}{_BESIDE}": line for name, line in lines.constants.items()}
+    for label, planning in recipe.swept().items():
+        _join(lines, _planned(relay, ours, planning), label)
     report = compare(
         {**lines.pipelines, **beside},
         asked(relay, recipe),
@@ -63,6 +65,19 @@ def run_planner_executor(recipe: PlannerExecutorRecipe) -> tuple[Report, list[Bl
     blames = attribute(recipe.out, names, "sender", _ORACLE)
     save(blames, recipe.out)
     return report, blames
+
+
+def _planned(relay: Relay, recipe: PlannerExecutorRecipe, planning: CanvasSettings) -> Lines:
+    """The channels through which a plan goes, planned in another way."""
+    names = tuple(name for name in recipe.channels if name in ("text", recipe.projector.kind))
+    changed = recipe.model_copy(update={"planning": planning, "channels": names, "lora": None})
+    return Lines.of(replace(relay, recipe=changed), changed)
+
+
+def _join(lines: Lines, more: Lines, label: str) -> None:
+    """Add lines by names that say how they differ."""
+    lines.pipelines |= {f"{name}, {label}": line for name, line in more.pipelines.items()}
+    lines.constants |= {f"{name}, {label}": line for name, line in more.constants.items()}
 
 
 def _beside(other: Relay, relay: Relay, folder: Path) -> dict[str, Pipeline]:
