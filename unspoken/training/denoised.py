@@ -23,7 +23,7 @@ class Denoised:
     the other. The last `validation` rows are never trained on.
     """
 
-    samples = 4  # of the mask ratio for each validation row
+    samples = 4  # of the mask ratio for each validation row; of every canvas one at least
 
     def __init__(
         self,
@@ -50,9 +50,8 @@ class Denoised:
     def validate(self, batch: int = 32) -> float:
         rows = sorted(range(self.size, len(self.queries)), key=self.length)
         scores = [
-            self._score(rows[n : n + batch], canvas, seed)
-            for seed in range(self.samples)
-            for canvas in self.canvas
+            self._score(rows[n : n + batch], self.canvas[seed % len(self.canvas)], seed)
+            for seed in range(max(self.samples, len(self.canvas)))
             for n in range(0, len(rows), batch)
         ]
         return float(torch.cat(scores).mean())
