@@ -140,6 +140,22 @@ def test_a_note_fills_its_canvas_with_ends_or_is_cut(monkeypatch: pytest.MonkeyP
     assert seen[1][0] == [[0, 1, 2, 3]]
 
 
+def test_validation_takes_canvases_in_turn_and_every_one(monkeypatch: pytest.MonkeyPatch):
+    training = Training()
+    seen: list[tuple[int, int]] = []
+
+    def score(context: Any, notes: Any, *, seed: int) -> Any:
+        seen.append((len(notes[0]), seed))
+        return torch.full((len(notes),), float(len(notes[0])))
+
+    monkeypatch.setattr(training.model, "score", score)
+    assert training.objective.validate() == 1.0  # nats a position
+    assert seen == [(4, 0), (8, 1), (4, 2), (8, 3)]
+    training.objective.canvas = (1, 2, 3, 4, 5)
+    training.objective.validate()
+    assert [size for size, _ in seen[4:]] == [1, 2, 3, 4, 5]
+
+
 def test_states_of_a_plan_stand_with_its_words(tmp_path: Path, tiny: Callable[..., Backbone]):
     """What a projector is warmed up on: each position's state, and the word that stands there."""
     training, receiver = Training(), tiny("llama")
