@@ -339,7 +339,7 @@ def recipes_cp(
     name: str, folder: Annotated[Path, typer.Argument(help="where the copies go")] = Path()
 ) -> None:
     """Copy a recipe, and those it continues, to change them; nothing is overwritten."""
-    from unspoken.recipe.config import chain
+    from unspoken.recipe.loading import chain
 
     copies = {source: folder / source.name for source in chain(name)}
     for target in copies.values():

@@ -16,8 +16,8 @@ from unspoken.errors import DataError, RecipeError
 from unspoken.recipe import EdgesRecipe, PlanRecipe, RateRecipe, TelephoneRecipe, load_recipe
 from unspoken.recipe.again import run_again
 from unspoken.recipe.compare import run_relay
-from unspoken.recipe.config import kept as kept_recipe
 from unspoken.recipe.edges import run_edges
+from unspoken.recipe.loading import kept as kept_recipe
 from unspoken.recipe.plan import run_plan
 from unspoken.recipe.rate import run_rate
 from unspoken.recipe.telephone import run_telephone

@@ -48,7 +48,7 @@ from unspoken.recipe import (
 )
 from unspoken.recipe import train as training
 from unspoken.recipe.compare import run_relay
-from unspoken.recipe.config import chain
+from unspoken.recipe.loading import chain
 from unspoken.recipe.pipeline import build
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector

@@ -12,10 +12,8 @@ from unspoken.recipe.config import (
     RelayRecipe,
     ReuseRecipe,
     TelephoneRecipe,
-    find_recipe,
-    load_recipe,
-    recipe_names,
 )
+from unspoken.recipe.loading import find_recipe, load_recipe, recipe_names
 
 __all__ = [
     "EdgesRecipe",

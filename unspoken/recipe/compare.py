@@ -14,7 +14,9 @@ from unspoken.evaluation import Report, ReuseReport, compare, compare_reuse, loa
 from unspoken.evaluation.tasks import Task, transferred
 from unspoken.evaluation.worth import Information, chosen, informed
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import ChannelSource, RelayRecipe, ReuseRecipe, Stage, kept
+from unspoken.recipe.config import RelayRecipe, ReuseRecipe
+from unspoken.recipe.loading import kept
+from unspoken.recipe.parts import ChannelSource, Stage
 from unspoken.recipe.pipeline import build, channel_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_lora, train_projector, train_vectors

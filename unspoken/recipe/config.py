@@ -1,140 +1,52 @@
-"""What a recipe may say: YAML, merged with key=value from the command line, checked by pydantic."""
+"""What a recipe may say, checked by pydantic before anything is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from yaml import YAMLError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from unspoken.errors import RecipeError, unknown
 from unspoken.evaluation.tasks import TaskSource
 from unspoken.evaluation.teams import Terms
-from unspoken.training import Plan
-from unspoken.types import Denoising
+from unspoken.recipe.parts import (
+    AgentSource,
+    BudgetSettings,
+    CanvasSettings,
+    ChannelSource,
+    EdgeSource,
+    EmbeddingSettings,
+    FreeSettings,
+    GraphSettings,
+    LoraSettings,
+    ModelSource,
+    Part,
+    PlannerSettings,
+    PoolSettings,
+    ProjectorSettings,
+    Prompts,
+    Stage,
+    WorthSettings,
+)
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
-    "AgentSource",
-    "CanvasSettings",
-    "ChannelSource",
     "EdgesRecipe",
-    "EmbeddingSettings",
-    "FusionSettings",
-    "LinearSettings",
-    "MemorySettings",
-    "MixingSettings",
-    "ModelSource",
     "PipelineRecipe",
     "PlanRecipe",
     "PlannerExecutorRecipe",
     "PlannerRecipe",
-    "PlannerSettings",
     "ProjectorRecipe",
-    "Prompts",
     "RateRecipe",
     "Recipe",
     "RelayRecipe",
     "ReuseRecipe",
-    "Stage",
     "TelephoneRecipe",
-    "chain",
-    "find_recipe",
-    "kept",
-    "load_recipe",
-    "recipe_names",
 ]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSource(_Part):
-    """A model by name, and how it is loaded."""
-
-    model: str
-    dtype: str = "auto"
-    device: str | None = None
-
-
-class Stage(_Part):
-    """One stage of training, see `Plan`; no steps, no stage."""
-
-    steps: int = Field(ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    lr: float = Field(gt=0)
-    warmup: int = Field(default=10, ge=0)
-    weight_decay: float = 0.0
-    every: int = Field(default=50, ge=1)
-    bf16: bool = True
-
-    def plan(self, seed: int) -> Plan:
-        return Plan(**self.model_dump(), seed=seed)
-
-
-class Prompts(_Part):
-    """The words around an item, the same for every channel.
-
-    instruction and `shots` worked examples from the training items make the receiver's lead;
-    note_lead is what a writing sender reads first; note_tokens is the most it writes.
-    """
-
-    instruction: str
-    shots: int = Field(default=3, ge=0)
-    note_lead: str = ""
-    note_tokens: int = Field(default=32, ge=1)
-    answer_tokens: int = Field(default=12, ge=1)
-
-
-class CanvasSettings(_Part):
-    """How a sender that writes by diffusion writes, see `Denoising`; tokens: of its canvas."""
-
-    tokens: int = Field(default=64, ge=1)
-    steps: int = Field(default=64, ge=1)
-    block: int | None = Field(default=32, ge=1)
-    remask: Literal["confidence", "margin", "entropy", "random"] = "confidence"
-    guidance: float = Field(default=0.0, ge=0)
-    until: float = Field(default=1.0, gt=0, le=1)
-    threshold: float | None = Field(default=None, gt=0, le=1)
-    capture: Literal["last", "clean"] = "last"
-    temperature: float = Field(default=0.0, ge=0)
-    seed: int = 0
-
-    def denoising(self, stop: tuple[str, ...] = ()) -> Denoising:
-        return Denoising(max_tokens=self.tokens, stop=stop, **self.model_dump(exclude={"tokens"}))
-
-
-class PlannerSettings(_Part):
-    """A causal model becomes one that writes notes by diffusion, see `Denoised`.
-
-    mask: the token that stands for a mask, one that texts do not use. shift: whether a position
-    still predicts the next one, as in the causal model. canvas: lengths of canvases, in turn.
-    Without training steps the sender is used as it is, and must be a diffusion model.
-    """
-
-    mask: str = "<empty_output>"
-    shift: bool = True
-    canvas: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
-    training: Stage
-    validation: int = Field(default=64, ge=1)
-
-
-class PlannerRecipe(_Part):
+class PlannerRecipe(Part):
     """Teach a causal model to write notes by diffusion."""
 
     kind: Literal["planner"]
@@ -145,76 +57,7 @@ class PlannerRecipe(_Part):
     out: Path
 
 
-class EmbeddingSettings(_Part):
-    """Hidden states to the receiver's embedding space, see `EmbeddingProjector`."""
-
-    kind: Literal["embedding"] = "embedding"
-    layers: tuple[int, ...] = (0,)
-    hidden: int = Field(default=1024, ge=1)
-    vectors: int | None = Field(default=None, ge=1)
-    prompt: int = Field(default=0, ge=0)
-
-
-class MemorySettings(_Part):
-    """A cache to the receiver's, see `MemoryProjector`.
-
-    texts: how many are read for the closed-form start; calibration: what they are, facts of the
-    task, random words, or both.
-    """
-
-    kind: Literal["memory"]
-    width: int = Field(default=1024, ge=1)
-    hidden: int = Field(default=1024, ge=1)
-    prompt: int = Field(default=0, ge=0)
-    texts: int = Field(default=1000, ge=1)
-    calibration: Literal["text", "random", "both"] = "text"
-
-
-class LinearSettings(_Part):
-    """Hidden states to the receiver's embeddings in closed form, see `LinearMap`.
-
-    texts and calibration as in `MemorySettings`.
-    """
-
-    kind: Literal["ridge", "procrustes"]
-    layers: tuple[int, ...] = (6,)
-    texts: int = Field(default=500, ge=1)
-    calibration: Literal["text", "random", "both"] = "random"
-    penalty: float = Field(default=0.01, gt=0)
-
-
-class MixingSettings(_Part):
-    """Soft words over the words that both models know, see `VocabularyMixing`."""
-
-    kind: Literal["mixing"]
-    temperature: float = Field(default=1.0, gt=0)
-
-
-class FusionSettings(_Part):
-    """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
-
-    map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
-    lead: whether the words that both models read first are fused too.
-    """
-
-    kind: Literal["fusion"]
-    map: Literal["last_aligned", "k_nearest"] = "k_nearest"
-    above: int = Field(default=0, ge=0)
-    hidden: int = Field(default=256, ge=1)
-    inner: int = Field(default=256, ge=1)
-    depth: int = Field(default=3, ge=3)
-    rank: int | None = Field(default=None, ge=1)
-    gate: float = 0.0
-    lead: bool = False
-
-
-ProjectorSettings = (
-    EmbeddingSettings | MemorySettings | FusionSettings | LinearSettings | MixingSettings
-)
-ClosedSettings = MemorySettings | LinearSettings | MixingSettings
-
-
-class ProjectorRecipe(_Part):
+class ProjectorRecipe(Part):
     """Train a projector on a pair of models.
 
     planning: how a sender writes that is a diffusion model. items: at most so many training items,
@@ -240,51 +83,6 @@ class ProjectorRecipe(_Part):
         if self.projector.kind == "mixing" and self.training.steps:
             raise ValueError("a mixing has nothing to train; set training.steps=0")
         return self
-
-
-class ChannelSource(_Part):
-    """One more channel of a comparison: any that is registered, or one with a map in closed form.
-
-    channel: its kind and options. projector: a map that is fitted first, without training, and
-    brings its channel along. sender: whose weights speak; `receiver` for channels between equal
-    weights.
-    """
-
-    name: str
-    channel: dict[str, Any] | None = None
-    projector: ClosedSettings | None = Field(default=None, discriminator="kind")
-    sender: Literal["sender", "receiver"] = "sender"
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> ChannelSource:
-        if (self.channel is None) == (self.projector is None):
-            raise ValueError("give either a channel, {kind: rollout}, or a projector to fit")
-        return self
-
-
-class FreeSettings(_Part):
-    """Free vectors: how many, and how fast they learn; steps and batches are the projector's."""
-
-    vectors: int = Field(default=16, ge=1)
-    lr: float = Field(gt=0)
-
-
-class LoraSettings(_Part):
-    """The receiver itself is trained, with as many parameters as the projector has."""
-
-    lr: float = Field(gt=0)
-
-
-class WorthSettings(_Part):
-    """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
-
-    samples: notes that the sender writes about each item for the text estimator. column: whether
-    a comparison measures bits too.
-    """
-
-    items: int = Field(default=64, ge=2)
-    samples: int = Field(default=1, ge=0)
-    column: bool = False
 
 
 def _by_name(channel: Any) -> Literal["name", "settings"]:
@@ -455,41 +253,7 @@ def _private(recipe: RelayRecipe, reason: str) -> None:
         )
 
 
-class AgentSource(_Part):
-    """An agent of a pipeline; canvas: how it writes if its model is a diffusion model."""
-
-    name: str
-    model: str
-    lead: str = ""
-    template: str = "{messages}{question}"
-    message: str = "{sender}:{message}\n\n"
-    chat: bool = True
-    first: Literal["lead", "item"] = "lead"
-    max_tokens: int = Field(default=64, ge=1)
-    stop: tuple[str, ...] = ()
-    temperature: float = Field(default=0.0, ge=0)
-    seed: int = 0
-    reuse: Literal["any", "exact"] = "any"
-    candidates: tuple[str, ...] = ()
-    canvas: CanvasSettings | None = None
-
-
-class EdgeSource(BaseModel):
-    """An edge: `from` and `to` are agents; `channel` holds its kind and options.
-
-    pack: how its messages travel; shadow: whether words of the sender go along, see `Edge`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    sender: str = Field(alias="from")
-    receiver: str = Field(alias="to")
-    channel: dict[str, Any]
-    pack: Packing = LOSSLESS
-    shadow: bool = False
-
-
-class PipelineRecipe(_Part):
+class PipelineRecipe(Part):
     """Agents and edges.
 
     executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `memory`
@@ -506,14 +270,6 @@ class PipelineRecipe(_Part):
     timeout: float = Field(default=300.0, gt=0)
 
 
-class PoolSettings(_Part):
-    """What every pool of a comparison gets, see `AnchorPool`; `budget` in bytes."""
-
-    budget: int = Field(default=2 << 30, ge=0)
-    probe: float = Field(default=0.1, ge=0, le=1)
-    tolerance: float = Field(default=0.1, gt=0)
-
-
 class ReuseRecipe(PipelineRecipe):
     """Run one pipeline densely and with pools of caches, a ladder each, on the same items."""
 
@@ -526,32 +282,6 @@ class ReuseRecipe(PipelineRecipe):
     batch_size: int = Field(default=1, ge=1)
     seed: int = 0
     out: Path
-
-
-class BudgetSettings(_Part):
-    """The most that edges may cost for an item: how many, wire bytes, or positions to read."""
-
-    most: float = Field(gt=0)
-    unit: Literal["edges", "bytes", "positions"] = "edges"
-
-
-class GraphSettings(_Part):
-    """A sparse graph over latent edges, see `EdgeGates`: each receiver keeps so many `senders`.
-
-    training: its batches are of two items or more, which are held against each other. validation:
-    the items that choose the best graph.
-    """
-
-    senders: int = Field(default=1, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    training: Stage
-    validation: int = Field(default=32, ge=1)
-
-    @model_validator(mode="after")
-    def _rows_to_compare(self) -> GraphSettings:
-        if self.training.batch_size < 2 or not self.training.steps:
-            raise ValueError("a graph is learned in 1 step or more, of batch_size 2 or more")
-        return self
 
 
 class EdgesRecipe(PipelineRecipe):
@@ -585,75 +315,3 @@ Recipe = Annotated[
     | EdgesRecipe,
     Field(discriminator="kind"),
 ]
-
-
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and put `key=value` overrides on top. Raises `RecipeError`, `UnknownName`.
-
-    A recipe with `base: other.yaml` continues another one that stands beside it.
-    """
-    path = find_recipe(name)
-    try:
-        merged = _with_base(path)
-        merged.merge_with_dotlist(list(overrides))  # unlike a merge, it reaches into lists
-        content = OmegaConf.to_container(merged, resolve=True)
-    except _UNREADABLE as error:
-        told = " ".join(str(error).split())
-        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
-    try:
-        return TypeAdapter[Recipe](Recipe).validate_python(content)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'][1:])) or 'kind'}: {e['msg']}" for e in error.errors()
-        ]
-        raise RecipeError(
-            f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
-        ) from error
-
-
-def kept(recipe: Recipe) -> dict[str, Any]:
-    """A recipe with all its settings, as a note among the results that it led to."""
-    return {"recipe": recipe.model_dump(mode="json", by_alias=True)}
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`."""
-    given = Path(name)
-    if given.is_file():
-        return given
-    for path in _shipped():
-        if given.name in (path.name, path.stem):
-            return path
-    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
-
-
-def chain(name: str) -> list[Path]:
-    """The file of a recipe and of those it continues."""
-    path = find_recipe(name)
-    content: Any = OmegaConf.load(path)
-    base = content.get("base")
-    return [path, *(chain(str(path.with_name(base))) if base else ())]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    return sorted(path.stem for path in _shipped())
-
-
-def _shipped() -> list[Path]:
-    here = Path(__file__).resolve().parent.parent
-    for folder in (here / "recipes", here.parent / "recipes"):  # installed, or a repository
-        if folder.is_dir():
-            return sorted(folder.glob("*.yaml"))
-    return []
-
-
-_UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
-
-
-def _with_base(path: Path) -> Any:
-    content: Any = OmegaConf.load(path)
-    if not isinstance(content, DictConfig):
-        raise ValueError("a recipe is a mapping of settings, as those that ship are")
-    base = content.pop("base", None)
-    return OmegaConf.merge(_with_base(path.with_name(base)), content) if base else content

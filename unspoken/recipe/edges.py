@@ -16,8 +16,9 @@ from unspoken.evaluation.tasks.splits import digest
 from unspoken.evaluation.trials import said
 from unspoken.files import atomic_folder
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import EdgesRecipe, GraphSettings
-from unspoken.recipe.config import kept as settings_of
+from unspoken.recipe.config import EdgesRecipe
+from unspoken.recipe.loading import kept as settings_of
+from unspoken.recipe.parts import GraphSettings
 from unspoken.recipe.pipeline import build
 from unspoken.training import EdgeGates, GraphAnswers, History, fit
 from unspoken.training.graph import frozen_channels, gateable, gates_for, kept

@@ -14,7 +14,8 @@ from unspoken.evaluation.planning import Blame, attribute, save
 from unspoken.evaluation.tasks import Task
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import Lines, asked, noted
-from unspoken.recipe.config import CanvasSettings, ModelSource, PlannerExecutorRecipe
+from unspoken.recipe.config import PlannerExecutorRecipe
+from unspoken.recipe.parts import CanvasSettings, ModelSource
 from unspoken.recipe.planner import planner_of
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors

@@ -12,7 +12,8 @@ from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.recipe.config import AgentSource, PipelineRecipe
+from unspoken.recipe.config import PipelineRecipe
+from unspoken.recipe.parts import AgentSource
 from unspoken.types import Settings
 
 __all__ = ["build", "channel_of"]

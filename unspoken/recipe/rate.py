@@ -11,7 +11,8 @@ from unspoken.evaluation.altered import Prefix
 from unspoken.evaluation.rate import RateReport, rates
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.compare import asked, fitted, made, noted
-from unspoken.recipe.config import ChannelSource, RateRecipe, RelayRecipe
+from unspoken.recipe.config import RateRecipe, RelayRecipe
+from unspoken.recipe.parts import ChannelSource
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.train import train_projector, train_vectors
 from unspoken.wire import Packing

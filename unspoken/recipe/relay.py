@@ -30,7 +30,8 @@ from unspoken.projectors import (
     StateProjector,
     VocabularyMixing,
 )
-from unspoken.recipe.config import ModelSource, ProjectorRecipe, RelayRecipe
+from unspoken.recipe.config import ProjectorRecipe, RelayRecipe
+from unspoken.recipe.parts import ModelSource
 from unspoken.types import Settings
 from unspoken.wire import LOSSLESS
 

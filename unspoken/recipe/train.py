@@ -30,7 +30,7 @@ from unspoken.projectors import (
     Projector,
     VocabularyMixing,
 )
-from unspoken.recipe.config import FreeSettings, LoraSettings, Stage
+from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
 from unspoken.recipe.relay import Relay
 from unspoken.recipe.trainees import Told, instruction, trainee
 from unspoken.training import Answers, History, Reconstruction, fit

@@ -28,7 +28,7 @@ from unspoken.projectors import (
 from unspoken.projectors.alignment import shared_vocabulary
 from unspoken.projectors.fuser import layer_map
 from unspoken.recipe.calibration import aligned_states, calibration_texts, read_by_both
-from unspoken.recipe.config import (
+from unspoken.recipe.parts import (
     EmbeddingSettings,
     FusionSettings,
     LinearSettings,

@@ -1,0 +1,89 @@
+"""Recipes as files: YAML, merged with key=value from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from unspoken.errors import RecipeError, unknown
+from unspoken.recipe.config import Recipe
+
+__all__ = ["chain", "find_recipe", "kept", "load_recipe", "recipe_names"]
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and put `key=value` overrides on top. Raises `RecipeError`, `UnknownName`.
+
+    A recipe with `base: other.yaml` continues another one that stands beside it.
+    """
+    path = find_recipe(name)
+    try:
+        merged = _with_base(path)
+        merged.merge_with_dotlist(list(overrides))  # unlike a merge, it reaches into lists
+        content = OmegaConf.to_container(merged, resolve=True)
+    except _UNREADABLE as error:
+        told = " ".join(str(error).split())
+        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
+    try:
+        return TypeAdapter[Recipe](Recipe).validate_python(content)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc'][1:])) or 'kind'}: {e['msg']}" for e in error.errors()
+        ]
+        raise RecipeError(
+            f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
+        ) from error
+
+
+def kept(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with all its settings, as a note among the results that it led to."""
+    return {"recipe": recipe.model_dump(mode="json", by_alias=True)}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    for path in _shipped():
+        if given.name in (path.name, path.stem):
+            return path
+    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
+
+
+def chain(name: str) -> list[Path]:
+    """The file of a recipe and of those it continues."""
+    path = find_recipe(name)
+    content: Any = OmegaConf.load(path)
+    base = content.get("base")
+    return [path, *(chain(str(path.with_name(base))) if base else ())]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in _shipped())
+
+
+def _shipped() -> list[Path]:
+    here = Path(__file__).resolve().parent.parent
+    for folder in (here / "recipes", here.parent / "recipes"):  # installed, or a repository
+        if folder.is_dir():
+            return sorted(folder.glob("*.yaml"))
+    return []
+
+
+_UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
+
+
+def _with_base(path: Path) -> Any:
+    content: Any = OmegaConf.load(path)
+    if not isinstance(content, DictConfig):
+        raise ValueError("a recipe is a mapping of settings, as those that ship are")
+    base = content.pop("base", None)
+    return OmegaConf.merge(_with_base(path.with_name(base)), content) if base else content
