@@ -37,6 +37,8 @@ __all__ = [
 
 
 class Part(BaseModel):
+    """A mapping of settings: unknown ones are refused, and none changes later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
