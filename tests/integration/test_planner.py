@@ -361,6 +361,8 @@ def test_a_sweep_plans_in_other_ways_beside(settings: list[str], tmp_path: Path)
     ("wrong", "words"),
     [
         ("sweep={tokens: [0]}", "sweep.tokens: Input should be greater than or equal to 1"),
+        ("sweep={tokens: []}", "sweep.tokens: .*at least 1 item"),
+        ("planner.canvas=[]", "planner.canvas: .*at least 1 item"),
         ("sweep={length: [4]}", "sweep.length: Extra inputs are not permitted"),
         ("sweep={tokens: [40]}", "plans of 40 tokens are asked for.*add 40 to planner.canvas"),
         ("planning.tokens=32", "no canvas longer than 24"),

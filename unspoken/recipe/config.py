@@ -174,7 +174,9 @@ class PlannerExecutorRecipe(RelayRecipe):
     kind: Literal["planner_executor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     planner: PlannerSettings
     causal: ModelSource
-    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict[str, tuple[Any, ...]])
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default_factory=dict[str, tuple[Any, ...]]
+    )
 
     def swept(self) -> dict[str, CanvasSettings]:
         """The ways to plan of the sweep, by what is changed: `tokens=16, steps=4`."""

@@ -107,7 +107,7 @@ class PlannerSettings(Part):
 
     mask: str = "<empty_output>"
     shift: bool = True
-    canvas: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
+    canvas: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(32,), min_length=1)
     training: Stage
     validation: int = Field(default=64, ge=1)
 
