@@ -238,3 +238,13 @@ def test_states_stand_beside_the_embedding_of_the_word_that_ends_there(settings:
     rest = targets[len(" three") :]
     assert len(rest) == len(place.unique())
     assert torch.equal(rest[0], embedded[word[0]])
+
+
+@torch.no_grad()
+def test_texts_of_one_length_are_read_in_the_order_given(settings: list[str]):
+    """A set of strings has another order in each process, and so would the fit."""
+    relay = Relay.of(free(settings))
+    texts = ["eight", "seven", "three", "forty", "fifty", "sixty", "ninth", "first"]
+    together = aligned_states(relay, relay.reader(), [0], texts)[1]
+    apart = [aligned_states(relay, relay.reader(), [0], [text])[1] for text in texts]
+    assert torch.equal(together, torch.cat(apart))

@@ -49,7 +49,7 @@ def _random(relay: Relay, count: int) -> Iterator[str]:
 
 
 def _batches(texts: Sequence[str], title: str) -> Iterator[list[str]]:
-    order = sorted(set(texts), key=len)
+    order = sorted(dict.fromkeys(texts), key=len)  # a set has another order in each process
     batches = [order[n : n + 16] for n in range(0, len(order), 16)]
     yield from track(batches, title, console=Console(stderr=True), transient=True)
 
