@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
 from unspoken.errors import StorageError
 
-__all__ = ["atomic_folder", "sha256", "write_bytes", "write_text"]
+__all__ = ["atomic_file", "atomic_folder", "sha256", "write_bytes", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,16 +26,26 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically. Raises `StorageError` when the disk is full or not writable."""
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Generator[BinaryIO]:
+    """A file to write; it takes the place of `target` at the end, or vanishes on any error.
+
+    What is written goes to the disk as it comes. Raises `StorageError` as `write_bytes`.
+    """
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(beside, 0o644)  # temporary files are private, results are not
-            os.replace(beside, path)
+            os.replace(beside, target)
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise
@@ -73,8 +84,12 @@ def sha256(path: Path) -> str:
 def _explained(path: Path) -> Generator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = next((n for n in _EXPECTED if _is(error, n)), None)
+    except StorageError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch's writer, closed on a full disk, raises a RuntimeError with the disk's as context
+        found = (error, error.__context__)
+        reason = next((n for n in _EXPECTED if any(_is(one, n) for one in found)), None)
         if reason is None:
             raise
         raise StorageError(
@@ -86,6 +101,6 @@ def _explained(path: Path) -> Generator[None]:
 _EXPECTED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
-def _is(error: Exception, number: int) -> bool:
+def _is(error: BaseException | None, number: int) -> bool:
     """Whether an error is of this number; safetensors has it in the words only."""
     return getattr(error, "errno", None) == number or f"(os error {number})" in str(error)

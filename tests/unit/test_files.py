@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable
 from hashlib import sha256 as digest
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+import torch
 
 from unspoken.errors import StorageError
-from unspoken.files import atomic_folder, sha256, write_bytes, write_text
+from unspoken.files import atomic_file, atomic_folder, sha256, write_bytes, write_text
 
 Fail = Callable[..., None]
 
@@ -61,6 +63,24 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, fails: Fail, step: str,
     assert "Free some room or choose another folder" in str(caught.value)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+def test_a_disk_that_fills_up_while_torch_writes(tmp_path: Path, monkeypatch):
+    """Torch's writer raises an error of its own when it is closed on a full disk."""
+    path = tmp_path / "file.pt"
+    write_text(path, "old")
+
+    def on_a_full_disk(handle: int, mode: str) -> BinaryIO:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+        return opened(handle, mode)
+
+    opened = os.fdopen
+    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
+    with pytest.raises(StorageError, match="No space left on device"), atomic_file(path) as file:
+        torch.save({"weight": torch.zeros(100_000)}, file)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.pt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError(errno.EIO, "broken")])

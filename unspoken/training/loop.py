@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from collections.abc import Generator, Iterator, Sequence
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from unspoken.errors import TrainingError
-from unspoken.files import write_bytes
+from unspoken.files import atomic_file
 from unspoken.training.precision import in_bfloat16
 
 __all__ = ["History", "Objective", "Plan", "fit"]
@@ -199,7 +198,6 @@ class _State:
         self.history.validation.append((self.step, value))
 
     def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
         content = {
             "plan": asdict(self.plan),
             "step": self.step,
@@ -210,8 +208,8 @@ class _State:
             "train": self.history.train,
             "validation": self.history.validation,
         }
-        torch.save(content, buffer)
-        write_bytes(path, buffer.getvalue())
+        with atomic_file(path) as file:
+            torch.save(content, file)
 
     def load(self, path: Path) -> None:
         if not path.exists():
