@@ -34,9 +34,10 @@ class Share(NamedTuple):
 class Run:
     """Tokens and vectors that are read in one forward pass, padded left.
 
-    ids: (B, S), or (1, S) when `shared`. mask: (B, S). spelling: the words of these rows. vectors:
-    (N, W), those of all rows in row order, or None. bos: whether the rows begin with the
-    tokenizer's `<bos>`. shares: for each row what others may read too, counted without padding.
+    ids: (B, S), or (1, S) where all rows have read the same up to its end; `shared` if it is a
+    shared text. mask: (B, S). spelling: the words of these rows. vectors: (N, W), those of all rows
+    in row order, or None. bos: whether the rows begin with the tokenizer's `<bos>`. shares: for
+    each row what others may read too, counted without padding.
     """
 
     ids: Tensor
@@ -59,7 +60,9 @@ class Run:
             return self
         spelling = self.spelling.repeat(batch)
         ids, mask = self.ids.expand(batch, -1), self.mask.expand(batch, -1)
-        return replace(self, ids=ids, mask=mask, spelling=spelling)
+        vectors = None if self.vectors is None else self.vectors.repeat(batch, 1)
+        shares = self.shares * batch
+        return replace(self, ids=ids, mask=mask, spelling=spelling, vectors=vectors, shares=shares)
 
     def without_last(self) -> Run:
         return replace(self, ids=self.ids[:, :-1], mask=self.mask[:, :-1])
@@ -88,6 +91,8 @@ def spell(parts: Sequence[Part], batch: int) -> Spelling:
 def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.device) -> list[Part]:
     """Cut a prompt into caches and runs; neighbouring texts are tokenised together.
 
+    What stands in front of a cache becomes a run of one row if all rows have read the same so far.
+
     encode: words to token ids and the ends of the tokens, in characters. `bos` is put before the
     first token unless a cache stands there. Raises `EmptyPrompt` when a row has nothing to read or
     does not end with a token.
@@ -95,10 +100,13 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
     parts: list[Part] = []
     loose: list[Text | Vectors] = []
 
-    def settle() -> None:
-        if loose:
-            parts.append(_run(loose, encode, () if parts else bos, device))
-            loose.clear()
+    def settle(*, end: bool = False) -> None:
+        if not loose:
+            return
+        same = not end and all(len(part.mask) == 1 for part in parts) and _alike(loose)
+        rows = 1 if same else prompt.batch
+        parts.append(_run(loose, rows, encode, () if parts else bos, device))
+        loose.clear()
 
     for segment in prompt.segments:
         if segment.batch != prompt.batch:
@@ -114,20 +122,33 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
         elif isinstance(segment, Text) and segment.shared:
             settle()
             one = Text(segment.words[:1], shared=True)
-            run = _run([one], encode, () if parts else bos, device)
+            run = _run([one], 1, encode, () if parts else bos, device)
             parts.append(replace(run, shared=True))
         else:
             loose.append(segment)
-    settle()
+    settle(end=True)
     parts = [part for part in parts if part.mask.shape[1]]
     _check_end(parts)
     return parts
 
 
+def _alike(segments: Sequence[Text | Vectors]) -> bool:
+    """Whether all rows are known to be equal."""
+    return all(
+        len(set(segment.words)) == 1 if isinstance(segment, Text) else segment.shared
+        for segment in segments
+    )
+
+
 def _run(
-    segments: Sequence[Text | Vectors], encode: Encode, bos: Sequence[int], device: torch.device
+    segments: Sequence[Text | Vectors],
+    batch: int,
+    encode: Encode,
+    bos: Sequence[int],
+    device: torch.device,
 ) -> Run:
-    rows = [_row(segments, b, encode, bos) for b in range(segments[0].batch)]
+    """The first `batch` rows of segments."""
+    rows = [_row(segments, b, encode, bos) for b in range(batch)]
     ids, mask = left_pad([torch.tensor(row.ids, dtype=torch.long) for row in rows])
     ends, _ = left_pad([torch.tensor(row.ends, dtype=torch.long) for row in rows], -1)
     spelling = Spelling(tuple(row.words for row in rows), ends.to(device))

@@ -104,10 +104,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """Vectors in a model's input-embedding space (or its hidden states): (B, S, W), mask (B, S)."""
+    """Vectors in a model's input-embedding space (or its hidden states): (B, S, W), mask (B, S).
+
+    shared: they are equal in all rows, like free vectors, and a reader may read them once.
+    """
 
     values: Tensor
     mask: Tensor
+    shared: bool = False
 
     @property
     def batch(self) -> int:
@@ -116,7 +120,7 @@ class Vectors:
     def rows(self, index: slice) -> Vectors:
         mask = self.mask[index]
         keep = mask.any(0)
-        return Vectors(self.values[index][:, keep], mask[:, keep])
+        return Vectors(self.values[index][:, keep], mask[:, keep], self.shared)
 
     def repeat(self, batch: int) -> Vectors:
         """One row as B equal ones; nothing is copied."""

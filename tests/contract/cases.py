@@ -104,7 +104,9 @@ def _fusion(
     return Fusion(fuser.eval())
 
 
-def _memory(sender: Backbone, receiver: Backbone, prompt: int = 0) -> Channel:
+def _memory(
+    sender: Backbone, receiver: Backbone, prompt: int = 0, *, words: bool = False
+) -> Channel:
     source, target = sender.spec, receiver.spec
     turns = torch.stack(sender.frequencies), torch.stack(receiver.frequencies)
     projector = MemoryProjector(
@@ -115,11 +117,14 @@ def _memory(sender: Backbone, receiver: Backbone, prompt: int = 0) -> Channel:
         width=40,
         hidden=24,
         prompt=prompt,
+        vocabulary=len(receiver.table) if words else 0,
         source_weights=source.weights,
         target_weights=target.weights,
         source_tokenizer=source.tokenizer,
         target_tokenizer=target.tokenizer,
     )
+    if words:
+        projector.learn_words(receiver.table)
     projector.source_turns.copy_(turns[0])
     projector.target_turns.copy_(turns[1])
     projector.tokenizer = receiver.tokenizer.backend_tokenizer
@@ -186,6 +191,7 @@ CASES = (
     ),
     Case("memory", _memory, "qwen:48", "llama", _ALL, local=True),
     Case("memory-gemma", _memory, "gemma:48", "gemma", _ALL, local=True),
+    Case("memory-words", lambda s, r: _memory(s, r, words=True), "qwen", "gemma", _ALL, local=True),
     Case("memory-prompt", lambda s, r: _memory(s, r, 2), "gemma", "llama", _ALL, local=True),
     Case("constant", _constant, refuses="receiver width, receiver weights"),
 )

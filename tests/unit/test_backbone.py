@@ -151,8 +151,8 @@ def written(model: Backbone, context: Context, tokens: int = 8) -> tuple[str, ..
     return model.write(context, Settings(max_tokens=tokens)).words
 
 
-def cache(model: Backbone, words: str) -> Memory:
-    memory = model.read(prompt_of(words), needs=frozenset({MEMORY})).memory
+def cache(model: Backbone, *words: str) -> Memory:
+    memory = model.read(prompt_of(*words), needs=frozenset({MEMORY})).memory
     assert memory is not None
     return memory
 
@@ -202,6 +202,38 @@ def test_a_lead_is_read_once_for_a_batch_and_again_for_another_lead(passes):
         for lead in ("one. ", "one. ", "two. "):
             model.read(Prompt((Text((lead,) * 3, shared=True), Text(UNEQUAL))))
     assert rows == [1, 3, 3, 1, 3]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma"])
+def test_what_all_rows_begin_with_is_read_by_one_of_them(tiny: Tiny, kind: str):
+    model = tiny(kind)
+    memory = cache(model, *UNEQUAL)
+    free = torch.randn(2, model.spec.width, requires_grad=True)
+
+    def begun(*, shared: bool) -> tuple[list[int], Tensor, Read]:
+        values = free.expand(3, -1, -1)
+        vectors = Vectors(values, torch.ones(values.shape[:2], dtype=torch.bool), shared=shared)
+        lead, words = Text(("Be brief. ",) * 3, shared=True), Text(("Fact:",) * 3)
+        rows: list[int] = []
+        hook = model.model.base_model.register_forward_pre_hook(
+            lambda _, __, given: rows.append(len(given["position_ids"])), with_kwargs=True
+        )
+        with hook:
+            read = model.read(Prompt((lead, words, vectors, memory, Text(UNEQUAL))))
+        (grad,) = torch.autograd.grad(model.score(read.context, ("a", "b", "c")).sum(), free)
+        return rows, grad, read
+
+    begun(shared=True)  # once: now the lead is kept, and keys are proved to turn
+    (one, grad, read), (each, other, plain) = begun(shared=True), begun(shared=False)
+    if kind != "gemma":  # rows with padding in their middle are read one by one there
+        assert (one, each) == ([1, 3], [3, 3])
+    assert (read.tokens, read.passes) == (plain.tokens, plain.passes)
+    assert torch.equal(read.context.mask, plain.context.mask)
+    assert torch.equal(read.context.spelling.ends, plain.context.spelling.ends)
+    assert read.context.spelling.words == plain.context.spelling.words
+    close(grad, other)
+    for pair, others in zip(read.context.kv, plain.context.kv, strict=True):
+        close(torch.stack(pair), torch.stack(others))
 
 
 def test_a_kept_lead_is_not_grown_by_those_who_use_it():

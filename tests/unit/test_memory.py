@@ -32,10 +32,13 @@ Tiny = Callable[..., Backbone]
 
 TEXTS = ("Ada keeps parrots.", "Bo has none, and no cage.")
 WORDS, THREES, LETTERS = r"\s?\S+", r"[\s\S]{3}", r"[\s\S]"
+ALPHABET = "".join(map(chr, range(33, 127)))
 REMEMBERED = frozenset({MEMORY})
 
 
-def projector(sender: Backbone, receiver: Backbone, **options: Any) -> MemoryProjector:
+def projector(
+    sender: Backbone, receiver: Backbone, *, words: bool = False, **options: Any
+) -> MemoryProjector:
     torch.manual_seed(0)
     turns = torch.stack(sender.frequencies), torch.stack(receiver.frequencies)
     ours, theirs = ((s.layers, s.kv_heads, s.head_dim) for s in (sender.spec, receiver.spec))
@@ -44,8 +47,11 @@ def projector(sender: Backbone, receiver: Backbone, **options: Any) -> MemoryPro
         target=theirs,
         rotary=(turns[0].shape[1], turns[1].shape[1]),
         target_width=receiver.spec.width,
+        vocabulary=len(receiver.table) if words else 0,
         **{"width": 40, "hidden": 24, **options},
     )
+    if words:
+        made.learn_words(receiver.table)
     made.source_turns.copy_(turns[0])
     made.target_turns.copy_(turns[1])
     torch.nn.init.normal_(made.piece.weight)
@@ -84,6 +90,11 @@ def codes(message: Message) -> list[Tensor]:
     return [values[mask] for values, mask in zip(payload.values, payload.mask, strict=True)]
 
 
+def started(made: MemoryProjector, states: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
+    """The closed-form start of a projector without words."""
+    return made.start(states, torch.zeros(len(states), dtype=torch.long), targets, penalty)
+
+
 def close(left: Any, right: Any, atol: float = 1e-5) -> None:
     torch.testing.assert_close(left, right, atol=atol, rtol=0)
 
@@ -120,7 +131,7 @@ def translated(made: MemoryProjector, states: Tensor) -> Tensor:
 @torch.no_grad()
 def test_a_start_recovers_a_linear_relation():
     made, draw = flat_projector(width=12), synthetic(rank=12)
-    share = made.start(*draw(400), penalty=1e-6)
+    share = started(made, *draw(400), penalty=1e-6)
     assert share == pytest.approx(1, abs=1e-4)
     unseen, expected = draw(50)
     off = (translated(made, unseen) - expected).square().mean() / expected.var()
@@ -132,13 +143,13 @@ def test_a_start_tells_the_share_that_it_explains():
     draw = synthetic(rank=12)
     states, targets = draw(400)
     made = flat_projector(width=4)
-    share = made.start(states, targets)
+    share = started(made, states, targets)
     assert 0.1 < share < 0.9
     left = (translated(made, states) - targets).square().sum()
     assert share == pytest.approx(1 - float(left / (targets - targets.mean(0)).square().sum()))
-    assert flat_projector(width=12).start(states, targets) > share
+    assert started(flat_projector(width=12), states, targets) > share
     noise = torch.randn_like(targets)
-    assert flat_projector(width=12).start(states, noise) < 0.1
+    assert started(flat_projector(width=12), states, noise) < 0.1
 
 
 @torch.no_grad()
@@ -147,8 +158,8 @@ def test_a_start_standardises_codes_and_forgets_what_was_there():
     made, again = flat_projector(width=8), flat_projector(width=8)
     again.outer.weight.fill_(7)
     again.basis.weight.fill_(7)
-    made.start(states, targets)
-    again.start(states, targets)
+    started(made, states, targets)
+    started(again, states, targets)
     code = made.basis((states - made.mean) / made.spread)
     assert float(code.square().mean()) == pytest.approx(1, rel=1e-3)
     close(again.outer.weight, made.outer.weight, atol=0)
@@ -160,7 +171,7 @@ def test_a_width_above_the_rank_and_a_dimension_that_never_moves_are_no_trouble(
     states, targets = synthetic(rank=6)(20)
     states[:, 3] = 1.0
     made = flat_projector(width=30)
-    assert made.start(states, targets) > 0.9
+    assert started(made, states, targets) > 0.9
     assert translated(made, states).isfinite().all()
 
 
@@ -174,7 +185,7 @@ def test_a_memory_is_what_the_receiver_would_have_read(tiny: Tiny, receiver: str
     own, theirs = remembered(sender), remembered(model)
     bos = theirs.spelling is not None and theirs.spelling.ends == 0
     wanted = made.targets(theirs)[theirs.mask & ~bos]
-    share = made.start(made.states(own)[own.mask], wanted, penalty=1e-7)
+    share = started(made, made.states(own)[own.mask], wanted, penalty=1e-7)
     assert share > 0.999
     payload = said(ProjectedMemory(made), sender).payload
     assert isinstance(payload, Vectors)
@@ -196,7 +207,7 @@ def test_a_receiver_answers_from_an_exact_memory_as_from_the_text(tiny: Tiny):
     made = projector(sender, model, width=60)
     made.piece.weight.zero_()
     own, theirs = remembered(sender), remembered(model)
-    made.start(made.states(own)[own.mask], made.targets(theirs)[theirs.mask], penalty=1e-7)
+    started(made, made.states(own)[own.mask], made.targets(theirs)[theirs.mask], penalty=1e-7)
     reader = Agent("reader", model, role=Role("", "{messages} Who?", "{message}", chat=False))
     channel = ProjectedMemory(made)
     heard = reader.hear({"question": TEXTS}, [Incoming(channel, said(channel, sender))]).context
@@ -205,6 +216,45 @@ def test_a_receiver_answers_from_an_exact_memory_as_from_the_text(tiny: Tiny):
     expected = model.score(words, ["Ada", "Bo"])
     close(model.score(heard, ["Ada", "Bo"]), expected, atol=0.05)
     assert (model.score(silent, ["Ada", "Bo"]) - expected).abs().max() > 0.5
+
+
+@torch.no_grad()
+def test_words_travel_whole_beside_the_senders_cache(tiny: Tiny):
+    """Letters that no text of the start has are translated in the lowest layer all the same."""
+    sender, model = tiny("qwen", seed=3), tiny("llama", seed=4)
+    width = model.spec.width
+
+    def off(*, words: bool) -> float:
+        """How far the lowest layer's values are from the receiver's own, of their variance."""
+        made = projector(sender, model, words=words, width=8 + width)
+        made.piece.weight.zero_()
+        own, theirs = (remembered(one, [ALPHABET[:40]]) for one in (sender, model))
+        ids = torch.tensor(model.tokens(ALPHABET[:40]))
+        made.start(made.states(own)[0], ids, made.targets(theirs)[0], penalty=1e-6)
+        payload = said(ProjectedMemory(made), sender, [ALPHABET[40:]]).payload
+        assert isinstance(payload, Vectors)
+        assert payload.values.shape[2] == 8 + width
+        found = made.decode(payload).kv[0][1]
+        wanted = remembered(model, [ALPHABET[40:]]).kv[0][1]
+        return float((found - wanted).square().mean() / wanted.var())
+
+    assert off(words=True) < 0.2
+    assert off(words=False) > 0.5
+
+
+@torch.no_grad()
+def test_an_embedding_has_an_rms_of_one_in_a_message(tiny: Tiny):
+    sender, model = tiny("qwen"), tiny("llama")
+    made = projector(sender, model, words=True)
+    (code,) = codes(said(ProjectedMemory(made), sender, ["abc"]))
+    rows = model.table[model.tokens("abc")]
+    expected = rows / rows.square().mean(1, keepdim=True).sqrt()
+    close(code[:, -model.spec.width :], expected, atol=0.02)
+
+
+def test_words_leave_room_for_the_cache(tiny: Tiny):
+    with pytest.raises(IncompatibleModels, match=r"32 numbers .* takes 32; .* larger width"):
+        projector(tiny("qwen"), tiny("llama"), words=True, width=32)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -244,7 +294,7 @@ def test_a_receivers_token_stands_where_it_ends(
     model = cutting(tiny("llama"), receiver, [text])
     ends = torch.tensor(sender.encode(text)[1])
     found = ends_in(text, ends, 0, model.tokenizer.backend_tokenizer)
-    assert [part.tolist() for part in found] == [places, rest]
+    assert [part.tolist() for part in found] == [places, rest, model.tokens(text)]
 
     made = projector(sender, model)
     (code,) = codes(said(ProjectedMemory(made), sender, [text]))
@@ -279,7 +329,8 @@ def test_no_letter_is_lost_between_tokenizers(tiny: Tiny, text: str, sharer: str
     memory = remembered(sender, [text])
     assert memory.spelling is not None
     ends = memory.spelling.ends[0]
-    places, rest = ends_in(text, ends, 0, cast(Any, made.tokenizer))
+    places, rest, ids = ends_in(text, ends, 0, cast(Any, made.tokenizer))
+    assert ids.tolist() == model.tokens(text)
     wanted = torch.tensor(model.encode(text)[1])
     assert wanted[-1] == len(text)
     assert torch.equal(ends[places] - rest, wanted)

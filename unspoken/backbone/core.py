@@ -169,21 +169,26 @@ class Backbone(LanguageModel):
         mask = torch.zeros(batch, 0, dtype=torch.bool, device=self.device)
         hidden: list[tuple[dict[int, Tensor], Tensor]] = []
         for part in parts:
+            # What all rows begin with is read by one of them.
+            alone = len(part.mask) == 1 and part is not parts[-1] and (not kv or len(kv[0][0]) == 1)
+            rows = 1 if alone else batch
+            kv = tuple((expand(k, rows), expand(v, rows)) for k, v in kv)
             if isinstance(part, Memory):
                 own = filled_layers(part, self.spec.kv_heads)
                 own = tuple((k.to(self.dtype), v.to(self.dtype)) for k, v in own)
-                kv = append(kv, self.shift(own, mask.sum(1)) if kv else own)
+                kv = append(kv, self.shift(own, mask.sum(1)[:rows]) if kv else own)
             elif part.shared and part is parts[0] and part is not parts[-1]:
-                kv = self._read_lead(part, batch)
+                kv = self._read_lead(part)
             else:
-                run = part.expand(batch)
+                run = part.expand(rows)
                 if part is parts[-1]:
                     run = run if whole else run.without_last()
                     top = self._top(needs)
                 with self._seeing(seen, mask.shape[1]):
-                    kv, states = self._forward(kv, mask, run, layers, top)
+                    kv, states = self._forward(kv, mask[:rows], run, layers, top)
                 if layers and not part.shared:
-                    hidden.append((states, run.heard))
+                    states = {n: expand(state, batch) for n, state in states.items()}
+                    hidden.append((states, run.heard.expand(batch, -1)))
             mask = torch.cat((mask, part.mask.expand(batch, -1)), 1)
         spelling = spell(parts, batch)
         if self.spec.window is not None and has_holes(mask):  # what is written may reach it
@@ -230,15 +235,15 @@ class Backbone(LanguageModel):
         return parts
 
     @torch.no_grad()
-    def _read_lead(self, run: Run, batch: int) -> KV:
-        """The cache of a shared lead, read for one row and kept until another lead comes."""
+    def _read_lead(self, run: Run) -> KV:
+        """The cache of a shared lead, of one row, kept until another lead comes."""
         precise = torch.is_autocast_enabled(self.device.type)
         key = (tuple(run.ids[0].tolist()), precise)
         kept, kv = self._lead
         if kept != key:
             kv, _ = self._forward((), run.mask[:, :0], run)
             self._lead = (key, kv)
-        return tuple((expand(k, batch), expand(v, batch)) for k, v in kv)
+        return kv
 
     def _top(self, needs: frozenset[Need]) -> int | None:
         """The layer at which reading may end, when nothing but states up to it is needed."""

@@ -61,10 +61,13 @@ class ProjectedMemory(Channel):
             ends_in(words, ends, lead, self.projector.tokenizer)
             for words, ends in zip(memory.spelling.words, memory.spelling.ends.cpu(), strict=True)
         ]
-        places, mask = left_pad([place for place, _ in found])
-        rest, _ = left_pad([rest for _, rest in found])
+        (places, mask), (rest, _), (ids, _) = (
+            left_pad(list(rows)) for rows in zip(*found, strict=True)
+        )
         device = memory.mask.device
-        code = self.projector.encode(memory, places.to(device), rest.to(device), mask.to(device))
+        code = self.projector.encode(
+            memory, places.to(device), rest.to(device), ids.to(device), mask.to(device)
+        )
         target = self.projector.target_weights, self.projector.target_tokenizer
         return self._message(thought, code, receiver=target[0], tokenizer=target[1])
 
@@ -83,7 +86,8 @@ class ProjectedMemory(Channel):
         assert isinstance(message.payload, Vectors)
         if self.projector.prompt.numel():
             lead, said = self.projector.lead(message.batch), message.payload.mask.any(1)
-            prompt = prompt.insert(Vectors(lead.values, lead.mask & said[:, None]))
+            mask = lead.mask & said[:, None]
+            prompt = prompt.insert(Vectors(lead.values, mask, shared=bool(said.all())))
         return prompt.insert(self.projector.decode(message.payload))
 
     def check(self, sender: Spec, receiver: Spec) -> None:

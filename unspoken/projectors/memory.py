@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from unspoken import rope
+from unspoken.errors import IncompatibleModels
 from unspoken.projectors.base import Projector
 from unspoken.types import KV, Memory, Vectors
 
@@ -32,6 +33,9 @@ class MemoryProjector(Projector):
 
     and rotates the keys to positions 0, 1, ... `start` sets all but V in closed form, by principal
     components and ridge regression, from positions that both models have read; V starts at random.
+
+    With a `vocabulary`, of so many words, W of the receiver's `width` numbers are its own embedding
+    of the token, at RMS 1: a word that no training text has keeps its spelling.
 
     A position of the message is a token of the receiver: `places` finds the sender's position in
     which that token ends, and how many characters of the sender's token are still to come (a long
@@ -54,12 +58,20 @@ class MemoryProjector(Projector):
         width: int = 1024,
         hidden: int = 1024,
         prompt: int = 0,
+        vocabulary: int = 0,
         source_weights: str = "",
         target_weights: str = "",
         source_tokenizer: str = "",
         target_tokenizer: str = "",
     ) -> None:
         super().__init__()
+        kept = width - (target_width if vocabulary else 0)
+        if kept < 1:
+            raise IncompatibleModels(
+                f"{width} numbers for each token leave none for the sender's cache, for the "
+                f"receiver's embedding of the word takes {target_width}; choose a larger width, or "
+                "words=false"
+            )
         self.source, self.target = tuple(source), tuple(target)
         self.width, self.target_width = width, target_width
         self.source_weights, self.target_weights = source_weights, target_weights
@@ -70,8 +82,9 @@ class MemoryProjector(Projector):
         self.register_buffer("spread", torch.ones(states))
         self.register_buffer("source_turns", torch.zeros(source[0], rotary[0]))
         self.register_buffer("target_turns", torch.zeros(target[0], rotary[1]))
-        self.basis = nn.Linear(states, width, bias=False)
-        self.piece = nn.Embedding(self.pieces, width)
+        self.register_buffer("words", torch.zeros(vocabulary, target_width, dtype=torch.bfloat16))
+        self.basis = nn.Linear(states, kept, bias=False)
+        self.piece = nn.Embedding(self.pieces, kept)
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(width + hidden, made)
         self.prompt = nn.Parameter(torch.randn(prompt, target_width) / _PACE)
@@ -82,19 +95,23 @@ class MemoryProjector(Projector):
     spread: Tensor
     source_turns: Tensor
     target_turns: Tensor
+    words: Tensor
 
     # -- what travels ------------------------------------------------------------------------------
 
-    def encode(self, memory: Memory, places: Tensor, rest: Tensor, mask: Tensor) -> Vectors:
+    def encode(
+        self, memory: Memory, places: Tensor, rest: Tensor, ids: Tensor, mask: Tensor
+    ) -> Vectors:
         """The message (B, S', width): codes of the positions `places` (B, S') of a sender's cache.
 
-        rest: (B, S'), characters of that position's token behind the receiver's token.
+        rest: (B, S'), characters of that position's token behind the receiver's token. ids:
+        (B, S'), the receiver's tokens.
         """
         states = self.states(memory)
         index = places[..., None].expand(-1, -1, states.shape[-1])
         code = self.basis((states.gather(1, index) - self.mean) / self.spread)
         code = code + self.piece(rest.clamp(0, self.pieces - 1))
-        return Vectors(code, mask)
+        return Vectors(self._spelled(code, ids), mask)
 
     def decode(self, message: Vectors) -> Memory:
         """The receiver's cache of a message, keys rotated from each row's first real position."""
@@ -129,11 +146,18 @@ class MemoryProjector(Projector):
             self.prompt.copy_(values / _PACE)
 
     @torch.no_grad()
-    def start(self, states: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
+    def learn_words(self, table: Tensor) -> None:
+        """Keep the receiver's embeddings (V, W), each at RMS 1."""
+        table = table.float()
+        self.words.copy_(table / table.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8))
+
+    @torch.no_grad()
+    def start(self, states: Tensor, ids: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
         """Fit everything but V in closed form; the share of variance explained, in sample.
 
         states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), the same n positions read by both
-        models. penalty: of the ridge, for each position, in units of a code's mean variance.
+        models; ids: (n,), the receiver's tokens there. penalty: of the ridge, for each position, in
+        units of a code's mean variance.
         """
         states, targets = states.float(), targets.float()
         self.mean.copy_(states.mean(0))
@@ -141,24 +165,30 @@ class MemoryProjector(Projector):
         states = (states - self.mean) / self.spread
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            count = min(self.width, *states.shape)
+            count = min(len(self.basis.weight), *states.shape)
             axes = torch.pca_lowrank(states, q=count, center=False, niter=1)[2]
         self.basis.weight.zero_()
         self.basis.weight[:count] = axes.T
         code = states @ self.basis.weight.T
         scale = code.square().mean().sqrt()
         self.basis.weight /= scale
-        sources = self._sources(code / scale)
+        sources = self._sources(self._spelled(code / scale, ids))
         means, middle = sources.mean(0), targets.mean(0)
         sources, targets = sources - means, targets - middle
         gram = sources.T @ sources
         gram.diagonal().add_(penalty * len(sources))
         solve = cast(Callable[[Tensor, Tensor], Tensor], torch.linalg.solve)
-        weight = solve(gram, sources.T @ targets)
+        both = sources.T @ targets
+        weight = solve(gram, both)
         self.outer.weight.copy_(weight.T)
         self.outer.bias.copy_(middle - means @ weight)
-        left = (targets - sources @ weight).square().sum()
-        return 1 - float(left / targets.square().sum())
+        # |Y - X W|^2 = |Y|^2 - 2 <W, X'Y> + <W, X'X W>, and (X'X + p) W = X'Y.
+        ridge = penalty * len(sources) * weight.square().sum()
+        return float(((weight * both).sum() + ridge) / targets.square().sum())
+
+    def _spelled(self, code: Tensor, ids: Tensor) -> Tensor:
+        """A code of the sender's cache (..., n), and the words' embeddings behind it."""
+        return torch.cat((code, self.words[ids].to(code.dtype)), -1) if len(self.words) else code
 
     def _sources(self, code: Tensor) -> Tensor:
         """What the receiver's keys and values are linear in: (..., width + hidden)."""

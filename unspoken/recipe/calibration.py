@@ -88,10 +88,14 @@ def _read(agent: Agent, fields: dict[str, tuple[str, ...]]) -> list[str]:
 @torch.no_grad()
 def read_by_both(
     relay: Relay, agent: Agent, projector: MemoryProjector, texts: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """What both models hold of the same positions: (n, states) and (n, targets), bfloat16."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What both models hold of the same positions, and the receiver's tokens there.
+
+    (n, states), (n,) and (n, targets); states and targets in bfloat16.
+    """
     device = relay.receiver.device
     states: list[Tensor] = []
+    tokens: list[Tensor] = []
     targets: list[Tensor] = []
     for batch in _batches(texts, "caches of both models"):
         with in_bfloat16(device):
@@ -105,11 +109,12 @@ def read_by_both(
         front = len(other.spelling.words[0]) - len(batch[0]) - 1
         for row in range(len(batch)):
             words, ends = own.spelling.words[row], own.spelling.ends[row]
-            place, _ = ends_in(words, ends.cpu(), 0, projector.tokenizer)
+            place, _, ids = ends_in(words, ends.cpu(), 0, projector.tokenizer)
             keep = other.spelling.ends[row] > front
             states.append(found[row, place.to(device)].bfloat16())
+            tokens.append(ids.to(device))
             targets.append(wanted[row, keep].bfloat16())
-    return torch.cat(states), torch.cat(targets)
+    return torch.cat(states), torch.cat(tokens), torch.cat(targets)
 
 
 def _as_read(relay: Relay, texts: Sequence[str]) -> Prompt:

@@ -204,9 +204,12 @@ def _memory(relay: Relay, settings: MemorySettings, items: Sequence[Item]) -> Tr
         target=theirs,
         rotary=(turns[0].shape[1], turns[1].shape[1]),
         target_width=receiver.spec.width,
-        **settings.model_dump(exclude={"kind", "texts", "calibration"}),
+        **settings.model_dump(include={"width", "hidden", "prompt"}),
+        vocabulary=len(receiver.table) if settings.words else 0,
         **_identities(relay),
     ).to(receiver.device)
+    if settings.words:
+        projector.learn_words(receiver.table)
     projector.source_turns.copy_(turns[0])
     projector.target_turns.copy_(turns[1])
     projector.tokenizer = receiver.tokenizer.backend_tokenizer

@@ -94,7 +94,7 @@ def fit(
     _check_work(objective, plan, accelerator.num_processes, title)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=plan.lr, betas=(0.9, 0.95), weight_decay=plan.weight_decay
+        parameters, lr=plan.lr, betas=(0.9, 0.95), weight_decay=plan.weight_decay, fused=True
     )
     state = _State(module, optimizer, plan)
     state.load(checkpoint)
