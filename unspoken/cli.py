@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -358,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors of ours become one line and exit code 1, Ctrl-C exit code 130."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _keep_freed_memory()
     from unspoken.errors import UnspokenError, WorkerError
 
     try:
@@ -372,6 +374,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if end.code == _STOPPED:
             typer.secho("stopped; run the same command again to go on", fg="red", err=True)
         raise
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 2 GiB that is freed: the next training step asks for it again."""
+    trim_threshold, mmap_threshold = -1, -3  # of mallopt(3)
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 2**25)  # no larger one is allowed
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 _STOPPED = 130  # what typer makes of Ctrl-C

@@ -210,7 +210,7 @@ def test_what_all_rows_begin_with_is_read_by_one_of_them(tiny: Tiny, kind: str):
     memory = cache(model, *UNEQUAL)
     free = torch.randn(2, model.spec.width, requires_grad=True)
 
-    def begun(*, shared: bool) -> tuple[list[int], Tensor, Read]:
+    def begun(*, shared: bool) -> tuple[list[int], torch.Tensor, Read]:
         values = free.expand(3, -1, -1)
         vectors = Vectors(values, torch.ones(values.shape[:2], dtype=torch.bool), shared=shared)
         lead, words = Text(("Be brief. ",) * 3, shared=True), Text(("Fact:",) * 3)

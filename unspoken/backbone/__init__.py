@@ -1,5 +1,6 @@
 """A language model and its tokenizer behind four verbs: read, write, score, shift."""
 
+from unspoken.backbone.attention import few_tokens
 from unspoken.backbone.core import Backbone, causal
 from unspoken.backbone.diffusion import DiffusionBackbone, DiffusionGemma, Masked
 from unspoken.backbone.generation import Ahead
@@ -15,5 +16,6 @@ __all__ = [
     "Masked",
     "Reader",
     "causal",
+    "few_tokens",
     "load_model",
 ]

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from unspoken.backbone import few_tokens
 from unspoken.errors import TrainingError
 from unspoken.files import atomic_file
 from unspoken.training.precision import in_bfloat16
@@ -135,7 +136,7 @@ def _step(
 ) -> float:
     module.train().zero_grad()
     mine = rows[accelerator.process_index :: accelerator.num_processes]
-    with _autocast(module, plan):
+    with _passes(module, plan):
         loss = objective.loss(mine, step)
     accelerator.backward(loss)
     for parameter in parameters:
@@ -157,9 +158,14 @@ def _check_work(objective: Objective, plan: Plan, processes: int, title: str) ->
         )
 
 
-def _autocast(module: nn.Module, plan: Plan) -> torch.autocast:
-    """bfloat16 if the plan says so; accelerate would keep one precision for a whole process."""
-    return in_bfloat16(next(module.parameters()).device, asked=plan.bf16)
+@contextmanager
+def _passes(module: nn.Module, plan: Plan) -> Generator[None]:
+    """bfloat16 if the plan says so; accelerate would keep one precision for a whole process.
+
+    What is trained for stands behind a lead, so its tokens are few, forwards and backwards.
+    """
+    with in_bfloat16(next(module.parameters()).device, asked=plan.bf16), few_tokens():
+        yield
 
 
 def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
@@ -191,7 +197,7 @@ class _State:
 
     def judge(self, objective: Objective) -> None:
         self.module.eval()
-        with torch.no_grad(), _autocast(self.module, self.plan):
+        with torch.no_grad(), _passes(self.module, self.plan):
             value = objective.validate()
         if value < self.history.best:
             self.best = _copy(self.module)

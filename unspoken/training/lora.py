@@ -14,7 +14,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unspoken.backbone import Backbone
-from unspoken.backbone.caches import expand
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.files import write_bytes
 from unspoken.layout import Run
@@ -62,9 +61,8 @@ class Adapted(Backbone):
         """End the training: the model as it is now, with an identity, keeping the lead it read."""
         return Backbone(self.model, self.tokenizer, name=self.name)
 
-    def _read_lead(self, run: Run, batch: int) -> KV:
-        kv, _ = self._forward((), run.mask[:, :0], run)
-        return tuple((expand(k, batch), expand(v, batch)) for k, v in kv)
+    def _read_lead(self, run: Run) -> KV:
+        return self._forward((), run.mask[:, :0], run)[0]
 
 
 def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
