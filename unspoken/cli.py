@@ -378,10 +378,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _keep_freed_memory() -> None:
     """Have glibc keep up to 2 GiB that is freed: the next training step asks for it again."""
-    trim_threshold, mmap_threshold = -1, -3  # of mallopt(3)
+    trim_threshold, mmap_max = -1, -4  # of mallopt(3)
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 2**25)  # no larger one is allowed
+        libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 

@@ -159,10 +159,10 @@ class MemoryProjector(Projector):
         models; ids: (n,), the receiver's tokens there. penalty: of the ridge, for each position, in
         units of a code's mean variance.
         """
-        states, targets = states.float(), targets.float()
-        self.mean.copy_(states.mean(0))
+        self.mean.copy_(states.mean(0, dtype=torch.float32))
+        states = states - self.mean  # from here on float32, and nobody else's
         self.spread.copy_(states.std(0).clamp(min=1e-4))
-        states = (states - self.mean) / self.spread
+        states.div_(self.spread)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             count = min(len(self.basis.weight), *states.shape)
@@ -173,7 +173,7 @@ class MemoryProjector(Projector):
         scale = code.square().mean().sqrt()
         self.basis.weight /= scale
         sources = self._sources(self._spelled(code / scale, ids))
-        means, middle = sources.mean(0), targets.mean(0)
+        means, middle = sources.mean(0), targets.mean(0, dtype=torch.float32)
         sources, targets = sources - means, targets - middle
         gram = sources.T @ sources
         gram.diagonal().add_(penalty * len(sources))
