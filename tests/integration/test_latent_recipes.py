@@ -21,7 +21,7 @@ from unspoken.recipe.train import train_lora, train_projector
 from unspoken.recipe.worth import run_worth
 
 SMALL = {
-    "memory": ["projector.width=24", "projector.hidden=16", "projector.prompt=2"],
+    "memory": ["projector.width=56", "projector.hidden=16", "projector.prompt=2"],
     "fusion": ["projector.hidden=16", "projector.inner=16", "task.protocol=closed"],
 }
 PROTOCOLS = [("memory", "private"), ("fusion", "closed"), ("fusion", "shared")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -508,3 +509,27 @@ def test_a_defect_of_ours_keeps_its_traceback(
     monkeypatch.setattr(Pipeline, "run", fail)
     with pytest.raises(ZeroDivisionError):
         unspoken("run", pair, "why?")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    """The pages of 32 MB that come and go are asked of the system once, not each time."""
+    script = """
+import resource
+import torch
+from unspoken.cli import main
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**23)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+plain = faults()
+try:
+    main(["--help"])
+except SystemExit:
+    faults()
+    assert faults() * 10 < plain, (faults(), plain)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
