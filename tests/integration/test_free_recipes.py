@@ -204,7 +204,7 @@ def test_a_cache_is_fitted_to_random_words(settings: list[str]):
             "memory_projector",
             settings,
             "training.steps=0",
-            "projector.width=16",
+            "projector.width=48",
             "projector.hidden=8",
             f"projector.calibration={kind}",
             f"out={settings[-1].removeprefix('out=')}-{kind}",

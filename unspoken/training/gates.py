@@ -141,7 +141,7 @@ class Gated(Channel):
     def _through(self, segment: Segment) -> Segment:
         off = self.gate - 1 - self.blur
         match segment:
-            case Text():
+            case Text() | Vectors(shared=True):  # no row has anything of its own
                 return segment
             case Vectors(values, mask):
                 return Vectors(values + off * _own(values, mask[..., None]), mask)
