@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from unspoken.backbone import Backbone
 from unspoken.testing import tiny_backbone
@@ -45,6 +46,20 @@ def _own_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def tiny() -> Callable[..., Backbone]:
     """`tiny_backbone`, made once for equal arguments; nothing may write into what it returns."""
     return cache(tiny_backbone)
+
+
+@pytest.fixture
+def key_heads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """How many key heads the attention was given, in each pass that had a mask."""
+    plain, heads = torch.nn.functional.scaled_dot_product_attention, set[int]()
+
+    def spied(query: Tensor, key: Tensor, *rest: Any, **named: Any) -> Tensor:
+        if named.get("attn_mask") is not None:
+            heads.add(key.shape[1])
+        return plain(query, key, *rest, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spied)
+    return heads
 
 
 @pytest.fixture

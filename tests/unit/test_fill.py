@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -74,20 +73,14 @@ def test_a_filled_token_sees_nothing_behind_it(tiny: Tiny):
             torch.testing.assert_close(b[row, :, n], v[row, :, n])
 
 
-def test_few_tokens_copy_no_shared_keys_and_values(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
-    model, heads = tiny("llama"), set[int]()
-    plain = torch.nn.functional.scaled_dot_product_attention
-
-    def spied(query: Tensor, key: Tensor, *rest: Any, **named: Any) -> Tensor:
-        heads.add(key.shape[1])
-        return plain(query, key, *rest, **named)
-
+def test_few_tokens_copy_no_shared_keys_and_values(tiny: Tiny, key_heads: set[int]):
+    model = tiny("llama")
     kv, mask, ids = dense(model)
     slots = torch.arange(mask.shape[1] - 4, mask.shape[1]).expand(2, -1)
     room = tuple((k.clone(), v.clone()) for k, v in kv)
     assert model.fills
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spied)
+    key_heads.clear()
     model.fill(room, ids.gather(1, slots), slots, mask)
-    assert heads == {model.spec.kv_heads}
+    assert key_heads == {model.spec.kv_heads}
     assert model.spec.kv_heads < model.model.config.num_attention_heads
     assert model.attention == "sdpa"

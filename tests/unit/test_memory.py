@@ -252,6 +252,26 @@ def test_an_embedding_has_an_rms_of_one_in_a_message(tiny: Tiny):
     close(code[:, -model.spec.width :], expected, atol=0.02)
 
 
+@torch.no_grad()
+def test_words_are_saved_with_the_projector(tiny: Tiny, tmp_path: Path):
+    sender, model = tiny("qwen"), tiny("llama")
+    made = projector(sender, model, words=True)
+    made.save_pretrained(tmp_path)
+    again = MemoryProjector.from_pretrained(tmp_path).eval()
+    assert again.words.dtype == torch.bfloat16
+    assert torch.equal(again.words, made.words)
+    (code,), (other,) = (
+        codes(said(ProjectedMemory(one), sender, ["abc"])) for one in (made, again)
+    )
+    assert torch.equal(code, other)
+
+
+def test_a_projector_without_words_has_the_tensors_that_it_always_had(tiny: Tiny):
+    """Folders of earlier versions are still loaded, strictly."""
+    assert "words" not in projector(tiny("qwen"), tiny("llama")).state_dict()
+    assert "words" in projector(tiny("qwen"), tiny("llama"), words=True).state_dict()
+
+
 def test_words_leave_room_for_the_cache(tiny: Tiny):
     with pytest.raises(IncompatibleModels, match=r"32 numbers .* takes 32; .* larger width"):
         projector(tiny("qwen"), tiny("llama"), words=True, width=32)

@@ -35,7 +35,8 @@ class MemoryProjector(Projector):
     components and ridge regression, from positions that both models have read; V starts at random.
 
     With a `vocabulary`, of so many words, W of the receiver's `width` numbers are its own embedding
-    of the token, at RMS 1: a word that no training text has keeps its spelling.
+    of the token, at RMS 1, which `learn_words` puts in: a word that no training text has keeps its
+    spelling.
 
     A position of the message is a token of the receiver: `places` finds the sender's position in
     which that token ends, and how many characters of the sender's token are still to come (a long
@@ -82,7 +83,8 @@ class MemoryProjector(Projector):
         self.register_buffer("spread", torch.ones(states))
         self.register_buffer("source_turns", torch.zeros(source[0], rotary[0]))
         self.register_buffer("target_turns", torch.zeros(target[0], rotary[1]))
-        self.register_buffer("words", torch.zeros(vocabulary, target_width, dtype=torch.bfloat16))
+        words = torch.zeros(vocabulary, target_width, dtype=torch.bfloat16)
+        self.register_buffer("words", words, persistent=vocabulary > 0)
         self.basis = nn.Linear(states, kept, bias=False)
         self.piece = nn.Embedding(self.pieces, kept)
         self.inner = nn.Linear(width, hidden)
