@@ -534,22 +534,12 @@ def test_free_vectors_stand_in_front_and_do_not_travel(tiny: Tiny):
     assert lead.mask.all()
 
 
-@pytest.mark.parametrize("pace", [1.0, 50.0])
-def test_free_vectors_learn_at_a_pace_of_their_own(tiny: Tiny, pace: float):
-    made = projector(tiny("qwen"), tiny("llama"), prompt=2, pace=pace)
-    before = made.lead(1).values.detach().clone()
-    optimiser = torch.optim.Adam([made.prompt], lr=1e-3)
-    made.lead(1).values.sum().backward()
-    optimiser.step()
-    close(before - made.lead(1).values, torch.full_like(before, 1e-3 * pace))
-
-
 # -- files and what fits ---------------------------------------------------------------------------
 
 
 def saved(tiny: Tiny, folder: Path) -> tuple[Backbone, MemoryProjector]:
     sender, model = cutting(tiny("qwen"), WORDS), cutting(tiny("llama"), THREES)
-    made = projector(sender, model, prompt=2, pace=50.0, target_weights="them")
+    made = projector(sender, model, prompt=2, target_weights="them")
     made.save_pretrained(folder)
     return sender, made
 
@@ -561,7 +551,7 @@ def test_a_round_trip_keeps_weights_settings_and_tokenizer(tiny: Tiny, tmp_path:
     assert again.state_dict().keys() == made.state_dict().keys()
     for name, tensor in made.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    for setting in ("source", "target", "width", "target_width", "target_weights", "pace"):
+    for setting in ("source", "target", "width", "target_width", "target_weights"):
         assert getattr(again, setting) == getattr(made, setting)
     assert made.tokenizer is not None
     assert again.tokenizer is not None

@@ -18,6 +18,9 @@ from unspoken.types import KV, Memory, Vectors
 
 __all__ = ["MemoryProjector"]
 
+_PACE = 100.0
+"""Free vectors want a learning rate of 1e-2, a hundred times that of these weights."""
+
 
 class MemoryProjector(Projector):
     """Map a cache of Ls x (B, Hs, S, Ds) to one of Lt x (B, Ht, S', Dt), for another model.
@@ -38,8 +41,7 @@ class MemoryProjector(Projector):
     A position of the message is a token of the receiver: `places` finds the sender's position in
     which that token ends, and how many characters of the sender's token are still to come (a long
     token of one vocabulary is several of the other). With `prompt`, so many free vectors stand in
-    front of every message and stay with the receiver, as in `EmbeddingProjector`. They are kept
-    divided by `pace`, and so learn that many times faster than the weights.
+    front of every message and stay with the receiver, as in `EmbeddingProjector`.
 
     source, target: layers, heads and head width of the two caches; rotary: how many frequencies
     each rotates with. The fingerprints say what it is trained with.
@@ -57,7 +59,6 @@ class MemoryProjector(Projector):
         width: int = 1024,
         hidden: int = 1024,
         prompt: int = 0,
-        pace: float = 100.0,
         vocabulary: int = 0,
         source_weights: str = "",
         target_weights: str = "",
@@ -73,7 +74,7 @@ class MemoryProjector(Projector):
                 "words=false"
             )
         self.source, self.target = tuple(source), tuple(target)
-        self.width, self.target_width, self.pace = width, target_width, pace
+        self.width, self.target_width = width, target_width
         self.source_weights, self.target_weights = source_weights, target_weights
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.tokenizer: Tokenizer | None = None
@@ -88,7 +89,7 @@ class MemoryProjector(Projector):
         self.piece = nn.Embedding(self.pieces, kept)
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(width + hidden, made)
-        self.prompt = nn.Parameter(torch.randn(prompt, target_width) / pace)
+        self.prompt = nn.Parameter(torch.randn(prompt, target_width) / _PACE)
         nn.init.zeros_(self.piece.weight)
         nn.init.normal_(self.inner.weight, std=width**-0.5)
 
@@ -126,7 +127,7 @@ class MemoryProjector(Projector):
 
     def lead(self, batch: int) -> Vectors:
         """The free vectors (B, n, W of the receiver) that stand in front of every message."""
-        values = (self.pace * self.prompt).expand(batch, -1, -1)
+        values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
 
     def states(self, memory: Memory) -> Tensor:
@@ -144,7 +145,7 @@ class MemoryProjector(Projector):
     def start_from(self, values: Tensor) -> None:
         """Let the free vectors begin at `values` (n, W of the receiver): embeddings of words."""
         with torch.no_grad():
-            self.prompt.copy_(values / self.pace)
+            self.prompt.copy_(values / _PACE)
 
     @torch.no_grad()
     def learn_words(self, table: Tensor) -> None:

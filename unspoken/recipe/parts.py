@@ -125,16 +125,15 @@ class EmbeddingSettings(Part):
 class MemorySettings(Part):
     """A cache to the receiver's, see `MemoryProjector`.
 
-    pace: how many times faster the free vectors of the `prompt` learn than everything else. words:
-    whether the receiver's embedding of each token is part of the message. texts: how many are read
-    for the closed-form start; calibration: what they are, facts of the task, random words, or both.
+    words: whether the receiver's embedding of each token is part of the message. texts: how many
+    are read for the closed-form start; calibration: what they are, facts of the task, random words,
+    or both.
     """
 
     kind: Literal["memory"]
     width: int = Field(default=1024, ge=1)
     hidden: int = Field(default=1024, ge=1)
     prompt: int = Field(default=0, ge=0)
-    pace: float = Field(default=100.0, gt=0)
     words: bool = False
     texts: int = Field(default=1000, ge=1)
     calibration: Literal["text", "random", "both"] = "text"

@@ -204,7 +204,7 @@ def _memory(relay: Relay, settings: MemorySettings, items: Sequence[Item]) -> Tr
         target=theirs,
         rotary=(turns[0].shape[1], turns[1].shape[1]),
         target_width=receiver.spec.width,
-        **settings.model_dump(include={"width", "hidden", "prompt", "pace"}),
+        **settings.model_dump(include={"width", "hidden", "prompt"}),
         vocabulary=len(receiver.table) if settings.words else 0,
         **_identities(relay),
     ).to(receiver.device)
