@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unspoken.evaluation import Report
 from unspoken.evaluation.result import about_machine
 from unspoken.recipe import RelayRecipe, load_recipe
-from unspoken.recipe.compare import run_relay
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.comparison.report import Report
 
 
 def main() -> None:

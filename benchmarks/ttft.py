@@ -46,8 +46,8 @@ from unspoken.anchors import LADDERS, AnchorPool, Ladder
 from unspoken.backbone import Reader
 from unspoken.backbone.caches import fresh_cache, kept
 from unspoken.evaluation.result import about_machine
-from unspoken.evaluation.tasks import packaged
 from unspoken.files import write_text
+from unspoken.tasks import packaged
 from unspoken.types import Context, Prompt, Text, Words
 
 SEEN = 32

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from unspoken.anchors import AnchorPool, Ladder
     from unspoken.backbone import Backbone, DiffusionBackbone, load_model
     from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel, make_channel
-    from unspoken.evaluation import Report, TaskSource, compare, load_task
     from unspoken.executors import Processes, RayActors
     from unspoken.pipeline import Edge, Pipeline, Run
     from unspoken.projectors import EmbeddingProjector, FreeVectors
+    from unspoken.studies.comparison import Report, compare
+    from unspoken.tasks import TaskSource, load_task
     from unspoken.types import Denoising, Prompt, Settings
     from unspoken.wire import Message
 
@@ -34,15 +35,15 @@ _WHERE = {
     "Processes": "executors",
     "Prompt": "types",
     "RayActors": "executors",
-    "Report": "evaluation",
+    "Report": "studies.comparison",
     "Role": "agents",
     "Run": "pipeline",
     "Settings": "types",
-    "TaskSource": "evaluation",
+    "TaskSource": "tasks",
     "TextChannel": "channels",
-    "compare": "evaluation",
+    "compare": "studies.comparison",
     "load_model": "backbone",
-    "load_task": "evaluation",
+    "load_task": "tasks",
     "make_channel": "channels",
 }
 

@@ -67,11 +67,11 @@ def chat(
 @app.command()
 def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Train a projector or a planner by recipe; a run that was stopped goes on where it was."""
-    from unspoken.evaluation import load_task
     from unspoken.recipe import PlannerExecutorRecipe, PlannerRecipe, ProjectorRecipe, load_recipe
-    from unspoken.recipe.planner import train_planner
-    from unspoken.recipe.relay import Relay
-    from unspoken.recipe.train import train_projector
+    from unspoken.relay.relay import Relay
+    from unspoken.relay.train import train_projector
+    from unspoken.studies.planner.teaching import train_planner
+    from unspoken.tasks import load_task
 
     plan = load_recipe(recipe, overrides or [])
     if isinstance(plan, PlannerRecipe | PlannerExecutorRecipe):
@@ -93,7 +93,7 @@ def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Compare channels with their controls, training what is missing, or dense reads with pools."""
     from unspoken.recipe import PlannerExecutorRecipe, RelayRecipe, ReuseRecipe, load_recipe
-    from unspoken.recipe.compare import run_relay, run_reuse
+    from unspoken.studies.comparison.recipe import run_relay, run_reuse
 
     plan = load_recipe(recipe, overrides or [])
     if isinstance(plan, PlannerExecutorRecipe):
@@ -113,7 +113,7 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
 def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each channel's messages are worth to the receiver, in bits."""
     from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.recipe.worth import run_worth
+    from unspoken.studies.information.recipe import run_worth
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RelayRecipe):
@@ -130,7 +130,7 @@ def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Sweep the length of messages: bytes, positions and bits against wrong answers, drawn."""
     from unspoken.recipe import RateRecipe, load_recipe
-    from unspoken.recipe.rate import run_rate
+    from unspoken.studies.rate.recipe import run_rate
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RateRecipe):
@@ -147,7 +147,7 @@ def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each edge of a pipeline is worth; prune it, and learn a sparse graph."""
     from unspoken.recipe import EdgesRecipe, load_recipe
-    from unspoken.recipe.edges import run_edges
+    from unspoken.studies.edges.recipe import run_edges
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, EdgesRecipe):
@@ -171,7 +171,7 @@ def report(
         from unspoken.recipe.again import run_again
 
         run_again(folder, again)
-    from unspoken.evaluation.page import write_page
+    from unspoken.page import write_page
 
     path = write_page(again or folder)
     typer.echo(json.dumps({"page": str(path)}) if as_json else f"wrote {path}")
@@ -181,7 +181,7 @@ def report(
 def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Calibrate on a task when a team pays, plan one under a budget, and check a vote of three."""
     from unspoken.recipe import PlanRecipe, load_recipe
-    from unspoken.recipe.plan import run_plan
+    from unspoken.studies.teams.recipe import run_plan
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, PlanRecipe):
@@ -198,7 +198,7 @@ def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Pass facts on, hop by hop, over each channel: accuracy and drift, and the wrong message."""
     from unspoken.recipe import TelephoneRecipe, load_recipe
-    from unspoken.recipe.telephone import run_telephone
+    from unspoken.studies.telephone.recipe import run_telephone
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, TelephoneRecipe):
@@ -391,8 +391,8 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 def _compare_planners(plan: PlannerExecutorRecipe, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from unspoken.evaluation.planning import table
-    from unspoken.recipe.executor import run_planner_executor
+    from unspoken.studies.planner.blame import table
+    from unspoken.studies.planner.recipe import run_planner_executor
 
     report, blames = run_planner_executor(plan)
     if as_json:

@@ -15,13 +15,13 @@ from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.recipe import EdgesRecipe, PlanRecipe, RateRecipe, TelephoneRecipe, load_recipe
 from unspoken.recipe.again import run_again
-from unspoken.recipe.compare import run_relay
-from unspoken.recipe.edges import run_edges
 from unspoken.recipe.loading import kept as kept_recipe
-from unspoken.recipe.plan import run_plan
-from unspoken.recipe.rate import run_rate
-from unspoken.recipe.telephone import run_telephone
-from unspoken.recipe.worth import run_worth
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.edges.recipe import run_edges
+from unspoken.studies.information.recipe import run_worth
+from unspoken.studies.rate.recipe import run_rate
+from unspoken.studies.teams.recipe import run_plan
+from unspoken.studies.telephone.recipe import run_telephone
 
 __all__ = ["folders"]  # a fixture
 

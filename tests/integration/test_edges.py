@@ -11,9 +11,10 @@ import pytest
 from tests.integration.test_recipes import Counter, folders, items, write
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
-from unspoken.evaluation import GraphReport, picture
+from unspoken.page import picture
 from unspoken.recipe import EdgesRecipe, load_recipe
-from unspoken.recipe.edges import run_edges
+from unspoken.studies.edges.recipe import run_edges
+from unspoken.studies.edges.report import GraphReport
 
 __all__ = ["folders"]  # a fixture
 

@@ -16,10 +16,10 @@ from unspoken.errors import IncompatibleModels, RecipeError
 from unspoken.projectors import LinearMap, MemoryProjector, VocabularyMixing
 from unspoken.projectors.alignment import align, shared_vocabulary
 from unspoken.recipe import ProjectorRecipe, RelayRecipe, load_recipe
-from unspoken.recipe.calibration import aligned_states, calibration_texts
-from unspoken.recipe.compare import run_relay
-from unspoken.recipe.relay import Relay
-from unspoken.recipe.train import train_projector
+from unspoken.relay.calibration import aligned_states, calibration_texts
+from unspoken.relay.relay import Relay
+from unspoken.relay.train import train_projector
+from unspoken.studies.comparison.recipe import run_relay
 
 CHANNELS = """[
     {name: own text, sender: receiver, channel: {kind: text, limit: 4}},

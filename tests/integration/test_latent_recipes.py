@@ -15,10 +15,10 @@ from unspoken.backbone import Backbone
 from unspoken.errors import RecipeError
 from unspoken.projectors import Fuser, MemoryProjector
 from unspoken.recipe import RelayRecipe, load_recipe
-from unspoken.recipe.compare import run_relay
-from unspoken.recipe.relay import Relay
-from unspoken.recipe.train import train_lora, train_projector
-from unspoken.recipe.worth import run_worth
+from unspoken.relay.relay import Relay
+from unspoken.relay.train import train_lora, train_projector
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.information.recipe import run_worth
 
 SMALL = {
     "memory": ["projector.width=56", "projector.hidden=16", "projector.prompt=2"],

@@ -11,12 +11,12 @@ import pytest
 
 from tests.integration.test_recipes import Bench, Counter, folders
 from unspoken.errors import PipelineError, RecipeError
-from unspoken.evaluation import picture
-from unspoken.evaluation.teams import PlanReport, Terms, plan_team
+from unspoken.page import picture
 from unspoken.recipe import PlanRecipe, load_recipe
-from unspoken.recipe.plan import run_plan
-from unspoken.recipe.rate import curves
-from unspoken.recipe.relay import Relay
+from unspoken.relay.relay import Relay
+from unspoken.studies.rate.recipe import curves
+from unspoken.studies.teams import PlanReport, Terms, plan_team
+from unspoken.studies.teams.recipe import run_plan
 
 __all__ = ["folders"]  # a fixture
 

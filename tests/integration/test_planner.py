@@ -13,18 +13,18 @@ import torch
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, Masked
 from unspoken.errors import DataError, IncompatibleModels, RecipeError, TrainingError
-from unspoken.evaluation import load_task
-from unspoken.evaluation.compare import query
-from unspoken.evaluation.planning import Blame, attribute, holds
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.recipe import PipelineRecipe, PlannerExecutorRecipe, PlannerRecipe, load_recipe
-from unspoken.recipe import planner as planning
-from unspoken.recipe.executor import run_planner_executor
 from unspoken.recipe.pipeline import build
-from unspoken.recipe.planner import train_planner
-from unspoken.recipe.relay import Relay, note_role
-from unspoken.recipe.train import train_projector, train_vectors
+from unspoken.relay.relay import Relay, note_role
+from unspoken.relay.train import train_projector, train_vectors
+from unspoken.studies.comparison.measure import query
+from unspoken.studies.planner import teaching as planning
+from unspoken.studies.planner.blame import Blame, attribute, holds
+from unspoken.studies.planner.recipe import run_planner_executor
+from unspoken.studies.planner.teaching import train_planner
+from unspoken.tasks import load_task
 from unspoken.testing import tiny_diffusion
 from unspoken.training import History, Plan, Reconstruction, StoredThoughts, fit
 from unspoken.training.denoised import Denoised
@@ -301,7 +301,7 @@ def test_a_second_run_reuses_everything(
     finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     recipe, report, blames = finished
-    for place in (planning, __import__("unspoken.recipe.train", fromlist=["fit"])):
+    for place in (planning, __import__("unspoken.relay.train", fromlist=["fit"])):
         monkeypatch.setattr(place, "fit", None)
     monkeypatch.setattr(Pipeline, "run_many", None)
     again, same = run_planner_executor(recipe)

@@ -26,8 +26,6 @@ from unspoken.errors import (
     TrainingError,
     UnknownName,
 )
-from unspoken.evaluation import Report
-from unspoken.evaluation.compare import compare
 from unspoken.files import sha256
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector, FreeVectors
@@ -46,12 +44,14 @@ from unspoken.recipe import (
     load_recipe,
     recipe_names,
 )
-from unspoken.recipe import train as training
-from unspoken.recipe.compare import run_relay
 from unspoken.recipe.loading import chain
 from unspoken.recipe.pipeline import build
-from unspoken.recipe.relay import Relay
-from unspoken.recipe.train import train_projector
+from unspoken.relay import train as training
+from unspoken.relay.relay import Relay
+from unspoken.relay.train import train_projector
+from unspoken.studies.comparison.measure import compare
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.comparison.report import Report
 
 ARM = {
     "channel",

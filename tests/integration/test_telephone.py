@@ -13,13 +13,13 @@ import pytest
 from tests.integration.test_recipes import Bench, Counter, bench, folders
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import DataError, RecipeError
-from unspoken.evaluation import picture
-from unspoken.evaluation.telephone import Line, TelephoneReport, play
+from unspoken.page import picture
 from unspoken.pipeline import Pipeline, Query, Run
 from unspoken.recipe import TelephoneRecipe, load_recipe
-from unspoken.recipe.compare import run_relay
-from unspoken.recipe.relay import Relay
-from unspoken.recipe.telephone import run_telephone
+from unspoken.relay.relay import Relay
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.telephone import Line, TelephoneReport, play
+from unspoken.studies.telephone.recipe import run_telephone
 
 __all__ = ["bench", "folders"]  # fixtures
 

@@ -13,14 +13,15 @@ import pytest
 
 from tests.integration.test_recipes import Bench, Counter, folders
 from unspoken.errors import DataError, RecipeError
-from unspoken.evaluation import information, picture
-from unspoken.evaluation import worth as worths
-from unspoken.evaluation.rate import fit
-from unspoken.evaluation.worth import WorthReport, chosen
+from unspoken.evaluation import scores as information
+from unspoken.page import picture
 from unspoken.recipe import RateRecipe, load_recipe
-from unspoken.recipe.compare import run_relay
-from unspoken.recipe.rate import run_rate
-from unspoken.recipe.worth import run_worth
+from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.information import report as worths
+from unspoken.studies.information.recipe import run_worth
+from unspoken.studies.information.report import WorthReport, chosen
+from unspoken.studies.rate.recipe import run_rate
+from unspoken.studies.rate.report import fit
 
 __all__ = ["folders"]  # a fixture
 

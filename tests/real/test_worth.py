@@ -11,7 +11,7 @@ from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.altered import Noise
-from unspoken.evaluation.information import Scores, measure
+from unspoken.evaluation.scores import Scores, measure
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
 from unspoken.types import Thought, Vectors, left_pad

@@ -13,9 +13,9 @@ import torch
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Embedding, TextChannel
-from unspoken.evaluation.tasks import Item
 from unspoken.pipeline import Edge, Pipeline, Query
 from unspoken.projectors import EmbeddingProjector
+from unspoken.tasks import Item
 from unspoken.training import EdgeGates, GraphAnswers, Plan, fit
 from unspoken.types import Settings
 

@@ -18,9 +18,9 @@ import pytest
 from unspoken import models
 from unspoken.backbone import Backbone
 from unspoken.cli import main
-from unspoken.evaluation import Report
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
+from unspoken.studies.comparison.report import Report
 
 PIPELINE = """# A pair for tests.
 kind: pipeline

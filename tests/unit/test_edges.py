@@ -24,7 +24,10 @@ from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
 from unspoken.errors import DataError, PipelineError
-from unspoken.evaluation.edges import (
+from unspoken.evaluation.statistics import Difference, Estimate
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.projectors import EmbeddingProjector
+from unspoken.studies.edges.attribution import (
     CONTENT,
     HARM,
     NOTHING,
@@ -33,13 +36,10 @@ from unspoken.evaluation.edges import (
     EdgeWorth,
     attribute,
 )
-from unspoken.evaluation.pruning import Budget, prune
-from unspoken.evaluation.replay import Carry, Replay, Sent
-from unspoken.evaluation.statistics import Difference, Estimate
-from unspoken.evaluation.tasks import Item
-from unspoken.evaluation.trials import Cost, Edges, Outcome, Trials
-from unspoken.pipeline import Edge, Pipeline
-from unspoken.projectors import EmbeddingProjector
+from unspoken.studies.edges.pruning import Budget, prune
+from unspoken.studies.edges.replay import Carry, Replay, Sent
+from unspoken.studies.edges.trials import Cost, Edges, Outcome, Trials
+from unspoken.tasks import Item
 from unspoken.types import Settings
 
 PASSES = Role(template="{messages}{context}", message="{message}", chat=False)

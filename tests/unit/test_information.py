@@ -15,11 +15,11 @@ from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.altered import Noise, Prefix
-from unspoken.evaluation.compressor import estimate
-from unspoken.evaluation.information import Scores, contrast, measure
+from unspoken.evaluation.scores import Scores, contrast, measure
 from unspoken.evaluation.sharing import SharedReader
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import FreeVectors
+from unspoken.studies.information.notes import estimate
 from unspoken.types import Need, Prompt, Settings, Text, Thought, Vectors
 from unspoken.wire import Message
 

@@ -15,9 +15,9 @@ import pytest
 
 from tests.pages import ATTACK, folder_of_results, told
 from unspoken.errors import DataError
-from unspoken.evaluation.page import Found, write_page
-from unspoken.evaluation.page.examples import disagreements
-from unspoken.evaluation.page.plot import Axis
+from unspoken.page import Found, write_page
+from unspoken.page.examples import disagreements
+from unspoken.page.plot import Axis
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from unspoken.errors import MissingExtra
-from unspoken.evaluation import picture
-from unspoken.evaluation.picture import draw_gates
+from unspoken.page import picture
+from unspoken.page.picture import draw_gates
 from unspoken.projectors import Fuser
-from unspoken.recipe.train import _gates
+from unspoken.relay.train import _gates
 
 SIZES: dict[str, int] = {
     "source_heads": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unspoken import Agent, Edge, Pipeline, Role, Settings, TextChannel
-from unspoken.evaluation.remembering import RememberingAgent
+from unspoken.agents.remembering import RememberingAgent
 from unspoken.testing import tiny_backbone
 
 ROLE = Role(template="{context}", chat=False)

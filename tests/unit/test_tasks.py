@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from unspoken.errors import DataError, UnknownName
-from unspoken.evaluation.tasks import (
+from unspoken.tasks import (
     Item,
     Task,
     TaskSource,
@@ -23,7 +23,7 @@ from unspoken.evaluation.tasks import (
     partners,
     people,
 )
-from unspoken.evaluation.tasks.splits import overlap
+from unspoken.tasks.splits import overlap
 
 GOOD = {"id": "q1", "context": "Ada keeps a parrot.", "question": "What?", "answers": ["parrot"]}
 
@@ -276,7 +276,7 @@ def test_files_are_recorded_by_path_and_hash(tmp_path: Path) -> None:
     assert task.files["train"]["path"] == str(path)
     assert task.files["train"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     shipped = load_task(TaskSource(name="qasc", protocol="shared"))
-    assert shipped.files["test"]["path"] == "unspoken/evaluation/data/qasc_test.jsonl"
+    assert shipped.files["test"]["path"] == "unspoken/tasks/data/qasc_test.jsonl"
     assert shipped.protocol == "shared"
 
 

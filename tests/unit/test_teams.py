@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unspoken.errors import DataError
 from unspoken.evaluation.statistics import Difference, Estimate
-from unspoken.evaluation.teams import Law, Team, Terms, Vote, correlation, fit_law, majority, slope
-from unspoken.evaluation.teams.calibrate import Calibration, Curve, Sent, Solo, vote
-from unspoken.evaluation.teams.options import Limits, Option, gain, options
+from unspoken.studies.teams import Law, Team, Terms, Vote, correlation, fit_law, majority, slope
+from unspoken.studies.teams.calibrate import Calibration, Curve, Sent, Solo, vote
+from unspoken.studies.teams.options import Limits, Option, gain, options
 
 # The theory --------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.evaluation.information import positions
 from unspoken.evaluation.kept import key_of, store, stored
+from unspoken.evaluation.scores import positions
 from unspoken.pipeline import Pipeline, Query, fields_of
 
 __all__ = ["Asked", "Desk", "likelihoods"]

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from unspoken.evaluation.compare import identity
-from unspoken.evaluation.tasks.splits import digest
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
+from unspoken.studies.comparison.measure import identity
+from unspoken.tasks.splits import digest
 
 __all__ = ["key_of", "store", "stored"]
 

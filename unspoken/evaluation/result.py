@@ -10,8 +10,8 @@ from importlib.metadata import version
 from os import cpu_count
 from typing import Any
 
-from unspoken.evaluation.tasks import Task
 from unspoken.pipeline import Pipeline
+from unspoken.tasks import Task
 
 __all__ = ["Result", "about", "about_machine", "markdown_table"]
 

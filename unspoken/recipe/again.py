@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import DataError, RecipeError
-from unspoken.evaluation.page import Found
-from unspoken.recipe.compare import run_relay, run_reuse
+from unspoken.page import Found
 from unspoken.recipe.config import (
     EdgesRecipe,
     PlannerExecutorRecipe,
@@ -22,12 +21,13 @@ from unspoken.recipe.config import (
     ReuseRecipe,
     TelephoneRecipe,
 )
-from unspoken.recipe.edges import run_edges
-from unspoken.recipe.executor import run_planner_executor
-from unspoken.recipe.plan import run_plan
-from unspoken.recipe.rate import run_rate
-from unspoken.recipe.telephone import run_telephone
-from unspoken.recipe.worth import run_worth
+from unspoken.studies.comparison.recipe import run_relay, run_reuse
+from unspoken.studies.edges.recipe import run_edges
+from unspoken.studies.information.recipe import run_worth
+from unspoken.studies.planner.recipe import run_planner_executor
+from unspoken.studies.rate.recipe import run_rate
+from unspoken.studies.teams.recipe import run_plan
+from unspoken.studies.telephone.recipe import run_telephone
 
 __all__ = ["run_again"]
 

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from unspoken.evaluation.tasks import TaskSource
-from unspoken.evaluation.teams import Terms
 from unspoken.recipe.parts import (
     AgentSource,
     BudgetSettings,
@@ -29,6 +27,8 @@ from unspoken.recipe.parts import (
     Stage,
     WorthSettings,
 )
+from unspoken.studies.teams import Terms
+from unspoken.tasks import TaskSource
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [

@@ -1,0 +1,123 @@
+"""What a closed form is fitted to: texts, and what both models hold of the same positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from unspoken.agents import Agent
+from unspoken.projectors import MemoryProjector
+from unspoken.projectors.alignment import align, ends_in, mean_embeddings, shared_vocabulary
+from unspoken.relay.relay import Relay
+from unspoken.tasks import Item
+from unspoken.training.precision import in_bfloat16
+from unspoken.types import MEMORY, Need, Prompt, Text
+
+__all__ = ["Calibration", "aligned_states", "calibration_texts", "read_by_both"]
+
+Calibration = Literal["text", "random", "both"]
+
+_WORDS = 24  # in a random text, about as long as a fact
+
+
+def calibration_texts(
+    relay: Relay, items: Sequence[Item], calibration: Calibration, count: int
+) -> list[str]:
+    """`count` facts of the task, as many random texts, or half of each.
+
+    A random text is a row of random words that both vocabularies know. In prose the next word can
+    be guessed and a map may lean on that; in a random row only the word itself tells what it is.
+    """
+    facts = 0 if calibration == "random" else count if calibration == "text" else count // 2
+    told = [item.context for item in items[:facts]]
+    return [*told, *(_random(relay, count - facts) if calibration != "text" else ())]
+
+
+def _random(relay: Relay, count: int) -> Iterator[str]:
+    ours, _ = shared_vocabulary(relay.sender, relay.receiver)
+    words: list[str] = relay.sender.tokenizer.batch_decode([[n] for n in ours])
+    words = [word for word in words if word.isprintable() and word.strip()]
+    rng = Random(relay.recipe.seed)
+    for _ in range(count):
+        yield "".join(rng.choices(words, k=_WORDS)).strip()
+
+
+def _batches(texts: Sequence[str], title: str) -> Iterator[list[str]]:
+    order = sorted(dict.fromkeys(texts), key=len)  # a set has another order in each process
+    batches = [order[n : n + 16] for n in range(0, len(order), 16)]
+    yield from track(batches, title, console=Console(stderr=True), transient=True)
+
+
+@torch.no_grad()
+def aligned_states(
+    relay: Relay, agent: Agent, layers: Sequence[int], texts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """What the sender holds where a word of the receiver ends, and that word's embedding.
+
+    (n, N, W of the sender) and (n, W of the receiver).
+    """
+    needs = frozenset(Need("hidden", layer) for layer in layers)
+    states: list[Tensor] = []
+    targets: list[Tensor] = []
+    for batch in _batches(texts, "states of the sender"):
+        fields = {"context": tuple(batch)}
+        hidden = agent.hear(fields, needs=needs).hidden
+        values = torch.stack([hidden[layer].values for layer in layers], 2)
+        mask = hidden[layers[0]].mask
+        for said, real, kept in zip(_read(agent, fields), values, mask, strict=True):
+            place, word = (
+                part.to(real.device) for part in align(said, agent.backbone, relay.receiver)
+            )
+            count, mean = mean_embeddings(place, word, int(kept.sum()), relay.receiver.table)
+            states.append(real[kept][count > 0].float())
+            targets.append(mean[count > 0])
+    return torch.cat(states), torch.cat(targets)
+
+
+def _read(agent: Agent, fields: dict[str, tuple[str, ...]]) -> list[str]:
+    before, after = agent.role.render(fields)
+    return [first + rest for first, rest in zip(before, after, strict=True)]
+
+
+@torch.no_grad()
+def read_by_both(
+    relay: Relay, agent: Agent, projector: MemoryProjector, texts: Sequence[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What both models hold of the same positions, and the receiver's tokens there.
+
+    (n, states), (n,) and (n, targets); states and targets in bfloat16.
+    """
+    device = relay.receiver.device
+    states: list[Tensor] = []
+    tokens: list[Tensor] = []
+    targets: list[Tensor] = []
+    for batch in _batches(texts, "caches of both models"):
+        with in_bfloat16(device):
+            own = agent.hear({"context": tuple(batch)}, needs=frozenset({MEMORY})).memory
+            other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({MEMORY})).memory
+        assert own is not None
+        assert other is not None
+        assert own.spelling is not None
+        assert other.spelling is not None
+        found, wanted = projector.states(own), projector.targets(other)
+        front = len(other.spelling.words[0]) - len(batch[0]) - 1
+        for row in range(len(batch)):
+            words, ends = own.spelling.words[row], own.spelling.ends[row]
+            place, _, ids = ends_in(words, ends.cpu(), 0, projector.tokenizer)
+            keep = other.spelling.ends[row] > front
+            states.append(found[row, place.to(device)].bfloat16())
+            tokens.append(ids.to(device))
+            targets.append(wanted[row, keep].bfloat16())
+    return torch.cat(states), torch.cat(tokens), torch.cat(targets)
+
+
+def _as_read(relay: Relay, texts: Sequence[str]) -> Prompt:
+    """The facts as the receiver would read them as words."""
+    lead = Text((relay.lead,) * len(texts), shared=True)
+    return Prompt((lead, Text(tuple(f"Fact: {text}" for text in texts))), 1)

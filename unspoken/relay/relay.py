@@ -1,0 +1,256 @@
+"""The relay: a sender reads a fact, a receiver is asked about it. Prompts, agents, pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from random import Random
+
+from unspoken.agents import Agent, Role
+from unspoken.agents.remembering import RememberingAgent
+from unspoken.backbone import Backbone, LanguageModel, causal, load_model
+from unspoken.channels import (
+    Channel,
+    Constant,
+    Embedding,
+    Fusion,
+    Handoff,
+    ProjectedMemory,
+    SoftWords,
+    TextChannel,
+)
+from unspoken.pipeline import Edge, Pipeline
+from unspoken.projectors import (
+    FreeVectors,
+    Fuser,
+    MemoryProjector,
+    Projector,
+    StateProjector,
+    VocabularyMixing,
+)
+from unspoken.recipe.config import ProjectorRecipe, RelayRecipe
+from unspoken.recipe.parts import ModelSource
+from unspoken.tasks import Item, Protocol, Task, load_task
+from unspoken.types import Settings
+from unspoken.wire import LOSSLESS
+
+__all__ = ["Relay", "note_role"]
+
+
+_ASKED = "Question: {question}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Two loaded models and a task, and the agents that a recipe makes of them."""
+
+    recipe: ProjectorRecipe
+    sender: LanguageModel
+    receiver: Backbone
+    task: Task
+
+    @classmethod
+    def of(cls, recipe: ProjectorRecipe) -> Relay:
+        """Read the task, then load the models: what is cheap to refuse comes first."""
+        task = load_task(recipe.task)
+        sender = _load(recipe.sender)
+        receiver = sender if recipe.receiver == recipe.sender else _load(recipe.receiver)
+        return cls(recipe, sender, causal(receiver, "the receiver of a relay answers from"), task)
+
+    @property
+    def shots(self) -> list[Item]:
+        """The worked examples: training items drawn by seed, never trained on."""
+        rng = Random(self.recipe.seed)
+        return rng.sample(self.task.train, min(self.recipe.prompts.shots, len(self.task.train)))
+
+    @property
+    def train(self) -> list[Item]:
+        """Training items whose fact is in no worked example."""
+        shown = {item.context for item in self.shots}
+        items = [item for item in self.task.train if item.context not in shown]
+        most = self.recipe.items or len(items)
+        return items if most >= len(items) else Random(self.recipe.seed).sample(items, most)
+
+    @property
+    def lead(self) -> str:
+        """What the receiver reads first: the instruction and the worked examples."""
+        shots = "".join(
+            f"{self._fact(item)}Question: {item.question}\nAnswer: {item.answers[0]}\n\n"
+            for item in self.shots
+        )
+        return f"{self.recipe.prompts.instruction}\n\n{shots}"
+
+    def _fact(self, item: Item) -> str:
+        return "" if self.task.protocol == "closed" else f"Fact: {item.context}\n"
+
+    @property
+    def template(self) -> str:
+        """An item as the receiver reads it, and where messages go."""
+        match self.task.protocol:
+            case "private":
+                return f"Fact:{{messages}}\n{_ASKED}"
+            case "shared":
+                return f"Fact: {{context}}{{messages}}\n{_ASKED}"
+            case "closed":
+                return f"{{messages}}{_ASKED}"
+
+    def answer(self, item: Item) -> str:
+        """The words that a receiver is trained to say."""
+        return f" {item.answers[0]}\n"
+
+    def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
+        """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""
+        template = self.template
+        if handed:  # what is in its memory ends with the fact
+            shared = self.task.protocol == "shared"
+            template = f"\n{template}" if shared else template.removeprefix("Fact:")
+        message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
+        role = Role(lead=self.lead, template=template, message=message, chat=False)
+        settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
+        return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
+
+    def reader(self) -> Agent:
+        """The sender as it reads for a latent channel: the fact, and nothing else."""
+        return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
+
+    def alike(self) -> Agent:
+        """The sender as it reads for fusion: the same words as the receiver."""
+        template = self.template.replace("{messages}", "")
+        return Agent("sender", self.sender, role=Role(self.lead, template, chat=False))
+
+    @property
+    def canvas(self) -> bool:
+        """Whether the sender writes by diffusion: then its states are those of its note too."""
+        return self.sender.spec.states == "written"
+
+    @property
+    def most(self) -> int:
+        """The most tokens of a note."""
+        recipe = self.recipe
+        return recipe.planning.tokens if self.canvas else recipe.prompts.note_tokens
+
+    @cached_property
+    def writer(self) -> Agent:
+        """The sender as it writes a note about the fact, or where there is none the question."""
+        role = note_role(self.recipe.prompts.note_lead, self.task.protocol)
+        settings = Settings(max_tokens=self.most, stop=("\n",))
+        if self.canvas:
+            settings = self.recipe.planning.denoising(stop=("\n",))
+        return RememberingAgent("sender", self.sender, role=role, settings=settings)
+
+    def handing(self) -> Agent:
+        """The sender as it reads for a hand-over: what the receiver would have read."""
+        return Agent(
+            "sender", self.sender, role=Role(lead=self.lead, template="Fact: {context}", chat=False)
+        )
+
+    def decider(self) -> Pipeline:
+        """The sender alone: it reads the fact and is asked as a receiver would be."""
+        template = self.template.replace("{messages}", " {context}")
+        role = Role(lead=self.lead, template=template, chat=False)
+        return Pipeline([Agent("sender", self.sender, role=role)])
+
+    def restating(self, line: Pipeline) -> Pipeline:
+        """The same sender and channel to a receiver that says in its own words what it heard."""
+        prompts, last = self.recipe.prompts, line.answerer
+        settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
+
+        def noting(agent: Agent) -> Agent:  # a sender that shares the receiver's lead goes along
+            if agent is not last and agent.role.lead != self.lead:
+                return agent
+            template = agent.role.template.replace(_ASKED, "Note:")
+            role = replace(agent.role, lead=prompts.note_lead, template=template)
+            wrote = settings if agent is last else agent.settings
+            return Agent(agent.name, agent.backbone, role=role, settings=wrote)
+
+        return Pipeline([noting(agent) for agent in line.agents.values()], line.edges)
+
+    def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
+        pack = self.recipe.pack if isinstance(self.recipe, RelayRecipe) else LOSSLESS
+        return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel, pack)])
+
+    def full_text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
+        """The ceiling: the fact itself, word for word, or its first `limit` tokens."""
+        channel = TextChannel(verbatim=True, limit=limit)
+        return self.pair(self.reader(), channel, self.solver(soft))
+
+    def text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:
+        """The sender's note, or its first `limit` tokens."""
+        channel = TextChannel(limit=min(limit or self.most, self.most))
+        return self.pair(self.writer, channel, self.solver(soft))
+
+    def over(self, channel: Channel) -> Pipeline:
+        """The sender speaks over any channel; what it reads follows from what the channel does.
+
+        For a cache that becomes the receiver's own it reads what the receiver would have read; for
+        what fuses both read the same words; what has to be written is a note, and a diffusion model
+        has states of nothing else; for all others the sender reads the fact alone.
+        """
+        if channel.own_cache:
+            return self.pair(self.handing(), channel, self.solver(handed=True))
+        if type(channel).fuse is not Channel.fuse:
+            return self.pair(self.alike(), channel, self.solver())
+        if any(need.writes for need in channel.needs) or (self.canvas and channel.needs):
+            return self.pair(self.writer, channel, self.solver())
+        return self.pair(self.reader(), channel, self.solver())
+
+    def speaking(self, projector: Projector) -> Pipeline:
+        """The sender speaks over the channel of a projector."""
+        return self.over(self._channel(projector))
+
+    def _channel(self, projector: Projector) -> Channel:
+        match projector:
+            case VocabularyMixing():
+                limit, temperature = self.recipe.prompts.note_tokens, projector.temperature
+                return SoftWords(temperature=temperature, limit=limit, projector=projector)
+            case StateProjector():
+                return Embedding(projector)
+            case MemoryProjector():
+                return ProjectedMemory(projector)
+            case Fuser():
+                lead = getattr(self.recipe.projector, "lead", True)
+                return Fusion(projector, lead=lead, loose=True)
+            case _:
+                raise TypeError(f"no channel speaks through a {type(projector).__name__}")
+
+    @cached_property
+    def own(self) -> Relay:
+        """The same relay, in which the receiver's weights speak too."""
+        return replace(self, sender=self.receiver)
+
+    def samples(self, count: int = 8) -> list[tuple[str, str]]:
+        """Facts and what is asked behind them, for channels that are calibrated on the receiver."""
+        items = Random(self.recipe.seed).sample(self.train, min(count, len(self.train)))
+        return [
+            (f"Fact: {item.context}", f"\nQuestion: {item.question}\nAnswer:") for item in items
+        ]
+
+    def alone(self) -> Pipeline:
+        """The receiver without anybody's message."""
+        return Pipeline([self.solver()])
+
+    def constant(self, vectors: FreeVectors) -> Pipeline:
+        return self.pair(self.reader(), Constant(vectors), self.solver())
+
+    def oracle(self) -> Pipeline:
+        """The receiver's own cache of the fact, read behind worked examples that it never sees.
+
+        Cache-to-Cache (arXiv 2510.03215), section 3.1: what a better cache alone is worth, without
+        training.
+        """
+        sender = Agent("sender", self.receiver, role=self.handing().role)
+        solver = self.solver(handed=True)
+        bare = Agent(
+            "receiver", self.receiver, role=replace(solver.role, lead=""), settings=solver.settings
+        )
+        return self.pair(sender, Handoff(lead=False), bare)
+
+
+def note_role(lead: str, protocol: Protocol) -> Role:
+    """What a sender reads before it writes a note: its lead, and the fact, or else the question."""
+    about = "Question: {question}" if protocol == "closed" else "Fact: {context}"
+    return Role(lead=lead, template=f"{about}\nNote:", chat=False)
+
+
+def _load(source: ModelSource) -> LanguageModel:
+    return load_model(source.model, dtype=source.dtype, device=source.device)

@@ -1,0 +1,1 @@
+"""Studies: what can be measured of agents and their messages, one folder each."""

@@ -1,0 +1,238 @@
+"""What a comparison found: arms, gains and contents, as a table, JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.statistics import Difference, difference, wilson
+from unspoken.files import write_text
+
+if TYPE_CHECKING:
+    from unspoken.studies.information.report import Information
+
+__all__ = ["Arm", "Report", "Worth"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One channel in one condition over n items; costs are means per item, of all agents.
+
+    accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
+    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item; empty
+    where an arm is read back from results.json.
+    """
+
+    channel: str
+    condition: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    tokens_read: float
+    tokens_written: float
+    passes: float
+    wire_bytes: float
+    seconds: float
+    correct: tuple[bool, ...] = ()
+
+    @classmethod
+    def of(cls, channel: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> Arm:
+        """An arm from its predictions, one row an item."""
+        correct = tuple(bool(row["correct"]) for row in rows)
+        n, right = len(rows), sum(correct)
+        interval = wilson(right, n)
+
+        def mean(name: str) -> float:
+            return sum(float(row["usage"][name]) for row in rows) / n
+
+        return cls(
+            channel=channel,
+            condition=condition,
+            n=n,
+            accuracy=right / n,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            tokens_read=mean("read"),
+            tokens_written=mean("written"),
+            passes=mean("passes"),
+            wire_bytes=mean("wire"),
+            seconds=mean("seconds"),
+            correct=correct,
+        )
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a channel's message was worth: gain = matched - none, content = matched - deranged.
+
+    over_constant = matched - constant, where vectors without a sender were trained; over_lora =
+    matched - lora, where the receiver itself was.
+    """
+
+    gain: Difference
+    content: Difference
+    over_constant: Difference | None
+    over_lora: Difference | None
+
+    @property
+    def verdict(self) -> str:
+        """In words, by the 95 % intervals."""
+        if self.content.low > 0:
+            return "content"
+        if self.gain.low > 0:
+            return "presence only, no content shown"
+        return "harm" if self.gain.high < 0 else "no gain shown"
+
+
+@dataclass(frozen=True)
+class Report(Result):
+    """A comparison: its arms, and everything needed to know what was compared.
+
+    information: by channel the usable bits of its messages, where they were measured.
+    """
+
+    arms: tuple[Arm, ...]
+    information: Mapping[str, Information] = field(default_factory=dict[str, "Information"])
+
+    @property
+    def channels(self) -> list[str]:
+        return list(dict.fromkeys(arm.channel for arm in self.arms))
+
+    def arm(self, channel: str, condition: str) -> Arm:
+        """One arm. Raises `KeyError` if it was not run."""
+        for arm in self.arms:
+            if (arm.channel, arm.condition) == (channel, condition):
+                return arm
+        raise KeyError(f"no arm {condition!r} of channel {channel!r}")
+
+    def worth(self, channel: str) -> Worth:
+        """Gain and content of a channel, paired over items, exact McNemar p-values."""
+        arms = {arm.condition: arm.correct for arm in self.arms if arm.channel == channel}
+        matched = arms["matched"]
+
+        def over(condition: str) -> Difference | None:
+            return difference(matched, arms[condition]) if condition in arms else None
+
+        return Worth(
+            gain=difference(matched, arms["none"]),
+            content=difference(matched, arms["deranged"]),
+            over_constant=over("constant"),
+            over_lora=over("lora"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of results.json; predictions per item stand beside it."""
+        arms = [{k: v for k, v in asdict(arm).items() if k != "correct"} for arm in self.arms]
+        worths = {name: self.worth(name) for name in self.channels}
+        return {
+            "models": self.models,
+            "task": self.task,
+            "seed": self.seed,
+            "versions": self.versions,
+            "machine": self.machine,
+            "notes": self.notes,
+            "arms": arms,
+            "channels": {
+                name: {**asdict(worth), "verdict": worth.verdict} for name, worth in worths.items()
+            },
+            "information": {name: asdict(found) for name, found in self.information.items()},
+        }
+
+    def save(self, out: Path) -> None:
+        """Write results.json, report.md, .png and .html, each whole or not at all."""
+        from unspoken.page import refresh
+        from unspoken.page.picture import draw
+
+        write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        draw(self, out / "report.png")
+        write_text(out / "report.md", self.markdown())
+        refresh(out)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The heads of the table."""
+        return (*_COLUMNS, "bits") if self.information else _COLUMNS
+
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the table, arm by arm."""
+        for arm in self.arms:
+            cells = [
+                arm.channel,
+                arm.condition,
+                f"{100 * arm.accuracy:.1f} ({100 * arm.ci_low:.0f}-{100 * arm.ci_high:.0f})",
+                f"{arm.tokens_read:.0f}",
+                f"{arm.tokens_written:.1f}",
+                f"{arm.wire_bytes:,.0f}",
+                f"{arm.seconds:.2f}",
+            ]
+            yield [*cells, self._bits(arm)] if self.information else cells
+
+    def _bits(self, arm: Arm) -> str:
+        """Usable bits of log2 N, where an arm hears messages whose bits were measured."""
+        found = self.information.get(arm.channel)
+        if found is None or arm.condition not in ("matched", "deranged"):
+            return ""
+        bits = found.bits if arm.condition == "matched" else found.deranged
+        return f"{bits.value:.2f} of {found.ceiling:.2f}"
+
+    def table(self) -> Table:
+        """The table for a terminal."""
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, name in enumerate(self.columns):
+            table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
+        previous = ""
+        for channel, *cells in self.rows():
+            if previous and channel != previous:
+                table.add_section()
+            table.add_row("" if channel == previous else channel, *cells)
+            previous = channel
+        return table
+
+    def findings(self) -> list[str]:
+        """A sentence for each channel: gain, content, verdict."""
+        return [f"{name}: {_sentence(self.worth(name))}" for name in self.channels]
+
+    def markdown(self) -> str:
+        bits = "".join(
+            f" bits: usable information of the messages about {n} of the items, at most log2 {n}."
+            for n in sorted({found.n for found in self.information.values()})
+        )
+        overlap = self.task["overlap"]
+        return (
+            f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
+            f"{self.stated} Facts shared between splits: {overlap['facts']}, questions: "
+            f"{overlap['questions']}; {overlap['dropped']} items were left out for that."
+            f"\n\n{markdown_table(self.columns, self.rows())}\n"
+            + "".join(f"* {line}\n" for line in self.findings())
+            + "\n![accuracy by channel and condition](report.png)\n\n"
+            "gain = matched - none; content = matched - deranged (another item's message), both "
+            "paired over the same items: 95 % interval, exact McNemar p. Accuracies with Wilson "
+            f"intervals in percent. Costs are means per item over all agents.{bits}\n"
+        )
+
+
+_COLUMNS = ("channel", "condition", "% right (95 %)", "read", "written", "bytes", "sec")
+
+
+def _sentence(worth: Worth) -> str:
+    parts = [f"gain {_points(worth.gain)}", f"content {_points(worth.content)}"]
+    if worth.over_constant is not None:
+        parts.append(f"above constant {_points(worth.over_constant)}")
+    if worth.over_lora is not None:
+        parts.append(f"above lora {_points(worth.over_lora)}")
+    return f"{', '.join(parts)}: {worth.verdict}"
+
+
+def _points(found: Difference) -> str:
+    return (
+        f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] "
+        f"(p = {found.p:.2g})"
+    )

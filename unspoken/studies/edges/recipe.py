@@ -1,0 +1,104 @@
+"""Which edges matter, by recipe: a graph is learned if asked for, then every edge is weighed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from accelerate import PartialState
+
+from unspoken.errors import DataError, TrainingError
+from unspoken.files import atomic_folder
+from unspoken.pipeline import Pipeline
+from unspoken.recipe.config import EdgesRecipe
+from unspoken.recipe.loading import kept as settings_of
+from unspoken.recipe.parts import GraphSettings
+from unspoken.recipe.pipeline import build
+from unspoken.studies.comparison.measure import identity, query
+from unspoken.studies.edges.pruning import Budget
+from unspoken.studies.edges.report import GraphReport, weigh_edges
+from unspoken.studies.edges.trials import said
+from unspoken.tasks import Task, load_task
+from unspoken.tasks.splits import digest
+from unspoken.training import EdgeGates, GraphAnswers, History, fit
+from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
+
+__all__ = ["learn_graph", "run_edges"]
+
+
+def run_edges(recipe: EdgesRecipe) -> GraphReport:
+    """Weigh the edges of a pipeline; the report and its picture go to `out`."""
+    task = load_task(recipe.task)
+    pipeline = build(recipe)
+    graphs: dict[str, tuple[int, ...]] = {}
+    notes = settings_of(recipe)
+    if recipe.graph is not None:
+        learned, gates = learn_graph(recipe, recipe.graph, pipeline, task)
+        graphs["learned"] = kept(pipeline, gates, learned)
+        logits = cast(list[float], gates.logits.tolist())
+        notes["logits"] = {str(n): logit for n, logit in zip(learned, logits, strict=True)}
+    budget = recipe.budget
+    return weigh_edges(
+        pipeline,
+        task,
+        items=recipe.items,
+        budget=None if budget is None else Budget(budget.most, budget.unit),
+        graphs=graphs,
+        limit=recipe.limit,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        out=recipe.out,
+        notes=notes,
+    )
+
+
+def learn_graph(
+    recipe: EdgesRecipe, settings: GraphSettings, pipeline: Pipeline, task: Task
+) -> tuple[tuple[int, ...], EdgeGates]:
+    """The edges that have a gate, by number, and the gates; trained, or those that stand in `out`.
+
+    Raises `DataError` and `TrainingError`, the latter also if weights that are frozen moved.
+    """
+    few = task.validation[: settings.validation]
+    if not few:
+        raise DataError("validation items choose the graph; set task.validation above 0")
+    items, learned = [*task.train, *few], gateable(pipeline)
+    gates = gates_for(
+        pipeline,
+        learned,
+        senders=settings.senders,
+        temperature=settings.temperature,
+        seed=recipe.seed,
+    )
+    answers = [said(pipeline.answerer, item) for item in items]
+    told = [identity(pipeline), [asdict(item) for item in items], answers, learned]
+    key = digest(json.dumps([*told, settings.model_dump(), recipe.seed]))[:12]
+    home = recipe.out / "trained" / f"graph-{key}"
+    if not (home / "config.json").exists():
+        queries = [query(item) for item in items]
+        objective = GraphAnswers(pipeline, gates, learned, queries, answers, validation=len(few))
+        before = _digests(pipeline)
+        plan = settings.training.plan(recipe.seed)
+        checkpoint = home.with_name(f".{home.name}") / "graph.pt"
+        with frozen_channels(pipeline):
+            history = fit(gates, objective, plan, checkpoint, title="graph")
+        if _digests(pipeline) != before:
+            raise TrainingError("learning a graph changed the frozen weights of a model")
+        _save(gates, home, history)
+    return learned, EdgeGates.from_pretrained(home).eval()
+
+
+def _digests(pipeline: Pipeline) -> list[str]:
+    models = {id(agent.backbone): agent.backbone for agent in pipeline.agents.values()}
+    return [model.digest() for model in models.values()]
+
+
+def _save(gates: EdgeGates, home: Path, history: History) -> None:
+    state = PartialState()  # under torchrun every process has trained; one of them writes
+    if state.is_main_process:
+        with atomic_folder(home) as beside:
+            gates.save_pretrained(beside)
+            (beside / "history.json").write_text(json.dumps(asdict(history)))
+    state.wait_for_everyone()

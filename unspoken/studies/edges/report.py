@@ -1,0 +1,322 @@
+"""A pipeline's graph: what each edge is worth, which are kept, and what that costs elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from unspoken.agents import Agent
+from unspoken.errors import DataError
+from unspoken.evaluation.result import Result, about, markdown_table
+from unspoken.evaluation.statistics import Difference, difference
+from unspoken.files import write_text
+from unspoken.pipeline import Pipeline
+from unspoken.studies.comparison.measure import Desk, sample
+from unspoken.studies.comparison.report import Arm
+from unspoken.studies.edges.attribution import EdgeWorth, attribute
+from unspoken.studies.edges.pruning import Budget, Pruned, prune
+from unspoken.studies.edges.trials import Trials, said
+from unspoken.tasks import Item, Task, partners
+
+__all__ = ["GraphReport", "weigh_edges"]
+
+ALL, PRUNED, REST, NONE = "all edges", "pruned", "what was cut", "no edges"
+
+
+@dataclass(frozen=True)
+class Against:
+    """Right answers of a graph on the test items, less others on the same.
+
+    against_all: less those over all edges. content: with the right messages less those with another
+    item's; None without an edge.
+    """
+
+    against_all: Difference
+    content: Difference | None
+
+
+@dataclass(frozen=True)
+class GraphReport(Result):
+    """What the edges of a pipeline are worth, and what some of them alone are.
+
+    order: the agents as they take their turns. edges: by attribution, on items that nothing else
+    was measured on; accuracy: over all edges, on the same. graphs: by name the edges that a graph
+    has; arms: each graph asked the test items, `matched` and `deranged`, or `none` without edges;
+    differences: between them, by graph.
+    """
+
+    order: tuple[str, ...]
+    edges: tuple[EdgeWorth, ...]
+    accuracy: float
+    pruned: Pruned | None
+    graphs: Mapping[str, tuple[int, ...]]
+    arms: tuple[Arm, ...]
+    differences: Mapping[str, Against]
+
+    def arm(self, graph: str, condition: str = "") -> Arm:
+        """One arm, by default the one in use. Raises `KeyError` if it was not run."""
+        condition = condition or _condition(self.graphs.get(graph, ()))
+        for arm in self.arms:
+            if (arm.channel, arm.condition) == (graph, condition):
+                return arm
+        raise KeyError(f"no arm {condition!r} of graph {graph!r}")
+
+    def names(self, graph: str) -> str:
+        """The edges of a graph, in words."""
+        return ", ".join(self.edges[n].name for n in self.graphs[graph]) or "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of edges.json; predictions per item stand beside it."""
+        arms = [{k: v for k, v in asdict(arm).items() if k != "correct"} for arm in self.arms]
+        edges = [
+            {
+                **asdict(edge),
+                "bits_per_kib": edge.per_kib,
+                "bits_per_position": edge.per_position,
+                "verdict": edge.verdict,
+            }
+            for edge in self.edges
+        ]
+        return {**asdict(self), "edges": edges, "arms": arms}
+
+    def save(self, out: Path) -> None:
+        """Write edges.json, edges.md, edges.png and report.html, each whole or not at all."""
+        from unspoken.page import refresh
+        from unspoken.page.picture import draw_edges
+
+        write_text(out / "edges.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        draw_edges(self, out / "edges.png")
+        write_text(out / "edges.md", self.markdown())
+        refresh(out)
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def table(self) -> Table:
+        """The edges, for a terminal of 80 columns or more."""
+        task = self.task
+        title = f"{task['name']}, {task['protocol']}, {task['attributed']} items, bits (95 %)"
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, name in enumerate(("edge", "channel", "bytes", "gain", "content")):
+            table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
+        for edge in self.edges:
+            table.add_row(
+                edge.name,
+                edge.channel,
+                f"{edge.wire:,.0f}",
+                f"{edge.gain_bits:+.2f}",
+                f"{edge.content_bits:+.2f}",
+            )
+        return table
+
+    def findings(self) -> list[str]:
+        """A sentence for each edge and each graph, and which items they are about."""
+        task, overlap = self.task, self.task["overlap"]
+        lines = [
+            f"edges by {task['attributed']} validation items, graphs by {task['items']} test "
+            f"items; facts in both: {overlap['facts']}, questions: {overlap['questions']}"
+        ]
+        lines += [
+            f"{edge.name} ({edge.channel}): without it {_points(edge.gain, -1)}, with another "
+            f"item's message {_points(edge.content, -1)}: {edge.verdict}"
+            for edge in self.edges
+        ]
+        if self.pruned is not None:
+            most, unit = self.pruned.budget.most, self.pruned.budget.unit
+            lines.append(f"kept of at most {most:,g} {unit}: {self.names(PRUNED)}")
+        return lines + [self._graph(name) for name in self.graphs]
+
+    def _graph(self, name: str) -> str:
+        arm, found = self.arm(name), self.differences[name]
+        told = f"{name} ({self.names(name)}): " if name not in (ALL, NONE, PRUNED) else f"{name}: "
+        told += f"{100 * arm.accuracy:.1f} % of the test items"
+        if name != ALL:
+            told += f", {_points(found.against_all)} against all edges"
+        return told + (f"; content {_points(found.content)}" if found.content else "")
+
+    def markdown(self) -> str:
+        models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
+        task = self.task
+        return (
+            f"# Which edges matter: {task['name']}, {task['protocol']} protocol\n\n"
+            f"Edges by {task['attributed']} items of the split validation, over all edges "
+            f"{100 * self.accuracy:.1f} % right; graphs by {task['items']} items of the split "
+            f"test. Seed {self.seed}. Models: {models}.\n\n"
+            + markdown_table(_EDGES, self.rows())
+            + "\n"
+            + markdown_table(_GRAPHS, self._graphs())
+            + "\n"
+            + "".join(f"* {line}\n" for line in self.findings())
+            + "\n![the graph: width by bits gained, colour by what they are](edges.png)\n\n"
+            "without: the pipeline without this edge. wrong: this edge alone carries what it would "
+            "about another item. gain and content: how much likelier the right answer is over all "
+            "edges than without, and than wrong, in bits, with a percentile bootstrap over items "
+            "by the seed; accuracies in percent, p by McNemar's exact test. No interval is "
+            "corrected for the number of edges. bytes: on the wire for an item, header included; "
+            "pos.: positions of the receiver. Edges that say the same as others look worthless "
+            "one by one; pruning takes them away one after the other and judges the rest anew.\n"
+        )
+
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the table of edges."""
+        for edge in self.edges:
+            yield [
+                edge.name,
+                edge.channel,
+                f"{edge.wire:,.0f}",
+                f"{edge.positions:.1f}",
+                f"{100 * edge.without:.1f} (p = {edge.gain.p:.2g})",
+                f"{100 * edge.wrong:.1f} (p = {edge.content.p:.2g})",
+                f"{edge.gain_bits:+.2f}",
+                f"{edge.content_bits:+.2f}",
+                f"{edge.per_kib:.3g}",
+                f"{edge.per_position:.3g}",
+                edge.verdict,
+            ]
+
+    def _graphs(self) -> Iterator[list[str]]:
+        for arm in self.arms:
+            yield [
+                arm.channel,
+                arm.condition,
+                self.names(arm.channel),
+                f"{100 * arm.accuracy:.1f} ({100 * arm.ci_low:.0f}-{100 * arm.ci_high:.0f})",
+                f"{arm.tokens_read:.0f}",
+                f"{arm.tokens_written:.1f}",
+                f"{arm.wire_bytes:,.0f}",
+                f"{arm.seconds:.2f}",
+            ]
+
+
+_EDGES = (
+    "edge",
+    "channel",
+    "bytes",
+    "pos.",
+    "without %",
+    "wrong %",
+    "gain, bits",
+    "content, bits",
+    "gain/KiB",
+    "gain/pos.",
+    "verdict",
+)
+_GRAPHS = ("graph", "condition", "edges", "% right (95 %)", "read", "written", "bytes", "sec")
+
+
+def _points(found: Difference, sign: int = 1) -> str:
+    low, high = sorted((sign * found.low, sign * found.high))
+    value = 100 * sign * found.value + 0.0  # never -0.0
+    return f"{value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] (p = {found.p:.2g})"
+
+
+def weigh_edges(
+    pipeline: Pipeline,
+    task: Task,
+    *,
+    items: int = 64,
+    budget: Budget | None = None,
+    graphs: Mapping[str, Sequence[int]] | None = None,
+    say: Callable[[Agent, Item], str] = said,
+    limit: int | None = 100,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> GraphReport:
+    """Attribute answers to edges, prune under a budget, and ask other items over what is left.
+
+    items: of the validation split, for attribution and pruning; limit: of the test split, drawn as
+    `compare` draws them. graphs: more graphs to ask, by the numbers of their edges. With `out`,
+    the report, outcomes and predictions are kept there; what stands there already, from the same
+    models, items and settings, is not computed again. Raises `DataError` and `PipelineError`.
+    """
+    known = sample(task.validation, items, seed)
+    if len(known) < 2 or len(task.test) < 2 or (limit is not None and limit < 2):
+        raise DataError(
+            f"edges are weighed on two validation items or more and two test items or more, got "
+            f"{len(known)} and {len(task.test)} with limit={limit}; give more data, or set "
+            "task.validation above 1"
+        )
+    store = out / "trials.json" if out else None
+    pairs = partners(known, seed)
+    trials = Trials(pipeline, known, pairs, say=say, batch_size=batch_size, out=store)
+    worths = attribute(trials, seed=seed)
+    whole = trials.ask(trials.every)
+    pruned = None if budget is None else prune(trials, budget, seed=seed)
+    drawn = _graphs(pipeline, pruned, graphs or {})
+    test = sample(task.test, limit, seed)
+    arms = tuple(_arms(pipeline, drawn, Desk(test, batch_size, out), seed))
+    report = GraphReport(
+        order=tuple(pipeline.order),
+        edges=worths,
+        accuracy=sum(whole.correct) / len(known),
+        pruned=pruned,
+        graphs=drawn,
+        arms=arms,
+        differences=_differences(drawn, arms),
+        **about(
+            [pipeline],
+            task,
+            len(test),
+            seed,
+            notes,
+            attributed=len(known),
+            overlap=_overlap(task),
+        ),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def _graphs(
+    pipeline: Pipeline, pruned: Pruned | None, more: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    """The graphs that are asked, by name, and the edges of each."""
+    every = range(len(pipeline.edges))
+    found: dict[str, tuple[int, ...]] = {ALL: tuple(every)}
+    if pruned is not None:
+        found[PRUNED] = pruned.kept
+        if rest := tuple(n for n in every if n not in pruned.kept):
+            found[REST] = rest
+    found |= {name: tuple(numbers) for name, numbers in more.items()}
+    return {**found, NONE: ()}
+
+
+def _arms(
+    pipeline: Pipeline, graphs: Mapping[str, Sequence[int]], desk: Desk, seed: int
+) -> Iterator[Arm]:
+    other = partners(desk.items, seed)
+    for name, numbers in graphs.items():
+        line = pipeline.keeping([pipeline.edges[n] for n in numbers])
+        yield desk.ask(name, _condition(numbers), line)
+        if numbers:
+            yield desk.ask(name, "deranged", line, other)
+
+
+def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> dict[str, Against]:
+    right = {(arm.channel, arm.condition): arm.correct for arm in arms}
+    everything = right[ALL, _condition(graphs[ALL])]
+    return {
+        name: Against(
+            difference(right[name, _condition(numbers)], everything),
+            difference(right[name, "matched"], right[name, "deranged"]) if numbers else None,
+        )
+        for name, numbers in graphs.items()
+    }
+
+
+def _condition(edges: Sequence[int]) -> str:
+    return "matched" if edges else "none"
+
+
+def _overlap(task: Task) -> dict[str, int]:
+    """Facts and questions that stand in validation and in the test."""
+    pair = "validation/test"
+    return {"facts": task.overlap.facts[pair], "questions": task.overlap.questions[pair]}

@@ -1,0 +1,1 @@
+"""Usable bits of each channel's messages."""

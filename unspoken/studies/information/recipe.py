@@ -1,0 +1,50 @@
+"""Usable bits by recipe: train what is missing, then measure every channel and its controls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unspoken.evaluation.altered import Noise
+from unspoken.pipeline import Pipeline
+from unspoken.recipe.config import RelayRecipe
+from unspoken.relay.relay import Relay
+from unspoken.studies.comparison.recipe import Lines, asked, noted
+from unspoken.studies.information.report import WorthReport, measure_worth
+
+__all__ = ["run_worth"]
+
+
+def run_worth(recipe: RelayRecipe) -> WorthReport:
+    """Measure each channel of the recipe; the report goes to `out`.
+
+    A trained channel stands beside its controls: free vectors without a sender, and noise with the
+    moments of its messages.
+    """
+    relay = Relay.of(recipe)
+    task = asked(relay, recipe)
+    lines = Lines.of(relay, recipe, lora=False)
+    pipelines: dict[str, Pipeline] = {}
+    for name, pipeline in lines.pipelines.items():
+        pipelines[name] = pipeline
+        if name in lines.constants:
+            pipelines[f"{name}, constant"] = lines.constants[name]
+            pipelines[f"{name}, noise"] = noisy(pipeline, recipe.seed)
+    return measure_worth(
+        pipelines,
+        task,
+        items=recipe.worth.items,
+        writer=relay.writer if "text" in recipe.channels else None,
+        samples=recipe.worth.samples,
+        say=relay.answer,
+        limit=recipe.limit,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        out=recipe.out,
+        notes={**lines.notes, **noted(relay, recipe)},
+    )
+
+
+def noisy(pipeline: Pipeline, seed: int) -> Pipeline:
+    """The same pipeline with moment-matched noise on every edge."""
+    edges = [replace(edge, channel=Noise(edge.channel, seed)) for edge in pipeline.edges]
+    return Pipeline(list(pipeline.agents.values()), edges, rounds=pipeline.rounds)

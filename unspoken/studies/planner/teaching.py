@@ -1,0 +1,147 @@
+"""A diffusion planner by recipe: a causal model learns to denoise notes about facts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+
+from unspoken.agents import Agent
+from unspoken.backbone import Backbone, DiffusionBackbone, LanguageModel, Masked, load_model
+from unspoken.errors import DataError, IncompatibleModels, RecipeError
+from unspoken.files import atomic_folder
+from unspoken.recipe.config import PlannerExecutorRecipe, PlannerRecipe
+from unspoken.relay.relay import note_role
+from unspoken.studies.comparison.measure import query
+from unspoken.tasks import Item, Task
+from unspoken.training import History, fit
+from unspoken.training.denoised import Denoised
+
+__all__ = ["planner_of", "train_planner"]
+
+Planning = PlannerRecipe | PlannerExecutorRecipe
+
+
+def planner_of(recipe: Planning, task: Task, folder: Path) -> LanguageModel:
+    """The planner that a recipe trains, or its sender as it is if there is nothing to train."""
+    if recipe.planner.training.steps:
+        return train_planner(recipe, task, folder)[0]
+    source = recipe.sender
+    model = load_model(source.model, dtype=source.dtype, device=source.device)
+    if model.spec.states != "written":
+        raise IncompatibleModels(
+            f"the sender {model.name!r} is a causal model; give planner.training.steps to teach it "
+            "to plan by diffusion, or a diffusion model"
+        )
+    return model
+
+
+def train_planner(recipe: Planning, task: Task, folder: Path) -> tuple[DiffusionBackbone, Path]:
+    """Train all weights of the sender to write facts by diffusion, or load what stands in `folder`.
+
+    The planner reads a fact and writes it: a plan that carries the content, to which every step of
+    denoising contributes. A run that was killed goes on. Raises `RecipeError` if the mask is no
+    token of the model, `DataError` without items to train or validate on.
+    """
+    settings, source = recipe.planner, recipe.sender
+    base = Backbone.from_pretrained(source.model, dtype=source.dtype, device=source.device)
+    mask = base.tokenizer.get_vocab().get(settings.mask)
+    if mask is None:
+        raise RecipeError(
+            f"planner.mask={settings.mask!r} is no token of {source.model!r}; choose one that "
+            f"texts do not use, as one of {base.tokenizer.all_special_tokens}"
+        )
+    few = list(task.validation[: settings.validation])
+    items = [*_distinct(task.train), *few]
+    if not few or len(items) == len(few):
+        raise DataError(
+            f"the task has {len(items) - len(few)} facts to train on and {len(few)} to validate on;"
+            " give more data, or set task.validation above 0"
+        )
+    home = folder / f"planner-{_key(recipe, base, items, task)}"
+    checkpoint = home.with_name(f".{home.name}") / "planner.pt"
+    if not (home / "config.json").exists():
+        planner = DiffusionBackbone(
+            base.model, base.tokenizer, Masked(mask, shift=settings.shift), name=base.name
+        )
+        history = _train(recipe, planner, items, len(few), task, checkpoint)
+        planner = DiffusionBackbone(
+            planner.model, planner.tokenizer, planner.masked
+        )  # as it is now
+        _save(planner, recipe, home, history)
+    checkpoint.unlink(missing_ok=True)  # gigabytes, and of no use any more
+    planner = DiffusionBackbone.from_pretrained(
+        str(home), dtype=base.dtype, device=str(base.device)
+    )
+    planner.name = f"{base.name}, diffusion"
+    return planner, home
+
+
+def _train(
+    recipe: Planning,
+    planner: DiffusionBackbone,
+    items: list[Item],
+    validation: int,
+    task: Task,
+    checkpoint: Path,
+) -> History:
+    agent = Agent("planner", planner, role=note_role("", task.protocol))
+    objective = Denoised(
+        agent,
+        [query(item) for item in items],
+        [f" {item.context}" for item in items],
+        canvas=recipe.planner.canvas,
+        validation=validation,
+    )
+    planner.model.requires_grad_(True)
+    plan = recipe.planner.training.plan(recipe.seed)
+    history = fit(planner.model, objective, plan, checkpoint, title="planner")
+    planner.model.eval().requires_grad_(False)
+    return history
+
+
+def _distinct(items: tuple[Item, ...]) -> list[Item]:
+    """One item for each fact: the planner does not see the questions."""
+    return list({item.context: item for item in items}.values())
+
+
+def _key(recipe: Planning, base: Backbone, items: list[Item], task: Task) -> str:
+    """What the trained weights depend on."""
+    parts = [
+        base.fingerprint,
+        str(base.dtype),
+        [item.context for item in items],
+        task.protocol,
+        recipe.planner.model_dump(),
+        recipe.seed,
+    ]
+    return sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _save(planner: DiffusionBackbone, recipe: Planning, home: Path, history: History) -> None:
+    state = PartialState()  # under torchrun every process has trained; one of them writes
+    if state.is_main_process:
+        with atomic_folder(home) as beside:
+            planner.save_pretrained(beside)
+            (beside / "history.json").write_text(json.dumps(asdict(history)))
+            (beside / "README.md").write_text(_card(planner, recipe, history))
+        Console(stderr=True).print(f"trained {home}")
+    state.wait_for_everyone()
+
+
+def _card(planner: DiffusionBackbone, recipe: Planning, history: History) -> str:
+    count = sum(parameter.numel() for parameter in planner.model.parameters())
+    return (
+        "---\nlibrary_name: unspoken\ntags: [unspoken, diffusion]\n---\n"
+        f"# A diffusion planner from {recipe.sender.model}\n\n"
+        f"Trained by `unspoken` to write facts of {recipe.task.name} by masked diffusion (LLaDA, "
+        f"arXiv 2502.09992), seed {recipe.seed}; all weights.\n\n"
+        f"* weights {planner.fingerprint}, {count:,} parameters\n"
+        f"* canvases of {', '.join(map(str, recipe.planner.canvas))} positions, mask "
+        f"{recipe.planner.mask}\n"
+        f"* {history.train[-1][0]} steps, best validation loss {history.best:.3f} nats a position\n"
+    )

@@ -1,0 +1,1 @@
+"""Rate and distortion: what is lost when messages are made shorter."""

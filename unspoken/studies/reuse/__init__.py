@@ -1,0 +1,1 @@
+"""A pipeline read densely and from pools of caches."""

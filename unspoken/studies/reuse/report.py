@@ -1,0 +1,211 @@
+"""A pipeline read densely and from pools of caches: what reuse saves, and what it changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from unspoken.anchors import AnchorPool
+from unspoken.errors import DataError
+from unspoken.evaluation.result import Result, about, markdown_table
+from unspoken.evaluation.statistics import Difference, difference, wilson
+from unspoken.files import write_text
+from unspoken.pipeline import Pipeline, Run
+from unspoken.studies.comparison.measure import query, sample
+from unspoken.tasks import Item, Task, matches
+
+__all__ = ["ReuseArm", "ReuseReport", "compare_reuse"]
+
+
+@dataclass(frozen=True)
+class ReuseArm:
+    """One way to read over n items.
+
+    accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. against_dense: paired with the
+    dense arm. agreement: for each agent the share of its turns in which it wrote, word for word,
+    what it wrote in the dense arm. wait: for each agent the median seconds to its first token;
+    request: the median of their sum over an item. reused: the share of tokens that were not read.
+    pool: what the pool held at the end and what its probes showed.
+    """
+
+    way: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    against_dense: Difference | None
+    agreement: Mapping[str, float]
+    wait: Mapping[str, float]
+    request: float
+    reused: float
+    pool: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReuseReport(Result):
+    """A comparison of ways to read: arms, and everything needed to know what was compared."""
+
+    arms: tuple[ReuseArm, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def table(self) -> Table:
+        """The table for a terminal."""
+        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, name in enumerate(_COLUMNS):
+            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        for arm in self.arms:
+            table.add_row(*self._cells(arm))
+        return table
+
+    def findings(self) -> list[str]:
+        """For each pool: agreement by agent, and what the probes showed."""
+        found: list[str] = []
+        for arm in self.arms[1:]:
+            by_agent = ", ".join(f"{name} {share:.0%}" for name, share in arm.agreement.items())
+            line = f"{arm.way}: same words as dense: {by_agent}"
+            if probes := arm.pool["probes"]:
+                line += (
+                    f"; {probes['probes']:.0f} probes: KL {probes['kl']:.3g} nats, likeliest token "
+                    f"the same in {probes['agreement']:.0%}"
+                )
+                if "candidates" in probes:
+                    line += f", candidate the same in {probes['candidates']:.0%}"
+            if fallen := arm.pool["fallen"]:
+                line += f"; {fallen} consumers were sent back to dense reads"
+            found.append(line)
+        return found
+
+    def markdown(self) -> str:
+        rows = map(self._cells, self.arms)
+        return (
+            f"# {self.task['name']}, {self.task['protocol']}: dense reads and pools of caches\n\n"
+            f"{self.stated}\n\n{markdown_table(_COLUMNS, rows)}\n"
+            + "".join(f"* {line}\n" for line in self.findings())
+            + "\nThe wait is the time to an agent's first token, summed over an item's agents: "
+            "the median. reused is the share of all tokens that were not read.\n"
+        )
+
+    def save(self, out: Path) -> None:
+        """Write results.json, report.md and report.html, each whole or not at all."""
+        from unspoken.page import refresh
+
+        write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "report.md", self.markdown())
+        refresh(out)
+
+    def _cells(self, arm: ReuseArm) -> list[str]:
+        against, held = arm.against_dense, sum(arm.pool.get("bytes", {}).values())
+        return [
+            arm.way,
+            f"{100 * arm.accuracy:.1f} ({100 * arm.ci_low:.0f}-{100 * arm.ci_high:.0f})",
+            f"{100 * against.value:+.1f} (p={against.p:.2g})" if against else "",
+            f"{arm.request:.2f}",
+            f"{self.arms[0].request / arm.request:.1f}",
+            f"{arm.reused:.0%}",
+            f"{held / 1e6:,.0f}",
+        ]
+
+
+_COLUMNS = ("way", "% right (95 %)", "to dense", "wait, s", "faster", "reused", "MB")
+
+
+def compare_reuse(
+    pipeline: Pipeline,
+    task: Task,
+    pools: Mapping[str, AnchorPool],
+    *,
+    limit: int | None = 50,
+    seed: int = 0,
+    batch_size: int = 1,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> ReuseReport:
+    """Answer the task's test items densely, then from each pool, which begins empty.
+
+    With `out`, the report is kept there, and for each arm what every agent wrote. Raises
+    `DataError` before any forward pass.
+    """
+    if not task.test or not pools or (limit is not None and limit < 2):
+        raise DataError("a comparison needs at least one pool and two test items")
+    items = sample(task.test, limit, seed)
+    lines = {"dense": pipeline, **{way: pipeline.served_by(pool) for way, pool in pools.items()}}
+    runs: dict[str, list[Run]] = {}
+    for way, line in lines.items():
+        queries = [query(item) for item in items]
+        runs[way] = line.run_many(queries, batch_size=batch_size, progress=way)
+        if out is not None:
+            rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_text(out / "predictions" / f"{way}.jsonl", text)
+    report = ReuseReport(
+        arms=tuple(
+            _arm(way, items, found, runs["dense"], pools.get(way)) for way, found in runs.items()
+        ),
+        **about([pipeline], task, len(items), seed, notes),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def _arm(
+    way: str,
+    items: Sequence[Item],
+    runs: Sequence[Run],
+    dense: Sequence[Run],
+    pool: AnchorPool | None,
+) -> ReuseArm:
+    def right(found: Sequence[Run]) -> list[bool]:
+        return [matches(run.answer, item.answers) for run, item in zip(found, items, strict=True)]
+
+    correct = right(runs)
+    interval = wilson(sum(correct), len(correct))
+    names = dict.fromkeys(turn.agent for turn in runs[0].turns)
+    read, reused = (sum(getattr(run.usage, kind) for run in runs) for kind in ("read", "reused"))
+    return ReuseArm(
+        way=way,
+        n=len(items),
+        accuracy=sum(correct) / len(correct),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        against_dense=None if pool is None else difference(correct, right(dense)),
+        agreement={name: _agreement(name, runs, dense) for name in names},
+        wait={name: median(_of(name, runs, "wait")) for name in names},
+        request=median(run.usage.wait for run in runs),
+        reused=reused / max(1, read + reused),
+        pool={} if pool is None else asdict(pool.state()),
+    )
+
+
+def _of(agent: str, runs: Sequence[Run], cost: str) -> list[float]:
+    return [getattr(t.usage, cost) for run in runs for t in run.turns if t.agent == agent]
+
+
+def _agreement(agent: str, runs: Sequence[Run], dense: Sequence[Run]) -> float:
+    pairs = [
+        one.text == other.text
+        for run, twin in zip(runs, dense, strict=True)
+        for one, other in zip(run.turns, twin.turns, strict=True)
+        if one.agent == agent
+    ]
+    return sum(pairs) / len(pairs)
+
+
+def _row(item: Item, run: Run) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "question": item.question,
+        "answers": list(item.answers),
+        "prediction": run.answer,
+        "correct": matches(run.answer, item.answers),
+        "turns": [asdict(turn) for turn in run.turns],
+    }

@@ -1,0 +1,195 @@
+"""Calibrate on a task what a team would need, plan the best one, and check a vote of three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unspoken.errors import DataError, PipelineError
+from unspoken.evaluation.asking import Desk
+from unspoken.evaluation.result import about
+from unspoken.evaluation.statistics import Estimate, difference, mean, resampled
+from unspoken.pipeline import Pipeline
+from unspoken.studies.comparison.measure import sample
+from unspoken.studies.information.report import spoken
+from unspoken.studies.teams.calibrate import Calibration, Sent, check_budgets, vote
+from unspoken.studies.teams.decisions import AGENTS, Room
+from unspoken.studies.teams.options import Limits, Option, gain, options
+from unspoken.studies.teams.report import Measured, PlanReport, Vote
+from unspoken.tasks import Item, Task
+
+__all__ = ["Terms", "plan_team"]
+
+_DRAWS = 4_000_000
+
+
+class Terms(BaseModel):
+    """What is calibrated and what may be spent, all in tokens.
+
+    budgets: what one agent reads of the fact when beta is measured, growing; the last one is best
+    longer than any fact. leaf: which of them senders read when fidelity and vote are measured.
+    budget: what a plan may spend on facts and messages. window: how many positions of messages one
+    receiver may be told; by default what its model has left beside the longest prompt.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8, 16, 64)
+    leaf: int = 8
+    budget: int = Field(default=64, ge=1)
+    window: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _grows(self) -> Terms:
+        if len(self.budgets) < 3 or list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets are three or more that grow, got {list(self.budgets)}")
+        if self.leaf not in self.budgets:
+            raise ValueError(f"leaf is one of the budgets {list(self.budgets)}, got {self.leaf}")
+        return self
+
+
+def plan_team(
+    lines: Mapping[str, Mapping[str, Pipeline]],
+    alone: Pipeline,
+    task: Task,
+    terms: Terms = Terms(),
+    *,
+    say: Callable[[Item], str] = spoken,
+    limit: int | None = 64,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> PlanReport:
+    """Measure beta, gamma and rho, enumerate the teams, and let three senders vote.
+
+    lines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees the
+    message alone. alone: the sender's model, which reads the fact and decides itself. A decision is
+    which of two answers is likelier, see `rivals`. say: how an answer is written. With `out`, the
+    report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for another
+    sender's model.
+    """
+    drawn = sample(task.test, limit, seed)
+    if len(drawn) < 2:
+        raise DataError(f"a plan is calibrated on two items or more, got {len(drawn)}")
+    _check(lines, alone)
+    room = Room.of(drawn, alone, say=say, seed=seed, desk=Desk(batch_size, out))
+    check_budgets([room.read(budget) for budget in terms.budgets])
+    solos = tuple(room.solo(budget) for budget in terms.budgets)
+    found = Calibration(solos, terms.budgets.index(terms.leaf), room.whole)
+    sent = [
+        room.sent(channel, setting, line, terms.leaf)
+        for channel, settings in lines.items()
+        for setting, line in settings.items()
+    ]
+    window = terms.window or min(
+        _left(line, drawn) for settings in lines.values() for line in settings.values()
+    )
+    limits = Limits(terms.budget, window, solos[0].read, room.whole)
+    ranked = options(found, sent, limits)
+    report = PlanReport(
+        solos=tuple(_measured(found, n, seed) for n in range(len(solos))),
+        law=found.law(found.items),
+        beta=resampled(lambda items: found.law(items).beta, found.items, seed=seed),
+        votes=tuple(_vote(room, found, way) for way in (_counted(found), *sent)),
+        options=tuple(ranked),
+        gain=_gain(found, sent, ranked, limits, seed) if ranked else None,
+        played=_played(found, ranked, seed) if ranked else None,
+        limits=limits,
+        leaf=terms.leaf,
+        **about(
+            [line for settings in lines.values() for line in settings.values()],
+            task,
+            len(drawn),
+            seed,
+            notes,
+        ),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def _check(lines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> None:
+    if not any(lines.values()):
+        raise PipelineError("a plan needs a channel over which agents speak; name one")
+    weights = alone.answerer.spec.weights
+    for channel, settings in lines.items():
+        for line in settings.values():
+            for name in line.order[:-1]:
+                spec = line.agents[name].spec
+                if spec.weights != weights:
+                    raise PipelineError(
+                        f"over {channel!r} {spec.name!r} speaks, but the agent that is planned "
+                        f"with is {alone.answerer.spec.name!r}; plan each sender by itself"
+                    )
+
+
+def _left(line: Pipeline, items: Sequence[Item]) -> int:
+    """Positions that the receiver's model has beside the longest prompt, one for each at least."""
+    agent = line.answerer
+    positions = agent.spec.positions
+    if positions is None:
+        return 1 << 20
+    count = agent.backbone.tokens
+    longest = max(len(count(item.question)) + len(count(item.answers[0])) for item in items)
+    return max(positions - len(count(agent.role.lead + agent.role.template)) - longest, 1)
+
+
+def _measured(found: Calibration, number: int, seed: int) -> Measured:
+    solo = found.solos[number]
+    bias = mean([found.biases([item])[number] for item in found.items], seed=seed)
+    rho = resampled(lambda items: found.rho(number, items), found.items, seed=seed)
+    return Measured(solo.budget, solo.read, bias, rho)
+
+
+def _counted(found: Calibration) -> Sent:
+    """The senders' own decisions, counted: a vote that no message spoils, and that costs none."""
+    return Sent("no channel", "counted", 0.0, 0.0, found.solos[found.leaf].signs)
+
+
+def _vote(room: Room, found: Calibration, way: Sent) -> Vote:
+    """Three senders, a receiver for each message, and one agent that spends as many tokens."""
+    items, leaf = found.items, found.solos[found.leaf]
+    spent = AGENTS * (leaf.read + way.cost)
+    budget = max(round(spent), 1)
+    team, law = found.team(way, leaf.read, items), found.law(items)
+    together, single = vote(way.signs), tuple(sign > 0 for sign in room.alone(budget, 0))
+    agreed = [found.gamma(way, [item]) for item in items]
+    return Vote(
+        channel=way.channel,
+        setting=way.setting,
+        positions=way.positions,
+        cost=way.cost,
+        gamma=mean(agreed, seed=room.seed),
+        unsaid=found.unsaid(way, items) if way.silent else None,
+        heard=sum(map(sum, way.signs)) / AGENTS / len(items),
+        said=found.biases(items)[found.leaf],
+        alpha=team.alpha,
+        exponent=team.exponent if team.alpha > 0 else None,
+        spent=spent,
+        alone_read=room.read(budget),
+        predicted=team.bias(law.at(leaf.read)),
+        alone_predicted=law.at(min(spent, found.whole)),
+        measured=2 * sum(together) / len(items) - 1,
+        alone_measured=2 * sum(single) / len(items) - 1,
+        difference=difference(together, single),
+    )
+
+
+def _gain(
+    found: Calibration, sent: Sequence[Sent], ranked: Sequence[Option], limits: Limits, seed: int
+) -> Estimate:
+    option = ranked[0]
+    way = next(w for w in sent if (w.channel, w.setting) == (option.channel, option.setting))
+    return resampled(lambda items: gain(found, way, option, limits, items), found.items, seed=seed)
+
+
+def _played(found: Calibration, ranked: Sequence[Option], seed: int) -> tuple[float, float]:
+    """The best team, played out: the recursion's own check."""
+    option = ranked[0]
+    runs = min(20_000, max(_DRAWS // option.team.leaves, 100))
+    return option.team.simulate(found.law(found.items).at(option.leaf), runs=runs, seed=seed)

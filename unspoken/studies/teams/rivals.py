@@ -1,0 +1,71 @@
+"""The wrong answer of each decision: as likely as the right one, to whoever has read nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from unspoken.agents import Agent
+from unspoken.errors import DataError
+from unspoken.evaluation.asking import Desk
+from unspoken.pipeline import Pipeline
+from unspoken.tasks import Item, matches, normalise
+
+__all__ = ["blind", "rivals"]
+
+_DRAWN = 16
+
+
+def rivals(
+    items: Sequence[Item],
+    lone: Pipeline,
+    *,
+    say: Callable[[Item], str],
+    seed: int,
+    desk: Desk,
+) -> list[tuple[str, str]]:
+    """For each item its answer, and the other item's answer that is its equal before any reading.
+
+    Of up to 16 answers that seed draws, the one whose probability without the fact is nearest. So
+    the bias of an agent that has read nothing is about 0, as the theory of weak signals wants it,
+    and a decision cannot be taken from the question alone. Raises `DataError` if an item has none.
+    """
+    drawn = [_wrong(item, items, Random(f"{seed} {item.id}")) for item in items]
+    count = min(_DRAWN, *(len(others) for others in drawn))
+    answers = [
+        (say(item), *map(say, others[:count])) for item, others in zip(items, drawn, strict=True)
+    ]
+    queries = [{"question": item.question} for item in items]
+    asked = desk.ask("alone, nothing read", blind(lone), queries, answers)
+    return [
+        (said[0], said[1 + min(range(count), key=lambda n: abs(nats[1 + n] - nats[0]))])
+        for said, nats in zip(answers, asked.nats, strict=True)
+    ]
+
+
+def blind(lone: Pipeline) -> Pipeline:
+    """The same agent without the fact."""
+    agent = lone.answerer
+    template = agent.role.template.replace(" {context}", "").replace("{context}", "")
+    role = replace(agent.role, template=template)
+    return Pipeline([Agent(agent.name, agent.backbone, role=role, settings=agent.settings)])
+
+
+def _wrong(item: Item, items: Sequence[Item], draw: Random) -> list[Item]:
+    """Other items, shuffled, whose answer is wrong for this one and does not stand in its fact."""
+    fact = f" {normalise(item.context)} "
+    found = [
+        other
+        for other in items
+        if not matches(other.answers[0], item.answers)
+        and not matches(item.answers[0], other.answers)
+        and f" {normalise(other.answers[0])} " not in fact
+    ]
+    if not found:
+        raise DataError(
+            f"item {item.id!r} has no wrong answer among the {len(items)} items; give items with "
+            "other answers, or more of them"
+        )
+    draw.shuffle(found)
+    return found

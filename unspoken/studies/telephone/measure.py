@@ -1,0 +1,158 @@
+"""The telephone game: a fact goes from agent to agent, hop by hop; what arrives is asked about.
+
+A hop: a sender reads words and sends its message over the channel; a receiver, which sees nothing
+but the message, restates it in words. These words are what the next sender reads in the place of
+the fact. So any channel makes a hop, and a projector is needed one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+from unspoken.errors import DataError
+from unspoken.evaluation import asking
+from unspoken.evaluation.result import about
+from unspoken.evaluation.statistics import difference, mean, wilson
+from unspoken.pipeline import Pipeline
+from unspoken.studies.comparison.measure import Desk, query, sample
+from unspoken.studies.comparison.report import Arm
+from unspoken.studies.information.report import spoken
+from unspoken.studies.telephone.report import Hop, TelephoneReport
+from unspoken.tasks import Item, Task, normalise, partners
+
+__all__ = ["Line", "play"]
+
+_SILENCE = "..."
+"""What an agent passes on that says nothing: an empty fact cannot be read."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One channel: who answers the question behind a message, and who restates the message."""
+
+    answering: Pipeline
+    restating: Pipeline
+
+
+def play(
+    lines: Mapping[str, Line],
+    task: Task,
+    *,
+    hops: int = 4,
+    say: Callable[[Item], str] = spoken,
+    limit: int | None = 64,
+    seed: int = 0,
+    batch_size: int = 16,
+    out: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> TelephoneReport:
+    """Pass the facts of a task on, `hops` times over each channel, and ask at every hop.
+
+    limit, seed: the items are those of `compare`. say: how the right answer is written. With `out`,
+    predictions, restatements and likelihoods are kept there, and the report. Raises `DataError`.
+    """
+    items = sample(task.test, limit, seed)
+    if len(items) < 2 or hops < 1:
+        raise DataError(f"the game needs two items and a hop, got {len(items)} and hops={hops}")
+    game = _Game(items, partners(items, seed), say, seed, batch_size, out)
+    played = {name: game.chain(name, line, hops) for name, line in lines.items()}
+    pipelines = [line.answering for line in lines.values()]
+    report = TelephoneReport(
+        channels={name: found for name, (found, _) in played.items()},
+        alone=Desk(items, batch_size, out).ask("no message", "none", pipelines[0].alone()),
+        told={name: told for name, (_, told) in played.items()},
+        **about(pipelines, task, len(items), seed, notes),
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+@dataclass(frozen=True)
+class _Game:
+    """The items, whose message is the wrong one for each, and how they are asked."""
+
+    items: Sequence[Item]
+    other: Sequence[int]
+    say: Callable[[Item], str]
+    seed: int
+    batch_size: int
+    out: Path | None
+
+    def chain(
+        self, name: str, line: Line, hops: int
+    ) -> tuple[tuple[Hop, ...], tuple[tuple[str, ...], ...]]:
+        """All hops over one channel, and what the senders read about the first items."""
+        said: list[list[str]] = [[item.context for item in self.items]]
+        found: list[_Heard] = []
+        for hop in range(1, hops + 1):
+            heard = [
+                replace(item, context=words)
+                for item, words in zip(self.items, said[-1], strict=True)
+            ]
+            at, desk = f"{name}, hop {hop}", Desk(heard, self.batch_size, self.out)
+            found.append(self._hear(at, desk, line.answering))
+            if hop < hops:
+                told = desk.rows(at, "restated", line.restating)
+                said.append([row["prediction"] or _SILENCE for row in told])
+        measured = tuple(
+            self._hop(n, one, found[0], words)
+            for n, (one, words) in enumerate(zip(found, said, strict=True), start=1)
+        )
+        shown = range(min(_SHOWN, len(self.items)))
+        return measured, tuple(tuple(words[n] for words in said) for n in shown)
+
+    def _hear(self, at: str, desk: Desk, line: Pipeline) -> _Heard:
+        """Ask behind the messages of one hop."""
+        rows = desk.rows(at, "matched", line)
+        likely = asking.Desk(self.batch_size, self.out)
+        asked = likely.ask(
+            at,
+            line,
+            [query(item) for item in desk.items],
+            [(self.say(item),) for item in desk.items],
+        )
+        return _Heard(
+            matched=Arm.of(at, "matched", rows),
+            deranged=desk.ask(at, "deranged", line, self.other),
+            given=[normalise(row["prediction"]) for row in rows],
+            bits=[nats / log(2) for (nats,) in asked.nats],
+        )
+
+    def _hop(self, number: int, now: _Heard, first: _Heard, words: Sequence[str]) -> Hop:
+        """What the numbered hop came to, against the first one."""
+        n = len(self.items)
+        kept = sum(one == two for one, two in zip(now.given, first.given, strict=True))
+        drift = [after - before for after, before in zip(now.bits, first.bits, strict=True)]
+        return Hop(
+            hop=number,
+            matched=now.matched,
+            deranged=now.deranged,
+            content=difference(now.matched.correct, now.deranged.correct),
+            bits=mean(now.bits, seed=self.seed),
+            drift=mean(drift, seed=self.seed),
+            kept=kept / n,
+            kept_ci=wilson(kept, n),
+            words=sum(map(_left, self.items, words)) / n,
+        )
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Behind the messages of one hop: what was answered, and log2 p of the right answers."""
+
+    matched: Arm
+    deranged: Arm
+    given: list[str]
+    bits: list[float]
+
+
+def _left(item: Item, words: str) -> float:
+    """The share of the fact's different words that are among these."""
+    fact = set(normalise(item.context).split())
+    return len(fact & set(normalise(words).split())) / len(fact)

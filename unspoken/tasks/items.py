@@ -1,0 +1,90 @@
+"""Items: what is asked, and the lines of a file that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from unspoken.errors import DataError
+from unspoken.tasks.matching import normalise
+
+__all__ = ["EXAMPLE", "Item", "load_jsonl"]
+
+EXAMPLE = (
+    '{"id": "q1", "context": "Ada keeps a parrot.", "question": "What does Ada keep?", '
+    '"answers": ["a parrot"]}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question: what the sender reads, what the receiver is asked, what is accepted."""
+
+    id: str
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    group: str = ""
+
+
+def load_jsonl(path: Path) -> tuple[Item, ...]:
+    """Read items, one JSON object a line. Blank lines are skipped.
+
+    Raises `DataError` naming file and line when a line is no such object, when a text in it holds
+    no word, or when its id stood before; and when the file is missing or has no items.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        reason = error.strerror
+        raise DataError(f"cannot read {path}: {reason}; give a JSONL file of items") from error
+    items: dict[str, Item] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        item = _item(line, f"{path}, line {number}")
+        if item.id in items:
+            raise DataError(
+                f"{path}, line {number}: id {item.id!r} stands on an earlier line; "
+                "give every item its own"
+            )
+        items[item.id] = item
+    if not items:
+        raise DataError(f"{path} holds no items; a line must look like {EXAMPLE}")
+    return tuple(items.values())
+
+
+def _said(text: str) -> str:
+    if not normalise(text):
+        raise ValueError("holds no word")
+    return text
+
+
+_Said = Annotated[str, AfterValidator(_said)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(min_length=1)]
+    context: _Said
+    question: _Said
+    answers: Annotated[tuple[_Said, ...], Field(min_length=1)]
+    group: str = ""
+
+
+def _item(line: bytes, where: str) -> Item:
+    try:
+        read = _Line.model_validate_json(line)
+    except ValidationError as error:
+        wrong = "; ".join(
+            ": ".join((*map(str, problem["loc"]), problem["msg"])) for problem in error.errors()
+        )
+        raise DataError(
+            f"{where}: {wrong}. A line must look like {EXAMPLE}, with a group if items belong "
+            "together, and nothing else"
+        ) from error
+    return Item(read.id, read.context, read.question, read.answers, read.group)

@@ -1,0 +1,69 @@
+"""The deranged control: whose context an item hears instead of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from random import Random
+
+from unspoken.errors import DataError
+from unspoken.tasks.items import Item
+from unspoken.tasks.matching import begins, normalise
+
+__all__ = ["partners"]
+
+
+def partners(items: Sequence[Item], seed: int = 0) -> list[int]:
+    """For each item the index of another, whose context is the wrong one: the deranged control.
+
+    Partners have contexts of like length and different facts, neither one's answer is accepted for
+    the other, and the partner's context does not hold the item's answer by chance. Each item is
+    used once, except where that cannot be had. The same seed gives the same partners.
+    Raises `DataError` when an item has no partner, as with fewer than two distinct facts.
+    """
+    draw = Random(seed)
+    order = sorted(
+        range(len(items)), key=lambda index: len(items[index].context) * draw.uniform(0.9, 1.1)
+    )
+    facts = [f" {normalise(item.context)} " for item in items]
+    answers = [[normalise(answer) for answer in item.answers] for item in items]
+
+    def wrong(item: int, other: int) -> bool:
+        return (
+            facts[item] != facts[other]
+            and not any(f" {answer} " in facts[other] for answer in answers[item])
+            and not any(
+                begins(one, two) or begins(two, one)
+                for one, two in product(answers[item], answers[other])
+            )
+        )
+
+    # Everyone starts with the own context; whoever still has an unfit one swaps with the nearest
+    # in length for whom the swap is right on both sides. So nobody's good partner is lost.
+    found = list(range(len(items)))
+    for place, item in enumerate(order):
+        if wrong(item, found[item]):
+            continue
+        near = list(_outwards(order, place))
+        for other in near:
+            if wrong(item, found[other]) and wrong(other, found[item]):
+                found[item], found[other] = found[other], found[item]
+                break
+        else:
+            found[item] = next((other for other in near if wrong(item, other)), item)
+        if found[item] == item:
+            raise DataError(
+                f"item {items[item].id!r} has no partner for the deranged control among "
+                f"{len(items)} items with {len(set(facts))} distinct facts; "
+                "give items with other facts and other answers, or switch that control off"
+            )
+    return found
+
+
+def _outwards(order: Sequence[int], place: int) -> Iterator[int]:
+    """What stands in an order around a place, the nearest first."""
+    for step in range(1, len(order)):
+        if place + step < len(order):
+            yield order[place + step]
+        if place >= step:
+            yield order[place - step]

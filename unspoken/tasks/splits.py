@@ -1,0 +1,70 @@
+"""Keeping splits apart: no fact and no question in two of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from unspoken.tasks.items import Item
+from unspoken.tasks.matching import normalise
+
+__all__ = ["Overlap", "apart", "digest", "held_out", "overlap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Distinct questions and facts that two splits share, by pair ("train/test", ...).
+
+    `dropped` counts training items left out because their fact or question stands in the test or
+    in validation; what is counted by pair is what remained after that.
+    """
+
+    questions: Mapping[str, int]
+    facts: Mapping[str, int]
+    dropped: int
+
+
+def held_out(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """At most `count` items: whole groups or whole facts, in the order of their hashes."""
+    together: dict[str, list[Item]] = {}
+    for item in items:
+        key = f"group {item.group}" if item.group else f"fact {normalise(item.context)}"
+        together.setdefault(key, []).append(item)
+    chosen: list[Item] = []
+    for key in sorted(together, key=digest):
+        if len(chosen) + len(together[key]) <= count:
+            chosen.extend(together[key])
+    return tuple(chosen)
+
+
+def apart(items: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:
+    """The items whose fact and question both stand nowhere in the others."""
+    facts, questions = _facts_and_questions(others)
+    return tuple(
+        item
+        for item in items
+        if normalise(item.context) not in facts and normalise(item.question) not in questions
+    )
+
+
+def overlap(splits: Mapping[str, Iterable[Item]], dropped: int) -> Overlap:
+    """Count what each pair of splits shares."""
+    found = {split: _facts_and_questions(items) for split, items in splits.items()}
+    facts: dict[str, int] = {}
+    questions: dict[str, int] = {}
+    for one, two in combinations(found, 2):
+        facts[f"{one}/{two}"] = len(found[one][0] & found[two][0])
+        questions[f"{one}/{two}"] = len(found[one][1] & found[two][1])
+    return Overlap(questions, facts, dropped)
+
+
+def _facts_and_questions(items: Iterable[Item]) -> tuple[set[str], set[str]]:
+    pairs = [(normalise(item.context), normalise(item.question)) for item in items]
+    return {fact for fact, _ in pairs}, {question for _, question in pairs}
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hex: what decides where something belongs, the same on every machine."""
+    return hashlib.sha256(text.encode()).hexdigest()
