@@ -76,7 +76,7 @@ def cache(positions: int) -> Message:
         for _ in range(LAYERS)
     )
     header = Header(channel="handoff", sender="sender", weights="w", tokenizer="t")
-    return Message(header, Memory(kv, torch.ones(1, positions, dtype=torch.bool)))
+    return Message(header, Memory.of(kv, torch.ones(1, positions, dtype=torch.bool)))
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ class Bench:
     ) -> dict[str, Any]:
         pools = {name: AnchorPool(ladder, budget=budget) for name, ladder in ladders.items()}
         readers: dict[str, Reader] = {"dense": self.model}
-        readers |= {name: pool.reader(self.model) for name, pool in pools.items()}
+        readers |= {name: pool.wrap(self.model) for name, pool in pools.items()}
         seen = {name: Seen([[] for _ in range(self.agents)]) for name in readers}
         with Progress(console=Console(stderr=True), transient=True) as bar:
             work = bar.add_task(f"{self.agents} agents, {self.user} tokens", total=warm + requests)

@@ -65,7 +65,7 @@ def cache(positions: int) -> Message:
     shape = (1, 4, positions, 64)
     kv = tuple((torch.randn(shape), torch.randn(shape)) for _ in range(32))
     header = Header(channel="handoff", sender="reader", weights="w", tokenizer="t")
-    return Message(header, Memory(kv, torch.ones(1, positions, dtype=torch.bool)))
+    return Message(header, Memory.of(kv, torch.ones(1, positions, dtype=torch.bool)))
 
 
 def jobs(message: Message, path: Path) -> dict[str, Callable[[], object]]:

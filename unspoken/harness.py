@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 
 from unspoken.agents import Agent, Incoming
-from unspoken.backbone import causal
 from unspoken.errors import DataError, MissingExtra, PipelineError
 from unspoken.pipeline import Pipeline
+from unspoken.protocols import fillable
 from unspoken.types import Settings, Usage
 
 try:
@@ -171,7 +171,7 @@ class PipelineLM(LM):
         count, agent = len(answers), self.pipeline.answerer
         repeated = [Incoming(one.channel, one.message.repeat(count)) for one in told]
         rows = {name: (words,) * count for name, words in fields.items()}
-        model = causal(agent.backbone, "continuations are scored behind")
+        model = fillable(agent.model, "continuations are scored behind")
         losses, greedy = model.assess(agent.hear(rows, repeated).context, answers)
         pairs = zip(
             cast(list[float], losses.tolist()), cast(list[bool], greedy.tolist()), strict=True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Self
@@ -164,12 +164,12 @@ class Pipeline:
 
     def answering(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
-        agents = {**self.agents, self.order[-1]: self.answerer.writing(settings)}
+        agents = {**self.agents, self.order[-1]: replace(self.answerer, settings=settings)}
         return Pipeline(list(agents.values()), self.edges, rounds=self.rounds, audit=self.audit)
 
     def served_by(self, pool: AnchorPool) -> Pipeline:
         """The same pipeline, its agents reading from one pool of caches."""
-        agents = [agent.reading(pool.reader(agent.backbone)) for agent in self.agents.values()]
+        agents = [replace(agent, model=pool.wrap(agent.model)) for agent in self.agents.values()]
         return Pipeline(agents, self.edges, rounds=self.rounds, audit=self.audit)
 
     def _check_edges(self) -> None:
@@ -181,6 +181,8 @@ class Pipeline:
             sender, receiver = self._speakers[edge.sender], self._speakers[edge.receiver]
             check_abilities(edge.channel, edge.needs, sender.spec, receiver.spec)
             edge.channel.check(sender.spec, receiver.spec)
+            if isinstance(sender, Agent) and isinstance(receiver, Agent):
+                edge.channel.ask(sender.model, receiver.model)
             edge.pack.check(sender.spec.layers)
             if not (receiver.role.hears or edge.channel.in_front):
                 raise PipelineError(

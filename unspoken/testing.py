@@ -1,4 +1,4 @@
-"""Test doubles that ship: tiny random models with a byte tokenizer, made in milliseconds, offline.
+"""Test doubles that ship: tiny random models made in milliseconds, and a model that is a script.
 
 >>> tiny_backbone("gemma").spec.window
 16
@@ -7,12 +7,15 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -26,11 +29,29 @@ from transformers import (
 )
 
 from unspoken.backbone import Backbone, DiffusionBackbone, DiffusionGemma, Masked
-from unspoken.errors import unknown
+from unspoken.backbone.generation import cut
+from unspoken.errors import IncompatibleModels, unknown
+from unspoken.types import (
+    KV,
+    TEXT,
+    Context,
+    Need,
+    Prompt,
+    Read,
+    Settings,
+    Spec,
+    Spelling,
+    Text,
+    Words,
+    counted,
+    left_pad,
+)
 
 __all__ = [
     "DIFFUSION_KINDS",
     "KINDS",
+    "ScriptCache",
+    "ScriptedModel",
     "tiny_backbone",
     "tiny_diffusion",
     "tiny_diffusion_gemma",
@@ -173,3 +194,111 @@ def _tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
         padding_side="left",
         chat_template=None if bos else _CHAT,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScriptCache:
+    """What a `ScriptedModel` has read, word for word; it holds no tensors."""
+
+    words: tuple[str, ...]
+
+    @property
+    def batch(self) -> int:
+        return len(self.words)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(row.encode()) for row in self.words)
+
+    def rows(self, index: slice, keep: Tensor | None = None) -> ScriptCache:
+        return ScriptCache(self.words[index])
+
+    def expand(self, batch: int) -> ScriptCache:
+        return ScriptCache(self.words * batch)
+
+    def kv(self) -> KV:
+        raise IncompatibleModels("a script keeps words, no keys and values; use a causal model")
+
+
+class ScriptedModel:
+    """A `Model` without weights: a function says what it answers to the words that it has read.
+
+    Characters are its tokens. It holds its own answer for likely, one nat in all, and any other for
+    unlikely, one nat a character more. It reads and writes words alone, so it takes part in every
+    study that reads and scores, and nothing that needs a cache or a table takes it.
+
+    >>> model = ScriptedModel(lambda words: " Paris" if "France" in words else " no idea")
+    >>> context = model.read(Prompt((Text(("The capital of France is",)),))).context
+    >>> model.write(context).words, round(float(model.score(context, [" Paris"])), 1)
+    ((' Paris',), 1.0)
+    """
+
+    def __init__(self, script: Callable[[str], str], *, name: str = "script") -> None:
+        self.script = script
+        self._spec = Spec(
+            name=name,
+            width=1,
+            layers=1,
+            kv_heads=1,
+            head_dim=1,
+            weights=f"script-{name}",
+            tokenizer="characters",
+            gives=("text",),
+            takes=("text",),
+        )
+
+    @property
+    def spec(self) -> Spec:
+        return self._spec
+
+    def tokens(self, words: str) -> list[int]:
+        return [ord(letter) for letter in words]
+
+    def encode(self, words: str) -> tuple[list[int], list[int]]:
+        return self.tokens(words), list(range(1, len(words) + 1))
+
+    def chat(self, system: str, user: str) -> str:
+        return system + user
+
+    def shorten(self, words: str, limit: int) -> str:
+        return words[:limit]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        raise IncompatibleModels("a script has no embeddings; use a model with weights")
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        if odd := sorted({need.kind for need in needs} - {"text"}):
+            raise IncompatibleModels(f"a script gives words, and no {odd[0]}; use a causal model")
+        rows = [""] * prompt.batch
+        for segment in prompt.segments:
+            if not isinstance(segment, Text):
+                raise IncompatibleModels("a script reads words alone; use the channel 'text'")
+            rows = [row + more for row, more in zip(rows, segment.words, strict=True)]
+        ids, mask = left_pad([torch.tensor(self.tokens(row)) for row in rows])
+        ends, _ = left_pad([torch.arange(1, len(row) + 1) for row in rows], -1)
+        spelling = Spelling(tuple(rows), ends)
+        cache = ScriptCache(tuple(rows))
+        context = Context(cache, mask, ids[:, -1], spelling, counted(mask))
+        return Read(tuple(map(len, rows)), passes=1, found=context)
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        words = [cut(self.script(row), settings.stop) for row in context.spelling.words]
+        words = [row[: settings.max_tokens] for row in words]
+        if on_text is not None:
+            on_text(words[0])
+        ids = tuple(tuple(self.tokens(row)) for row in words)
+        return Words(tuple(words), tuple(map(len, words)), passes=max(map(len, words)), ids=ids)
+
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
+        rows = zip(context.spelling.words, answers, strict=True)
+        return torch.tensor([self._surprise(row, answer) for row, answer in rows])
+
+    def _surprise(self, words: str, answer: str | Sequence[int]) -> float:
+        given = answer if isinstance(answer, str) else "".join(map(chr, answer))
+        same = given.strip() == self.script(words).strip()
+        return 1.0 if same else 1.0 + len(given)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, TextChannel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import tiny_backbone
-from unspoken.types import Context, Memory, Settings, Text, Thought, Vectors
+from unspoken.types import Context, Memory, Settings, Text, Vectors
 from unspoken.wire import Message
 
 from .cases import CASES, Case
@@ -52,10 +53,10 @@ class World:
         return self.receiver.hear(fields, arrivals).context
 
     def write(self, context: Context) -> tuple[str, ...]:
-        return self.receiver.backbone.write(context, SHORT).words
+        return self.receiver.model.write(context, SHORT).words
 
     def score(self, context: Context, answers: tuple[str, ...]) -> Tensor:
-        return self.receiver.backbone.score(context, answers)
+        return self.receiver.model.score(context, answers)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -92,7 +93,8 @@ def tensors(payload: Text | Vectors | Memory) -> list[Tensor]:
             return []
         case Vectors(values, mask):
             return [values, mask]
-        case Memory(kv, mask):
+        case Memory(cache, mask):
+            kv = cache.kv()
             return [*(tensor for pair in kv for tensor in pair), mask]
 
 
@@ -123,7 +125,7 @@ def world(case: Case, tiny: Callable[..., Backbone]) -> World:
 @torch.no_grad()
 def test_composes_with_text(world: World):
     words = TextChannel(verbatim=True)
-    scribe = Agent("scribe", world.sender.backbone, role=Role(template="{context}"))
+    scribe = Agent("scribe", world.sender.model, role=Role(template="{context}"))
     other = Incoming(words, words.send(scribe.think(FIELDS, needs=words.needs)[0]))
     mine = Incoming(world.channel, world.message(FIELDS))
     seen = {
@@ -144,7 +146,7 @@ def test_composes_with_text(world: World):
 
 
 def test_two_channels_meet_in_one_receiver(world: World):
-    scribe = Agent("scribe", world.sender.backbone, role=Role(template="{context}"))
+    scribe = Agent("scribe", world.sender.model, role=Role(template="{context}"))
     agents = [world.sender, scribe, world.receiver]
     edges = [
         Edge("sender", "receiver", world.channel),
@@ -163,8 +165,9 @@ def empty(message: Message) -> Message:
             payload = Text(("",) * len(words))
         case Vectors(values, mask):
             payload = Vectors(values[:, :0], mask[:, :0])
-        case Memory(kv, mask):
-            payload = Memory(tuple((k[:, :, :0], v[:, :, :0]) for k, v in kv), mask[:, :0])
+        case Memory(cache, mask):
+            kv = cache.kv()
+            payload = Memory.of(tuple((k[:, :, :0], v[:, :, :0]) for k, v in kv), mask[:, :0])
     return Message(message.header.model_copy(update={"lead": ""}), payload)
 
 
@@ -227,11 +230,11 @@ def test_ten_receivers_of_one_message_give_one_answer(world: World):
 def test_ten_edges_share_one_message(world: World):
     names = [f"receiver-{n}" for n in range(10)]
     crowd = [
-        Agent(name, world.receiver.backbone, role=world.receiver.role, settings=SHORT)
+        Agent(name, world.receiver.model, role=world.receiver.role, settings=SHORT)
         for name in names
     ]
     listener = Role(message="{message}", chat=False)
-    judge = Agent("judge", world.receiver.backbone, role=listener, settings=Settings(max_tokens=1))
+    judge = Agent("judge", world.receiver.model, role=listener, settings=Settings(max_tokens=1))
     edges = [Edge("sender", name, world.channel) for name in names]
     edges += [Edge(name, "judge", TextChannel(limit=8)) for name in names]
     run = Pipeline([world.sender, *crowd, judge], edges).run(ITEMS[0])
@@ -401,7 +404,7 @@ def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
         assert bool(parameter.grad.any()), name
         assert bool(parameter.grad.isfinite().all()), name
     for agent in (world.sender, world.receiver):
-        frozen = list(agent.backbone.model.parameters())
+        frozen = list(agent.model.model.parameters())
         assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
 

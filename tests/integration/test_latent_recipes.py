@@ -188,7 +188,7 @@ def test_lora_leaves_the_receiver_as_it_is(settings: list[str], tmp_path: Path):
     again = train_lora(relay, recipe.lora, 5000, tmp_path / "trained")
     assert again.fingerprint == adapted.fingerprint
     line = replace(relay, receiver=adapted).alone()
-    assert line.answerer.backbone is adapted
+    assert line.answerer.model is adapted
 
 
 def test_a_channel_of_another_kind_is_refused():

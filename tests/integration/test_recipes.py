@@ -192,7 +192,7 @@ class Counter:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.passes, self.arms, self.fits = 0, list[str](), list[str]()
-        forward, many, fit = Backbone._forward, Pipeline.run_many, training.fit
+        forward, many, fit = Backbone.pass_over, Pipeline.run_many, training.fit
 
         def counted(model: Any, *given: Any, **options: Any) -> Any:
             self.passes += 1
@@ -206,7 +206,7 @@ class Counter:
             self.fits.append(options["title"])
             return fit(*given, **options)
 
-        patch.setattr(Backbone, "_forward", counted)
+        patch.setattr(Backbone, "pass_over", counted)
         patch.setattr(Pipeline, "run_many", asked)
         patch.setattr(training, "fit", fitted)
 
@@ -918,7 +918,7 @@ def pipeline(folder: Path, model: Path, channel: str) -> PipelineRecipe:
 
 def test_a_pipeline_is_built_as_its_recipe_says(tmp_path: Path, folders: dict[str, Path]) -> None:
     line = build(pipeline(tmp_path, folders["receiver"], "{kind: text, limit: 2}"))
-    assert line.agents["one"].backbone is line.agents["two"].backbone  # loaded once
+    assert line.agents["one"].model is line.agents["two"].model  # loaded once
     assert line.rounds == 2
     assert line.agents["two"].settings.stop == ("zz",)
     channel = line.edges[0].channel

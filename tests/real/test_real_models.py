@@ -71,7 +71,7 @@ def test_a_packaged_model_loads_by_name(model: Backbone):
     shape = (spec.width, spec.layers, spec.kv_heads, spec.head_dim, spec.window)
     assert shape == SHAPES[model.name]
     assert models.is_ready(models.PACKAGED[model.name])
-    assert model.has_chat_template == (model.name == "smollm2-135m-instruct")
+    assert model.spec.chats == (model.name == "smollm2-135m-instruct")
 
 
 def test_a_converted_model_loads_again(model: Backbone, capsys: pytest.CaptureFixture[str]):
@@ -206,7 +206,7 @@ def test_a_moved_text_is_read_in_a_twentieth_and_predicts_the_same(model: Backbo
         return Prompt((Text((lead,)), Text((f" {story}",), share="story"), Text((QUESTION,))))
 
     leads = ("Read this story twice.", "You are a judge of short stories; find out who did it.")
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
     reader.read(prompt(leads[0]))
     read, dense = reader.read(prompt(leads[1])), model.read(prompt(leads[1]))
     assert read.tokens[0] < dense.tokens[0] / 15
@@ -243,7 +243,7 @@ def test_a_layer_can_be_kept_from_seeing_a_memory(model: Backbone):
     assert memory is not None
     half = [(k, v) if n % 2 else (k[:, :0], v[:, :0]) for n, (k, v) in enumerate(memory.kv)]
     contexts = [
-        model.read(Prompt((Memory(kv, memory.mask), Text((QUESTION,))))).context
+        model.read(Prompt((Memory.of(kv, memory.mask), Text((QUESTION,))))).context
         for kv in (memory.kv, tuple(half))
     ]
     whole, partial = (torch.softmax(model.predict(context).float(), -1) for context in contexts)

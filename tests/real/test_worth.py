@@ -10,11 +10,12 @@ import torch
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
+from unspoken.channels.thought import Thought
 from unspoken.evaluation.altered import Noise
 from unspoken.evaluation.scores import Scores, measure
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
-from unspoken.types import Thought, Vectors, left_pad
+from unspoken.types import Vectors, left_pad
 from unspoken.wire import Message
 
 pytestmark = pytest.mark.real

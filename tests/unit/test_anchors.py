@@ -19,6 +19,7 @@ from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import IncompatibleModels, StorageError, UnknownName
 from unspoken.pipeline import Edge, Pipeline
+from unspoken.protocols import Model
 from unspoken.testing import KINDS, tiny_backbone
 from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, Vectors
 
@@ -73,7 +74,7 @@ def sources(read: Read) -> list[tuple[int, int, int, int, int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_beginning_read_before_is_reused_to_the_bit(tiny: Tiny, kind: str):
     model = tiny(kind)
-    reader = AnchorPool("exact").reader(model)
+    reader = AnchorPool("exact").wrap(model)
     first, again = prompt("Lead. "), prompt("Lead. ", tail=" Then say it in short words:")
     before = reader.read(first)
     read, dense = reader.read(again), model.read(again)
@@ -95,7 +96,7 @@ def test_the_same_prompt_again_takes_one_pass_to_its_first_word(
     tiny: Tiny, passes: Callable[..., Any], kind: str
 ):
     model, one = tiny(kind), Settings(max_tokens=1)
-    reader = AnchorPool("exact").reader(model)
+    reader = AnchorPool("exact").wrap(model)
     want = reader.write(reader.read(prompt(LEADS[0])).context, one)
     with passes(model) as seen:
         read = reader.read(prompt(LEADS[0]))
@@ -115,7 +116,7 @@ def test_what_is_written_does_not_depend_on_who_read_the_last_token(tiny: Tiny, 
     first = model.write(model.read(rows(QUESTION)).context, settings).words[0]
     for stop in ((), (first[2:4],)):
         settings = replace(settings, stop=stop)
-        reader = AnchorPool("exact").reader(model)
+        reader = AnchorPool("exact").wrap(model)
         for given in (rows(QUESTION), rows(QUESTION, OTHER, "Hm?")):
             reader.read(given)
             told: list[str] = []
@@ -135,7 +136,7 @@ def test_an_answer_is_moved_with_the_words_that_announce_it():
     head = model.model.lm_head.weight
     with torch.no_grad():
         head.copy_(torch.zeros_like(head).index_copy(0, torch.tensor(letters), head[letters]))
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
 
     def told(lead: str, *segments: Text) -> Prompt:
         question = Text((QUESTION,), share="question")
@@ -164,7 +165,7 @@ def test_of_equal_answers_the_one_behind_the_same_words_serves(agent: int):
 
 def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):
     model, needs = tiny("gemma"), frozenset({MEMORY})
-    reader = AnchorPool("exact").reader(model)
+    reader = AnchorPool("exact").wrap(model)
     reader.read(prompt(LEADS[0]))
     read, dense = (r.read(prompt(LEADS[0]), needs=needs) for r in (reader, model))
     assert read.memory is not None
@@ -182,11 +183,11 @@ def test_rows_of_a_batch_are_served_as_they_are_alone(tiny: Tiny, kind: str):
     questions = (QUESTION, OTHER[:20], OTHER, "Hm?")
     batch, alone = (AnchorPool("shifted") for _ in range(2))
     for pool in (batch, alone):
-        reader = pool.reader(model)
+        reader = pool.wrap(model)
         reader.read(rows(QUESTION))
         reader.read(rows(OTHER, lead=LEADS[1]))
-    read = batch.reader(model).read(rows(*questions, lead=LEADS[2]))
-    singles = [alone.reader(model).read(rows(q, lead=LEADS[2])) for q in questions]
+    read = batch.wrap(model).read(rows(*questions, lead=LEADS[2]))
+    singles = [alone.wrap(model).read(rows(q, lead=LEADS[2])) for q in questions]
     for b, single in enumerate(singles):
         n = int(single.context.mask.sum()) - 1
         assert torch.equal(
@@ -206,7 +207,7 @@ def test_rows_of_a_batch_are_served_as_they_are_alone(tiny: Tiny, kind: str):
 def test_moved_texts_stand_as_if_they_had_been_read_there(tiny: Tiny, kind: str):
     """Layer 0 sees no context, so there the moved keys and values are exactly those of a read."""
     model = tiny(kind)
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
     reader.read(prompt(LEADS[0]))
     read, dense = (r.read(prompt(LEADS[2])) for r in (reader, model))
     assert read.served[0].shifted > 100
@@ -220,7 +221,7 @@ def test_moved_texts_stand_as_if_they_had_been_read_there(tiny: Tiny, kind: str)
 def test_keys_of_every_rotary_kind_are_moved_right(name: str):
     """YaRN scaling, partly turned heads and windows: layer 0 shows that each is minded."""
     model = made(TURNING[name](), name)
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
     reader.read(prompt(LEADS[0]))
     read, dense = (r.read(prompt(LEADS[2])).context for r in (reader, model))
     for a, b in zip(read.kv[0], dense.kv[0], strict=True):
@@ -232,7 +233,7 @@ def test_keys_of_every_rotary_kind_are_moved_right(name: str):
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_recomputing_all_that_was_moved_is_a_dense_read(tiny: Tiny, kind: str):
     model = tiny(kind)
-    reader = AnchorPool(Ladder(offsets="none", share=1.0)).reader(model)
+    reader = AnchorPool(Ladder(offsets="none", share=1.0)).wrap(model)
     reader.read(prompt(LEADS[0]))
     read, dense = (r.read(prompt(LEADS[2])) for r in (reader, model))
     assert read.served[0].shifted == 0
@@ -243,7 +244,7 @@ def test_recomputing_all_that_was_moved_is_a_dense_read(tiny: Tiny, kind: str):
 def test_what_is_recomputed_is_nearer_to_a_dense_read(tiny: Tiny):
     model, far = tiny("llama"), list[float]()
     for share in (0.0, 0.3, 0.9):
-        reader = AnchorPool(Ladder(offsets="none", share=share)).reader(model)
+        reader = AnchorPool(Ladder(offsets="none", share=share)).wrap(model)
         reader.read(prompt(LEADS[0]))
         read, dense = (r.read(prompt(LEADS[2])).context for r in (reader, model))
         differ = [
@@ -262,7 +263,7 @@ def test_offsets_learned_from_one_dense_read_bring_the_next_nearer(tiny: Tiny):
     questions = [f"{QUESTION} Ask number {n}: {OTHER}" for n in range(4)]
     far: dict[str, float] = {}
     for name in ("shifted", "anchored"):
-        reader, total = AnchorPool(name).reader(model), 0.0
+        reader, total = AnchorPool(name).wrap(model), 0.0
         for n, question in enumerate(questions):
             reader.read(prompt(LEADS[0], question))
             read, dense = (r.read(prompt(LEADS[2], question)) for r in (reader, model))
@@ -274,7 +275,7 @@ def test_offsets_learned_from_one_dense_read_bring_the_next_nearer(tiny: Tiny):
 
 
 def test_the_first_read_of_a_consumer_is_dense_and_says_why(tiny: Tiny):
-    reader = AnchorPool("anchored").reader(tiny("llama"))
+    reader = AnchorPool("anchored").wrap(tiny("llama"))
     reader.read(prompt(LEADS[0]))
     first, second = reader.read(prompt(LEADS[2])), reader.read(prompt(LEADS[2], OTHER))
     assert first.served[0].anchored == 0
@@ -283,7 +284,7 @@ def test_the_first_read_of_a_consumer_is_dense_and_says_why(tiny: Tiny):
 
 
 def test_a_published_pool_moves_all_or_nothing(tiny: Tiny):
-    reader = AnchorPool(replace(LADDERS["kvcomm"], entropy=1.0)).reader(tiny("llama"))
+    reader = AnchorPool(replace(LADDERS["kvcomm"], entropy=1.0)).wrap(tiny("llama"))
     seen: list[tuple[int, ...]] = []
     for n in range(4):
         question = f"{str(n) * 6} {QUESTION}"
@@ -300,7 +301,7 @@ def test_a_published_pool_moves_all_or_nothing(tiny: Tiny):
 def test_a_role_that_reads_exactly_gets_nothing_moved(tiny: Tiny):
     model = tiny("llama")
     pool = AnchorPool("shifted")
-    reader = pool.reader(model)
+    reader = pool.wrap(model)
     reader.read(prompt(LEADS[0]))
     read = reader.read(replace(prompt(LEADS[2]), reuse="exact"))
     assert read.served[0].shifted == 0
@@ -311,7 +312,7 @@ def test_a_role_that_reads_exactly_gets_nothing_moved(tiny: Tiny):
 @pytest.mark.parametrize("kind", ["gpt2"])
 def test_keys_that_cannot_be_moved_are_reused_at_their_place_only(tiny: Tiny, kind: str):
     model = tiny(kind)
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
     reader.read(prompt(LEADS[0]))
     moved, same = reader.read(prompt(LEADS[2])), reader.read(prompt(LEADS[0], tail=" Then:"))
     assert moved.served[0].reason == "the model's keys cannot be moved"
@@ -322,7 +323,7 @@ def test_keys_that_cannot_be_moved_are_reused_at_their_place_only(tiny: Tiny, ki
 @pytest.mark.parametrize("name", ["bloom", "longrope"])
 def test_models_that_do_not_read_into_a_filled_cache_read_densely(name: str):
     model = made(FIXED[name](), name)
-    reader = AnchorPool("exact").reader(model)
+    reader = AnchorPool("exact").wrap(model)
     reads = [reader.read(prompt(LEADS[0])) for _ in range(2)]
     assert [read.served[0].reused for read in reads] == [0, 0]
     assert reads[1].served[0].reason == "the model does not read into a filled cache"
@@ -332,13 +333,13 @@ def test_attention_that_cannot_be_seen_is_refused(tiny: Tiny):
     model = tiny_backbone("llama")
     model.model.set_attn_implementation("eager")
     with pytest.raises(IncompatibleModels, match="attn_implementation='sdpa'"):
-        AnchorPool(Ladder(share=0.1)).reader(model)
-    AnchorPool("anchored").reader(model)
+        AnchorPool(Ladder(share=0.1)).wrap(model)
+    AnchorPool("anchored").wrap(model)
 
 
 def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):
     model = tiny("llama")
-    reader = AnchorPool("shifted").reader(model)
+    reader = AnchorPool("shifted").wrap(model)
     vectors = Vectors(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool))
     memory = model.read(rows(QUESTION), needs=frozenset({MEMORY})).memory
     assert memory is not None
@@ -358,20 +359,20 @@ def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):
 
 def test_equal_texts_of_different_owners_are_kept_apart(tiny: Tiny):
     pool, model = AnchorPool("shifted"), tiny("llama")
-    pool.reader(model, owner="ann").read(prompt(LEADS[0]))
-    bob = pool.reader(model, owner="bob").read(prompt(LEADS[0]))
-    ann = pool.reader(model, owner="ann").read(prompt(LEADS[0]))
+    pool.wrap(model, owner="ann").read(prompt(LEADS[0]))
+    bob = pool.wrap(model, owner="bob").read(prompt(LEADS[0]))
+    ann = pool.wrap(model, owner="ann").read(prompt(LEADS[0]))
     assert bob.served[0].reused == 0
     assert ann.served[0].reused > 100
 
 
 def test_weights_and_precision_keep_their_own(tiny: Tiny):
     pool = AnchorPool("exact")
-    pool.reader(tiny("llama")).read(prompt(LEADS[0]))
-    assert pool.reader(tiny("llama", seed=1)).read(prompt(LEADS[0])).served[0].reused == 0
+    pool.wrap(tiny("llama")).read(prompt(LEADS[0]))
+    assert pool.wrap(tiny("llama", seed=1)).read(prompt(LEADS[0])).served[0].reused == 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert pool.reader(tiny("llama")).read(prompt(LEADS[0])).served[0].reused == 0
-    assert pool.reader(tiny_backbone("llama")).read(prompt(LEADS[0])).served[0].reused > 100
+        assert pool.wrap(tiny("llama")).read(prompt(LEADS[0])).served[0].reused == 0
+    assert pool.wrap(tiny_backbone("llama")).read(prompt(LEADS[0])).served[0].reused > 100
 
 
 # -- agents ----------------------------------------------------------------------------------------
@@ -379,10 +380,10 @@ def test_weights_and_precision_keep_their_own(tiny: Tiny):
 WRITES = Settings(max_tokens=24)
 
 
-def team(model: Backbone, reader: Any = None, **role: Any) -> Pipeline:
+def team(model: Model, **role: Any) -> Pipeline:
     def agent(name: str, template: str, **more: Any) -> Agent:
         made = Role(lead=f"You are {name}. ", template=template, chat=False, **more)
-        return Agent(name, model, role=made, reader=reader, settings=WRITES)
+        return Agent(name, model, role=made, settings=WRITES)
 
     agents = [
         agent("planner", "{question} Plan:"),
@@ -400,7 +401,7 @@ def team(model: Backbone, reader: Any = None, **role: Any) -> Pipeline:
 
 def test_agents_know_nothing_of_the_pool(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("exact")
-    plain, pooled = team(model), team(model, pool.reader(model))
+    plain, pooled = team(model), team(pool.wrap(model))
     for question in (QUESTION, OTHER, QUESTION):
         assert pooled.run(question).answer == plain.run(question).answer
     assert pool.state().tokens["exact"] > 200
@@ -409,7 +410,7 @@ def test_agents_know_nothing_of_the_pool(tiny: Tiny):
 
 def test_answers_are_reused_from_their_decode_cache(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("shifted")
-    pipeline = team(model, pool.reader(model))
+    pipeline = team(pool.wrap(model))
     run = pipeline.run(QUESTION)
     assert len(run.turns[0].text or "") > 20
     tokens = pool.state().tokens
@@ -427,7 +428,7 @@ def test_agents_that_begin_with_the_item_share_it_exactly(tiny: Tiny, chat: bool
         role = Role(lead=lead, template="{question} ", chat=chat, first=first)
         fields = {"question": (QUESTION,)}
         agent = Agent("one", model, role=role)
-        return agent.reading(pool.reader(model)).hear(fields), agent.hear(fields)
+        return replace(agent, model=pool.wrap(model)).hear(fields), agent.hear(fields)
 
     for first, shared in (("lead", False), ("item", True)):
         reads(f"Plan with {first} first.", first)
@@ -440,23 +441,23 @@ def test_agents_that_begin_with_the_item_share_it_exactly(tiny: Tiny, chat: bool
 def test_a_handed_over_cache_is_the_whole_of_what_was_read(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("exact")
 
-    def pair(reader: Any) -> Pipeline:
+    def pair(model: Model) -> Pipeline:
         role = Role(lead="Read. ", template="{question}", chat=False)
         after = Role(template="{question} So:", chat=False)
         agents = [
-            Agent("one", model, role=role, reader=reader, settings=WRITES),
-            Agent("two", model, role=after, reader=reader, settings=WRITES),
+            Agent("one", model, role=role, settings=WRITES),
+            Agent("two", model, role=after, settings=WRITES),
         ]
         return Pipeline(agents, [Edge("one", "two", Handoff())])
 
-    reader = pool.reader(model)
+    reader = pool.wrap(model)
     for _ in range(2):
-        assert pair(reader).run(QUESTION).answer == pair(None).run(QUESTION).answer
+        assert pair(reader).run(QUESTION).answer == pair(model).run(QUESTION).answer
 
 
 def test_many_threads_share_one_pool(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("exact", budget=400_000)
-    plain, pooled = team(model), team(model, pool.reader(model))
+    plain, pooled = team(model), team(pool.wrap(model))
     questions = [f"{n}. {QUESTION}" for n in range(3)] * 3
     with ThreadPoolExecutor(4) as threads:
         answers = [run.answer for run in threads.map(pooled.run, questions)]
@@ -470,7 +471,7 @@ def test_many_threads_share_one_pool(tiny: Tiny):
 def test_a_probe_measures_and_serves_the_dense_read(tiny: Tiny):
     model = tiny("llama")
     pool = AnchorPool("shifted", probe=1.0, tolerance=1e9)
-    reader = pool.reader(model)
+    reader = pool.wrap(model)
     reader.read(prompt(LEADS[0]))
     judge = replace(prompt(LEADS[2]), candidates=("yes", "no", "perhaps"))
     read = reader.read(judge)
@@ -488,7 +489,7 @@ def test_a_probe_measures_and_serves_the_dense_read(tiny: Tiny):
 def test_out_of_tolerance_a_consumer_reads_densely_from_then_on(tiny: Tiny):
     model = tiny("llama")
     pool = AnchorPool("shifted", probe=1.0, tolerance=1e-9)
-    reader = pool.reader(model)
+    reader = pool.wrap(model)
     reader.read(prompt(LEADS[0]))
     reader.read(prompt(LEADS[2]))
     after = reader.read(prompt(LEADS[2], OTHER))
@@ -503,7 +504,7 @@ def test_out_of_tolerance_a_consumer_reads_densely_from_then_on(tiny: Tiny):
 @pytest.mark.parametrize("ladder", LADDERS)
 def test_the_budget_is_kept_and_the_oldest_goes_first(tiny: Tiny, ladder: str):
     pool = AnchorPool(ladder, budget=150_000)
-    reader = pool.reader(tiny("llama"))
+    reader = pool.wrap(tiny("llama"))
     for n in range(6):
         for lead in LEADS:
             reader.read(prompt(lead, f"{n}{n}{n} {QUESTION}"))
@@ -517,7 +518,7 @@ def test_the_budget_is_kept_and_the_oldest_goes_first(tiny: Tiny, ladder: str):
 
 
 def test_without_a_budget_nothing_is_kept(tiny: Tiny):
-    reader = AnchorPool("shifted", budget=0).reader(tiny("llama"))
+    reader = AnchorPool("shifted", budget=0).wrap(tiny("llama"))
     reads = [reader.read(prompt(LEADS[0])) for _ in range(2)]
     assert [read.served[0].reused for read in reads] == [0, 0]
 
@@ -527,14 +528,14 @@ def test_a_saved_pool_serves_as_before(tiny: Tiny, ladder: str, tmp_path: Path):
     model, pool, again = tiny("llama"), AnchorPool(ladder), AnchorPool(ladder)
     for n in range(4):
         for lead in LEADS:
-            pool.reader(model).read(prompt(lead, f"{str(n) * 6} {QUESTION}"))
+            pool.wrap(model).read(prompt(lead, f"{str(n) * 6} {QUESTION}"))
     pool.save(tmp_path / "pool")
     again.load(tmp_path / "pool")
     again.check()
     assert again.nbytes == pool.nbytes
     for lead in LEADS:
         asked = prompt(lead, f"000000 {QUESTION}", tail=" In one word:")
-        one, other = (p.reader(model).read(asked) for p in (pool, again))
+        one, other = (p.wrap(model).read(asked) for p in (pool, again))
         assert one.served == other.served
         assert one.served[0].reused > 0
         assert farthest(one.context, other.context) == 0

@@ -114,14 +114,14 @@ def test_a_window_is_so_many_tokens_in_a_row(tiny: Callable[..., Backbone]) -> N
     model = tiny("llama")
     item = Item("q1", "The caf\N{LATIN SMALL LETTER E WITH ACUTE} is old.", "?", ("old",))
     whole = len(model.tokens(item.context))
-    found = [window(item, 6, agent, seed=0, backbone=model) for agent in range(8)]
-    assert found == [window(item, 6, agent, seed=0, backbone=model) for agent in range(8)]
+    found = [window(item, 6, agent, seed=0, model=model) for agent in range(8)]
+    assert found == [window(item, 6, agent, seed=0, model=model) for agent in range(8)]
     assert len({words for words, _ in found}) > 2
     for words, count in found:
         assert words in item.context
         assert count == 6
         assert 0 < len(model.tokens(words)) <= 7  # at most one letter of two bytes more
-    assert window(item, whole, 3, seed=0, backbone=model) == (item.context, whole)
-    assert window(item, 99, 3, seed=0, backbone=model) == (item.context, whole)
+    assert window(item, whole, 3, seed=0, model=model) == (item.context, whole)
+    assert window(item, 99, 3, seed=0, model=model) == (item.context, whole)
     blank = Item("q2", f"x{' ' * 30}y", "?", ("x",))
-    assert {window(blank, 1, agent, seed=0, backbone=model)[0] for agent in range(9)} <= {"x", "y"}
+    assert {window(blank, 1, agent, seed=0, model=model)[0] for agent in range(9)} <= {"x", "y"}

@@ -65,7 +65,7 @@ def sent(reader: Agent, channel: Channel) -> Message:
 
 
 def test_every_field_of_a_header_is_filled(reader: Agent, solver: Agent, tmp_path: Path):
-    model, channel = reader.backbone, embedding(reader.backbone)
+    model, channel = reader.model, embedding(reader.model)
     edges = [Edge("reader", "solver", channel, shadow=True)]
     run = Pipeline([reader, solver], edges, audit=tmp_path).run(ITEM)
     line = read_log(tmp_path)[0]
@@ -86,17 +86,17 @@ def test_every_field_of_a_header_is_filled(reader: Agent, solver: Agent, tmp_pat
 
 
 def test_a_trained_projector_has_another_fingerprint(reader: Agent):
-    channel = embedding(reader.backbone)
+    channel = embedding(reader.model)
     before = sent(reader, channel)
     with torch.no_grad():
         channel.projector.outer.bias[0] += 0.1
     assert sent(reader, channel).header.projector != before.header.projector
     with pytest.raises(IncompatibleModels, match=r"projector [0-9a-f]{16}, but"):
-        channel.accept(before, reader.backbone.spec)
+        channel.accept(before, reader.model.spec)
 
 
 def test_one_item_is_one_task_everywhere(reader: Agent, solver: Agent, tmp_path: Path):
-    middle = Agent("middle", reader.backbone, role=Role(template="{messages}{question}"))
+    middle = Agent("middle", reader.model, role=Role(template="{messages}{question}"))
     edges = [Edge("reader", "middle", Handoff()), Edge("middle", "solver", TextChannel(limit=3))]
     line = Pipeline([reader, middle, solver], edges, audit=tmp_path)
     line.run(ITEM)
@@ -136,11 +136,11 @@ def test_a_message_for_others_is_refused_before_anything_is_read(
     message = sent(reader, channel)
     forged = Message(message.header.model_copy(update={field: value}), message.payload)
     arrival = Incoming(channel, Message.from_bytes(forged.to_bytes()))
-    with passes(solver.backbone) as seen, pytest.raises(IncompatibleModels) as refused:
+    with passes(solver.model) as seen, pytest.raises(IncompatibleModels) as refused:
         solver.think(FIELDS, [arrival])
     assert not seen
     assert "from 'reader'" in str(refused.value)
-    assert solver.backbone.name in str(refused.value)
+    assert solver.model.name in str(refused.value)
 
 
 def test_other_weights_refuse_the_bytes_of_a_handover(reader: Agent, tiny: Tiny):
@@ -180,7 +180,7 @@ def test_a_receiver_hears_what_the_bytes_would_give(reader: Agent, solver: Agent
 
 
 def test_edges_that_pack_otherwise_send_their_own(reader: Agent, solver: Agent, tmp_path: Path):
-    other = Agent("other", solver.backbone, role=solver.role, settings=SHORT)
+    other = Agent("other", solver.model, role=solver.role, settings=SHORT)
     channel = Handoff()
     edges = [Edge("reader", "solver", channel), Edge("reader", "other", channel, Int8())]
     edges.append(Edge("other", "solver", TextChannel()))
@@ -235,7 +235,7 @@ def test_shadows_are_the_receivers_reading(reader: Agent, solver: Agent, tmp_pat
     run = line.run(ITEM)
     row = read_log(tmp_path)[0]
     message = Message.load(tmp_path / row["file"])
-    assert row["shadow"] == list(reading(message, solver.backbone, Handoff()))
+    assert row["shadow"] == list(reading(message, solver.model, Handoff()))
     unseen = Pipeline([reader, solver], [Edge("reader", "solver", Handoff())]).run(ITEM)
     assert run.answer == unseen.answer
     assert run.usage.read == unseen.usage.read
@@ -303,14 +303,14 @@ def test_a_reading_by_other_weights_is_refused(reader: Agent, tiny: Tiny):
         reading(message, tiny("llama", seed=1))
     wide = Message(HEADER, Vectors(torch.ones(1, 1, 5), torch.ones(1, 1).bool()))
     with pytest.raises(IncompatibleModels, match="give the projector"):
-        reading(wide, reader.backbone)
+        reading(wide, reader.model)
 
 
 def test_norms_are_of_real_positions():
     mask = torch.tensor([[False, True, True]])
     keys = torch.tensor([9.0, 3, 5]).view(1, 1, 3, 1).expand(1, 2, 3, 4)
     header = Header(channel="c", sender="s", weights="", tokenizer="")
-    message = Message(header, Memory(((keys, keys * 2),), mask))
+    message = Message(header, Memory.of(((keys, keys * 2),), mask))
     told = describe(message)
     assert told["norms"] == {"keys": [8.0], "values": [16.0]}
     assert told["odd"] == 0
@@ -321,7 +321,7 @@ def test_norms_are_of_real_positions():
 
 
 def test_inspect_shows_a_file(reader: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    model = reader.backbone
+    model = reader.model
     model.model.save_pretrained(tmp_path / "model")
     model.tokenizer.save_pretrained(tmp_path / "model")
     message = sent(reader, embedding(model)).pack(Int8())

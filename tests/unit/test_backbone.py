@@ -399,8 +399,8 @@ def test_a_chat_template_that_writes_bos_does_not_double_it():
 
 def test_chat_leaves_out_a_system_turn_without_words(tiny: Tiny):
     model = tiny("llama")
-    assert model.has_chat_template
-    assert not tiny("gemma").has_chat_template
+    assert model.spec.chats
+    assert not tiny("gemma").spec.chats
     assert model.chat("", "hi") == "<turn>user\nhi\n<turn>assistant\n"
     assert model.chat("Be.", "hi").startswith("<turn>system\nBe.\n<turn>user")
 

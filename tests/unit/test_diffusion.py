@@ -23,6 +23,7 @@ from unspoken.channels import Embedding, TextChannel, make_channel
 from unspoken.errors import ContextTooLong, DataError, IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
+from unspoken.protocols import movable
 from unspoken.testing import DIFFUSION_KINDS, tiny_diffusion
 from unspoken.types import (
     MEMORY,
@@ -483,11 +484,11 @@ def test_what_needs_a_cache_is_refused_by_the_model_too(llada: DiffusionBackbone
     with pytest.raises(IncompatibleModels, match="keeps no cache; use a causal model"):
         llada.read(Prompt((Text(("a",)),)), needs=frozenset({MEMORY}))
     with pytest.raises(IncompatibleModels, match="has no cache to move"):
-        llada.shift(memory.kv, 1)
+        movable(llada, "a memory is moved")
     with pytest.raises(IncompatibleModels, match="another model's context"):
         llada.write(tiny("llama").read(Prompt((Text(("a",)),))).context)
     with pytest.raises(IncompatibleModels, match="a pool serves readers of a cache"):
-        AnchorPool().reader(llada)
+        AnchorPool().wrap(llada)
     narrow = Vectors(torch.zeros(1, 1, 8), torch.ones(1, 1, dtype=torch.bool))
     with pytest.raises(IncompatibleModels, match=r"8 wide, but .* embeds 32"):
         llada.read(Prompt((narrow, Text(("a",)))))

@@ -270,7 +270,7 @@ def test_what_follows_a_section_attends_to_it_as_fused(tiny: Tiny):
         mask = torch.ones(1, end).bool()
         kv = receiver.extend(kv, ids[:, begin:end], mask, layers=3)
         if chosen:
-            source = chosen.backbone.extend((), ids[:, :end], mask, layers=3)
+            source = chosen.model.extend((), ids[:, :end], mask, layers=3)
             place = torch.arange(end)[None].masked_fill(torch.arange(end) < begin, -1)
             kv = chosen.fuser(kv, source, place)
     close(found.kv, kv)
@@ -340,12 +340,12 @@ def test_sharers_read_no_more_than_is_needed(tiny: Tiny, passes: Any):
     ids = random_ids(1, 10)
     use = torch.tensor([[0, 0, 1, 1, 0, 0, 0, 0, 0, 0]])
     lengths: list[int] = []
-    layers = used.backbone.model.model.layers
+    layers = used.model.model.model.layers
     hooks = [
         layers[0].register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1])),
         layers[1].self_attn.register_forward_pre_hook(lambda *_: pytest.fail("not needed")),
     ]
-    with passes(idle.backbone) as seen, passes(receiver) as own:
+    with passes(idle.model) as seen, passes(receiver) as own:
         prefill(receiver, [used, idle], ids, torch.ones_like(ids), use)
     for hook in hooks:
         hook.remove()
@@ -362,7 +362,7 @@ def test_a_sharer_may_have_tokens_and_padding_of_its_own(tiny: Tiny):
     theirs = torch.tensor([[True] * 3 + [False] * 2 + [True] * 3])
     use = mask = torch.ones_like(ids)
     found = prefill(receiver, [replace(plain, ids=own, mask=theirs)], ids, mask, use)
-    source = plain.backbone.extend((), own[:, theirs[0]], torch.ones(1, 6).bool(), layers=3)
+    source = plain.model.extend((), own[:, theirs[0]], torch.ones(1, 6).bool(), layers=3)
     places = torch.tensor([[0, 1, 2, -1, -1, 3, 4]])
     alone = prefill(receiver, [], ids, mask, use * 0)
     expected = plain.fuser(alone.kv, source, places)
@@ -373,7 +373,7 @@ def test_a_sharer_may_have_tokens_and_padding_of_its_own(tiny: Tiny):
 def test_a_sliding_window_is_right_or_refused(tiny: Tiny):
     receiver = tiny("llama")
     sharers = [sharer(tiny, "gemma", receiver)]
-    assert sharers[0].backbone.spec.window == 16
+    assert sharers[0].model.spec.window == 16
     ids, mask = random_ids(2, 40), torch.ones(2, 40).bool()
     mask[1, :9] = False
     use = torch.ones_like(ids)
@@ -384,7 +384,7 @@ def test_a_sliding_window_is_right_or_refused(tiny: Tiny):
     with pytest.raises(IncompatibleModels, match="sliding window"):
         prefill(receiver, sharers, ids, mask, use)
     with pytest.raises(IncompatibleModels, match="sliding window"):
-        prefill(sharers[0].backbone, [], ids, mask, use * 0)
+        prefill(sharers[0].model, [], ids, mask, use * 0)
 
 
 def test_what_cannot_be_read_is_refused_before_any_pass(tiny: Tiny, passes: Any):
@@ -541,7 +541,7 @@ def test_a_memory_without_words_is_refused(tiny: Tiny):
     read = model.read(Prompt((Text(("a b",)),)), needs=frozenset({MEMORY}))
     assert read.memory is not None
     header = Header(channel="fusion", sender="mute", weights="", tokenizer="")
-    mute = Message(header, Memory(read.memory.kv, read.memory.mask))
+    mute = Message(header, Memory.of(read.memory.kv, read.memory.mask))
     with pytest.raises(IncompatibleModels, match="'mute' says no words"):
         channel.fuse(mute, read.context)
 
@@ -593,7 +593,7 @@ def test_layers_above_the_last_open_gate_are_not_read(tiny: Tiny, passes: Any):
     other.fuser.gate.data.fill_(-1)
     assert other.fuser.layers_read() == 0
     ids, use = random_ids(2, 7), torch.ones(2, 7, dtype=torch.long)
-    with passes(other.backbone) as seen:
+    with passes(other.model) as seen:
         shut = prefill(receiver, [other], ids, torch.ones_like(ids), use)
     assert not seen
     alone = prefill(receiver, [], ids, torch.ones_like(ids), torch.zeros_like(use))
@@ -611,7 +611,7 @@ def test_columns_outside_the_chosen_span_stay_bit_for_bit(tiny: Tiny):
     ids = random_ids(2, 8)
     mask = torch.ones_like(ids, dtype=torch.bool)
     kv = receiver.extend((), ids, mask, layers=receiver.spec.layers)
-    source = other.backbone.extend((), ids, mask, layers=other.fuser.top + 1)
+    source = other.model.extend((), ids, mask, layers=other.fuser.top + 1)
     index = torch.arange(8).expand(2, -1).clone()
     index[:, :2] = -1
     index[:, 6:] = -1

@@ -16,13 +16,13 @@ from tests.unit.planted import ANSWERS, ASKS, QUERIES, READS, SAID, fresh, pair,
 from unspoken.agents import Agent, Incoming
 from unspoken.backbone import Backbone
 from unspoken.channels import Embedding, Handoff, SelectiveLayers, TextChannel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels, TrainingError
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.training import EdgeGates, GraphAnswers, Plan, fit
 from unspoken.training.gates import Gated, check_gateable
 from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
-from unspoken.types import Thought
 from unspoken.wire import Message
 
 Tiny = Callable[..., Backbone]
@@ -117,14 +117,14 @@ def test_an_open_gate_is_the_message_and_has_a_slope(world):
             message.to_bytes()
         )
         found = receiver.hear(fields, [Incoming(gated, message)]).context
-        scores = receiver.backbone.score(found, SAID)
-    assert torch.equal(scores, receiver.backbone.score(plain, SAID))
+        scores = receiver.model.score(found, SAID)
+    assert torch.equal(scores, receiver.model.score(plain, SAID))
     scores.mean().backward()
     assert gate.grad is not None
     assert gate.grad.isfinite()
     assert gate.grad != 0
     for agent in (sender, receiver):
-        assert all(p.grad is None for p in agent.backbone.model.parameters())
+        assert all(p.grad is None for p in agent.model.model.parameters())
     assert all(p.grad is None for p in _parameters(channel))
     assert all(p.requires_grad for p in _parameters(channel))  # as they were
 
@@ -250,7 +250,7 @@ def test_the_sender_who_knows_is_found_and_a_deranged_one_loses(
     line = planted(tiny("llama"), trained, at=at)
     objective = objective_of(line, seed=seed)
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    digest = line.answerer.backbone.digest()
+    digest = line.answerer.model.digest()
     with frozen_channels(line):
         history = fit(
             objective.gates,
@@ -264,7 +264,7 @@ def test_the_sender_who_knows_is_found_and_a_deranged_one_loses(
     assert max(logits) == logits[at]
     assert logits[(at + 1) % 4] < logits[at] - 0.5
     assert history.best < 0.6
-    assert line.answerer.backbone.digest() == digest
+    assert line.answerer.model.digest() == digest
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
     assert all(p.grad is None for p in trained.parameters())
 

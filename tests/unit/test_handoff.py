@@ -10,10 +10,11 @@ import torch
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
-from unspoken.types import Memory, Prompt, Text, Thought
+from unspoken.types import Memory, Prompt, Text
 
 LEAD = "Keys lie in drawers. "
 FACTS = ("The key is in the attic.", "Bo has it.")

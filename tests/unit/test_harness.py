@@ -137,8 +137,7 @@ def test_choices_are_scored_behind_the_messages(
         fields = {name: (words,) for name, words in query.items()}
         context = line.answerer.hear(fields, mail).context
         known = [
-            -float(line.answerer.backbone.score(context, [f" {choice}"]))
-            for choice in doc["choices"]
+            -float(line.answerer.model.score(context, [f" {choice}"])) for choice in doc["choices"]
         ]
         given = [resp[0][0] for resp in one["resps"]]
         assert given == pytest.approx(known, abs=1e-4)
@@ -190,17 +189,17 @@ def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     query = {"question": "why so?", "context": "why so?"}
     fields = {name: (words,) for name, words in query.items()}
     context = line.answerer.hear(fields, line.mail([query])).context
-    ids = line.answerer.backbone.write(context, Settings(max_tokens=3)).ids
+    ids = line.answerer.model.write(context, Settings(max_tokens=3)).ids
     assert ids is not None
     other = [*ids[0][:2], (ids[0][2] + 1) % 200 + 4]
     repeated = line.answerer.hear(
         {name: words * 3 for name, words in fields.items()},
         [Incoming(one.channel, one.message.repeat(3)) for one in line.mail([query])],
     ).context
-    losses, greedy = line.answerer.backbone.assess(repeated, [ids[0], other, ids[0][:1]])
+    losses, greedy = line.answerer.model.assess(repeated, [ids[0], other, ids[0][:1]])
     assert greedy.tolist() == [True, False, True]
     torch.testing.assert_close(
-        losses, line.answerer.backbone.score(repeated, [ids[0], other, ids[0][:1]])
+        losses, line.answerer.model.score(repeated, [ids[0], other, ids[0][:1]])
     )
 
 

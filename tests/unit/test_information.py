@@ -14,13 +14,14 @@ from tests.contract.cases import CASES, Case
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
+from unspoken.channels.thought import Thought
 from unspoken.evaluation.altered import Noise, Prefix
 from unspoken.evaluation.scores import Scores, contrast, measure
 from unspoken.evaluation.sharing import SharedReader
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import FreeVectors
 from unspoken.studies.information.notes import estimate
-from unspoken.types import Need, Prompt, Settings, Text, Thought, Vectors
+from unspoken.types import Need, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
 Tiny = Callable[..., Backbone]
@@ -114,12 +115,12 @@ def test_every_cell_is_what_the_receiver_says_of_that_pair(case: Case, tiny: Tin
             message = edge.channel.send(replace(thought, step=1))
             for n in (told, WRONG[told]):
                 read = agent.hear(fields_of([QUERIES[n]]), [Incoming(edge.channel, message)])
-                (loss,) = agent.backbone.score(read.context, [ANSWERS[n]]).tolist()
+                (loss,) = agent.model.score(read.context, [ANSWERS[n]]).tolist()
                 assert found.table[told][n] == pytest.approx(-loss, abs=2e-3)
         assert found.wire[told] == message.nbytes
     with torch.no_grad():
         read = agent.hear(fields_of([QUERIES[0]]))
-        (loss,) = agent.backbone.score(read.context, [ANSWERS[0]]).tolist()
+        (loss,) = agent.model.score(read.context, [ANSWERS[0]]).tolist()
     assert found.alone[0] == pytest.approx(-loss, abs=2e-3)
 
 
@@ -144,7 +145,7 @@ def test_a_channel_that_fuses_reads_each_question_once(
     tiny: Tiny, passes: Callable[[Backbone], Any]
 ) -> None:
     pipeline = made(next(case for case in CASES if case.name == "fusion"), tiny)
-    with passes(pipeline.answerer.backbone) as read:
+    with passes(pipeline.answerer.model) as read:
         asked(pipeline, rows=5)
     # The lead, what is common, the questions; then answers alone and behind each message.
     assert len(read) <= 3 + 1 + len(QUERIES)

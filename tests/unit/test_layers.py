@@ -22,7 +22,7 @@ from unspoken.channels.layers import ranked
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import tiny_backbone
-from unspoken.types import MEMORY, Context, Memory, Need, Prompt, Settings, Text
+from unspoken.types import MEMORY, Context, KVCache, Memory, Need, Prompt, Settings, Text
 
 Tiny = Callable[..., Backbone]
 
@@ -40,7 +40,7 @@ def remembered(model: Backbone, *texts: str) -> Memory:
 
 def without(memory: Memory, *layers: int) -> Memory:
     kv = [(k[:, :0], v[:, :0]) if n in layers else (k, v) for n, (k, v) in enumerate(memory.kv)]
-    return replace(memory, kv=tuple(kv))
+    return replace(memory, cache=KVCache(tuple(kv)))
 
 
 def heard(model: Backbone, memory: Memory, lead: str = LEAD, asked: str = ASKED) -> Context:

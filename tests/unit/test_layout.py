@@ -56,7 +56,7 @@ def test_a_memory_is_spelled_as_it_was_read(tiny: Tiny, kind: str):
     assert memory is not None
     bos = [0] if kind == "gemma" else []
     assert ends(model, memory, Text(("de",))) == (("abcde",), [[*bos, 1, 2, 3, 4, 5]])
-    silent = Memory(memory.kv, memory.mask)
+    silent = Memory.of(memory.kv, memory.mask)
     none = [-1] * silent.mask.shape[1]
     assert ends(model, silent, Text(("de",))) == (("de",), [[*none, 1, 2]])
 

@@ -44,7 +44,7 @@ def vectors(dtype: torch.dtype = torch.float32, width: int = 48) -> Vectors:
 
 def memory(dtype: torch.dtype = torch.float32, layers: int = 4) -> Memory:
     kv = tuple(tuple(torch.randn(3, 2, 5, 16).to(dtype) for _ in range(2)) for _ in range(layers))
-    return Memory(kv, MASK)  # pyright: ignore[reportArgumentType]
+    return Memory.of(kv, MASK)  # pyright: ignore[reportArgumentType]
 
 
 def memory_without(*layers: int) -> Memory:
@@ -52,12 +52,12 @@ def memory_without(*layers: int) -> Memory:
     kv = tuple(
         (k[:, :0], v[:, :0]) if n in layers else (k, v) for n, (k, v) in enumerate(memory().kv)
     )
-    return Memory(kv, MASK)
+    return Memory.of(kv, MASK)
 
 
 def spelled() -> Memory:
     words = ("abc", "de fg", "h")
-    return Memory(memory().kv, MASK, Spelling(words, torch.where(MASK, 1, -1)))
+    return Memory.of(memory().kv, MASK, Spelling(words, torch.where(MASK, 1, -1)))
 
 
 PAYLOADS: dict[str, Callable[[], Segment]] = {
@@ -91,7 +91,8 @@ def tensors(payload: Segment) -> list[Tensor]:
             return []
         case Vectors(values, _):
             return [values]
-        case Memory(kv, _):
+        case Memory(cache, _):
+            kv = cache.kv()
             return [tensor for pair in kv for tensor in pair]
 
 
@@ -152,7 +153,7 @@ def test_what_is_packed_arrives_as_it_says(payload: str, packing: str):
 )
 def test_what_is_lost_and_what_it_saves(packing: Packing, most: float, share: float):
     kv = tuple((torch.randn(3, 4, 5, 64), torch.randn(3, 4, 5, 64)) for _ in range(4))
-    plain = Message(HEADER, Memory(kv, MASK))
+    plain = Message(HEADER, Memory.of(kv, MASK))
     message = plain.pack(packing)
     lost = apart(message.payload, plain.payload)
     assert lost <= most
@@ -182,7 +183,7 @@ def test_layers_that_are_not_kept_come_as_zeros():
 
 def test_tokens_with_small_keys_and_the_first_one_are_kept():
     keys = torch.tensor([9.0, 1, 5, 3, 7]).view(1, 1, 5, 1).expand(1, 2, 5, 4)
-    plain = Memory(((keys, keys),), torch.ones(1, 5, dtype=torch.bool))
+    plain = Memory.of(((keys, keys),), torch.ones(1, 5, dtype=torch.bool))
     header = HEADER.row(0)
     payload = Message(header, plain).pack(Tokens(share=0.5)).payload
     assert isinstance(payload, Memory)
@@ -255,7 +256,7 @@ def test_layers_that_the_cache_has_not():
 def test_a_small_message_may_not_unfold_without_limit():
     """Half a kilobyte that claims a gigabyte, in layers that are left out."""
     one = torch.randn(1, 1, 1, 4)
-    plain = Message(HEADER.row(0), Memory(((one, one),) * 4, torch.ones(1, 1, dtype=torch.bool)))
+    plain = Message(HEADER.row(0), Memory.of(((one, one),) * 4, torch.ones(1, 1, dtype=torch.bool)))
     data = plain.pack(Layers(layers=())).to_bytes()
     assert Message.from_bytes(data, limit=1 << 16).payload.batch == 1
     wide = data.replace(

@@ -23,6 +23,7 @@ from unspoken.errors import (
 )
 from unspoken.pipeline import Edge, Pipeline, Query
 from unspoken.projectors import EmbeddingProjector, FreeVectors
+from unspoken.protocols import Wrapper
 from unspoken.testing import tiny_backbone
 from unspoken.types import Prompt, Read, Settings, Text
 from unspoken.wire import Message
@@ -125,15 +126,13 @@ def test_a_debate_of_two(agent):
 def test_messages_keep_the_order_of_the_edges(agent, model):
     seen: list[Prompt] = []
 
-    class Reads:
+    class Reads(Wrapper):
         def read(self, prompt: Prompt, **options: Any) -> Read:
             seen.append(prompt)
             return model.read(prompt, **options)
 
-        write = model.write
-
     words = TextChannel(verbatim=True)
-    solver = agent("solver", reader=Reads())
+    solver = replace(agent("solver"), model=Reads(model))
     edges = [Edge("one", "solver", words), Edge("two", "solver", words)]
     Pipeline([agent("one", READS), agent("two", READS), solver], edges).run(ITEMS[3])
     said = "".join(s.words[0] for s in seen[0].segments if isinstance(s, Text))
@@ -208,15 +207,14 @@ def test_none_at_all(agent):
 def test_runs_are_batched_by_length(agent, model):
     sizes: list[list[int]] = []
 
-    class Reads:
+    class Reads(Wrapper):
         def read(self, prompt: Prompt, **options: Any) -> Read:
             question = next(part for part in prompt.segments if part.share == "question")
             sizes.append([len(row) for row in question.words])
             return model.read(prompt, **options)
 
-        write = model.write
-
-    solver = Pipeline([agent("solver", replace(ANSWERS, template="{question}"), reader=Reads())])
+    role = replace(ANSWERS, template="{question}")
+    solver = Pipeline([replace(agent("solver", role), model=Reads(model))])
     runs = solver.run_many(["a" * n for n in (9, 1, 8, 2)], batch_size=2)
     assert sizes == [[1, 2], [8, 9]]
     assert [run.usage.read for run in runs] == [9, 1, 8, 2]
@@ -382,7 +380,7 @@ def test_a_template_without_a_place_for_messages(agent):
 def test_models_that_do_not_fit(agent, tiny, passes):
     other = Agent("other", tiny("qwen"))
     with (
-        passes(other.backbone) as seen,
+        passes(other.model) as seen,
         pytest.raises(IncompatibleModels, match=r"tiny-qwen-32-0.*tiny-llama-32-0.*; use"),
     ):
         Pipeline([other, agent("solver")], [Edge("other", "solver", Handoff())])

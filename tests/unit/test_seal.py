@@ -23,7 +23,7 @@ SEALS = {"signed": SIGNED, "encrypted": HIDDEN, "both": BOTH}
 
 def message() -> Message:
     kv = tuple((torch.randn(2, 2, 3, 4), torch.randn(2, 2, 3, 4)) for _ in range(2))
-    return Message(HEADER, Memory(kv, torch.ones(2, 3, dtype=torch.bool)))
+    return Message(HEADER, Memory.of(kv, torch.ones(2, 3, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("name", SEALS)

@@ -649,7 +649,7 @@ def test_stored_states_are_those_of_reading(
                 hidden = told.hidden[layer]
                 assert torch.equal(hidden.values[n, hidden.mask[n]], found)
     assert told.given == tuple(" " + ITEMS[row]["context"] for row in rows)
-    assert (told.agent, told.spec) == ("s", speaker.backbone.spec)
+    assert (told.agent, told.spec) == ("s", speaker.model.spec)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -669,7 +669,7 @@ def test_shards_are_the_same_as_computing_at_once(
 
 @pytest.mark.usefixtures("small_shards")
 def test_states_are_computed_once(speaker: Agent, passes: Any, tmp_path: Path) -> None:
-    with passes(speaker.backbone) as seen:
+    with passes(speaker.model) as seen:
         first = StoredThoughts(speaker, ITEMS, (0, 2), tmp_path)
         assert len(seen) == 3
         again = StoredThoughts(speaker, ITEMS, [0, 2], tmp_path)
@@ -719,7 +719,7 @@ def test_a_killed_run_leaves_whole_shards_alone(
 
     with monkeypatch.context() as patch:
         if moment == "reading":
-            patch.setattr(speaker, "hear", third(speaker.hear))
+            patch.setattr(Agent, "hear", third(Agent.hear))
         else:
             patch.setattr(os, "fsync", third(os.fsync))
         with pytest.raises(KeyboardInterrupt):
@@ -729,7 +729,7 @@ def test_a_killed_run_leaves_whole_shards_alone(
         "states-000000.safetensors",
         "states-000005.safetensors",
     ]
-    with passes(speaker.backbone) as seen:
+    with passes(speaker.model) as seen:
         stored = StoredThoughts(speaker, ITEMS, (0,), tmp_path)
     assert len(seen) == 1
     assert stored.folder == folder

@@ -27,13 +27,13 @@ def vectors(dtype: torch.dtype = torch.float32) -> Vectors:
 
 def memory(dtype: torch.dtype = torch.float32, layers: int = 12) -> Memory:
     kv = tuple((torch.randn(2, 2, 3, 4).to(dtype), torch.randn(2, 2, 3, 4)) for _ in range(layers))
-    return Memory(kv, torch.ones(2, 3, dtype=torch.bool))
+    return Memory.of(kv, torch.ones(2, 3, dtype=torch.bool))
 
 
 def spelled(begin: int = 0) -> Memory:
     bare = memory(layers=2)
     ends = torch.tensor([[-1, 0, 5], [0, 2, 11]])
-    return Memory(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends, begin))
+    return Memory.of(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends, begin))
 
 
 def tensors(payload: Segment) -> list[Tensor]:
@@ -42,7 +42,8 @@ def tensors(payload: Segment) -> list[Tensor]:
             return []
         case Vectors(values, mask):
             return [values, mask]
-        case Memory(kv, mask):
+        case Memory(cache, mask):
+            kv = cache.kv()
             return [*(tensor for pair in kv for tensor in pair), mask]
 
 
@@ -94,7 +95,7 @@ def test_headers_of_any_name(sender: str):
 def test_a_row_has_no_padding(payload: Callable[[], Vectors | Memory]):
     whole = payload()
     mask = torch.tensor([[False, False, True], [True, True, True]])
-    whole = Vectors(whole.values, mask) if isinstance(whole, Vectors) else Memory(whole.kv, mask)
+    whole = Vectors(whole.values, mask) if isinstance(whole, Vectors) else Memory.of(whole.kv, mask)
     first, second = (Message(HEADER, whole).row(n) for n in range(2))
     assert first.payload.mask.tolist() == [[True]]
     assert second.payload.mask.tolist() == [[True, True, True]]

@@ -1,4 +1,4 @@
-"""Agents: a backbone with a name, a role and settings."""
+"""Agents: a model with a name, a role and settings."""
 
 from unspoken.agents.agent import Agent, Incoming
 from unspoken.agents.edges import Edge

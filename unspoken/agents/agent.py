@@ -1,4 +1,4 @@
-"""An agent: a backbone with a name, a role and settings."""
+"""An agent: a model with a name, a role and settings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from time import perf_counter
 from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
 from unspoken.agents.speaking import Spoken
-from unspoken.backbone import LanguageModel, Reader
 from unspoken.channels import Channel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels, PipelineError
 from unspoken.projectors import FreeVectors
-from unspoken.types import TEXT, Need, Prompt, Read, Settings, Spec, Text, Thought, Usage
+from unspoken.protocols import Model, rolls_out
+from unspoken.types import TEXT, Need, Prompt, Read, Settings, Spec, Text, Usage
 from unspoken.wire import Message
 
 __all__ = ["Agent", "Incoming", "task_ids"]
@@ -32,59 +33,44 @@ class Incoming:
     message: Message
 
 
+@dataclass(frozen=True, eq=False, init=False)
 class Agent:
     """Reads its prompt and its messages, then thinks: words, states, a cache, as needed.
 
-    role: a `Role`, or words that become its lead. reader: reads and writes in the backbone's place.
-    soft: trained vectors behind the lead, a tuned reader.
+    role: a `Role`, or words that become its lead. soft: trained vectors behind the lead, a tuned
+    reader. An agent never changes; `dataclasses.replace` makes another one.
 
     >>> from unspoken.testing import tiny_backbone
     >>> solver = Agent("solver", tiny_backbone(), role="Answer briefly.")
     >>> solver.role.lead
     'Answer briefly.'
+    >>> replace(solver, settings=Settings(max_tokens=4)).role is solver.role
+    True
     """
+
+    name: str
+    model: Model
+    role: Role
+    settings: Settings
+    soft: FreeVectors | None
 
     def __init__(
         self,
         name: str,
-        backbone: LanguageModel,
+        model: Model,
         *,
         role: Role | str = "",
-        reader: Reader | None = None,
         settings: Settings = Settings(),
         soft: FreeVectors | None = None,
     ) -> None:
         if not name.strip():
             raise PipelineError("an agent needs a name that is not empty")
-        self.name, self.backbone, self.settings, self.soft = name, backbone, settings, soft
-        self.role = Role(lead=role) if isinstance(role, str) else role
-        self.reader: Reader = reader or backbone
+        role = Role(lead=role) if isinstance(role, str) else role
+        vars(self).update(name=name, model=model, role=role, settings=settings, soft=soft)
 
     @property
     def spec(self) -> Spec:
-        return self.backbone.spec
-
-    def reading(self, reader: Reader) -> Agent:
-        """The same agent with another reader."""
-        return Agent(
-            self.name,
-            self.backbone,
-            role=self.role,
-            reader=reader,
-            settings=self.settings,
-            soft=self.soft,
-        )
-
-    def writing(self, settings: Settings) -> Agent:
-        """The same agent with other settings."""
-        return Agent(
-            self.name,
-            self.backbone,
-            role=self.role,
-            reader=self.reader,
-            settings=settings,
-            soft=self.soft,
-        )
+        return self.model.spec
 
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
@@ -111,7 +97,7 @@ class Agent:
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse what is not for this model, or not for so many items, before anything is read."""
         message = arrival.message
-        arrival.channel.accept(message, self.backbone.spec)
+        arrival.channel.accept(message, self.model.spec)
         if message.batch != batch:
             raise IncompatibleModels(
                 f"the message from {message.header.sender!r} has {message.batch} rows, but "
@@ -134,9 +120,9 @@ class Agent:
         lead, behind = self.role.lead, ""
         if self.role.first == "item":
             lead, behind = behind, lead
-        if not (self.role.chat and self.backbone.has_chat_template):
+        if not (self.role.chat and self.spec.chats):
             return lead, behind
-        opening, _, closing = self.backbone.chat(lead, _HERE).partition(_HERE)
+        opening, _, closing = self.model.chat(lead, _HERE).partition(_HERE)
         return opening, behind + closing
 
     def hear(
@@ -147,7 +133,7 @@ class Agent:
         needs: frozenset[Need] = frozenset({TEXT}),
     ) -> Read:
         """Read the prompt with its messages; the same call in training and in use."""
-        read = self.reader.read(self.prompt(fields, incoming), needs=needs)
+        read = self.model.read(self.prompt(fields, incoming), needs=needs)
         for arrival in incoming if read.found else ():
             read = replace(read, found=arrival.channel.fuse(arrival.message, read.context))
         return read
@@ -166,10 +152,8 @@ class Agent:
         opening, _ = self._frame()
         thought = Thought(
             agent=self.name,
-            spec=self.backbone.spec,
+            model=self.model,
             given=fields.get("context" if "context" in self.role.fields else "question", ()),
-            shorten=self.backbone.shorten,
-            shift=self.backbone.shift,
             lead=opening,
             task=task_ids(fields),
             role=self.role.lead.strip().partition("\n")[0][:_SHOWN],
@@ -183,12 +167,14 @@ class Agent:
         if most:
             settings = replace(self.settings, max_tokens=most)
             wait = perf_counter() - start
-            words = self.reader.write(read.context, settings, on_text)
+            words = self.model.write(read.context, settings, on_text)
             wait += words.wait
             thought, hidden = replace(thought, text=words.words), hidden or words.hidden
             written, passes = list(words.tokens), passes + words.passes
         rollouts = {
-            need: self.backbone.roll_out(read.context, need, self.settings)
+            need: rolls_out(self.model, "a rollout is needed").roll_out(
+                read.context, need, self.settings
+            )
             for need in needs
             if need.kind == "rollout"
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from unspoken.channels import Channel
-from unspoken.types import TEXT, Need, Thought
+from unspoken.channels.thought import Thought
+from unspoken.types import TEXT, Need
 from unspoken.wire import LOSSLESS, Message, Packing
 
 __all__ = ["Edge"]

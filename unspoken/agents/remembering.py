@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
 
 from unspoken.agents import Agent, Incoming
 from unspoken.agents.roles import Fields
-from unspoken.types import TEXT, Need, Thought, Usage
+from unspoken.channels.thought import Thought
+from unspoken.types import TEXT, Need, Usage
 
 __all__ = ["RememberingAgent"]
 
@@ -20,9 +21,9 @@ class RememberingAgent(Agent):
     The cost is charged in full every time. Only words are kept: states and caches would not fit.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._said: dict[tuple[object, ...], tuple[str, Usage]] = {}
+    @cached_property
+    def _said(self) -> dict[tuple[object, ...], tuple[str, Usage]]:
+        return {}
 
     def think(
         self,

@@ -3,6 +3,6 @@
 from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.pool import AnchorPool, PoolState
 from unspoken.anchors.probe import Probe
-from unspoken.anchors.reader import PooledReader
+from unspoken.anchors.reader import PooledModel
 
-__all__ = ["LADDERS", "AnchorPool", "Ladder", "PoolState", "PooledReader", "Probe"]
+__all__ = ["LADDERS", "AnchorPool", "Ladder", "PoolState", "PooledModel", "Probe"]

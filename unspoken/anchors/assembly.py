@@ -9,14 +9,14 @@ from torch import Tensor
 
 from unspoken import rope
 from unspoken.anchors.plan import Piece, Plan, Row, Source
-from unspoken.backbone import Ahead, Backbone
-from unspoken.types import left_pad
+from unspoken.protocols import Fillable
+from unspoken.types import Ahead, left_pad
 
 __all__ = ["assemble"]
 
 
 def assemble(
-    backbone: Backbone,
+    model: Fillable,
     rows: Sequence[Row],
     plans: Sequence[Plan],
     frequencies: Tensor | None,
@@ -27,10 +27,10 @@ def assemble(
     With them goes what comes next. share: of the moved tokens, those that are read again in a
     second pass: the ones to which the tokens of the first pass attend most.
     """
-    spec, device = backbone.spec, backbone.device
+    spec, device = model.spec, model.device
     ids, mask = left_pad([torch.tensor(row.ids, device=device) for row in rows])
     shape = (spec.layers, 2, len(rows), spec.kv_heads, ids.shape[1], spec.head_dim)
-    room = torch.empty(shape, dtype=backbone.dtype, device=device)
+    room = torch.empty(shape, dtype=model.dtype, device=device)
     for b, plan in enumerate(plans):
         _place(plan, room[:, :, b], frequencies)
     kv = tuple((layer[0], layer[1]) for layer in room)
@@ -38,7 +38,7 @@ def assemble(
     def fill(missing: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         slots = _padded(missing, rows, ids.shape[1]).to(device)
         tokens = ids.gather(1, slots)
-        logits, paid = backbone.fill(kv, tokens, slots, mask, attended=share > 0)
+        logits, paid = model.fill(kv, tokens, slots, mask, attended=share > 0)
         return logits, paid.sum(0)
 
     logits, attended = fill([plan.missing for plan in plans])

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from unspoken.anchors.persist import pack, unpack
 from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.probe import Probe, Prober
-from unspoken.anchors.reader import PooledReader
+from unspoken.anchors.reader import PooledModel
 from unspoken.anchors.store import Held, Store
-from unspoken.backbone import Backbone, LanguageModel, causal
 from unspoken.errors import IncompatibleModels, StorageError, unknown
 from unspoken.files import atomic_folder, write_text
+from unspoken.protocols import Fillable, Model, fillable
 from unspoken.types import Served
 
 __all__ = ["AnchorPool", "PoolState"]
@@ -58,7 +58,7 @@ class PoolState:
 
 
 class AnchorPool:
-    """Keeps what was read and serves it again, to all agents whose readers come from this pool.
+    """Keeps what was read and serves it again, to all agents whose models it wraps.
 
     ladder: a name (exact, shifted, anchored, kvcomm) or a `Ladder`. budget: bytes of caches that
     are kept; what has not served for longest goes first. probe: the part of the reads with moved
@@ -68,7 +68,7 @@ class AnchorPool:
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Text
     >>> model = tiny_backbone()
-    >>> reader = AnchorPool("exact").reader(model)
+    >>> reader = AnchorPool("exact").wrap(model)
     >>> rows = [Prompt((Text((f"what is two plus {n}?",)),)) for n in ("two", "ten")]
     >>> [reader.read(row).served[0].exact for row in rows]
     [0, 18]
@@ -100,34 +100,34 @@ class AnchorPool:
         self._dropped: Counter[str] = Counter()
         self._rows = self._dense = 0
 
-    def reader(self, backbone: LanguageModel, *, owner: str = "") -> PooledReader:
-        """Reads and writes as the backbone does, with what the pool holds.
+    def wrap(self, model: Model, *, owner: str = "") -> PooledModel:
+        """The model, which reads and writes with what the pool holds.
 
         owner: readers of different owners share nothing, even if they read the same words. Raises
         `IncompatibleModels` if positions are to be chosen by attention that cannot be seen.
         """
-        backbone = causal(backbone, "a pool serves readers of")
-        kind = backbone.attention
+        inner = fillable(model, "a pool serves readers of")
+        kind = inner.attention
         if self.ladder.share and kind != "sdpa":
             raise IncompatibleModels(
-                f"share={self.ladder.share} recomputes the positions that {backbone.name!r} "
+                f"share={self.ladder.share} recomputes the positions that {model.spec.name!r} "
                 f"attends to, but its attention is {kind!r}; load it with "
                 "attn_implementation='sdpa', or set share=0"
             )
-        return PooledReader(self, backbone, owner)
+        return PooledModel(self, inner, owner)
 
     # -- what readers do ---------------------------------------------------------------------------
 
-    def store(self, backbone: Backbone, owner: str) -> Store:
+    def store(self, model: Fillable, owner: str) -> Store:
         """What is kept for a model as it runs now."""
-        kind = backbone.device.type
+        kind = model.device.type
         precise = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else ""
-        realm = tuple(map(str, (backbone.spec.weights, backbone.dtype, precise, kind, owner)))
+        realm = tuple(map(str, (model.spec.weights, model.dtype, precise, kind, owner)))
         with self.lock:
             if realm not in self._stores:
-                self._stores[realm] = Store(self.ladder, _frequencies(backbone))
+                self._stores[realm] = Store(self.ladder, _frequencies(model))
             elif realm in self._unproved:
-                self._stores[realm].frequencies = _frequencies(backbone)
+                self._stores[realm].frequencies = _frequencies(model)
             self._unproved.discard(realm)
             return self._stores[realm]
 
@@ -243,10 +243,10 @@ class AnchorPool:
             assert held <= self.budget, f"{held} bytes are held, but the budget is {self.budget}"
 
 
-def _frequencies(backbone: Backbone) -> torch.Tensor | None:
+def _frequencies(model: Fillable) -> torch.Tensor | None:
     """How the keys turn, (L, R/2), or (1, R/2) if those of all layers turn alike."""
     try:
-        turns = torch.stack(list(backbone.frequencies)) if backbone.fills else None
+        turns = torch.stack(list(model.frequencies)) if model.fills else None
     except IncompatibleModels:
         return None
     return turns[:1] if turns is not None and bool((turns == turns[:1]).all()) else turns

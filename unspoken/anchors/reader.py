@@ -1,5 +1,5 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""A reader around a backbone: what is known is put in place, and the rest is read in one pass."""
+"""A model around a model: what is known is put in place, and the rest is read in one pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from unspoken.anchors.assembly import assemble
 from unspoken.anchors.plan import Plan, Row, Source
 from unspoken.anchors.probe import Probe, divergence
 from unspoken.anchors.store import Store
-from unspoken.backbone import Ahead, Backbone
 from unspoken.backbone.caches import close_holes
 from unspoken.layout import Part, Run, Share, spell
+from unspoken.protocols import Fillable, Wrapper
 from unspoken.types import (
     KV,
     MEMORY,
     TEXT,
+    Ahead,
     Context,
     Memory,
     Need,
@@ -36,7 +37,7 @@ from unspoken.types import (
 if TYPE_CHECKING:
     from unspoken.anchors.pool import AnchorPool
 
-__all__ = ["PooledReader"]
+__all__ = ["PooledModel"]
 
 
 class _Seen(NamedTuple):
@@ -46,39 +47,40 @@ class _Seen(NamedTuple):
     ahead: Ahead | None = None
 
 
-class PooledReader:
-    """Reads and writes as its backbone does, and reuses what its pool holds.
+class PooledModel(Wrapper):
+    """Reads and writes as the model inside does, and reuses what its pool holds.
 
     The longest beginning that was read before is taken as it is; texts with a share key are moved
     to their place; everything else, among it all fixed text and the first tokens of each moved
     text, is read in one pass over the filled cache.
     """
 
-    def __init__(self, pool: AnchorPool, backbone: Backbone, owner: str = "") -> None:
-        self.pool, self.backbone, self.owner = pool, backbone, owner
+    def __init__(self, pool: AnchorPool, model: Fillable, owner: str = "") -> None:
+        super().__init__(model)
+        self.pool, self.model, self.owner = pool, model, owner
         self._seen = WeakKeyDictionary[Context, _Seen]()
 
     @torch.no_grad()
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
         """Read a prompt as `Backbone.read` does; `served` says where each row came from."""
-        parts = self.backbone.lay_out(prompt)
+        parts = self.model.lay_out(prompt)
         if reason := self._unfit(parts, needs):
-            read = self.backbone.read(prompt, needs=needs)
+            read = self.model.read(prompt, needs=needs)
             return self._told(read, [Served(dense=n, reason=reason) for n in read.tokens])
         rows = _rows(prompt, cast(list[Run], parts))
-        store, now = self.pool.store(self.backbone, self.owner), self.pool.tick()
+        store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         with self.pool.lock:
             plans = [store.plan(row, now=now) for row in rows]
         ahead: Ahead | None = None
         if any(plan.beginning or plan.pieces for plan in plans):
             read, caches, ahead = self._assembled(parts, rows, plans, store, needs)
             if any(plan.pieces for plan in plans) and self.pool.prober.chooses():
-                reused, read, ahead = read, self.backbone.read(prompt, needs=needs), None
+                reused, read, ahead = read, self.model.read(prompt, needs=needs), None
                 exact = _caches(read, rows)
                 self._probe(prompt, (reused, read), (caches, exact), plans, store)
                 caches = exact
         else:
-            read = self.backbone.read(prompt, needs=needs)
+            read = self.model.read(prompt, needs=needs)
             caches = _caches(read, rows)
         served = [self._served(row, plan) for row, plan in zip(rows, plans, strict=True)]
         templates = self._templates(store, rows)
@@ -105,17 +107,19 @@ class PooledReader:
         """
         seen = self._seen.get(context, _Seen())
         if seen.ahead is None:
-            words = self.backbone.write(context, settings, on_text)
+            words = self.model.write(context, settings, on_text)
         else:
-            words = self.backbone.write(context, settings, on_text, ahead=seen.ahead)
-        store, now = self.pool.store(self.backbone, self.owner), self.pool.tick()
+            words = self.model.proceed(context, seen.ahead, settings, on_text)
+        store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         begin, lengths = context.mask.shape[1], context.mask.sum(1).tolist()
+        assert words.cache is not None, "a model whose cache lies open gives what it wrote into"
+        written = words.cache.kv()
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
-                cached = words.kv[0][0].shape[2] - begin  # the last token of all has no cache
+                cached = written[0][0].shape[2] - begin  # the last token of all has no cache
                 cue = seen.rows[b].cue if seen.rows else ()
                 ids = (*cue, *ids[:cached])
-                kv = _row(words.kv, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
+                kv = _row(written, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
                 store.keep_answer(ids, kv, at - len(cue), cue=len(cue), now=now)
             self.pool.shrink()
         return words
@@ -130,7 +134,7 @@ class PooledReader:
             return "another's cache stands in the prompt"
         if any(isinstance(part, Run) and part.vectors is not None for part in parts):
             return "vectors stand in the prompt"
-        if not self.backbone.fills:
+        if not self.model.fills:
             return "the model does not read into a filled cache"
         return ""
 
@@ -144,19 +148,19 @@ class PooledReader:
     ) -> tuple[Read, list[Tensor], Ahead]:
         """What `Backbone.read` gives, out of known caches; each row's cache; what comes next."""
         share = store.ladder.share
-        room, mask, ahead, passes = assemble(self.backbone, rows, plans, store.frequencies, share)
+        room, mask, ahead, passes = assemble(self.model, rows, plans, store.frequencies, share)
         spelling = _spelled(parts, len(rows))
-        context = Context(
+        context = Context.of(
             tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in ahead.kv),
             mask,
-            torch.tensor([row.ids[-1] for row in rows], device=self.backbone.device),
+            torch.tensor([row.ids[-1] for row in rows], device=self.model.device),
             spelling,
         )
         read = Read(
             tokens=tuple(len(plan.missing) for plan in plans),
             passes=passes,
             found=context,
-            memory=Memory(ahead.kv, mask, spelling) if MEMORY in needs else None,
+            memory=Memory.of(ahead.kv, mask, spelling) if MEMORY in needs else None,
         )
         return read, [room[:, :, b, :, -len(row.ids) :] for b, row in enumerate(rows)], ahead
 
@@ -165,17 +169,17 @@ class PooledReader:
         found: list[tuple[Row, Tensor, list[int]]] = []
         for row in rows if store.by_paper else ():
             if row.shares and row.consumers()[-1] not in store.templates:
-                named, starts = row.named(self.backbone.tokens)
-                ids = torch.tensor([named], device=self.backbone.device)
+                named, starts = row.named(self.model.tokens)
+                ids = torch.tensor([named], device=self.model.device)
                 mask = torch.ones_like(ids, dtype=torch.bool)
-                kv = self.backbone.extend((), ids, mask, layers=self.backbone.spec.layers)
+                kv = self.model.extend((), ids, mask, layers=self.model.spec.layers)
                 found.append((row, _row(kv, 0, slice(None)), starts))
         return found
 
     # -- telling -----------------------------------------------------------------------------------
 
     def _served(self, row: Row, plan: Plan) -> Served:
-        spec = self.backbone.spec
+        spec = self.model.spec
         sources = plan.sources.tolist()
         dense, exact, shifted, anchored, again = (sources.count(source) for source in Source)
         return Served(
@@ -184,7 +188,7 @@ class PooledReader:
             anchored=anchored,
             recomputed=again,
             dense=dense,
-            width=2 * spec.layers * spec.kv_heads * spec.head_dim * self.backbone.dtype.itemsize,
+            width=2 * spec.layers * spec.kv_heads * spec.head_dim * self.model.dtype.itemsize,
             reason=plan.reason,
         )
 
@@ -202,7 +206,7 @@ class PooledReader:
         store: Store,
     ) -> None:
         """Compare what was reused with what was read densely, row by row; serve the latter."""
-        reused, dense = (self.backbone.predict(read.context) for read in reads)
+        reused, dense = (self.model.predict(read.context) for read in reads)
         kl = divergence(dense, reused).tolist()
         agrees = (dense.argmax(-1) == reused.argmax(-1)).tolist()
         chosen = [self._chosen(prompt, read.context) for read in reads]
@@ -223,8 +227,7 @@ class PooledReader:
     def _chosen(self, prompt: Prompt, context: Context) -> list[int]:
         """Which of the prompt's candidates each row prefers; [] if it names none."""
         losses = [
-            self.backbone.score(context, [candidate] * prompt.batch)
-            for candidate in prompt.candidates
+            self.model.score(context, [candidate] * prompt.batch) for candidate in prompt.candidates
         ]
         return torch.stack(losses).argmin(0).tolist() if losses else []
 

@@ -39,7 +39,8 @@ def describe(message: Message) -> dict[str, Any]:
                 for row, real in zip(values.detach(), mask, strict=True)
             ]
             told["odd"] = _odd(values)
-        case Memory(kv, mask, spelling):
+        case Memory(cache, mask, _, spelling):
+            kv = cache.kv()
             told["norms"] = {
                 "keys": [_norm(keys, mask) for keys, _ in kv],
                 "values": [_norm(values, mask) for _, values in kv],

@@ -80,7 +80,7 @@ class _Log:
         path = Path("messages") / digest
         if not (audit.folder / path).exists():  # the same message, sent again
             write_bytes(audit.folder / path, data)
-        shadow = reading(message, receiver.backbone, channel) if audit.shadow else None
+        shadow = reading(message, receiver.model, channel) if audit.shadow else None
         cost = sum(usage, Usage())
         audit.append(
             {

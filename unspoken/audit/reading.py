@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unspoken.backbone import Backbone, LanguageModel
+from unspoken.backbone import load_model
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import IncompatibleModels
+from unspoken.protocols import Model, tabled
 from unspoken.types import Memory, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
@@ -30,16 +31,16 @@ def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
     """
     header = message.header
     channel = make_channel(header.channel, projector=projector) if projector else None
-    backbone = Backbone.from_pretrained(model)
-    said = reading(message, backbone, channel)
-    found = nearest(message, backbone)
+    reader = load_model(model)
+    said = reading(message, reader, channel)
+    found = nearest(message, reader)
     told = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
     return {**told, "reading": list(said)}
 
 
 @torch.no_grad()
 def reading(
-    message: Message, backbone: LanguageModel, channel: Channel | None = None, *, tokens: int = 32
+    message: Message, model: Model, channel: Channel | None = None, *, tokens: int = 32
 ) -> tuple[str, ...]:
     """What the model says of each row: its words behind "The message says:", greedily, B strings.
 
@@ -54,48 +55,49 @@ def reading(
         lead = payload.spelling.words  # a fusion acts on words that the receiver has read too
     prompt = Prompt((Text(lead), Text((_ASK,) * batch)), slot=1)
     if channel is None:
-        prompt = _placed(message, prompt, backbone)
+        prompt = _placed(message, prompt, model)
     else:
-        channel.accept(message, backbone.spec)
+        channel.accept(message, model.spec)
         prompt = channel.write(message, prompt)
-    context = backbone.read(prompt).context
+    context = model.read(prompt).context
     if channel is not None:
         context = channel.fuse(message, context)
-    said = backbone.write(context, Settings(max_tokens=tokens)).words
+    said = model.write(context, Settings(max_tokens=tokens)).words
     return tuple(words.strip().partition("\n")[0] for words in said)  # models begin a new line
 
 
-def _placed(message: Message, prompt: Prompt, backbone: LanguageModel) -> Prompt:
+def _placed(message: Message, prompt: Prompt, model: Model) -> Prompt:
     """The prompt with the payload itself in it, if it stands in the model's own space."""
     header, payload = message.header, message.payload
-    if header.receiver not in ("", backbone.fingerprint):
+    if header.receiver not in ("", model.spec.weights):
         raise IncompatibleModels(
             f"the message from {header.sender!r} is for weights {header.receiver}, but "
-            f"{backbone.name!r} has {backbone.fingerprint}; read it with that model"
+            f"{model.spec.name!r} has {model.spec.weights}; read it with that model"
         )
-    if isinstance(payload, Vectors) and payload.values.shape[2] != backbone.spec.width:
+    if isinstance(payload, Vectors) and payload.values.shape[2] != model.spec.width:
         raise IncompatibleModels(
             f"the message from {header.sender!r} has vectors of width {payload.values.shape[2]}, "
-            f"but {backbone.name!r} embeds {backbone.spec.width}; give the projector that takes "
+            f"but {model.spec.name!r} embeds {model.spec.width}; give the projector that takes "
             f"in a message of channel {header.channel!r}"
         )
     return prompt.front(payload) if isinstance(payload, Memory) else prompt.insert(payload)
 
 
 @torch.no_grad()
-def nearest(message: Message, backbone: LanguageModel, count: int = 3) -> list[list[list[str]]]:
+def nearest(message: Message, model: Model, count: int = 3) -> list[list[list[str]]]:
     """The `count` tokens whose embeddings are nearest to each vector, by cosine; for each row.
 
     Nothing for a message without vectors of the model's width.
     """
     payload = message.payload
-    if not isinstance(payload, Vectors) or payload.values.shape[2] != backbone.spec.width:
+    if not isinstance(payload, Vectors) or payload.values.shape[2] != model.spec.width:
         return []
-    table = normalize(backbone.table, dim=-1)
+    known = tabled(model, "the nearest words are found in")
+    table = normalize(known.table, dim=-1)
 
     def words(row: Tensor) -> list[list[str]]:
         close = normalize(row.to(table), dim=-1) @ table.T
         found = cast(list[list[int]], close.topk(count, dim=-1).indices.tolist())
-        return [[backbone.tokenizer.decode([token]) for token in near] for near in found]
+        return [[known.tokenizer.decode([token]) for token in near] for near in found]
 
     return [words(row[real]) for row, real in zip(payload.values, payload.mask, strict=True)]

@@ -1,20 +1,17 @@
-"""A language model and its tokenizer behind four verbs: read, write, score, shift."""
+"""Language models of transformers: how they read, write, score and move what they have read."""
 
 from unspoken.backbone.attention import few_tokens
 from unspoken.backbone.core import Backbone, causal
 from unspoken.backbone.diffusion import DiffusionBackbone, DiffusionGemma, Masked
-from unspoken.backbone.generation import Ahead
 from unspoken.backbone.load import load_model
-from unspoken.backbone.model import LanguageModel, Reader
+from unspoken.backbone.model import LanguageModel
 
 __all__ = [
-    "Ahead",
     "Backbone",
     "DiffusionBackbone",
     "DiffusionGemma",
     "LanguageModel",
     "Masked",
-    "Reader",
     "causal",
     "few_tokens",
     "load_model",

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from unspoken.errors import IncompatibleModels
-from unspoken.types import KV, Context, Memory, Read, Spelling, Vectors, left_pad
+from unspoken.types import KV, Context, KVCache, Memory, Read, Spelling, Vectors, left_pad
 
 __all__ = [
     "append",
@@ -29,7 +29,6 @@ __all__ = [
     "layer_kinds",
     "left_order",
     "placed_cache",
-    "positions",
     "seen_slots",
 ]
 
@@ -151,10 +150,6 @@ def counts(masks: Sequence[Tensor], batch: int) -> tuple[int, ...]:
     return tuple(torch.stack([mask.sum(1).expand(batch) for mask in masks]).sum(0).tolist())
 
 
-def positions(mask: Tensor) -> Tensor:
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
-
-
 def expand(tensor: Tensor, batch: int) -> Tensor:
     return tensor.expand(batch, *tensor.shape[1:])
 
@@ -232,21 +227,24 @@ def join_rows(reads: Sequence[Read]) -> Read:
         return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
 
     masks = [read.context.mask for read in reads if read.found]
-    mask, found, spelling = torch.zeros(0), None, None
+    found = None
     if masks:
-        mask = left_pad([m[0][m[0]] for m in masks])[1]
+        mask, positions, ends = _join_slots([read.context for read in reads], masks)
         last = torch.cat([read.context.last for read in reads])
-        told = [read.context.spelling for read in reads]
-        ends = [one.ends[0][m[0]] for one, m in zip(told, masks, strict=True)]
-        spelling = Spelling(tuple(one.words[0] for one in told), left_pad(ends, -1)[0])
+        spelling = Spelling(tuple(read.context.spelling.words[0] for read in reads), ends)
         found = Context(
-            stack(masks, [read.context.kv for read in reads]),
+            KVCache(stack(masks, [read.context.kv for read in reads])),
             mask,
             last,
             spelling,
+            positions,
             seen=_join_seen([read.context.seen for read in reads], masks),
         )
     memories = [read.memory for read in reads if read.memory is not None]
+    memory = None
+    if memories and found is not None:
+        cache = KVCache(stack(masks, [one.kv for one in memories]))
+        memory = Memory(cache, found.mask, found.positions, found.spelling)
     hidden: dict[int, Vectors] = {}
     for layer in reads[0].hidden:
         rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
@@ -256,8 +254,18 @@ def join_rows(reads: Sequence[Read]) -> Read:
         passes=max(read.passes for read in reads),  # a row takes part in its own only
         found=found,
         hidden=hidden,
-        memory=Memory(stack(masks, [m.kv for m in memories]), mask, spelling) if memories else None,
+        memory=memory,
     )
+
+
+def _join_slots(
+    contexts: Sequence[Context], masks: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask, positions and ends of words (B, S) of single rows, padded left."""
+    pairs = list(zip(contexts, masks, strict=True))
+    positions, mask = left_pad([one.positions[0][mask[0]] for one, mask in pairs])
+    ends, _ = left_pad([one.spelling.ends[0][mask[0]] for one, mask in pairs], -1)
+    return mask, positions, ends
 
 
 def _join_seen(rows: Sequence[Tensor | None], masks: Sequence[Tensor]) -> Tensor | None:

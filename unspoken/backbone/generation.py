@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -15,17 +14,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from unspoken.types import KV
-
-__all__ = ["Ahead", "StopAt", "Teller", "Watch", "cut", "prefilled", "written_lengths"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ahead:
-    """What comes of a context's last token: kv L x (B, H, S, D), itself included; logits (B, V)."""
-
-    kv: KV
-    logits: Tensor
+__all__ = ["StopAt", "Teller", "Watch", "cut", "prefilled", "written_lengths"]
 
 
 def prefilled(model: Any, cache: Any, logits: Tensor) -> Any:

@@ -7,47 +7,30 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unspoken.errors import IncompatibleModels
 from unspoken.identity import fingerprint
 from unspoken.types import (
-    KV,
     TEXT,
     Context,
     Need,
     Prompt,
     Read,
-    Rollout,
     Settings,
     Spec,
     Words,
 )
 
-__all__ = ["LanguageModel", "Reader"]
-
-
-class Reader(Protocol):
-    """Anything that reads a prompt and writes as a backbone does."""
-
-    def read(self, prompt: Prompt, *, needs: frozenset[Need] = ...) -> Read: ...
-
-    def write(
-        self,
-        context: Context,
-        settings: Settings = ...,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Words: ...
+__all__ = ["LanguageModel"]
 
 
 class LanguageModel(ABC):
     """A model and its tokenizer, frozen; how it reads and writes is up to those who derive from it.
 
-    A `Backbone` is causal and has a cache, a `DiffusionBackbone` has none. What only a cache allows
-    is refused here, with a sentence.
+    A `Backbone` is causal and has a cache, a `DiffusionBackbone` has none.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
@@ -57,10 +40,18 @@ class LanguageModel(ABC):
 
     # -- the verbs ---------------------------------------------------------------------------------
 
-    @cached_property
-    @abstractmethod
+    @property
     def spec(self) -> Spec:
         """Shapes, identity and abilities; what `Channel.check` compares."""
+        return self._known_spec
+
+    @cached_property
+    def _known_spec(self) -> Spec:
+        return self._describe()
+
+    @abstractmethod
+    def _describe(self) -> Spec:
+        """What `spec` says, computed once."""
 
     @abstractmethod
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
@@ -79,17 +70,6 @@ class LanguageModel(ABC):
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
         """How unlikely each row's answer is (B,), in nats; differentiable."""
 
-    def shift(self, kv: KV, by: int | Tensor) -> KV:
-        """Move a cache by `by` positions. Raises `IncompatibleModels` without one."""
-        raise IncompatibleModels(self._without("cache to move"))
-
-    def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
-        """Go on without choosing words. Raises `IncompatibleModels` without a cache."""
-        raise IncompatibleModels(self._without("cache to think on from"))
-
-    def _without(self, what: str) -> str:
-        return f"{self.name!r} has no {what}; use a causal model, or the channel 'text'"
-
     # -- identity ----------------------------------------------------------------------------------
 
     def _spec(self, config: Any) -> Spec:
@@ -107,6 +87,7 @@ class LanguageModel(ABC):
             ).hexdigest()[:16],
             positions=getattr(config, "max_position_embeddings", None),
             dtype=str(self.dtype).removeprefix("torch."),
+            chats=bool(getattr(self.tokenizer, "chat_template", None)),
         )
 
     @cached_property
@@ -144,10 +125,6 @@ class LanguageModel(ABC):
 
     # -- words and ids -----------------------------------------------------------------------------
 
-    @property
-    def has_chat_template(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
     def chat(self, system: str, user: str) -> str:
         """Render one user turn, open for the assistant, with the model's own chat template."""
         turns = [{"role": "system", "content": system}] if system else []
@@ -174,9 +151,13 @@ class LanguageModel(ABC):
         ids = self.tokens(words)
         return words if len(ids) <= limit else self.tokenizer.decode(ids[:limit])
 
-    @cached_property
+    @property
     def table(self) -> Tensor:
         """(V, W) float32: the input embedding of every token."""
+        return self._known_table
+
+    @cached_property
+    def _known_table(self) -> Tensor:
         rows = self.model.get_input_embeddings().weight.shape[0]
         return self.embed(torch.arange(rows, device=self.device)).float()
 

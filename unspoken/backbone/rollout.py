@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from unspoken.backbone.caches import growing_cache, kept, positions
+from unspoken.backbone.caches import growing_cache, kept
 from unspoken.types import KV, Context
 
 __all__ = ["Driven", "Expected", "Feeder", "aligned", "alignment", "drive"]
@@ -43,12 +43,13 @@ def drive(
     """Feed the last token, embedded as `first` (B, 1, W), then `steps` vectors, one after another.
 
     base: the model without its head, so no vocabulary is computed. Padding stays masked in every
-    step and positions count real ones only: a batch is as its rows alone, which the authors' code
-    of latent rollouts is not. whole: the last vector is fed too, for its place in the cache.
+    step and positions go on from the last one: a batch is as its rows alone, which the authors'
+    code of latent rollouts is not. whole: the last vector is fed too, for its place in the cache.
     """
     cache, begin = growing_cache(context.kv), context.mask.shape[1]
     real = torch.cat((context.mask, context.mask.new_ones(context.batch, steps)), 1)
-    at, mask = positions(real), real.long()
+    ahead = context.length[:, None] + torch.arange(steps, device=real.device)
+    at, mask = torch.cat((context.positions, ahead), 1), real.long()
     states: list[Tensor] = []
     vectors: list[Tensor] = []
     fed = first

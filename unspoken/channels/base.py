@@ -9,9 +9,10 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
-from unspoken.backbone import LanguageModel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.identity import module_fingerprint
+from unspoken.protocols import Model
 from unspoken.types import (
     SEGMENT_KINDS,
     Context,
@@ -21,7 +22,6 @@ from unspoken.types import (
     Segment,
     Spec,
     Text,
-    Thought,
     Vectors,
 )
 from unspoken.wire import Header, Message
@@ -77,7 +77,7 @@ class Channel(ABC):
         """What the receiver has read, changed by the message."""
         return context
 
-    def calibrated(self, receiver: LanguageModel, samples: Sequence[tuple[str, str]]) -> Channel:
+    def calibrated(self, receiver: Model, samples: Sequence[tuple[str, str]]) -> Channel:
         """The channel with what it measures on the receiver: pairs of what is said and then asked.
 
         Most measure nothing. A comparison calls it once, with training items.
@@ -86,6 +86,12 @@ class Channel(ABC):
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         """Raise `IncompatibleModels`, naming both sides and the remedy, if the two do not fit."""
+
+    def ask(self, sender: Model, receiver: Model) -> None:
+        """Ask both models for what the channel does with them besides reading and writing.
+
+        Called when a pipeline of this process is made, after `check`. Raises `IncompatibleModels`.
+        """
 
     def accept(self, message: Message, receiver: Spec) -> None:
         """Raise `IncompatibleModels` if the message is not for this channel and this receiver.

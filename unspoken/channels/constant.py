@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unspoken.channels.base import Channel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import FreeVectors
-from unspoken.types import Need, Prompt, Spec, Thought, Vectors
+from unspoken.types import Need, Prompt, Spec, Vectors
 from unspoken.wire import Message
 
 __all__ = ["Constant"]

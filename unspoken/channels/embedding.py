@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import StateProjector, load_state_projector
-from unspoken.types import Need, Prompt, Spec, Thought, Vectors
+from unspoken.types import Need, Prompt, Spec, Vectors
 from unspoken.wire import Message
 
 __all__ = ["Embedding"]

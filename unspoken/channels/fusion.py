@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import Fuser, add_changes
-from unspoken.types import KV, MEMORY, Context, Memory, Need, Spec, Spelling, Thought
+from unspoken.types import KV, MEMORY, Context, KVCache, Memory, Need, Spec, Spelling
 from unspoken.wire import Message
 
 __all__ = ["Fusion", "Order", "fuse_in"]
@@ -91,7 +92,7 @@ class Fusion(Channel):
         plain = context.kv if context.plain is None else context.plain
 
         kv = fuse_in(self.fuser, context.kv, plain, memory.kv, index, self.order)
-        return replace(context, kv=kv, plain=plain)
+        return replace(context, cache=KVCache(kv), plain=plain)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         fuser, fix = self.fuser, remedy("fusion_projector", sender, receiver)
@@ -108,9 +109,10 @@ def _behind(lead: int, memory: Memory) -> Memory:
     assert memory.spelling is not None
     mask = memory.mask & (memory.spelling.ends > lead)
     keep = mask.any(0)
-    kv = tuple((k[:, :, keep], v[:, :, keep]) for k, v in memory.kv)
     ends = memory.spelling.ends.masked_fill(~mask, -1)[:, keep]
-    return Memory(kv, mask[:, keep], Spelling(memory.spelling.words, ends, lead))
+    spelling = Spelling(memory.spelling.words, ends, lead)
+    cache = memory.cache.rows(slice(None), keep)
+    return Memory(cache, mask[:, keep], memory.positions[:, keep], spelling)
 
 
 def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str) -> None:

@@ -8,11 +8,13 @@ from typing import ClassVar
 import torch
 
 from unspoken.channels.base import Channel, lead_id
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
-from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
+from unspoken.protocols import Model, movable
+from unspoken.types import MEMORY, KVCache, Memory, Need, Prompt, Spec
 from unspoken.wire import Message
 
-__all__ = ["Handoff", "behind_lead", "check_same"]
+__all__ = ["MOVED", "Handoff", "accept_same", "behind_lead", "check_same"]
 
 
 class Handoff(Channel):
@@ -65,7 +67,12 @@ class Handoff(Channel):
     def check(self, sender: Spec, receiver: Spec) -> None:
         check_same(self.name, sender, receiver)
 
+    def ask(self, sender: Model, receiver: Model) -> None:
+        if not self.lead:
+            movable(sender, MOVED)
 
+
+MOVED = "what stands behind the lead is moved to the beginning"
 _SAME = ("weights", "tokenizer", "kinds", "window")
 
 
@@ -109,9 +116,10 @@ def behind_lead(memory: Memory, thought: Thought) -> Memory:
             f"agent handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
             "Handoff(lead=True)"
         )
-    positions = torch.arange(memory.mask.shape[1], device=memory.mask.device)
-    last = torch.where(in_lead, positions, -1).amax(1, keepdim=True)
-    behind = memory.mask & (positions > last)
-    dropped = memory.mask.sum(1) - behind.sum(1)
-    kv = thought.shift(memory.kv, -dropped)
-    return Memory(kv, behind).rows(slice(None))
+    slots = torch.arange(memory.mask.shape[1], device=memory.mask.device)
+    last = torch.where(in_lead, slots, -1).amax(1, keepdim=True)
+    behind = memory.mask & (slots > last)
+    begin = torch.where(behind, memory.positions, memory.length[:, None]).amin(1)
+    moved = movable(thought.model, MOVED).shift(memory.kv, -begin)
+    positions = (memory.positions - begin[:, None]).clamp(min=0)
+    return Memory(KVCache(moved), behind, positions).rows(slice(None))

@@ -14,10 +14,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from unspoken.backbone import LanguageModel, causal
 from unspoken.channels.base import Channel
-from unspoken.channels.handoff import accept_same, behind_lead, check_same
-from unspoken.types import MEMORY, Memory, Need, Prompt, Spec, Thought
+from unspoken.channels.handoff import MOVED, accept_same, behind_lead, check_same
+from unspoken.channels.thought import Thought
+from unspoken.protocols import Model, fillable, movable
+from unspoken.types import MEMORY, KVCache, Memory, Need, Prompt, Spec
 from unspoken.wire import Message
 
 __all__ = ["SelectiveLayers", "ranked"]
@@ -63,12 +64,10 @@ class SelectiveLayers(Channel):
         self.ratio, self.alpha, self.mu, self.sigma = ratio, alpha, mu, sigma
         self.attention = None if attention is None else tuple(attention)
 
-    def calibrated(
-        self, receiver: LanguageModel, samples: Sequence[tuple[str, str]]
-    ) -> SelectiveLayers:
+    def calibrated(self, receiver: Model, samples: Sequence[tuple[str, str]]) -> SelectiveLayers:
         """The same with attention measured: what is asked behind what is said, in `samples`."""
-        receiver = causal(receiver, "attention is measured over")
-        shares = torch.stack([receiver.regard(said, asked) for said, asked in samples])
+        model = fillable(receiver, "attention is measured over")
+        shares = torch.stack([model.regard(said, asked) for said, asked in samples])
         return SelectiveLayers(
             ratio=self.ratio,
             attention=cast(list[float], shares.mean(0).tolist()),
@@ -94,7 +93,7 @@ class SelectiveLayers(Channel):
             (keys, values) if n in sent else (keys[:, :0], values[:, :0])
             for n, (keys, values) in enumerate(memory.kv)
         )
-        memory = replace(memory, kv=kv, spelling=None)
+        memory = replace(memory, cache=KVCache(kv), spelling=None)
         spec = thought.spec
         return self._message(thought, memory, receiver=spec.weights, tokenizer=spec.tokenizer)
 
@@ -108,6 +107,10 @@ class SelectiveLayers(Channel):
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         check_same(self.name, sender, receiver)
+
+    def ask(self, sender: Model, receiver: Model) -> None:
+        movable(sender, MOVED)
+        movable(receiver, "a memory in the slot is moved behind what stands before")
 
 
 def ranked(

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import ends_in
 from unspoken.projectors.memory import MemoryProjector
+from unspoken.protocols import Model, movable
 from unspoken.types import (
     MEMORY,
     Memory,
@@ -19,7 +21,6 @@ from unspoken.types import (
     Prompt,
     Segment,
     Spec,
-    Thought,
     Vectors,
     left_pad,
 )
@@ -113,3 +114,6 @@ class ProjectedMemory(Channel):
                 f"{receiver.name!r} embeds {receiver.width}; {told}"
             )
         check_identities(projector, sender, receiver, told)
+
+    def ask(self, sender: Model, receiver: Model) -> None:
+        movable(receiver, "a memory in the slot is moved behind what stands before")

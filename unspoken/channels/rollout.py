@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from unspoken.channels.handoff import Handoff
-from unspoken.types import Memory, Need, Thought
+from unspoken.channels.thought import Thought
+from unspoken.protocols import Model, rolls_out
+from unspoken.types import Memory, Need
 
 __all__ = ["LatentRollout"]
 
@@ -45,6 +47,10 @@ class LatentRollout(Handoff):
     @property
     def _rollout(self) -> Need:
         return Need("rollout", limit=self.steps, feed=self.align)
+
+    def ask(self, sender: Model, receiver: Model) -> None:
+        super().ask(sender, receiver)
+        rolls_out(sender, "a rollout goes on in vectors")
 
     def _memory(self, thought: Thought) -> Memory | None:
         return thought.rollouts[self._rollout].memory

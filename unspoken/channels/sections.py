@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from unspoken.backbone import Backbone
 from unspoken.channels.fusion import Order, fuse_in
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.projectors import Fuser
+from unspoken.protocols import Fillable
 from unspoken.types import KV, Context, Spelling
 
 __all__ = ["Sharer", "prefill"]
@@ -29,14 +29,14 @@ class Sharer:
     each of the receiver's; see `alignment.translate`. None for the receiver's own.
     """
 
-    backbone: Backbone
+    model: Fillable
     fuser: Fuser
     ids: Tensor | None = None
     mask: Tensor | None = None
 
 
 def prefill(
-    receiver: Backbone,
+    receiver: Fillable,
     sharers: Sequence[Sharer],
     ids: Tensor,
     mask: Tensor,
@@ -79,11 +79,11 @@ def prefill(
             kv = _fuse(kv, sharers, read, chosen[..., :end] & (ends[:, :end] == end), order)
             start = end
     silent = Spelling(("",) * len(ids), torch.full_like(ids, -1))
-    return Context(kv, mask, ids[:, -1], silent)
+    return Context.of(kv, mask, ids[:, -1], silent)
 
 
 def _check(
-    receiver: Backbone,
+    receiver: Fillable,
     sharers: Sequence[Sharer],
     mask: Tensor,
     use: Tensor,
@@ -95,17 +95,17 @@ def _check(
         raise ValueError(f"use names sharers up to {int(use.max()):b} in bits, of {len(sharers)}")
     if context is not None and not torch.equal(context.mask, mask[:, : context.mask.shape[1]]):
         raise ValueError("the mask does not begin with that of the context; give all ids again")
-    given = [(sharer.backbone, _or(sharer.mask, mask).bool()) for sharer in sharers]
+    given = [(sharer.model, _or(sharer.mask, mask).bool()) for sharer in sharers]
     for model, real in [(receiver, mask), *given]:
         longest, limit = int(real.sum(1).max()), model.spec.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
-                f"the prompt has {longest} positions, but {model.name!r} reads at most {limit}; "
-                "shorten it or choose a model with a longer context"
+                f"the prompt has {longest} positions, but {model.spec.name!r} reads at most "
+                f"{limit}; shorten it or choose a model with a longer context"
             )
         if model.spec.window is not None and bool((real.int().diff(dim=1) < 0).any()):
             raise IncompatibleModels(
-                f"a row has padding behind its first token, but {model.name!r} has a sliding "
+                f"a row has padding behind its first token, but {model.spec.name!r} has a sliding "
                 "window and would count it; use rows of one length, or pad on the left"
             )
 
@@ -148,7 +148,7 @@ def _read(sharer: Sharer, ids: Tensor, mask: Tensor, positions: Tensor | None, f
     end = int(columns[-1]) + 1
     at = None if positions is None else positions[:, :end]
     own, real = _or(sharer.ids, ids)[:, :end], _or(sharer.mask, mask)[:, :end].bool()
-    return sharer.backbone.extend((), own, real, at, layers=layers)
+    return sharer.model.extend((), own, real, at, layers=layers)
 
 
 def _fuse(

@@ -10,8 +10,10 @@ from typing import ClassVar
 
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
 from unspoken.channels.handoff import check_same
+from unspoken.channels.thought import Thought
 from unspoken.projectors import VocabularyMixing
-from unspoken.types import Need, Prompt, Spec, Thought, Vectors
+from unspoken.protocols import Model, rolls_out
+from unspoken.types import Need, Prompt, Spec, Vectors
 from unspoken.wire import Message
 
 __all__ = ["SoftWords"]
@@ -76,3 +78,6 @@ class SoftWords(Channel):
         told = remedy("mixing", sender, receiver)
         check_widths(self.projector, sender, receiver, told)
         check_identities(self.projector, sender, receiver, told)
+
+    def ask(self, sender: Model, receiver: Model) -> None:
+        rolls_out(sender, "soft words are written in vectors")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unspoken.channels.base import Channel
-from unspoken.types import TEXT, Need, Prompt, Text, Thought
+from unspoken.channels.thought import Thought
+from unspoken.types import TEXT, Need, Prompt, Text
 from unspoken.wire import Message
 
 __all__ = ["TextChannel"]
@@ -35,7 +36,7 @@ class TextChannel(Channel):
         words = thought.given if self.verbatim else thought.text
         assert words is not None, "the sender computes what `needs` asks for"
         if self.limit is not None:
-            words = tuple(thought.shorten(row, self.limit) for row in words)
+            words = tuple(thought.model.shorten(row, self.limit) for row in words)
         return self._message(thought, Text(words))
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:

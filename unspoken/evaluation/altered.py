@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from unspoken.channels import Channel
+from unspoken.channels.thought import Thought
 from unspoken.errors import PipelineError
-from unspoken.types import Context, Memory, Need, Prompt, Segment, Spec, Text, Thought, Vectors
+from unspoken.types import Context, KVCache, Memory, Need, Prompt, Segment, Spec, Text, Vectors
 from unspoken.wire import Message
 
 __all__ = ["Altered", "Noise", "Prefix"]
@@ -103,7 +104,8 @@ class Noise(Altered):
         def noise(cache: Tensor) -> Tensor:
             return self._like(cache.transpose(1, 2), payload.mask).transpose(1, 2)
 
-        return replace(payload, kv=tuple((noise(k), noise(v)) for k, v in payload.kv))
+        kv = tuple((noise(k), noise(v)) for k, v in payload.kv)
+        return replace(payload, cache=KVCache(kv))
 
     def _like(self, values: Tensor, mask: Tensor) -> Tensor:
         """(B, S, ...) for (B, S, ...), zero where no position is real."""

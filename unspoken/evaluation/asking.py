@@ -53,10 +53,10 @@ def likelihoods(
     for batch in track(batches, progress, console=shown, disable=not progress, transient=True):
         asked = [queries[n] for n in batch]
         mail = pipeline.mail(asked)
-        places += sum(sum(positions(one.message.payload, agent.backbone)) for one in mail)
+        places += sum(sum(positions(one.message.payload, agent.model)) for one in mail)
         context = agent.hear(fields_of(asked), mail).context
         columns = [
-            -agent.backbone.score(context, list(said)).double().cpu()
+            -agent.model.score(context, list(said)).double().cpu()
             for said in zip(*(answers[n] for n in batch), strict=True)
         ]
         rows = cast(list[list[float]], torch.stack(columns, 1).tolist())

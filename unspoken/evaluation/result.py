@@ -55,7 +55,7 @@ def about(
     **more: Any,
 ) -> dict[str, Any]:
     """The fields of a `Result` about test items. more: what else is to be known of the task."""
-    specs = {agent.backbone.spec for line in pipelines for agent in line.agents.values()}
+    specs = {agent.spec for line in pipelines for agent in line.agents.values()}
     return {
         "models": [
             {"name": spec.name, "fingerprint": spec.weights}

@@ -7,7 +7,7 @@ Receiver-side V-information (Xu et al., arXiv 2002.10689) in the contrastive for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import product
@@ -21,9 +21,9 @@ from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent, Incoming
-from unspoken.backbone import LanguageModel
 from unspoken.evaluation.sharing import SharedReader
 from unspoken.pipeline import Pipeline, Query, fields_of
+from unspoken.protocols import Model
 from unspoken.types import Segment, Text
 
 __all__ = ["Scores", "contrast", "measure", "positions"]
@@ -130,7 +130,7 @@ def measure(
         table=tuple(_floats(row) for row in table[same]),
         alone=_floats(alone),
         partners=tuple(partners),
-        positions=tuple(_positions(told, desk.backbone) for told in mail),
+        positions=tuple(_positions(told, desk.model) for told in mail),
         wire=tuple(sum(one.message.nbytes for one in told) for told in mail),
         seconds=perf_counter() - start,
     )
@@ -142,8 +142,8 @@ class _Desk:
     def __init__(
         self, agent: Agent, queries: Sequence[Query], answers: Sequence[str], rows: int
     ) -> None:
-        self.backbone, self.answers = agent.backbone, answers
-        self.agent = agent.reading(SharedReader(agent.backbone))
+        self.model, self.answers = agent.model, answers
+        self.agent = replace(agent, model=SharedReader(agent.model))
         self.fields = fields_of(queries)
         read = [self.fields[name] for name in agent.role.fields]
         length = [sum(map(len, row)) for row in zip(*read, answers, strict=True)]
@@ -155,7 +155,7 @@ class _Desk:
         fields = {name: tuple(texts[n] for n in batch) for name, texts in self.fields.items()}
         repeated = [Incoming(one.channel, one.message.repeat(len(batch))) for one in told]
         context = self.agent.hear(fields, repeated).context
-        return -self.backbone.score(context, [self.answers[n] for n in batch]).double().cpu()
+        return -self.model.score(context, [self.answers[n] for n in batch]).double().cpu()
 
 
 def _mail(
@@ -178,12 +178,12 @@ def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
     return tuple(sha256(one.message.about(()).to_bytes()).digest() for one in told)
 
 
-def _positions(told: Sequence[Incoming], receiver: LanguageModel) -> int:
+def _positions(told: Sequence[Incoming], receiver: Model) -> int:
     """How many positions the messages of one row have."""
     return sum(positions(one.message.payload, receiver)[0] for one in told)
 
 
-def positions(payload: Segment, receiver: LanguageModel) -> list[int]:
+def positions(payload: Segment, receiver: Model) -> list[int]:
     """How many positions each row of a payload has; words count in the receiver's tokens."""
     if isinstance(payload, Text):
         return [len(receiver.tokens(words.strip())) for words in payload.words]

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from unspoken.backbone import LanguageModel, causal
+from unspoken.errors import IncompatibleModels
 from unspoken.layout import VECTOR, Part, Run, spell
+from unspoken.protocols import Fillable, Model, Wrapper, fillable
 from unspoken.types import (
     MEMORY,
     TEXT,
-    Context,
     Memory,
     Need,
     Prompt,
     Read,
-    Settings,
     Spelling,
-    Words,
 )
 
 __all__ = ["SharedReader"]
 
 
-class SharedReader:
-    """Reads as its backbone does; equal beginnings of rows once, and the same prompt only once.
+class SharedReader(Wrapper):
+    """Reads as the model inside does; equal beginnings of rows once, and the same prompt only once.
 
     The words of a message stand in front of the question, so N questions about one message share
     it: tokens and vectors are compared after tokenisation, and what is read is the same but for
-    rounding. A prompt that comes again, as with a channel that fuses, gets the same `Read`.
+    rounding. A prompt that comes again, as with a channel that fuses, gets the same `Read`. A model
+    that cannot be read in parts reads every row itself.
     """
 
-    def __init__(self, backbone: LanguageModel) -> None:
-        self.backbone = causal(backbone, "many questions behind one message share")
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self._open: Fillable | None = None
+        with suppress(IncompatibleModels):
+            self._open = fillable(model, "equal beginnings are read once in")
         self._known: tuple[Prompt, frozenset[Need], Read] | None = None
 
     @torch.no_grad()
@@ -47,24 +50,19 @@ class SharedReader:
         self._known = (prompt, needs, found)
         return found
 
-    def write(
-        self,
-        context: Context,
-        settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
-    ) -> Words:
-        return self.backbone.write(context, settings, on_text)
-
     def _read(self, prompt: Prompt, needs: frozenset[Need]) -> Read:
-        parts = self.backbone.lay_out(prompt)
+        model = self._open
+        if model is None:
+            return self.inner.read(prompt, needs=needs)
+        parts = model.lay_out(prompt)
         front, rest = _common(parts)
-        window, length = self.backbone.spec.window, sum(part.mask.shape[1] for part in parts)
+        window, length = model.spec.window, sum(part.mask.shape[1] for part in parts)
         if needs != frozenset({TEXT}) or not front or (window is not None and length >= window):
-            return self.backbone.read(prompt, needs=needs)
-        begun = self.backbone.read_parts(front, 1, needs=frozenset({MEMORY})).memory
+            return model.read(prompt, needs=needs)
+        begun = model.read_parts(front, 1, needs=frozenset({MEMORY})).memory
         assert begun is not None
-        silent = Memory(begun.kv, begun.mask).repeat(prompt.batch)
-        read = self.backbone.read_parts([silent, *rest], prompt.batch, needs=needs)
+        silent = Memory(begun.cache, begun.mask, begun.positions).repeat(prompt.batch)
+        read = model.read_parts([silent, *rest], prompt.batch, needs=needs)
         spelling = _respelled(parts, read.context.mask)
         return replace(read, found=replace(read.context, spelling=spelling))
 
@@ -72,7 +70,7 @@ class SharedReader:
 def _common(parts: Sequence[Part]) -> tuple[list[Run], list[Part]]:
     """Runs of one row that all rows begin with, and the parts behind them, of B rows.
 
-    No runs if nothing but the lead is common: the backbone reads that once itself.
+    No runs if nothing but the lead is common: the model reads that once itself.
     """
     front: list[Run] = []
     for n, part in enumerate(parts):

@@ -13,7 +13,8 @@ from unspoken.agents import Agent, Edge
 from unspoken.errors import PipelineError, WireError
 from unspoken.executors.base import Make
 from unspoken.executors.talk import ASKED, Asked, Failed, Meet, Met, Said, Speak
-from unspoken.types import Memory, Spelling, Vectors
+from unspoken.protocols import device_of
+from unspoken.types import KVCache, Memory, Spelling, Vectors
 from unspoken.wire import Message
 from unspoken.wire.codec import Buffer
 
@@ -85,7 +86,7 @@ class Host:
         edges: Sequence[Edge],
         tell: Callable[[str], None],
     ) -> tuple[Said, list[bytes]]:
-        device, limit = agent.backbone.device, self.limit
+        device, limit = device_of(agent.model), self.limit
         arrived = [_on(device, Message.from_bytes(data, limit=limit)) for data in messages]
         spoken = agent.speak(
             asked.fields,
@@ -111,11 +112,12 @@ class Host:
 def _on(device: torch.device, message: Message) -> Message:
     """The message with its tensors on the device of the agent that hears it."""
     match message.payload:
-        case Memory(kv, mask, spelling):
-            pairs = tuple((keys.to(device), values.to(device)) for keys, values in kv)
+        case Memory(cache, mask, places, spelling):
+            pairs = tuple((keys.to(device), values.to(device)) for keys, values in cache.kv())
             if spelling is not None:
                 spelling = Spelling(spelling.words, spelling.ends.to(device), spelling.begin)
-            return replace(message, payload=Memory(pairs, mask.to(device), spelling))
+            memory = Memory(KVCache(pairs), mask.to(device), places.to(device), spelling)
+            return replace(message, payload=memory)
         case Vectors(values, mask):
             return replace(message, payload=Vectors(values.to(device), mask.to(device)))
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from unspoken import rope
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.base import Projector
-from unspoken.types import KV, Memory, Vectors
+from unspoken.types import KV, KVCache, Memory, Vectors
 
 __all__ = ["MemoryProjector"]
 
@@ -121,9 +122,9 @@ class MemoryProjector(Projector):
         layers, heads, dim = self.target
         made = self.outer(self._sources(code))
         made = made.unflatten(-1, (layers, 2, heads, dim)).permute(2, 3, 0, 4, 1, 5)
-        at = (mask.long().cumsum(1) - 1).clamp(min=0)
-        kv = rope.rotate(tuple((k, v) for k, v in made), at, list(self.target_turns))
-        return Memory(kv, mask)
+        memory = Memory.of(tuple((k, v) for k, v in made), mask)
+        kv = rope.rotate(memory.kv, memory.positions, list(self.target_turns))
+        return replace(memory, cache=KVCache(kv))
 
     def lead(self, batch: int) -> Vectors:
         """The free vectors (B, n, W of the receiver) that stand in front of every message."""
@@ -132,13 +133,11 @@ class MemoryProjector(Projector):
 
     def states(self, memory: Memory) -> Tensor:
         """(B, S, 2 Ls Hs Ds) float32: keys without their positions, and values."""
-        at = (memory.mask.long().cumsum(1) - 1).clamp(min=0)
-        return _flat(rope.rotate(memory.kv, -at, list(self.source_turns)))
+        return _flat(rope.rotate(memory.kv, -memory.positions, list(self.source_turns)))
 
     def targets(self, memory: Memory) -> Tensor:
         """(B, S, 2 Lt Ht Dt): what `decode` should make, from the receiver's own cache."""
-        at = (memory.mask.long().cumsum(1) - 1).clamp(min=0)
-        return _flat(rope.rotate(memory.kv, -at, list(self.target_turns)))
+        return _flat(rope.rotate(memory.kv, -memory.positions, list(self.target_turns)))
 
     # -- where it starts ---------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def aligned_states(
         mask = hidden[layers[0]].mask
         for said, real, kept in zip(_read(agent, fields), values, mask, strict=True):
             place, word = (
-                part.to(real.device) for part in align(said, agent.backbone, relay.receiver)
+                part.to(real.device) for part in align(said, relay.sender, relay.receiver)
             )
             count, mean = mean_embeddings(place, word, int(kept.sum()), relay.receiver.table)
             states.append(real[kept][count > 0].float())

@@ -161,7 +161,7 @@ class Relay:
             template = agent.role.template.replace(_ASKED, "Note:")
             role = replace(agent.role, lead=prompts.note_lead, template=template)
             wrote = settings if agent is last else agent.settings
-            return Agent(agent.name, agent.backbone, role=role, settings=wrote)
+            return replace(agent, role=role, settings=wrote, soft=None)  # it was tuned to answer
 
         return Pipeline([noting(agent) for agent in line.agents.values()], line.edges)
 

@@ -14,6 +14,7 @@ from unspoken import models
 from unspoken.agents import Agent
 from unspoken.backbone import causal
 from unspoken.channels import Channel
+from unspoken.channels.thought import Thought
 from unspoken.pipeline import fields_of
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -37,7 +38,7 @@ from unspoken.relay.relay import Relay
 from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item
 from unspoken.training import History, Reconstruction, StoredThoughts
-from unspoken.types import Need, Thought
+from unspoken.types import Need
 
 __all__ = ["Told", "Trainee", "instruction", "trainee"]
 

@@ -34,8 +34,8 @@ class Denoised:
         canvas: Sequence[int],
         validation: int,
     ) -> None:
-        assert isinstance(planner.backbone, DiffusionBackbone)
-        self.planner, self.model = planner, planner.backbone
+        assert isinstance(planner.model, DiffusionBackbone)
+        self.planner, self.model = planner, planner.model
         self.queries, self.canvas = queries, tuple(canvas)
         self.notes = [self.model.tokens(note) for note in notes]
         self.size = len(queries) - validation

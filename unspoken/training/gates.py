@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unspoken.channels import Channel
+from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import Projector
-from unspoken.types import Memory, Need, Prompt, Segment, Spec, Text, Thought, Vectors
+from unspoken.types import KVCache, Memory, Need, Prompt, Segment, Spec, Text, Vectors
 from unspoken.wire import Message
 
 __all__ = ["EdgeGates", "Gated", "check_gateable"]
@@ -145,9 +146,10 @@ class Gated(Channel):
                 return segment
             case Vectors(values, mask):
                 return Vectors(values + off * _own(values, mask[..., None]), mask)
-            case Memory(kv, mask):
+            case Memory(cache, mask):
                 real = mask[:, None, :, None]
-                return replace(segment, kv=tuple((k, v + off * _own(v, real)) for k, v in kv))
+                kv = tuple((k, v + off * _own(v, real)) for k, v in cache.kv())
+                return replace(segment, cache=KVCache(kv))
 
     def accept(self, message: Message, receiver: Spec) -> None:
         self.channel.accept(message, receiver)

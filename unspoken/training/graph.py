@@ -130,7 +130,7 @@ class GraphAnswers:
 
         heard = [Incoming(edge.channel, message) for edge, message in line.deliver(take)]
         read = line.answerer.hear(fields, heard)
-        return line.answerer.backbone.score(read.context, [self.answers[row] for row in rows])
+        return line.answerer.model.score(read.context, [self.answers[row] for row in rows])
 
 
 @contextmanager

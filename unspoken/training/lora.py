@@ -17,7 +17,7 @@ from unspoken.backbone import Backbone
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.files import write_bytes
 from unspoken.layout import Run
-from unspoken.types import KV
+from unspoken.types import KV, counted
 
 __all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
 
@@ -61,8 +61,8 @@ class Adapted(Backbone):
         """End the training: the model as it is now, with an identity, keeping the lead it read."""
         return Backbone(self.model, self.tokenizer, name=self.name)
 
-    def _read_lead(self, run: Run) -> KV:
-        return self._forward((), run.mask[:, :0], run)[0]
+    def read_lead(self, run: Run) -> KV:
+        return self.pass_over((), run.mask[:, :0], run, counted(run.mask))[0]
 
 
 def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:

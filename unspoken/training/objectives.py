@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unspoken.agents import Agent, Incoming
-from unspoken.backbone import LanguageModel
 from unspoken.channels import Channel
+from unspoken.channels.thought import Thought
 from unspoken.errors import TrainingError
 from unspoken.pipeline import Query, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.projectors.alignment import align, mean_embeddings, shared_vocabulary
+from unspoken.protocols import Tabled
 from unspoken.training.thoughts import StoredThoughts
-from unspoken.types import Thought, Vectors
+from unspoken.types import Vectors
 
 __all__ = ["Answers", "Reconstruction"]
 
@@ -64,7 +65,7 @@ class Answers:
             incoming.append(Incoming(self.channel, self.channel.send(self.thoughts(rows))))
         fields = fields_of([self.queries[row] for row in rows])
         read = self.receiver.hear(fields, incoming)
-        return self.receiver.backbone.score(read.context, [self.answers[row] for row in rows])
+        return self.receiver.model.score(read.context, [self.answers[row] for row in rows])
 
 
 class Reconstruction:
@@ -82,8 +83,8 @@ class Reconstruction:
         self,
         projector: EmbeddingProjector,
         thoughts: StoredThoughts,
-        sender: LanguageModel,
-        receiver: LanguageModel,
+        sender: Tabled,
+        receiver: Tabled,
         *,
         validation: int,
     ) -> None:
@@ -94,8 +95,8 @@ class Reconstruction:
         self.pairs = [(place.to(sender.device), word.to(sender.device)) for place, word in aligned]
         if not any(len(place) for place, _ in self.pairs):
             raise TrainingError(
-                f"no word of the {len(thoughts)} texts of {sender.name!r} has a place among its "
-                "states, so there is nothing to warm up on; set warmup.steps=0"
+                f"no word of the {len(thoughts)} texts of {sender.spec.name!r} has a place among "
+                "its states, so there is nothing to warm up on; set warmup.steps=0"
             )
         self.table = receiver.table
         self.variance = self.table.var(0).sum()

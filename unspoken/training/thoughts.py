@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from unspoken.agents import Agent
+from unspoken.channels.thought import Thought
 from unspoken.files import write_bytes
 from unspoken.pipeline import Query, fields_of
-from unspoken.types import Need, Thought, Vectors, left_pad
+from unspoken.protocols import device_of
+from unspoken.types import Need, Vectors, left_pad
 
 __all__ = ["StoredThoughts"]
 
@@ -40,8 +42,8 @@ class StoredThoughts:
         fields = fields_of(queries)
         before, after = sender.role.render(fields)
         self.texts = [b + a for b, a in zip(before, after, strict=True)]
-        backbone, role = sender.backbone, sender.role
-        frame = [backbone.fingerprint, str(backbone.dtype), role.lead, role.chat]
+        spec, role = sender.spec, sender.role
+        frame = [spec.weights, f"torch.{spec.dtype}", role.lead, role.chat]
         self.writes = sender.spec.states == "written"
         if self.writes:
             frame.append(repr(sender.settings))
@@ -68,13 +70,10 @@ class StoredThoughts:
     def __call__(self, rows: Sequence[int]) -> Thought:
         """The thought about some queries, as the sender would have it."""
         states = self.states(rows)
-        backbone = self.sender.backbone
         return Thought(
             agent=self.sender.name,
-            spec=backbone.spec,
+            model=self.sender.model,
             given=tuple(self.texts[row] for row in rows),
-            shorten=backbone.shorten,
-            shift=backbone.shift,
             hidden={
                 layer: Vectors(states.values[:, :, n], states.mask)
                 for n, layer in enumerate(self.layers)
@@ -87,7 +86,7 @@ class StoredThoughts:
             self._open[row // _SHARD * _SHARD].get_tensor(str(row)) for row in rows
         ]
         values, mask = left_pad(found)
-        device = self.sender.backbone.device
+        device = device_of(self.sender.model)
         return Vectors(values.to(device), mask.to(device))
 
     def _path(self, start: int) -> Path:
@@ -110,6 +109,6 @@ class StoredThoughts:
             for row, value, mask in zip(batch, values, hidden[0].mask.cpu(), strict=True):
                 tensors[str(row)] = value[mask].contiguous()
             for row, words in zip(batch, thought.text or (), strict=False):
-                count, held = len(self.sender.backbone.tokens(words)), len(tensors[str(row)])
+                count, held = len(self.sender.model.tokens(words)), len(tensors[str(row)])
                 said[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
         write_bytes(self._path(start), save(tensors, said or None))

@@ -188,13 +188,14 @@ class MemoryLayout(_Positioned):
     """A cache, L x (B, H, S, D) for keys and for values, and the words that it spells.
 
     words: the bytes of each row's words, () for a cache that spells nothing. begin: as in
-    `Spelling`.
+    `Spelling`. compact: whether there are fewer slots than positions, which then travel too.
     """
 
     kind: Literal["memory"]
     layers: tuple[LayerRun, ...] = Field(min_length=1, max_length=1024)
     words: tuple[Size, ...] = Field(default=(), max_length=1 << 16)
     begin: Size = 0
+    compact: bool = False
 
     @model_validator(mode="after")
     def _few_layers(self) -> MemoryLayout:
@@ -214,6 +215,8 @@ class MemoryLayout(_Positioned):
 
     def parts(self) -> dict[str, Part]:
         found = super().parts()
+        if self.compact:
+            found["positions"] = Part(torch.int32, (self.rows, self.length))
         if self.words:
             found["ends"] = Part(torch.int32, (self.rows, self.length))
             found["words"] = Part(torch.uint8, (sum(self.words),))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import Memory, Segment, Spelling, Text, Vectors
+from unspoken.types import KVCache, Memory, Segment, Spelling, Text, Vectors, counted
 from unspoken.wire.compression import LOSSLESS, Packing
 from unspoken.wire.header import (
     DTYPES,
@@ -50,6 +50,7 @@ def layout_of(payload: Segment, packing: Packing = LOSSLESS) -> Layout:
         layers=_runs(payload),
         words=_lengths(spelling.words) if spelling else (),
         begin=spelling.begin if spelling else 0,
+        compact=_compact(payload),
         packing=packing,
     )
 
@@ -110,6 +111,8 @@ def _beside(payload: Segment) -> dict[str, Tensor]:
     if isinstance(payload, Text):
         return {"words": _words_out(payload.words)}
     found = {"mask": payload.mask}
+    if isinstance(payload, Memory) and _compact(payload):
+        found["positions"] = payload.positions.masked_fill(~payload.mask, 0).int()
     if isinstance(payload, Memory) and payload.spelling is not None:
         found |= {"ends": payload.spelling.ends.int(), "words": _words_out(payload.spelling.words)}
     return found
@@ -150,7 +153,9 @@ def payload_from(tensors: Mapping[str, Tensor], layout: Layout) -> Segment:
         words = _words_in(tensors["words"], layout.words)
         spelling = Spelling(words, tensors["ends"].long(), layout.begin)
         _check_spelling(spelling, mask)
-    return Memory(tuple(zip(planes[::2], planes[1::2], strict=True)), mask, spelling)
+    kv = tuple(zip(planes[::2], planes[1::2], strict=True))
+    positions = _positions(tensors["positions"], mask) if layout.compact else counted(mask)
+    return Memory(KVCache(kv), mask, positions, spelling)
 
 
 def _unpacked(
@@ -168,6 +173,21 @@ def _unpacked(
         parts = {end: tensors[f"{name}.{end}"] for end in packing.parts(plane)}
         planes.append(packing.decode(parts, plane, kept).to(mask.device))
     return planes
+
+
+def _compact(memory: Memory) -> bool:
+    """Whether a cache has fewer slots than positions."""
+    return bool(((memory.positions != counted(memory.mask)) & memory.mask).any())
+
+
+def _positions(tensor: Tensor, mask: Tensor) -> Tensor:
+    """Positions that grow from slot to slot in every row, from 0 or later."""
+    found = tensor.long()
+    before = torch.where(mask, found, -1).cummax(1).values[:, :-1]
+    grows = (found[:, 1:] > before) | ~mask[:, 1:]
+    if not bool(grows.all()) or bool((found < 0).any()):
+        raise WireError("the positions of the message do not grow from slot to slot")
+    return found
 
 
 def _flags(tensor: Tensor, name: str) -> Tensor:

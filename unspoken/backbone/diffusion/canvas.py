@@ -23,6 +23,7 @@ from unspoken.types import (
     TEXT,
     Context,
     Denoising,
+    KVCache,
     Memory,
     Need,
     Prompt,
@@ -32,6 +33,7 @@ from unspoken.types import (
     Text,
     Vectors,
     Words,
+    counted,
     left_pad,
 )
 
@@ -44,8 +46,8 @@ _CANNOT = "{name!r} is a diffusion model and {what}; use a causal model, or the 
 class Laid(Context):
     """A prompt that is laid out and not read yet: a diffusion model reads it in every step.
 
-    kv is empty. run: the tokens and vectors, (B, S). layers: whose states are wanted of what will
-    be written.
+    The cache is empty. run: the tokens and vectors, (B, S). layers: whose states are wanted of what
+    will be written.
     """
 
     run: Run = field(kw_only=True)
@@ -88,7 +90,15 @@ class CanvasModel(LanguageModel):
         assert isinstance(run, Run)
         self._check_room(run.mask, 0)
         layers = tuple(sorted(need.layer for need in needs if need.kind == "hidden"))
-        laid = Laid((), run.mask, run.ids[:, -1], run.spelling, run=run, layers=layers)
+        laid = Laid(
+            KVCache(()),
+            run.mask,
+            run.ids[:, -1],
+            run.spelling,
+            counted(run.mask),
+            run=run,
+            layers=layers,
+        )
         return Read(tokens=counts([run.mask], prompt.batch), passes=0, found=laid)
 
     @property

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,9 +52,7 @@ class DiffusionGemma(CanvasModel):
             model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(where, dtype=dtype, **hf)
         return cls(model.to(device), tokenizer, name=name)
 
-    @cached_property
-    def spec(self) -> Spec:
-        """Shapes, identity and abilities; what `Channel.check` compares."""
+    def _describe(self) -> Spec:
         found = self._spec(self.model.config.text_config)
         return replace(found, gives=("text", "hidden"), takes=("text",), states="written")
 

@@ -17,14 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from unspoken import models
-from unspoken.backbone.caches import positions
 from unspoken.backbone.diffusion.canvas import CanvasModel, Laid
 from unspoken.backbone.diffusion.layouts import Masked
 from unspoken.backbone.diffusion.published import published
 from unspoken.backbone.diffusion.sampling import Draft, Guess, denoise
 from unspoken.errors import IncompatibleModels
 from unspoken.layout import VECTOR
-from unspoken.types import Context, Denoising, Spec
+from unspoken.types import Context, Denoising, Spec, counted
 
 __all__ = ["DiffusionBackbone"]
 
@@ -93,9 +92,7 @@ class DiffusionBackbone(CanvasModel):
         self.tokenizer.save_pretrained(folder)
         self.masked.save(folder)
 
-    @cached_property
-    def spec(self) -> Spec:
-        """Shapes, identity and abilities; what `Channel.check` compares."""
+    def _describe(self) -> Spec:
         embeds = "inputs_embeds" in self._accepts
         return replace(
             self._spec(self.model.config),
@@ -147,7 +144,7 @@ class DiffusionBackbone(CanvasModel):
         closed = closed.masked_fill(~real, torch.finfo(self.dtype).min)[:, None, None]
         fixed: dict[str, Any] = {"attention_mask": closed.expand(-1, 1, real.shape[1], -1)}
         if "position_ids" in self._accepts:
-            fixed["position_ids"] = positions(real)
+            fixed["position_ids"] = counted(real)
         if "use_cache" in self._accepts:
             fixed["use_cache"] = False
         return _Frame(run.ids, run.vectors, fixed)

@@ -196,9 +196,8 @@ def _edge(edge: Edge) -> tuple[Any, ...]:
 
 def _agent(agent: Agent) -> list[Any]:
     soft = _state(agent.soft) if agent.soft is not None else None
-    backbone = agent.backbone
-    dtype = str(backbone.dtype)
-    return [backbone.fingerprint, dtype, asdict(agent.role), asdict(agent.settings), soft]
+    spec = agent.spec
+    return [spec.weights, spec.dtype, asdict(agent.role), asdict(agent.settings), soft]
 
 
 def _values(thing: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from unspoken.errors import DataError, TrainingError
 from unspoken.files import atomic_folder
 from unspoken.pipeline import Pipeline
+from unspoken.protocols import tabled
 from unspoken.recipe.config import EdgesRecipe
 from unspoken.recipe.loading import kept as settings_of
 from unspoken.recipe.parts import GraphSettings
@@ -91,8 +92,8 @@ def learn_graph(
 
 
 def _digests(pipeline: Pipeline) -> list[str]:
-    models = {id(agent.backbone): agent.backbone for agent in pipeline.agents.values()}
-    return [model.digest() for model in models.values()]
+    models = {id(agent.model): agent.model for agent in pipeline.agents.values()}
+    return [tabled(model, "a graph is learned over").digest() for model in models.values()]
 
 
 def _save(gates: EdgeGates, home: Path, history: History) -> None:

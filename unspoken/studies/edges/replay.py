@@ -101,8 +101,8 @@ class Replay:
         agent = self.pipeline.answerer
         arrivals = [Incoming(edge.channel, message) for edge, message in heard]
         context = agent.hear(self.fields, arrivals).context
-        nats = -agent.backbone.score(context, self.answers).double()
-        words = agent.reader.write(context, agent.settings).words if write else ()
+        nats = -agent.model.score(context, self.answers).double()
+        words = agent.model.write(context, agent.settings).words if write else ()
         return Answered(tuple(cast(list[float], nats.tolist())), tuple(map(str.strip, words)))
 
 

@@ -31,7 +31,7 @@ Edges = frozenset[int]
 
 def said(agent: Agent, item: Item) -> str:
     """The right answer as an agent would write it: behind a space, but not in a chat."""
-    chats = agent.role.chat and agent.backbone.has_chat_template
+    chats = agent.role.chat and agent.spec.chats
     return item.answers[0] if chats else f" {item.answers[0]}"
 
 
@@ -106,7 +106,7 @@ class Trials:
                 for (_, edge), message in batch.own.sent().items():
                     receiver = self.pipeline.agents[self.pipeline.edges[edge].receiver]
                     totals[edge][0] += sum(message.row_bytes())
-                    totals[edge][1] += sum(positions(message.payload, receiver.backbone))
+                    totals[edge][1] += sum(positions(message.payload, receiver.model))
             n = len(self.items)
             self._costs.extend(Cost(wire / n, length / n) for wire, length in totals)
             self._store()

@@ -53,7 +53,7 @@ def estimate(
     they hold nonsense for likely, and clips at zero: nothing is clipped here. The tokens that were
     drawn are scored, with the end of the note if it ended within the writer's `max_tokens`.
     """
-    agent = writer.reading(SharedReader(writer.backbone))
+    agent = replace(writer, model=SharedReader(writer.model))
     size = len(queries)
     batches = [range(n, min(n + batch_size, size)) for n in range(0, size, batch_size)]
     rounds, tokens, shown = list[tuple[float, ...]](), 0, Console(stderr=True)
@@ -75,7 +75,7 @@ def _notes(
     for number, batch in enumerate(batches):
         settings = replace(agent.settings, temperature=1.0, seed=seed + number)
         read = agent.hear(fields_of([queries[n] for n in batch]))
-        notes += agent.backbone.write(read.context, settings).ids
+        notes += agent.model.write(read.context, settings).ids
     return notes
 
 
@@ -86,6 +86,6 @@ def _scores(
     found = torch.zeros(len(notes), dtype=torch.float64)
     for batch in batches:
         read = agent.hear(fields_of([query] * len(batch)))
-        score = agent.backbone.score(read.context, [notes[n] for n in batch])
+        score = agent.model.score(read.context, [notes[n] for n in batch])
         found[list(batch)] = -score.double().cpu()
     return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unspoken.backbone import LanguageModel
 from unspoken.evaluation.asking import Desk
 from unspoken.pipeline import Pipeline
+from unspoken.protocols import Model
 from unspoken.studies.teams.calibrate import Sent, Solo
 from unspoken.studies.teams.rivals import rivals
 from unspoken.studies.teams.windows import windows
@@ -48,8 +48,8 @@ class Room:
         return cls(items, lone, answers, seed, desk)
 
     @property
-    def reader(self) -> LanguageModel:
-        return self.lone.answerer.backbone
+    def reader(self) -> Model:
+        return self.lone.answerer.model
 
     @property
     def whole(self) -> float:
@@ -95,7 +95,7 @@ class Room:
 
     def _asked(self, tokens: int, agent: int) -> tuple[list[dict[str, str]], float]:
         """The questions, with an agent's window in the place of the fact; and its mean tokens."""
-        read = windows(self.items, tokens, agent, seed=self.seed, backbone=self.reader)
+        read = windows(self.items, tokens, agent, seed=self.seed, model=self.reader)
         queries = [
             {"question": item.question, "context": words}
             for item, (words, _) in zip(self.items, read, strict=True)

@@ -134,7 +134,7 @@ def _left(line: Pipeline, items: Sequence[Item]) -> int:
     positions = agent.spec.positions
     if positions is None:
         return 1 << 20
-    count = agent.backbone.tokens
+    count = agent.model.tokens
     longest = max(len(count(item.question)) + len(count(item.answers[0])) for item in items)
     return max(positions - len(count(agent.role.lead + agent.role.template)) - longest, 1)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from unspoken.agents import Agent
 from unspoken.errors import DataError
 from unspoken.evaluation.asking import Desk
 from unspoken.pipeline import Pipeline
@@ -49,7 +48,7 @@ def blind(lone: Pipeline) -> Pipeline:
     agent = lone.answerer
     template = agent.role.template.replace(" {context}", "").replace("{context}", "")
     role = replace(agent.role, template=template)
-    return Pipeline([Agent(agent.name, agent.backbone, role=role, settings=agent.settings)])
+    return Pipeline([replace(agent, role=role)])
 
 
 def _wrong(item: Item, items: Sequence[Item], draw: Random) -> list[Item]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from unspoken.backbone import LanguageModel
 from unspoken.errors import DataError
+from unspoken.protocols import Model
 from unspoken.tasks import Item
 
 __all__ = ["Window", "window"]
@@ -15,16 +15,16 @@ Window = tuple[str, int]
 """Its words, and how many tokens they are."""
 
 
-def window(item: Item, tokens: int, agent: int, *, seed: int, backbone: LanguageModel) -> Window:
+def window(item: Item, tokens: int, agent: int, *, seed: int, model: Model) -> Window:
     """`tokens` tokens of the item's fact in a row, from a place that agent and seed draw.
 
     The whole fact if it is no longer. A place where the window would hold no word is drawn again.
     Raises `DataError` if the tokenizer does not tell where its tokens end.
     """
-    ids, ends = backbone.encode(item.context)
+    ids, ends = model.encode(item.context)
     if -1 in ends:
         raise DataError(
-            f"the tokenizer of {backbone.spec.name!r} does not tell where tokens end, and a team "
+            f"the tokenizer of {model.spec.name!r} does not tell where tokens end, and a team "
             "reads windows of tokens; choose a model with a fast tokenizer"
         )
     if len(ids) <= tokens:
@@ -38,7 +38,7 @@ def window(item: Item, tokens: int, agent: int, *, seed: int, backbone: Language
 
 
 def windows(
-    items: Sequence[Item], tokens: int, agent: int, *, seed: int, backbone: LanguageModel
+    items: Sequence[Item], tokens: int, agent: int, *, seed: int, model: Model
 ) -> list[Window]:
     """A window of each item."""
-    return [window(item, tokens, agent, seed=seed, backbone=backbone) for item in items]
+    return [window(item, tokens, agent, seed=seed, model=model) for item in items]

@@ -1,0 +1,44 @@
+"""Moving a cache to other positions, by rotation of its keys."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from unspoken import rope
+from unspoken.backbone.passes import Passes
+from unspoken.backbone.proofs import moves, rotary, turns_by_length
+from unspoken.errors import IncompatibleModels
+from unspoken.types import KV
+
+__all__ = ["Moving"]
+
+
+class Moving(Passes):
+    """A model whose keys turn by their position, if the proof on it passes."""
+
+    def shift(self, kv: KV, by: int | Tensor) -> KV:
+        """Move a cache by `by` positions (one number, or one for each row): keys re-rotated.
+
+        Raises `IncompatibleModels` when this model's keys cannot be moved by rotation.
+        """
+        by = torch.as_tensor(by, device=self.device).expand(kv[0][0].shape[0])
+        return rope.rotate(kv, by, self.frequencies) if bool(by.any()) else kv
+
+    @property
+    def frequencies(self) -> list[Tensor]:
+        """L tensors of rotary frequencies, proved on this model: moved keys equal read ones."""
+        return self._turns
+
+    @cached_property
+    def _turns(self) -> list[Tensor]:
+        found = None if turns_by_length(self.body) else rotary(self.body, self.spec.layers)
+        if found is None or not moves(self.body, found, self.dtype):
+            raise IncompatibleModels(
+                f"the keys of {self.name!r} cannot be moved to another position: they do not turn "
+                "by plain rotary embedding; let the memory stand first in the prompt"
+            )
+        return found

@@ -1,0 +1,257 @@
+"""Reading a prompt: part by part into one cache, each slot at its position."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unspoken.backbone.attention import proof_of_narrowing
+from unspoken.backbone.caches import (
+    append,
+    close_holes,
+    counts,
+    expand,
+    filled_layers,
+    gather_states,
+    has_holes,
+    join_rows,
+    left_order,
+    seen_slots,
+)
+from unspoken.backbone.moving import Moving
+from unspoken.backbone.proofs import near
+from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
+from unspoken.layout import Part, Run, lay_out, spell
+from unspoken.types import (
+    KV,
+    MEMORY,
+    TEXT,
+    Context,
+    KVCache,
+    Memory,
+    Need,
+    Prompt,
+    Read,
+    counted,
+)
+
+__all__ = ["UNWHOLE", "Reading"]
+
+UNWHOLE = (
+    "{name!r} has read a memory that leaves out layers, so its own cache is no whole one to pass "
+    "on; send all layers to it, or let it answer over the channel 'text'"
+)
+
+
+class Reading(Moving):
+    """A model that reads prompts of words, vectors and memories.
+
+    The shared text with which a prompt begins is read once and kept until another one comes.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        super().__init__(model, tokenizer, name=name)
+        self._lead: tuple[object, KV] = ((), ())
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        """Read a prompt of B rows and compute what is needed; no vocabulary logits.
+
+        The last segment must be text, so that generation has a token to continue from. A shared
+        lead at the front is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong`
+        and `IncompatibleModels` before any forward pass.
+        """
+        parts = self.lay_out(prompt)
+        if self._holes_matter(parts, prompt.batch):
+            return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
+        return self.read_parts(parts, prompt.batch, needs=needs)
+
+    def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
+        """Read what `lay_out` made of a prompt of B rows; `read` for those who cut it otherwise."""
+        pass_ = _Reading(self, parts, batch, needs)
+        for part in parts:
+            pass_.take(part, last=part is parts[-1])
+        return pass_.result()
+
+    def lay_out(self, prompt: Prompt) -> list[Part]:
+        """The prompt as tokens, vectors and caches, checked as `read` checks it."""
+        parts = lay_out(prompt, self.encode, self._bos, self.device)
+        self._check(parts, prompt.batch)
+        return parts
+
+    @torch.no_grad()
+    def read_lead(self, run: Run) -> KV:
+        """The cache of a shared lead, of one row, kept until another lead comes."""
+        precise = torch.is_autocast_enabled(self.device.type)
+        key = (tuple(run.ids[0].tolist()), precise)
+        kept, kv = self._lead
+        if kept != key:
+            kv, _ = self.pass_over((), run.mask[:, :0], run, counted(run.mask))
+            self._lead = (key, kv)
+        return kv
+
+    def top(self, needs: frozenset[Need]) -> int | None:
+        """The layer at which reading may end, when nothing but states up to it is needed."""
+        if {need.kind for need in needs} != {"hidden"} or not hasattr(self.body, "layers"):
+            return None
+        layers = [need.layer for need in needs]  # negative ones count from the top
+        return max(layers) if min(layers) >= 0 and max(layers) < self.spec.layers else None
+
+    @cached_property
+    def _narrows(self) -> bool:
+        """Whether layers can be kept from seeing a memory: proved on this model, once."""
+        found = proof_of_narrowing(self.body, self.spec.layers)
+        return found is not None and near(*found, self.dtype)
+
+    def _check(self, parts: Sequence[Part], batch: int) -> None:
+        lengths = sum(_length(part).expand(batch) for part in parts)
+        longest, limit = int(torch.as_tensor(lengths).max()), self.spec.positions
+        if limit is not None and longest > limit:
+            raise ContextTooLong(
+                f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}; "
+                "shorten it or choose a model with a longer context"
+            )
+        for n, part in enumerate(parts):
+            if isinstance(part, Memory):
+                self._check_memory(part)
+                assert n == 0 or self.frequencies  # raises if it cannot be moved
+            elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
+                raise IncompatibleModels(
+                    f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
+                    f"{self.spec.width}; project them into its space first"
+                )
+
+    def _check_memory(self, memory: Memory) -> None:
+        spec, kv = self.spec, memory.kv
+        heads = max(keys.shape[1] for keys, _ in kv)
+        given = (len(kv), heads, kv[0][0].shape[3])
+        if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(memory.layers):
+            if not self._narrows:
+                raise IncompatibleModels(
+                    f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
+                    "seeing it; send all layers, or load the model with attn_implementation='sdpa'"
+                )
+        elif given != (spec.layers, spec.kv_heads, spec.head_dim):
+            raise IncompatibleModels(
+                f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
+                f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; use the same weights"
+            )
+        compact = (memory.positions != counted(memory.mask)) & memory.mask
+        if spec.window is not None and bool(compact.any()):
+            raise IncompatibleModels(
+                f"the cache has fewer slots than positions, but {self.name!r} has a sliding "
+                "window, which counts slots; send the whole cache"
+            )
+
+    def _holes_matter(self, parts: Sequence[Part], batch: int) -> bool:
+        """Whether padding between parts could push a position out of the sliding window.
+
+        transformers counts the window in cache slots, not in positions. Rows with padding in their
+        middle would see too little; such prompts are rare, and their rows are read one by one.
+        """
+        if self.spec.window is None or batch == 1:
+            return False
+        mask = torch.cat([part.mask.expand(batch, -1) for part in parts], 1)
+        return mask.shape[1] >= self.spec.window and has_holes(mask)
+
+
+class _Reading:
+    """B rows of a prompt, read part by part.
+
+    kv: the cache of what was read, of one row while all rows are equal. mask and positions: (B, S).
+    end: (B,), the position that comes next. hidden: states by layer and which of their positions
+    are heard. seen: (L, B, S), which slots each layer may see, None for all. whole: whether the
+    last token is read too, else it is left to the first decode. top: the layer at which the last
+    pass ends, None for all layers.
+    """
+
+    def __init__(
+        self, model: Reading, parts: Sequence[Part], batch: int, needs: frozenset[Need]
+    ) -> None:
+        self.model, self.parts, self.batch, self.needs = model, parts, batch, needs
+        self.runs = [part for part in parts if isinstance(part, Run)]
+        self.layers = sorted(need.layer for need in needs if need.kind == "hidden")
+        if self.layers and all(run.shared for run in self.runs):
+            raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
+        every = (True,) * model.spec.layers
+        held = [part.layers if isinstance(part, Memory) else every for part in parts]
+        self.seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
+        if self.seen is not None and MEMORY in needs:
+            raise IncompatibleModels(UNWHOLE.format(name=model.name))
+        self.whole, self.top = bool(self.layers) or MEMORY in needs, model.top(needs)
+        self.kv: KV = ()
+        self.positions = torch.zeros(batch, 0, dtype=torch.long, device=model.device)
+        self.mask, self.end = self.positions.bool(), self.positions.sum(1)
+        self.hidden: list[tuple[dict[int, Tensor], Tensor]] = []
+
+    def take(self, part: Part, *, last: bool) -> None:
+        """Read one part; what all rows begin with is read by one of them."""
+        alone = len(part.mask) == 1 and not last and (not self.kv or len(self.kv[0][0]) == 1)
+        rows = 1 if alone else self.batch
+        self.kv = tuple((expand(k, rows), expand(v, rows)) for k, v in self.kv)
+        at = self._places(part)
+        if isinstance(part, Memory):
+            self._append(part, rows)
+        elif part.shared and part is self.parts[0] and not last:
+            self.kv = self.model.read_lead(part)
+        else:
+            self._run(part, rows, at, last=last)
+        self.mask = torch.cat((self.mask, part.mask.expand(self.batch, -1)), 1)
+        self.positions = torch.cat((self.positions, at), 1)
+        self.end = self.end + _length(part)
+
+    def _places(self, part: Part) -> Tensor:
+        """The positions (B, S) of a part that comes next."""
+        if isinstance(part, Memory):
+            return self.end[:, None] + part.positions
+        return (self.end[:, None] + part.mask.long().cumsum(1) - 1).clamp(min=0)
+
+    def _append(self, memory: Memory, rows: int) -> None:
+        model = self.model
+        own = filled_layers(memory, model.spec.kv_heads)
+        own = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in own)
+        self.kv = append(self.kv, model.shift(own, self.end[:rows]) if self.kv else own)
+
+    def _run(self, part: Run, rows: int, at: Tensor, *, last: bool) -> None:
+        run, top = part.expand(rows), self.top if last else None
+        read = run.without_last() if last and not self.whole else run
+        at = at[:rows, : read.ids.shape[1]]
+        with self.model.seeing(self.seen, self.mask.shape[1]):
+            self.kv, states = self.model.pass_over(
+                self.kv, self.mask[:rows], read, at, self.layers, top
+            )
+        if self.layers and not part.shared:
+            states = {n: expand(state, self.batch) for n, state in states.items()}
+            self.hidden.append((states, run.heard.expand(self.batch, -1)))
+
+    def result(self) -> Read:
+        """What has been read, without padding in the middle where a window would count it."""
+        kv, mask, positions, seen = self.kv, self.mask, self.positions, self.seen
+        spelling = spell(self.parts, self.batch)
+        if self.model.spec.window is not None and has_holes(mask):  # what is written may reach it
+            order = left_order(mask)
+            seen = None if seen is None else seen.take_along_dim(order[None], 2)
+            positions = positions.gather(1, order)
+            kv, mask, spelling = close_holes(kv, mask, spelling)
+        known = tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if self.whole else kv
+        last = self.runs[-1].expand(self.batch).ids[:, -1]
+        found = Context(KVCache(known), mask, last, spelling, positions, seen=seen)
+        memory = Memory(KVCache(kv), mask, positions, spelling) if MEMORY in self.needs else None
+        return Read(
+            tokens=counts([run.mask for run in self.runs], self.batch),
+            passes=len(self.runs),
+            found=found if self.top is None else None,
+            hidden={
+                n: gather_states([(s[n], heard) for s, heard in self.hidden]) for n in self.layers
+            },
+            memory=memory,
+        )
+
+
+def _length(part: Part) -> Tensor:
+    """(B,) or (1,): the positions that a part takes up."""
+    return part.length if isinstance(part, Memory) else part.mask.sum(1)

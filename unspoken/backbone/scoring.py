@@ -1,0 +1,73 @@
+"""How likely a model holds what comes next: answers, and the next token."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from unspoken.backbone.caches import fresh_cache
+from unspoken.backbone.passes import Passes
+from unspoken.types import Context, counted
+
+__all__ = ["Scoring"]
+
+
+class Scoring(Passes):
+    """A model that scores answers from a context; no logits but those of their positions."""
+
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
+        """Negative log-likelihood (B,) in nats of each row's answer; differentiable.
+
+        answers: words, or tokens as they were written. Only the answer's positions go through the
+        vocabulary.
+        """
+        logits, padded = self._over(context, answers)
+        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
+        return loss.sum(1)
+
+    @torch.no_grad()
+    def assess(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
+        logits, padded = self._over(context, answers)
+        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
+        return loss.sum(1), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
+
+    def _over(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, N, V) over the tokens of each answer, and these (B, N), padded with -100."""
+        ids = [self.tokens(one) if isinstance(one, str) else list(one) for one in answers]
+        rows = [torch.tensor(row, device=self.device) for row in ids]
+        if len(rows) != context.batch or not all(row.numel() for row in rows):
+            raise ValueError(f"need {context.batch} answers of at least one token, got {answers!r}")
+        padded = pad_sequence(rows, batch_first=True, padding_value=-100)
+        inputs = torch.cat((context.last[:, None], padded[:, :-1]), 1)
+        real = torch.cat((context.mask[:, -1:], padded[:, :-1] >= 0), 1)
+        with self.seeing(context.seen):
+            logits = self.model(
+                input_ids=inputs.clamp(min=0),
+                attention_mask=torch.cat((context.mask[:, :-1], real), 1).long(),
+                position_ids=context.positions[:, -1:] + counted(real),
+                past_key_values=fresh_cache(context.kv),
+                use_cache=True,
+            ).logits
+        return logits, padded
+
+    @torch.no_grad()
+    def predict(self, context: Context) -> Tensor:
+        """Logits (B, V) of the next token in each row."""
+        with self.seeing(context.seen):
+            return self.model(
+                input_ids=context.last[:, None],
+                attention_mask=context.mask.long(),
+                position_ids=context.positions[:, -1:],
+                past_key_values=fresh_cache(context.kv),
+                use_cache=True,
+            ).logits[:, -1]

@@ -1,0 +1,183 @@
+"""Writing: words by `generate` from a filled cache, or vectors without choosing a word."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.stopping_criteria import StoppingCriteriaList
+
+from unspoken.backbone.caches import growing_cache, kept
+from unspoken.backbone.generation import StopAt, Teller, Watch, cut, prefilled, written_lengths
+from unspoken.backbone.passes import Passes
+from unspoken.backbone.reading import UNWHOLE
+from unspoken.backbone.rollout import Expected, aligned, alignment, drive
+from unspoken.errors import IncompatibleModels
+from unspoken.types import (
+    Ahead,
+    Context,
+    KVCache,
+    Memory,
+    Need,
+    Rollout,
+    Settings,
+    Spelling,
+    Vectors,
+    Words,
+    left_pad,
+)
+
+__all__ = ["Writing"]
+
+
+class Writing(Passes):
+    """A model that goes on from a context."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        super().__init__(model, tokenizer, name=name)
+        self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """Continue each row of a context with words, by `generate` from the prefilled cache.
+
+        `on_text` is called with pieces of text as they come (one row only).
+        """
+        return self._write(context, None, settings, on_text)
+
+    def proceed(
+        self,
+        context: Context,
+        ahead: Ahead,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """`write` where the context's last token was read with the rest; that saves a pass."""
+        return self._write(context, ahead, settings, on_text)
+
+    @torch.no_grad()
+    def _write(
+        self,
+        context: Context,
+        ahead: Ahead | None,
+        settings: Settings,
+        on_text: Callable[[str], None] | None,
+    ) -> Words:
+        self._check_room(context, settings.max_tokens)
+        stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
+        sampling = settings.temperature > 0
+        ends = self.model.generation_config.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        config = GenerationConfig(
+            max_new_tokens=settings.max_tokens,
+            do_sample=sampling,
+            temperature=settings.temperature if sampling else None,
+            top_p=settings.top_p if sampling else None,
+            top_k=0 if sampling else None,
+            repetition_penalty=1.0,  # a checkpoint's own sampling defaults are no part of an arm
+            eos_token_id=ends,
+            pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
+        )
+        watch, cache = Watch(), growing_cache(ahead.kv if ahead else context.kv)
+        model = prefilled(self.model, cache, ahead.logits) if ahead else self.model
+        with torch.random.fork_rng(enabled=sampling):
+            if sampling:
+                torch.manual_seed(settings.seed)
+            with self.seeing(context.seen):
+                out = model.generate(
+                    input_ids=context.last[:, None],
+                    attention_mask=context.mask.long(),
+                    position_ids=context.positions,
+                    past_key_values=cache,
+                    generation_config=config,
+                    stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
+                    streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
+                )[:, 1:]
+        lengths = written_lengths(out, ends, stop)
+        ids = [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
+        words = [
+            cut(self.tokenizer.decode(row, skip_special_tokens=True), settings.stop) for row in ids
+        ]
+        return Words(
+            tuple(words),
+            tuple(lengths),
+            passes=out.shape[1] - bool(ahead),
+            ids=tuple(map(tuple, ids)),
+            cache=KVCache(kept(cache)),
+            wait=watch.first,
+        )
+
+    @torch.no_grad()
+    def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
+        """Go on from a context for `need.limit` positions without choosing words, see `Rollout`.
+
+        An `expected` rollout ends where its most probable words would, by the end of the sequence
+        or a `stop` string, and else after `settings.max_tokens` if there is no limit. The others
+        compute no vocabulary, and run to the limit.
+        """
+        steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
+        self._check_room(context, steps)
+        if need.feed == "expected":
+            return self._expected(context, first, steps, need.temperature, settings.stop)
+        feed = aligned(*self._alignment(ridge=need.feed == "ridge"))
+        if context.seen is not None:
+            raise IncompatibleModels(UNWHOLE.format(name=self.name))
+        driven = drive(self.body, context, first, feed, steps, whole=True)
+        mask = context.mask.new_ones(context.batch, steps)
+        places = context.length[:, None] + torch.arange(steps, device=self.device)
+        ends = torch.cat((context.spelling.ends, torch.full_like(mask, -1, dtype=torch.long)), 1)
+        spelling = Spelling(context.spelling.words, ends)
+        return Rollout(
+            Vectors(driven.states, mask),
+            Vectors(driven.vectors, mask),
+            Memory(
+                KVCache(driven.kv),
+                torch.cat((context.mask, mask), 1),
+                torch.cat((context.positions, places), 1),
+                spelling,
+            ),
+            driven.passes,
+        )
+
+    def _expected(
+        self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
+    ) -> Rollout:
+        feed = Expected(self._logits, self.table, temperature)
+        ends = self.model.generation_config.eos_token_id
+        halt = StopAt(stop, self.tokenizer) if stop else None
+        over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
+        known = torch.tensor([] if ends is None else ends, device=self.device)
+
+        def ended() -> bool:
+            over.logical_or_(torch.isin(feed.likely[-1], known))
+            if halt is not None:
+                over.logical_or_(halt(torch.stack((context.last, *feed.likely), 1), None))
+            return bool(over.all())
+
+        with self.seeing(context.seen):
+            driven = drive(self.body, context, first, feed, steps, whole=False, ended=ended)
+        lengths = written_lengths(torch.stack(feed.likely, 1), ends, halt)
+        lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
+        said = [
+            Vectors(*left_pad([row[:n] for row, n in zip(part, lengths, strict=True)]))
+            for part in (driven.states, driven.vectors)
+        ]
+        return Rollout(*said, memory=None, passes=driven.passes)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""
+        logits, cap = self.model.get_output_embeddings()(states), self.logit_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _alignment(self, *, ridge: bool) -> tuple[Tensor | None, Tensor]:
+        if ridge not in self._alignments:
+            self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
+        return self._alignments[ridge]

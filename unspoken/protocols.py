@@ -1,0 +1,312 @@
+"""What agents, channels and studies may ask of a language model.
+
+A `Model` reads, writes and scores; an agent needs no more. What only some models can do has a
+protocol of its own, which is asked for by a function of like name: `movable(model, ...)` returns
+the model as a `Movable`, or says what to use instead. Channels, pools and training ask when they
+are put together, before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unspoken.errors import IncompatibleModels
+from unspoken.types import (
+    KV,
+    TEXT,
+    Ahead,
+    Context,
+    Need,
+    Prompt,
+    Read,
+    Rollout,
+    Settings,
+    Spec,
+    Words,
+)
+
+if TYPE_CHECKING:
+    from unspoken.layout import Part
+
+__all__ = [
+    "Fillable",
+    "Model",
+    "Movable",
+    "RollsOut",
+    "Tabled",
+    "Wrapper",
+    "device_of",
+    "fillable",
+    "movable",
+    "rolls_out",
+    "tabled",
+    "unwrapped",
+]
+
+
+class Model(Protocol):
+    """A language model as an agent sees it: who it is, its words, and how it reads and writes.
+
+    It may be weights in this process, a serving engine, or a script. What `read` returns holds a
+    cache that only the same model has to understand.
+    """
+
+    @property
+    def spec(self) -> Spec:
+        """Shapes, identity and abilities; what `Channel.check` compares."""
+        ...
+
+    def tokens(self, words: str) -> list[int]:
+        """Token ids of `words` on their own, without special tokens around them."""
+        ...
+
+    def encode(self, words: str) -> tuple[list[int], list[int]]:
+        """Token ids of `words`, and where each token ends in them, in characters; -1 if unknown."""
+        ...
+
+    def chat(self, system: str, user: str) -> str:
+        """One user turn in the chat template, open for the assistant; see `Spec.chats`."""
+        ...
+
+    def shorten(self, words: str, limit: int) -> str:
+        """The words of the first `limit` tokens."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (...) to input embeddings (..., W), the space of `Vectors`."""
+        ...
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        """Read a prompt of B rows and compute what is needed."""
+        ...
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """Continue each row of a context with words."""
+        ...
+
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
+        """Negative log-likelihood (B,) of each row's answer, in nats."""
+        ...
+
+
+# -- what some models can do besides ---------------------------------------------------------------
+
+
+class Movable(Protocol):
+    """Its cache can be moved to other positions, by rotation of the keys."""
+
+    @property
+    def frequencies(self) -> Sequence[Tensor]:
+        """L tensors (R/2,) of rotary frequencies. Raises `IncompatibleModels`."""
+        ...
+
+    def shift(self, kv: KV, by: int | Tensor) -> KV:
+        """Move a cache by `by` positions, one number or one for each row (B,)."""
+        ...
+
+
+class RollsOut(Protocol):
+    """It goes on from a context in vectors, without choosing words."""
+
+    def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
+        """Go on for `need.limit` positions, see `Rollout`."""
+        ...
+
+
+class Fillable(Movable, Model, Protocol):
+    """Its cache lies open: it can be read in parts, filled slot by slot, and asked for logits."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def attention(self) -> str:
+        """How it computes attention, by transformers' name: sdpa, eager, ..."""
+        ...
+
+    @property
+    def fills(self) -> bool:
+        """Whether `fill` gives what a dense read gives: proved on this model, once."""
+        ...
+
+    def lay_out(self, prompt: Prompt) -> list[Part]:
+        """The prompt as tokens, vectors and caches, checked as `read` checks it."""
+        ...
+
+    def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
+        """Read what `lay_out` made of a prompt of B rows."""
+        ...
+
+    def extend(
+        self, kv: KV, ids: Tensor, mask: Tensor, at: Tensor | None = None, *, layers: int
+    ) -> KV:
+        """Read token ids (B, N) after a cache of S slots: the cache of all S + N."""
+        ...
+
+    def fill(
+        self, kv: KV, ids: Tensor, slots: Tensor, mask: Tensor, *, attended: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Read token ids (B, N) into the slots (B, N) of a cache, in place."""
+        ...
+
+    def proceed(
+        self,
+        context: Context,
+        ahead: Ahead,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        """Write as `write` does, where the context's last token has been read already."""
+        ...
+
+    def predict(self, context: Context) -> Tensor:
+        """Logits (B, V) of the next token in each row."""
+        ...
+
+    def assess(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
+        ...
+
+    def regard(self, before: str, after: str) -> Tensor:
+        """(L,): the share of each layer's attention that words pay to the words before them."""
+        ...
+
+
+class Tabled(Model, Protocol):
+    """Its tokenizer and its tables of embeddings can be read, which training needs."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        ...
+
+    @property
+    def table(self) -> Tensor:
+        """(V, W) float32: the input embedding of every token."""
+        ...
+
+    @property
+    def head(self) -> Tensor:
+        """(V, W): the output embedding of every token."""
+        ...
+
+    @property
+    def logit_cap(self) -> float | None:
+        """The bound that the model puts on its logits by a tanh, or None."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 over every byte of every parameter."""
+        ...
+
+
+def _asked(model: Model, method: str, lack: str) -> Any:
+    """The model inside all wrappers, if its class has a method."""
+    found = unwrapped(model)
+    if not hasattr(type(found), method):  # of the class: a property may prove something first
+        raise IncompatibleModels(lack)
+    return found
+
+
+def movable(model: Model, what: str) -> Movable:
+    """The model as one whose cache `what` moves. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what}, and {name!r} has no cache to move; use a causal model, or the channel 'text'"
+    return _asked(model, "shift", lack)
+
+
+def rolls_out(model: Model, what: str) -> RollsOut:
+    """The model as one that goes on in vectors, as `what` does. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what}, and {name!r} writes words alone; use a causal model, or the channel 'text'"
+    return _asked(model, "roll_out", lack)
+
+
+def fillable(model: Model, what: str) -> Fillable:
+    """The model as one whose cache lies open, which `what` needs. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what} a cache, and {name!r} keeps none here; use a causal model in its place"
+    return _asked(model, "fill", lack)
+
+
+def tabled(model: Model, what: str) -> Tabled:
+    """The model as one with tables, which `what` needs. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what} tables of embeddings, and {name!r} shows none; load its weights here"
+    return _asked(model, "table", lack)
+
+
+# -- models around models --------------------------------------------------------------------------
+
+
+class Wrapper:
+    """A model that reads or writes in another way; all else is that of the model inside.
+
+    What `movable` and its like give is the model inside too.
+    """
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+
+    @property
+    def spec(self) -> Spec:
+        return self.inner.spec
+
+    def tokens(self, words: str) -> list[int]:
+        return self.inner.tokens(words)
+
+    def encode(self, words: str) -> tuple[list[int], list[int]]:
+        return self.inner.encode(words)
+
+    def chat(self, system: str, user: str) -> str:
+        return self.inner.chat(system, user)
+
+    def shorten(self, words: str, limit: int) -> str:
+        return self.inner.shorten(words, limit)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.inner.embed(ids)
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        return self.inner.read(prompt, needs=needs)
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Words:
+        return self.inner.write(context, settings, on_text)
+
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
+        return self.inner.score(context, answers)
+
+
+def unwrapped(model: Model) -> Model:
+    """The model inside all wrappers."""
+    while isinstance(model, Wrapper):
+        model = model.inner
+    return model
+
+
+def device_of(model: Model) -> torch.device:
+    """Where its tensors are; the CPU for a model that has none in this process."""
+    return getattr(unwrapped(model), "device", torch.device("cpu"))

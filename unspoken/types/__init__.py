@@ -1,0 +1,55 @@
+"""The values that travel between the parts: caches, segments, prompts, contexts, turns.
+
+Legend used in every docstring: B batch rows, S slots, L layers, H key/value heads, D head width, W
+model width. A slot is a place in a cache, and each slot has a position, which rotary embeddings
+turn by. Rows of unequal length are padded on the left; masks are boolean, True where a slot is
+real. All values are immutable: nothing writes into a tensor that stands here.
+"""
+
+from unspoken.types.cache import KV, Cache, KVCache, counted
+from unspoken.types.prompt import (
+    SEGMENT_KINDS,
+    Memory,
+    Prompt,
+    Reuse,
+    Segment,
+    SegmentKind,
+    Spelling,
+    Text,
+    Vectors,
+    left_pad,
+)
+from unspoken.types.reading import Ahead, Context, Read, Rollout, Served, Usage, Words
+from unspoken.types.settings import MEMORY, TEXT, Denoising, Need, NeedKind, Settings
+from unspoken.types.spec import Spec
+
+__all__ = [
+    "KV",
+    "MEMORY",
+    "SEGMENT_KINDS",
+    "TEXT",
+    "Ahead",
+    "Cache",
+    "Context",
+    "Denoising",
+    "KVCache",
+    "Memory",
+    "Need",
+    "NeedKind",
+    "Prompt",
+    "Read",
+    "Reuse",
+    "Rollout",
+    "Segment",
+    "SegmentKind",
+    "Served",
+    "Settings",
+    "Spec",
+    "Spelling",
+    "Text",
+    "Usage",
+    "Vectors",
+    "Words",
+    "counted",
+    "left_pad",
+]

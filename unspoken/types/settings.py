@@ -1,0 +1,86 @@
+"""What is asked of a model: what a channel needs of its sender, and how an agent writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["MEMORY", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
+
+Feed = Literal["identity", "ridge", "expected"]
+NeedKind = Literal["text", "memory", "hidden", "rollout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a channel asks of its sender: words, a cache, hidden states of one layer, a rollout.
+
+    Layer 0 is the output of the embedding, layer L the last one after the final norm, as in
+    transformers' `hidden_states`. `limit` is the number of tokens of text, or of positions of a
+    rollout, that suffice. feed and temperature: how a rollout makes its next input, see `Rollout`.
+    """
+
+    kind: NeedKind
+    layer: int = 0
+    limit: int | None = None
+    feed: Feed = "identity"
+    temperature: float = 1.0
+
+    @property
+    def writes(self) -> bool:
+        """Whether the sender has to go on in words, chosen or expected."""
+        return self.kind == "text" or (self.kind == "rollout" and self.feed == "expected")
+
+
+TEXT = Need("text")
+MEMORY = Need("memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an agent writes: at most `max_tokens`, until a `stop` string; temperature 0 is greedy."""
+
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Denoising(Settings):
+    """How a masked-diffusion model writes: a canvas of `max_tokens` masks, filled step by step.
+
+    steps: forward passes over the whole canvas, at least one a block and at most one a position.
+    block: positions that are filled before those to the right of them, None for all at once.
+    remask: which predictions stay in a step, the rest being masked again: those of the highest
+    probability, of the widest `margin` between the two likeliest words, of the lowest `entropy`, or
+    `random` ones (LLaDA, arXiv 2502.09992; Dream, arXiv 2508.15487). guidance: classifier-free, the
+    weight of the prompt beyond 1; it takes a second pass in each step. until: the share of the
+    steps that is taken, what is masked then is filled at once. threshold: predictions that are at
+    least so probable stay too, which ends a canvas early (Fast-dLLM, arXiv 2505.22618). capture:
+    hidden states of the last step that changed a row, or of one `clean` pass over what it wrote.
+
+    >>> Denoising(max_tokens=16, steps=8).block
+    32
+    """
+
+    steps: int = 64
+    block: int | None = 32
+    remask: Literal["confidence", "margin", "entropy", "random"] = "confidence"
+    guidance: float = 0.0
+    until: float = 1.0
+    threshold: float | None = None
+    capture: Literal["last", "clean"] = "last"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or (self.block is not None and self.block < 1):
+            raise ValueError(
+                f"a canvas takes at least 1 step and blocks of at least 1 position, got "
+                f"steps={self.steps}, block={self.block}"
+            )
+        if not 0 < self.until <= 1 or self.guidance < 0:
+            raise ValueError(
+                f"until is a share above 0 and at most 1, and guidance is 0 or more, got "
+                f"until={self.until}, guidance={self.guidance}"
+            )

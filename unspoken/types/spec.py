@@ -1,0 +1,39 @@
+"""What may be known of a model before any forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unspoken.types.prompt import SegmentKind
+from unspoken.types.settings import NeedKind
+
+__all__ = ["Spec"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What channels may know of a model before any forward pass.
+
+    weights is the same in every precision, see `LanguageModel.fingerprint`; dtype names it.
+    kinds: for each layer whether it sees everything or a window. gives: what it can compute as a
+    sender. takes: what may stand in its prompt. states: whether its hidden states are those of what
+    it has read, or, as with a diffusion model, of what it writes. chats: whether it has a chat
+    template.
+    """
+
+    name: str
+    width: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    weights: str
+    tokenizer: str
+    window: int | None = None
+    positions: int | None = None
+    dtype: str = ""
+    kinds: tuple[Literal["full", "sliding"], ...] = ()
+    gives: tuple[NeedKind, ...] = ("text", "memory", "hidden", "rollout")
+    takes: tuple[SegmentKind, ...] = ("text", "vectors", "memory")
+    states: Literal["read", "written"] = "read"
+    chats: bool = False
