@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate, Interval, wilson
 from unspoken.files import write_text
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import Information, WorthReport
+from unspoken.studies.information.report import WorthReport
 from unspoken.studies.rate.report import Fit, Point, RateReport
 
 __all__ = ["ATTACK", "N", "folder_of_results"]

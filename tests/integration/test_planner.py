@@ -13,13 +13,13 @@ import torch
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, Masked
 from unspoken.errors import DataError, IncompatibleModels, RecipeError, TrainingError
+from unspoken.evaluation.items import query
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.recipe import PipelineRecipe, PlannerExecutorRecipe, PlannerRecipe, load_recipe
 from unspoken.recipe.pipeline import build
 from unspoken.relay.relay import Relay, note_role
 from unspoken.relay.train import train_projector, train_vectors
-from unspoken.studies.comparison.measure import query
 from unspoken.studies.planner import teaching as planning
 from unspoken.studies.planner.blame import Blame, attribute, holds
 from unspoken.studies.planner.recipe import run_planner_executor

@@ -13,13 +13,14 @@ import pytest
 
 from tests.integration.test_recipes import Bench, Counter, folders
 from unspoken.errors import DataError, RecipeError
+from unspoken.evaluation import bits
 from unspoken.evaluation import scores as information
+from unspoken.evaluation.items import chosen
 from unspoken.page import picture
 from unspoken.recipe import RateRecipe, load_recipe
 from unspoken.studies.comparison.recipe import run_relay
-from unspoken.studies.information import report as worths
 from unspoken.studies.information.recipe import run_worth
-from unspoken.studies.information.report import WorthReport, chosen
+from unspoken.studies.information.report import WorthReport
 from unspoken.studies.rate.recipe import run_rate
 from unspoken.studies.rate.report import fit
 
@@ -53,7 +54,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(options["progress"])
         return real(*given, **options)
 
-    monkeypatch.setattr(worths, "measure", watched)
+    monkeypatch.setattr(bits, "measure", watched)
     return seen
 
 

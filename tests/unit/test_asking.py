@@ -16,8 +16,8 @@ from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Handoff, TextChannel
 from unspoken.errors import DataError
 from unspoken.evaluation.asking import Asked, Desk, likelihoods
+from unspoken.evaluation.bits import spoken
 from unspoken.pipeline import Edge, Pipeline, fields_of
-from unspoken.studies.information.report import spoken
 from unspoken.studies.teams.rivals import blind, rivals
 from unspoken.studies.teams.windows import window
 from unspoken.tasks import Item, normalise

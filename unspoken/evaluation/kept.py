@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from unspoken.evaluation.identity import identity
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import identity
 from unspoken.tasks.splits import digest
 
 __all__ = ["key_of", "store", "stored"]

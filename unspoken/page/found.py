@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import DataError
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result
-from unspoken.studies.comparison.report import Arm, Worth
+from unspoken.studies.comparison.report import ChannelWorth
 from unspoken.studies.edges.report import GraphReport
-from unspoken.studies.information.report import Information, WorthReport
+from unspoken.studies.information.report import WorthReport
 from unspoken.studies.rate.report import RateReport
 from unspoken.studies.reuse.report import ReuseReport
 from unspoken.studies.teams.report import PlanReport
@@ -28,7 +30,7 @@ class Compared(Result):
     """The content of results.json after a comparison; right and wrong by item stand beside it."""
 
     arms: tuple[Arm, ...]
-    channels: dict[str, Worth]
+    channels: dict[str, ChannelWorth]
     information: dict[str, Information] = field(default_factory=dict[str, Information])
 
 

@@ -17,6 +17,7 @@ from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
 from unspoken.errors import DataError, MissingExtra, TrainingError
+from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.page.picture import draw_gates
 from unspoken.projectors import (
@@ -31,7 +32,6 @@ from unspoken.projectors import (
 from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
 from unspoken.relay.relay import Relay
 from unspoken.relay.trainees import Told, instruction, trainee
-from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item
 from unspoken.training import Answers, History, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora

@@ -14,6 +14,7 @@ from unspoken import models
 from unspoken.agents import Agent
 from unspoken.backbone import causal
 from unspoken.channels import Channel
+from unspoken.evaluation.items import query
 from unspoken.pipeline import fields_of
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -34,7 +35,6 @@ from unspoken.recipe.parts import (
 )
 from unspoken.relay.calibration import aligned_states, calibration_texts, read_by_both
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item
 from unspoken.training import History, Reconstruction, StoredThoughts
 from unspoken.types import Need, Thought

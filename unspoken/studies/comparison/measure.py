@@ -7,27 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import nn
-
-from unspoken.agents import Agent
-from unspoken.channels import Channel
 from unspoken.errors import DataError, PipelineError
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
+from unspoken.evaluation.identity import identity
+from unspoken.evaluation.items import query, sample
 from unspoken.evaluation.result import about
 from unspoken.files import write_text
-from unspoken.pipeline import Edge, Pipeline, Run
-from unspoken.studies.comparison.report import Arm, Report
+from unspoken.pipeline import Pipeline, Run
+from unspoken.studies.comparison.report import Report
 from unspoken.tasks import Item, Task, matches, partners
 from unspoken.types import Usage
-from unspoken.wire import LOSSLESS
 
-if TYPE_CHECKING:
-    from unspoken.studies.information.report import Information
-
-__all__ = ["compare", "query"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -90,17 +84,6 @@ def compare(
     if out is not None:
         report.save(out)
     return report
-
-
-def sample(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
-    """`limit` items, drawn by seed; all of them without a limit."""
-    drawn = Random(seed).sample(range(len(items)), min(limit or len(items), len(items)))
-    return [items[n] for n in sorted(drawn)]
-
-
-def query(item: Item) -> dict[str, str]:
-    """What a pipeline is asked about an item; its roles decide who sees what."""
-    return {"question": item.question, "context": item.context}
 
 
 @dataclass
@@ -176,51 +159,6 @@ def _sound(row: Mapping[str, Any], item: Item, key: str) -> bool:
     right = matches(row["prediction"], item.answers)
     costs = asdict(Usage()).keys() == row["usage"].keys()
     return costs and found == (key, item.id, list(item.answers), right)
-
-
-def identity(pipeline: Pipeline) -> list[Any]:
-    """What a pipeline's answers depend on: weights, roles, settings, channels, trained vectors."""
-    return [
-        pipeline.order,
-        pipeline.rounds,
-        [_agent(pipeline.agents[name]) for name in pipeline.order],
-        [_edge(edge) for edge in pipeline.edges],
-    ]
-
-
-def _edge(edge: Edge) -> tuple[Any, ...]:
-    known = (edge.sender, edge.receiver, edge.channel.name, _values(edge.channel))
-    lossy = edge.pack != LOSSLESS
-    return (*known, edge.pack.model_dump()) if lossy else known  # older arms keep their names
-
-
-def _agent(agent: Agent) -> list[Any]:
-    soft = _state(agent.soft) if agent.soft is not None else None
-    backbone = agent.backbone
-    dtype = str(backbone.dtype)
-    return [backbone.fingerprint, dtype, asdict(agent.role), asdict(agent.settings), soft]
-
-
-def _values(thing: object) -> dict[str, Any]:
-    return {name: _value(value) for name, value in sorted(vars(thing).items())}
-
-
-def _value(value: object) -> Any:
-    match value:
-        case nn.Module():
-            return _state(value)
-        case Channel():
-            return [value.name, _values(value)]
-        case _:
-            return repr(value)
-
-
-def _state(module: nn.Module) -> str:
-    digest = sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(content: Any) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from unspoken.anchors import AnchorPool
 from unspoken.channels import Handoff
+from unspoken.evaluation.bits import Information, informed
+from unspoken.evaluation.items import chosen
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe, ReuseRecipe
 from unspoken.recipe.loading import kept
@@ -19,7 +21,6 @@ from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector, train_vectors
 from unspoken.studies.comparison.measure import compare
 from unspoken.studies.comparison.report import Report
-from unspoken.studies.information.report import Information, chosen, informed
 from unspoken.studies.reuse.report import ReuseReport, compare_reuse
 from unspoken.tasks import Task, load_task, transferred
 

@@ -10,13 +10,14 @@ from typing import cast
 from accelerate import PartialState
 
 from unspoken.errors import DataError, TrainingError
+from unspoken.evaluation.identity import identity
+from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import EdgesRecipe
 from unspoken.recipe.loading import kept as settings_of
 from unspoken.recipe.parts import GraphSettings
 from unspoken.recipe.pipeline import build
-from unspoken.studies.comparison.measure import identity, query
 from unspoken.studies.edges.pruning import Budget
 from unspoken.studies.edges.report import GraphReport, weigh_edges
 from unspoken.studies.edges.trials import said

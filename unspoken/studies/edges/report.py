@@ -13,12 +13,13 @@ from rich.table import Table
 
 from unspoken.agents import Agent
 from unspoken.errors import DataError
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Difference, difference
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk, sample
-from unspoken.studies.comparison.report import Arm
+from unspoken.studies.comparison.measure import Desk
 from unspoken.studies.edges.attribution import EdgeWorth, attribute
 from unspoken.studies.edges.pruning import Budget, Pruned, prune
 from unspoken.studies.edges.trials import Trials, said

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import track
 
 from unspoken.agents import Agent
+from unspoken.evaluation.identity import identity
+from unspoken.evaluation.items import query
 from unspoken.evaluation.scores import positions
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import identity, query
 from unspoken.studies.edges.replay import Carry, Replay, Sent
 from unspoken.tasks import Item, matches
 from unspoken.tasks.splits import digest

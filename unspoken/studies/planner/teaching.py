@@ -13,10 +13,10 @@ from rich.console import Console
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, LanguageModel, Masked, load_model
 from unspoken.errors import DataError, IncompatibleModels, RecipeError
+from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.recipe.config import PlannerExecutorRecipe, PlannerRecipe
 from unspoken.relay.relay import note_role
-from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item, Task
 from unspoken.training import History, fit
 from unspoken.training.denoised import Denoised

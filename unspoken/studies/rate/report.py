@@ -14,13 +14,14 @@ from rich import box
 from rich.table import Table
 
 from unspoken.errors import MissingExtra
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information, informed, spoken
+from unspoken.evaluation.items import chosen
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
 from unspoken.studies.comparison.measure import Desk
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import Information, chosen, informed, spoken
 from unspoken.tasks import Item, Task
 
 __all__ = ["Fit", "Point", "RateReport", "fit", "rates"]

@@ -14,11 +14,11 @@ from rich.table import Table
 
 from unspoken.anchors import AnchorPool
 from unspoken.errors import DataError
+from unspoken.evaluation.items import query, sample
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Difference, difference, wilson
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline, Run
-from unspoken.studies.comparison.measure import query, sample
 from unspoken.tasks import Item, Task, matches
 
 __all__ = ["ReuseArm", "ReuseReport", "compare_reuse"]

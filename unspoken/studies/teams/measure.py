@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.asking import Desk
+from unspoken.evaluation.bits import spoken
+from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import Estimate, difference, mean, resampled
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import sample
-from unspoken.studies.information.report import spoken
 from unspoken.studies.teams.calibrate import Calibration, Sent, check_budgets, vote
 from unspoken.studies.teams.decisions import AGENTS, Room
 from unspoken.studies.teams.options import Limits, Option, gain, options

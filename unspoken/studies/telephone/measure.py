@@ -15,12 +15,13 @@ from typing import Any
 
 from unspoken.errors import DataError
 from unspoken.evaluation import asking
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import spoken
+from unspoken.evaluation.items import query, sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import difference, mean, wilson
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk, query, sample
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import spoken
+from unspoken.studies.comparison.measure import Desk
 from unspoken.studies.telephone.report import Hop, TelephoneReport
 from unspoken.tasks import Item, Task, normalise, partners
 
