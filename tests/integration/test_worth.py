@@ -13,8 +13,7 @@ import pytest
 
 from tests.integration.test_recipes import Bench, Counter, folders
 from unspoken.errors import DataError, RecipeError
-from unspoken.evaluation import bits
-from unspoken.evaluation import scores as information
+from unspoken.evaluation import evaluator
 from unspoken.evaluation.items import chosen
 from unspoken.page import picture
 from unspoken.recipe import RateRecipe, load_recipe
@@ -48,13 +47,13 @@ def copied(finished: tuple[Bench, WorthReport], folders: dict[str, Path], tmp_pa
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of what is measured from here on."""
-    seen, real = list[str](), information.measure
+    seen, real = list[str](), evaluator.measure
 
     def watched(*given: Any, **options: Any) -> Any:
         seen.append(options["progress"])
         return real(*given, **options)
 
-    monkeypatch.setattr(bits, "measure", watched)
+    monkeypatch.setattr(evaluator, "measure", watched)
     return seen
 
 

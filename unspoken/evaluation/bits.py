@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from unspoken.evaluation.items import query
-from unspoken.evaluation.kept import key_of, store, stored
-from unspoken.evaluation.scores import Scores, measure
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
+from unspoken.evaluation.scores import Scores
 from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item, partners
 
-__all__ = ["Information", "informed", "spoken"]
-
-
-def spoken(item: Item) -> str:
-    """An answer as a model would write it behind its prompt."""
-    return f" {item.answers[0]}"
+__all__ = ["Information", "informed"]
 
 
 @dataclass(frozen=True)
@@ -81,32 +75,17 @@ class Information:
 
 def informed(
     pipelines: Mapping[str, Pipeline],
-    items: Sequence[Item],
+    evaluator: Evaluator,
     *,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     seed: int = 0,
-    batch_size: int = 16,
-    out: Path | None = None,
 ) -> dict[str, Information]:
-    """The usable bits of each pipeline; with `out`, scores are kept in its folder `information`."""
-    queries, answers = [query(item) for item in items], [say(item) for item in items]
+    """The usable bits of each pipeline's messages about the evaluator's items."""
+    items = evaluator.items
     others = partners(items, seed)
     found: dict[str, Information] = {}
-    known: dict[str, Scores] = {}
     for name, pipeline in pipelines.items():
-        key = key_of(pipeline, queries, answers, others)
-        path = out / "information" / f"{name}.json" if out else None
-        scores = known.get(key) or stored(path, key, Scores)
-        if scores is None:
-            scores = measure(
-                pipeline,
-                queries,
-                answers,
-                others,
-                batch_size=batch_size,
-                progress=f"{name}, bits",
-            )
-        known[key] = scores
-        store(path, key, scores)
+        answers = [expected(pipeline.answerer, item) for item in items]
+        scores = evaluator.scores(name, pipeline, answers, others)
         found[name] = Information.of(name, items, scores, seed)
     return found

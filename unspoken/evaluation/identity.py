@@ -11,10 +11,16 @@ from torch import nn
 
 from unspoken.agents import Agent
 from unspoken.channels import Channel
+from unspoken.identity import digest
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.wire import LOSSLESS
 
-__all__ = ["identity"]
+__all__ = ["identity", "key_of"]
+
+
+def key_of(pipeline: Pipeline, *more: Any) -> str:
+    """What a measurement depends on, in 16 hex digits: the pipeline, and what else is given."""
+    return digest([identity(pipeline), *more])[:16]
 
 
 def identity(pipeline: Pipeline) -> list[Any]:
@@ -55,8 +61,8 @@ def _value(value: object) -> Any:
 
 
 def _state(module: nn.Module) -> str:
-    digest = sha256()
+    found = sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(name.encode())
+        found.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from unspoken.channels import Channel, Constant, TextChannel
 from unspoken.errors import DataError, MissingExtra, TrainingError
 from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
+from unspoken.identity import digest
 from unspoken.page.picture import draw_gates
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -159,7 +159,7 @@ def _answers(
         channel,
         thoughts,
         [query(item) for item in items],
-        [relay.answer(item) for item in items],
+        [relay.answer(receiver, item) for item in items],
         validation=len(_few(relay)),
         each=each,
     )
@@ -193,7 +193,7 @@ def _key(relay: Relay, *more: Any) -> str:
         recipe.seed,
         *(part if isinstance(part, str) else part.model_dump() for part in more),
     ]
-    return sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return digest(parts)[:12]
 
 
 def _digests(relay: Relay) -> dict[str, str]:
@@ -202,7 +202,7 @@ def _digests(relay: Relay) -> dict[str, str]:
 
 
 def _check_frozen(relay: Relay, before: dict[str, str]) -> None:
-    moved = [name for name, digest in _digests(relay).items() if digest != before[name]]
+    moved = [name for name, found in _digests(relay).items() if found != before[name]]
     if moved:
         raise TrainingError(f"training changed the frozen weights of {', '.join(moved)}")
 

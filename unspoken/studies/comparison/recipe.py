@@ -11,7 +11,9 @@ from typing import Any
 from unspoken.anchors import AnchorPool
 from unspoken.channels import Handoff
 from unspoken.evaluation.bits import Information, informed
+from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.items import chosen
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe, ReuseRecipe
 from unspoken.recipe.loading import kept
@@ -81,14 +83,9 @@ def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
 def _information(
     relay: Relay, recipe: RelayRecipe, lines: Lines, task: Task
 ) -> dict[str, Information]:
-    return informed(
-        lines.pipelines,
-        chosen(task, recipe.worth.items, recipe.limit, recipe.seed),
-        say=relay.answer,
-        seed=recipe.seed,
-        batch_size=recipe.batch_size,
-        out=recipe.out,
-    )
+    items = chosen(task, recipe.worth.items, recipe.limit, recipe.seed)
+    evaluator = Evaluator(items, recipe.batch_size, Store(recipe.out))
+    return informed(lines.pipelines, evaluator, expected=relay.answer, seed=recipe.seed)
 
 
 @dataclass

@@ -10,9 +10,11 @@ from typing import cast
 from accelerate import PartialState
 
 from unspoken.errors import DataError, TrainingError
+from unspoken.evaluation.expected import expected_answer
 from unspoken.evaluation.identity import identity
 from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
+from unspoken.identity import digest
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import EdgesRecipe
 from unspoken.recipe.loading import kept as settings_of
@@ -20,9 +22,7 @@ from unspoken.recipe.parts import GraphSettings
 from unspoken.recipe.pipeline import build
 from unspoken.studies.edges.pruning import Budget
 from unspoken.studies.edges.report import GraphReport, weigh_edges
-from unspoken.studies.edges.trials import said
 from unspoken.tasks import Task, load_task
-from unspoken.tasks.splits import digest
 from unspoken.training import EdgeGates, GraphAnswers, History, fit
 from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
 
@@ -73,9 +73,9 @@ def learn_graph(
         temperature=settings.temperature,
         seed=recipe.seed,
     )
-    answers = [said(pipeline.answerer, item) for item in items]
+    answers = [expected_answer(pipeline.answerer, item) for item in items]
     told = [identity(pipeline), [asdict(item) for item in items], answers, learned]
-    key = digest(json.dumps([*told, settings.model_dump(), recipe.seed]))[:12]
+    key = digest([*told, settings.model_dump(), recipe.seed])[:12]
     home = recipe.out / "trained" / f"graph-{key}"
     if not (home / "config.json").exists():
         queries = [query(item) for item in items]

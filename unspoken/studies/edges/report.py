@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,20 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.agents import Agent
 from unspoken.errors import DataError
 from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Difference, difference
+from unspoken.evaluation.store import Store
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk
 from unspoken.studies.edges.attribution import EdgeWorth, attribute
 from unspoken.studies.edges.pruning import Budget, Pruned, prune
-from unspoken.studies.edges.trials import Trials, said
-from unspoken.tasks import Item, Task, partners
+from unspoken.studies.edges.trials import Trials
+from unspoken.tasks import Task, partners
 
 __all__ = ["GraphReport", "weigh_edges"]
 
@@ -223,7 +224,7 @@ def weigh_edges(
     items: int = 64,
     budget: Budget | None = None,
     graphs: Mapping[str, Sequence[int]] | None = None,
-    say: Callable[[Agent, Item], str] = said,
+    expected: Expected = expected_answer,
     limit: int | None = 100,
     seed: int = 0,
     batch_size: int = 16,
@@ -244,15 +245,14 @@ def weigh_edges(
             f"{len(known)} and {len(task.test)} with limit={limit}; give more data, or set "
             "task.validation above 1"
         )
-    store = out / "trials.json" if out else None
-    pairs = partners(known, seed)
-    trials = Trials(pipeline, known, pairs, say=say, batch_size=batch_size, out=store)
+    evaluator = Evaluator(known, batch_size, Store(out))
+    trials = Trials(pipeline, evaluator, partners(known, seed), expected=expected)
     worths = attribute(trials, seed=seed)
     whole = trials.ask(trials.every)
     pruned = None if budget is None else prune(trials, budget, seed=seed)
     drawn = _graphs(pipeline, pruned, graphs or {})
     test = sample(task.test, limit, seed)
-    arms = tuple(_arms(pipeline, drawn, Desk(test, batch_size, out), seed))
+    arms = tuple(_arms(pipeline, drawn, evaluator.about(test), seed))
     report = GraphReport(
         order=tuple(pipeline.order),
         edges=worths,
@@ -291,14 +291,14 @@ def _graphs(
 
 
 def _arms(
-    pipeline: Pipeline, graphs: Mapping[str, Sequence[int]], desk: Desk, seed: int
+    pipeline: Pipeline, graphs: Mapping[str, Sequence[int]], evaluator: Evaluator, seed: int
 ) -> Iterator[Arm]:
-    other = partners(desk.items, seed)
+    other = partners(evaluator.items, seed)
     for name, numbers in graphs.items():
         line = pipeline.keeping([pipeline.edges[n] for n in numbers])
-        yield desk.ask(name, _condition(numbers), line)
+        yield evaluator.arm(name, _condition(numbers), line)
         if numbers:
-            yield desk.ask(name, "deranged", line, other)
+            yield evaluator.arm(name, "deranged", line, other)
 
 
 def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> dict[str, Against]:

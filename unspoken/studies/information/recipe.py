@@ -35,7 +35,7 @@ def run_worth(recipe: RelayRecipe) -> WorthReport:
         items=recipe.worth.items,
         writer=relay.writer if "text" in recipe.channels else None,
         samples=recipe.worth.samples,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,

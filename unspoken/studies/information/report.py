@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from rich.table import Table
 
 from unspoken.agents import Agent
 from unspoken.evaluation.bits import Information, informed
-from unspoken.evaluation.items import chosen, query
-from unspoken.evaluation.kept import key_of, store, stored
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
+from unspoken.evaluation.identity import key_of
+from unspoken.evaluation.items import chosen
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Estimate, mean
+from unspoken.evaluation.store import Store
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
 from unspoken.studies.information.notes import Written, estimate
@@ -146,7 +149,7 @@ def measure_worth(
     items: int = 64,
     writer: Agent | None = None,
     samples: int = 1,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
@@ -155,16 +158,17 @@ def measure_worth(
 ) -> WorthReport:
     """Measure the usable bits of each pipeline's messages to its answering agent.
 
-    items: N, of the `limit` test items that `compare` draws by the same seed. say: the answer whose
-    probability is asked. writer: the agent whose sampled notes the text estimator is to judge,
+    items: N, of the `limit` test items that `compare` draws by the same seed. expected: the answer
+    whose probability is asked. writer: the agent whose sampled notes the text estimator judges,
     `samples` about each item. With `out`, the report is kept there, and so are the scores: those
     of the same models, items and settings are not computed again. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
-    found = informed(pipelines, drawn, say=say, seed=seed, batch_size=batch_size, out=out)
+    evaluator = Evaluator(drawn, batch_size, Store(out))
+    found = informed(pipelines, evaluator, expected=expected, seed=seed)
     told = None
     if writer is not None and samples:
-        told = Spoken.of(_written(writer, drawn, samples, seed, batch_size, out), seed)
+        told = Spoken.of(_written(writer, evaluator, samples, seed), seed)
     report = WorthReport(
         channels=tuple(found.values()),
         spoken=told,
@@ -175,27 +179,19 @@ def measure_worth(
     return report
 
 
-def _written(
-    writer: Agent,
-    items: Sequence[Item],
-    samples: int,
-    seed: int,
-    batch_size: int,
-    out: Path | None,
-) -> Written:
+def _written(writer: Agent, evaluator: Evaluator, samples: int, seed: int) -> Written:
     """The text estimate of a writer, kept beside the scores."""
-    queries = [query(item) for item in items]
-    key = key_of(Pipeline([writer]), queries, samples, seed, batch_size)
-    path = out / "information" / "sampled notes.json" if out else None
-    found = stored(path, key, Written)
-    if found is None:
-        found = estimate(
+    queries, batch_size = evaluator.queries, evaluator.batch_size
+    return evaluator.store.get(
+        "information/sampled notes.json",
+        key_of(Pipeline([writer]), queries, samples, seed, batch_size),
+        Written,
+        lambda: estimate(
             writer,
             queries,
             samples=samples,
             seed=seed,
             batch_size=batch_size,
             progress="sampled notes",
-        )
-    store(path, key, found)
-    return found
+        ),
+    )

@@ -36,7 +36,7 @@ def run_rate(recipe: RateRecipe) -> RateReport:
         },
         task,
         items=recipe.worth.items,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from math import exp, sqrt
@@ -15,14 +15,16 @@ from rich.table import Table
 
 from unspoken.errors import MissingExtra
 from unspoken.evaluation.arm import Arm
-from unspoken.evaluation.bits import Information, informed, spoken
+from unspoken.evaluation.bits import Information, informed
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.items import chosen
 from unspoken.evaluation.result import Result, about, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval
+from unspoken.evaluation.store import Store
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk
-from unspoken.tasks import Item, Task
+from unspoken.tasks import Task
 
 __all__ = ["Fit", "Point", "RateReport", "fit", "rates"]
 
@@ -187,7 +189,7 @@ def rates(
     task: Task,
     *,
     items: int = 32,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
@@ -196,16 +198,16 @@ def rates(
 ) -> RateReport:
     """Measure usable bits and accuracy at each setting of each curve, on the same items.
 
-    curves: name of a curve -> setting -> pipeline. items, say, limit, seed, out: as in
+    curves: name of a curve -> setting -> pipeline. items, expected, limit, seed, out: as in
     `measure_worth`; with `out`, predictions are kept too. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
     named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}
     lines = {f"{curve}, {at}": line for (curve, at), line in named.items()}
-    found = informed(lines, drawn, say=say, seed=seed, batch_size=batch_size, out=out)
-    desk = Desk(drawn, batch_size, out)
+    evaluator = Evaluator(drawn, batch_size, Store(out))
+    found = informed(lines, evaluator, expected=expected, seed=seed)
     points = tuple(
-        Point.of(curve, at, found[name], desk.ask(name, "matched", lines[name]))
+        Point.of(curve, at, found[name], evaluator.arm(name, "matched", lines[name]))
         for (curve, at), name in zip(named, lines, strict=True)
     )
     fits = {
@@ -218,7 +220,7 @@ def rates(
     report = RateReport(
         points=points,
         fits={curve: form for curve, form in fits.items() if form is not None},
-        alone=desk.ask("no message", "none", next(iter(lines.values())).alone()),
+        alone=evaluator.arm("no message", "none", next(iter(lines.values())).alone()),
         ceiling=next(iter(found.values())).ceiling,
         **about(lines.values(), task, len(drawn), seed, notes),
     )

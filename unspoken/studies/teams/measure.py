@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unspoken.errors import DataError, PipelineError
-from unspoken.evaluation.asking import Desk
-from unspoken.evaluation.bits import spoken
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import Estimate, difference, mean, resampled
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
 from unspoken.studies.teams.calibrate import Calibration, Sent, check_budgets, vote
 from unspoken.studies.teams.decisions import AGENTS, Room
@@ -57,7 +58,7 @@ def plan_team(
     task: Task,
     terms: Terms = Terms(),
     *,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     limit: int | None = 64,
     seed: int = 0,
     batch_size: int = 16,
@@ -68,15 +69,16 @@ def plan_team(
 
     lines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees the
     message alone. alone: the sender's model, which reads the fact and decides itself. A decision is
-    which of two answers is likelier, see `rivals`. say: how an answer is written. With `out`, the
-    report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for another
-    sender's model.
+    which of two answers is likelier, see `rivals`. expected: how an answer is written. With `out`,
+    the report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for
+    another sender's model.
     """
     drawn = sample(task.test, limit, seed)
     if len(drawn) < 2:
         raise DataError(f"a plan is calibrated on two items or more, got {len(drawn)}")
     _check(lines, alone)
-    room = Room.of(drawn, alone, say=say, seed=seed, desk=Desk(batch_size, out))
+    evaluator = Evaluator(drawn, batch_size, Store(out))
+    room = Room.of(evaluator, alone, expected=expected, seed=seed)
     check_budgets([room.read(budget) for budget in terms.budgets])
     solos = tuple(room.solo(budget) for budget in terms.budgets)
     found = Calibration(solos, terms.budgets.index(terms.leaf), room.whole)

@@ -21,7 +21,7 @@ def run_plan(recipe: PlanRecipe) -> PlanReport:
         relay.decider(),
         task,
         recipe.team,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,

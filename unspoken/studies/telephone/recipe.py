@@ -25,7 +25,7 @@ def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
         lines,
         task,
         hops=recipe.hops,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
