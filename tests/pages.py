@@ -11,8 +11,8 @@ from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate, Interval, wilson
 from unspoken.files import write_text
-from unspoken.studies.information.report import WorthReport
-from unspoken.studies.rate.report import Fit, Point, RateReport
+from unspoken.studies.information import WorthReport
+from unspoken.studies.rate import Fit, Point, RateReport
 
 __all__ = ["ATTACK", "N", "folder_of_results"]
 

@@ -7,9 +7,8 @@ from itertools import pairwise
 
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Difference, Estimate
-from unspoken.page.found import Compared
 from unspoken.page.plot import Axis, Chart, Curve, Dot, Forest, Mark, Panel, Row
-from unspoken.studies.comparison.report import ChannelWorth
+from unspoken.studies.comparison.report import ChannelWorth, Compared
 from unspoken.studies.rate.report import Point, RateReport
 
 __all__ = ["accuracies", "differences", "information", "rate_chart"]

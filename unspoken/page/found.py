@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import DataError
 from unspoken.evaluation.arm import Arm
-from unspoken.evaluation.bits import Information
-from unspoken.evaluation.result import Result
-from unspoken.studies.comparison.report import ChannelWorth
+from unspoken.studies.comparison.report import Compared
 from unspoken.studies.edges.report import GraphReport
 from unspoken.studies.information.report import WorthReport
 from unspoken.studies.rate.report import RateReport
@@ -22,16 +20,7 @@ from unspoken.studies.reuse.report import ReuseReport
 from unspoken.studies.teams.report import PlanReport
 from unspoken.studies.telephone.report import TelephoneReport
 
-__all__ = ["Compared", "Found", "Recorded"]
-
-
-@dataclass(frozen=True)
-class Compared(Result):
-    """The content of results.json after a comparison; right and wrong by item stand beside it."""
-
-    arms: tuple[Arm, ...]
-    channels: dict[str, ChannelWorth]
-    information: dict[str, Information] = field(default_factory=dict[str, Information])
+__all__ = ["Found", "Recorded"]
 
 
 Recorded = (

@@ -19,7 +19,6 @@ from unspoken.errors import DataError, MissingExtra, TrainingError
 from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.identity import digest
-from unspoken.page.picture import draw_gates
 from unspoken.projectors import (
     EmbeddingProjector,
     FreeVectors,
@@ -244,6 +243,8 @@ def _card(module: Projector, relay: Relay, histories: dict[str, History]) -> str
 
 def _gates(fuser: Fuser, folder: Path) -> str:
     """The card's line about open gates; their picture beside it, where matplotlib is installed."""
+    from unspoken.page.picture import draw_gates  # not above: a page knows studies, they this
+
     gates = fuser.gates()
     keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
     line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"

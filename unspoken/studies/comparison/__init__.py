@@ -1,7 +1,19 @@
 """The comparison of channels on the same items, with controls."""
 
-from unspoken.evaluation.arm import Arm
+from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.study import Study
 from unspoken.studies.comparison.measure import compare
-from unspoken.studies.comparison.report import ChannelWorth, Report
+from unspoken.studies.comparison.recipe import run_comparison
+from unspoken.studies.comparison.report import ChannelWorth, Compared, Report
 
-__all__ = ["Arm", "Report", "ChannelWorth", "compare"]
+__all__ = ["STUDY", "ChannelWorth", "Compared", "Report", "compare", "run_comparison"]
+
+STUDY = Study(
+    name="comparison",
+    command="compare",
+    file="results.json",
+    owns=lambda content: "channels" in content,
+    report=Compared,
+    measures=RelayRecipe,
+    run=run_comparison,
+)

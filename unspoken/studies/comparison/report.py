@@ -17,7 +17,7 @@ from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, difference
 from unspoken.files import write_text
 
-__all__ = ["ChannelWorth", "Report"]
+__all__ = ["ChannelWorth", "Compared", "Report"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,15 @@ class Report(Result):
             "paired over the same items: 95 % interval, exact McNemar p. Accuracies with Wilson "
             f"intervals in percent. Costs are means per item over all agents.{bits}\n"
         )
+
+
+@dataclass(frozen=True)
+class Compared(Result):
+    """A comparison read back from results.json, which does not say which items are right."""
+
+    arms: tuple[Arm, ...]
+    channels: dict[str, ChannelWorth]
+    information: dict[str, Information] = field(default_factory=dict[str, Information])
 
 
 _COLUMNS = ("channel", "condition", "% right (95 %)", "read", "written", "bytes", "sec")

@@ -15,8 +15,8 @@ from unspoken.errors import DataError, IncompatibleModels, RecipeError
 from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.identity import digest
-from unspoken.recipe.config import PlannerExecutorRecipe, PlannerRecipe
 from unspoken.relay.relay import note_role
+from unspoken.studies.planner.settings import PlannerExecutorRecipe, PlannerRecipe
 from unspoken.tasks import Item, Task
 from unspoken.training import History, fit
 from unspoken.training.denoised import Denoised

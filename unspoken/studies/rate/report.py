@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from math import exp, sqrt
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from unspoken.errors import MissingExtra
 from unspoken.evaluation.arm import Arm
-from unspoken.evaluation.bits import Information, informed
-from unspoken.evaluation.evaluator import Evaluator
-from unspoken.evaluation.expected import Expected, expected_answer
-from unspoken.evaluation.items import chosen
-from unspoken.evaluation.result import Result, about, markdown_table
+from unspoken.evaluation.bits import Information
+from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval
-from unspoken.evaluation.store import Store
 from unspoken.files import write_text
-from unspoken.pipeline import Pipeline
-from unspoken.tasks import Task
+from unspoken.studies.rate.fit import Fit
 
-__all__ = ["Fit", "Point", "RateReport", "fit", "rates"]
+__all__ = ["Point", "RateReport"]
 
 
 @dataclass(frozen=True)
@@ -49,53 +41,6 @@ class Point:
     def of(cls, curve: str, setting: str, found: Information, arm: Arm) -> Point:
         ends = Interval(1 - arm.ci_high, 1 - arm.ci_low)
         return cls(curve, setting, found.positions, found.wire, found.bits, 1 - arm.accuracy, ends)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """D(R) = scale exp(-decay R) + floor, R in usable bits; error: root mean square of the fit."""
-
-    scale: float
-    decay: float
-    floor: float
-    error: float
-
-    def at(self, bits: float) -> float:
-        return self.scale * exp(-self.decay * bits) + self.floor
-
-
-def fit(bits: Sequence[float], distortion: Sequence[float]) -> Fit | None:
-    """The form of arXiv 2512.21720 by least squares; None with fewer than four different rates.
-
-    Scale and floor stay within 0 and 1, and the decay is not negative. The paper's R is bits for
-    each token of one compressor after another; here it is bits for each message, as length varies.
-    Raises `MissingExtra` without scipy.
-
-    >>> fit([0, 1, 2, 3], [1.0, 0.55, 0.325, 0.2125]).floor
-    0.1...
-    """
-    if len(set(bits)) < 4:
-        return None
-    try:
-        optimize: Any = import_module("scipy.optimize")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "a fit needs scipy, which is not installed; "
-            "install it with: pip install 'unspoken[compare]'"
-        ) from error
-
-    def off(form: Sequence[float]) -> list[float]:
-        found = Fit(*map(float, form), error=0.0)
-        return [found.at(rate) - lost for rate, lost in zip(bits, distortion, strict=True)]
-
-    start = (
-        max(max(distortion) - min(distortion), 0.01),
-        1.0,
-        min(max(min(distortion), 0.01), 0.99),
-    )
-    best: Any = optimize.least_squares(off, start, bounds=((0, 0, 0), (1, float("inf"), 1)))
-    error = sqrt(sum(part * part for part in off(best.x)) / len(bits))
-    return Fit(*map(float, best.x), error=error)
 
 
 @dataclass(frozen=True)
@@ -182,48 +127,3 @@ class RateReport(Result):
 
 
 _COLUMNS = ("curve", "setting", "positions", "bytes", "bits (95 %)", "wrong % (95 %)")
-
-
-def rates(
-    curves: Mapping[str, Mapping[str, Pipeline]],
-    task: Task,
-    *,
-    items: int = 32,
-    expected: Expected = expected_answer,
-    limit: int | None = 200,
-    seed: int = 0,
-    batch_size: int = 16,
-    out: Path | None = None,
-    notes: Mapping[str, Any] | None = None,
-) -> RateReport:
-    """Measure usable bits and accuracy at each setting of each curve, on the same items.
-
-    curves: name of a curve -> setting -> pipeline. items, expected, limit, seed, out: as in
-    `measure_worth`; with `out`, predictions are kept too. Raises `DataError`.
-    """
-    drawn = chosen(task, items, limit, seed)
-    named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}
-    lines = {f"{curve}, {at}": line for (curve, at), line in named.items()}
-    evaluator = Evaluator(drawn, batch_size, Store(out))
-    found = informed(lines, evaluator, expected=expected, seed=seed)
-    points = tuple(
-        Point.of(curve, at, found[name], evaluator.arm(name, "matched", lines[name]))
-        for (curve, at), name in zip(named, lines, strict=True)
-    )
-    fits = {
-        curve: fit(
-            [point.bits.value for point in points if point.curve == curve],
-            [point.distortion for point in points if point.curve == curve],
-        )
-        for curve in curves
-    }
-    report = RateReport(
-        points=points,
-        fits={curve: form for curve, form in fits.items() if form is not None},
-        alone=evaluator.arm("no message", "none", next(iter(lines.values())).alone()),
-        ceiling=next(iter(found.values())).ceiling,
-        **about(lines.values(), task, len(drawn), seed, notes),
-    )
-    if out is not None:
-        report.save(out)
-    return report

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
 
 from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.evaluator import Evaluator
@@ -20,36 +18,12 @@ from unspoken.studies.teams.calibrate import Calibration, Sent, check_budgets, v
 from unspoken.studies.teams.decisions import AGENTS, Room
 from unspoken.studies.teams.options import Limits, Option, gain, options
 from unspoken.studies.teams.report import Measured, PlanReport, Vote
+from unspoken.studies.teams.settings import Terms
 from unspoken.tasks import Item, Task
 
-__all__ = ["Terms", "plan_team"]
+__all__ = ["plan_team"]
 
 _DRAWS = 4_000_000
-
-
-class Terms(BaseModel):
-    """What is calibrated and what may be spent, all in tokens.
-
-    budgets: what one agent reads of the fact when beta is measured, growing; the last one is best
-    longer than any fact. leaf: which of them senders read when fidelity and vote are measured.
-    budget: what a plan may spend on facts and messages. window: how many positions of messages one
-    receiver may be told; by default what its model has left beside the longest prompt.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    budgets: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8, 16, 64)
-    leaf: int = 8
-    budget: int = Field(default=64, ge=1)
-    window: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _grows(self) -> Terms:
-        if len(self.budgets) < 3 or list(self.budgets) != sorted(set(self.budgets)):
-            raise ValueError(f"budgets are three or more that grow, got {list(self.budgets)}")
-        if self.leaf not in self.budgets:
-            raise ValueError(f"leaf is one of the budgets {list(self.budgets)}, got {self.leaf}")
-        return self
 
 
 def plan_team(

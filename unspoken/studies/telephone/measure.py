@@ -25,7 +25,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.studies.telephone.report import Hop, TelephoneReport
 from unspoken.tasks import Item, Task, normalise, partners
 
-__all__ = ["Line", "play"]
+__all__ = ["Players", "play"]
 
 _SILENCE = "..."
 """What an agent passes on that says nothing: an empty fact cannot be read."""
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Line:
+class Players:
     """One channel: who answers the question behind a message, and who restates the message."""
 
     answering: Pipeline
@@ -41,7 +41,7 @@ class Line:
 
 
 def play(
-    lines: Mapping[str, Line],
+    channels: Mapping[str, Players],
     task: Task,
     *,
     hops: int = 4,
@@ -63,8 +63,8 @@ def play(
         raise DataError(f"the game needs two items and a hop, got {len(items)} and hops={hops}")
     evaluator = Evaluator(items, batch_size, Store(out))
     game = _Game(evaluator, partners(items, seed), expected, seed)
-    played = {name: game.chain(name, line, hops) for name, line in lines.items()}
-    pipelines = [line.answering for line in lines.values()]
+    played = {name: game.chain(name, players, hops) for name, players in channels.items()}
+    pipelines = [players.answering for players in channels.values()]
     report = TelephoneReport(
         channels={name: found for name, (found, _) in played.items()},
         alone=evaluator.arm("no message", "none", pipelines[0].alone()),
@@ -90,7 +90,7 @@ class _Game:
         return self.evaluator.items
 
     def chain(
-        self, name: str, line: Line, hops: int
+        self, name: str, players: Players, hops: int
     ) -> tuple[tuple[Hop, ...], tuple[tuple[str, ...], ...]]:
         """All hops over one channel, and what the senders read about the first items."""
         said: list[list[str]] = [[item.context for item in self.items]]
@@ -101,9 +101,9 @@ class _Game:
                 for item, words in zip(self.items, said[-1], strict=True)
             ]
             at, evaluator = f"{name}, hop {hop}", self.evaluator.about(heard)
-            found.append(self._hear(at, evaluator, line.answering))
+            found.append(self._hear(at, evaluator, players.answering))
             if hop < hops:
-                told = evaluator.predictions(at, "restated", line.restating)
+                told = evaluator.predictions(at, "restated", players.restating)
                 said.append([row.prediction or _SILENCE for row in told])
         measured = tuple(
             self._hop(n, one, found[0], words)

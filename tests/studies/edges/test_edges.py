@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.planted import (
+from tests.planted import (
     ASKS,
     ITEMS,
     QUERIES,
