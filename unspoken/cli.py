@@ -115,12 +115,12 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
 def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each channel's messages are worth to the receiver, in bits."""
     from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.studies.information import run_worth
+    from unspoken.studies.information import run_information
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RelayRecipe):
         raise _wrong(recipe, plan.kind_name(), "relay")
-    report = run_worth(plan)
+    report = run_information(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return

@@ -12,20 +12,20 @@ import pytest
 from tests.bench import Bench, Counter
 from unspoken.recipe import load_recipe
 from unspoken.studies.comparison import run_comparison
-from unspoken.studies.information import WorthReport, run_worth
+from unspoken.studies.information import InformationReport, run_information
 from unspoken.studies.telephone import TelephoneRecipe, run_telephone
 
 
 @pytest.fixture(scope="module")
 def measured(
     tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]
-) -> tuple[Bench, WorthReport]:
+) -> tuple[Bench, InformationReport]:
     """Bits, measured once in a folder that holds what was trained for them."""
     bench = Bench(tmp_path_factory.mktemp("across"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
         few = ("channels=[full-text, embedding]", "worth.items=5", "worth.samples=0")
-        return bench, run_worth(bench.recipe(*few))
+        return bench, run_information(bench.recipe(*few))
 
 
 def rows(bench: Bench, name: str) -> list[dict[str, Any]]:
@@ -38,7 +38,10 @@ def elsewhere(bench: Bench, measured: Bench, *more: str) -> list[str]:
 
 
 def test_the_first_hop_of_a_game_is_a_comparison(
-    measured: tuple[Bench, WorthReport], bench: Bench, folders: dict[str, Path], tmp_path: Path
+    measured: tuple[Bench, InformationReport],
+    bench: Bench,
+    folders: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "other").mkdir()
     channels, other = "channels=[full-text, embedding]", Bench(tmp_path / "other", folders)
@@ -57,7 +60,7 @@ def test_the_first_hop_of_a_game_is_a_comparison(
 
 
 def test_bits_are_of_items_that_a_comparison_asks(
-    measured: tuple[Bench, WorthReport], bench: Bench
+    measured: tuple[Bench, InformationReport], bench: Bench
 ) -> None:
     trained = f"trained={measured[0].out / 'trained'}"
     compared = run_comparison(bench.recipe("channels=[full-text]", trained))
@@ -68,7 +71,7 @@ def test_bits_are_of_items_that_a_comparison_asks(
 
 
 def test_a_comparison_shows_the_bits_that_were_measured_there(
-    measured: tuple[Bench, WorthReport], monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Bench, InformationReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, known = measured
     run_comparison(bench.recipe("channels=[full-text]"))

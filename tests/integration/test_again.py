@@ -18,7 +18,7 @@ from unspoken.recipe.again import run_again
 from unspoken.recipe.loading import kept as kept_recipe
 from unspoken.studies.comparison import run_comparison
 from unspoken.studies.edges import EdgesRecipe, run_edges
-from unspoken.studies.information import run_worth
+from unspoken.studies.information import run_information
 from unspoken.studies.rate import RateRecipe, run_rate
 from unspoken.studies.teams import PlanRecipe, run_plan
 from unspoken.studies.telephone import TelephoneRecipe, run_telephone
@@ -35,7 +35,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) ->
         patch.setenv("UNSPOKEN_CACHE", str(made.home / "cache"))
         few = ("channels=[text, embedding]", "worth.items=4", "worth.samples=0")
         run_comparison(made.recipe(*few))
-        run_worth(made.recipe(*few))
+        run_information(made.recipe(*few))
         lengths = ("lengths=[2]", f"trained={made.out / 'trained'}")
         recipe = load_recipe("rate", made.settings(*few, *lengths))
         assert isinstance(recipe, RateRecipe)

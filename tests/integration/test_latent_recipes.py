@@ -18,7 +18,7 @@ from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector
 from unspoken.studies.comparison import run_comparison
-from unspoken.studies.information import run_worth
+from unspoken.studies.information import run_information
 
 SMALL = {
     "memory": ["projector.width=56", "projector.hidden=16", "projector.prompt=2"],
@@ -97,7 +97,7 @@ def test_every_latent_channel_is_measured_in_bits(
     settings: list[str], kind: str, protocol: str, tmp_path: Path
 ):
     more = (f"task.protocol={protocol}", "worth.items=4", f"channels=[{kind}]")
-    report = run_worth(relay_recipe(kind, settings, *more))
+    report = run_information(relay_recipe(kind, settings, *more))
     found = {one.channel: one for one in report.channels}
     assert list(found) == [kind, f"{kind}, constant", f"{kind}, noise"]
     assert report.spoken is None  # nobody writes
@@ -115,7 +115,7 @@ def test_bits_are_measured_on_the_task_that_is_asked(settings: list[str], tmp_pa
     path.write_text("".join(json.dumps(item) + "\n" for item in items("elsewhere", 5)))
     transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
     more = (transfer, "worth.items=4", "channels=[full-text]", "worth.samples=0")
-    report = run_worth(relay_recipe("memory", settings, *more))
+    report = run_information(relay_recipe("memory", settings, *more))
     assert all(row["id"].startswith("elsewhere") for row in report.channels[0].items)
     assert report.notes["trained_on"] == "jsonl"
 

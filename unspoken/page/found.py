@@ -14,7 +14,7 @@ from unspoken.errors import DataError
 from unspoken.evaluation.arm import Arm
 from unspoken.studies.comparison.report import Compared
 from unspoken.studies.edges.report import GraphReport
-from unspoken.studies.information.report import WorthReport
+from unspoken.studies.information.report import InformationReport
 from unspoken.studies.rate.report import RateReport
 from unspoken.studies.reuse.report import ReuseReport
 from unspoken.studies.teams.report import PlanReport
@@ -24,7 +24,13 @@ __all__ = ["Found", "Recorded"]
 
 
 Recorded = (
-    Compared | WorthReport | RateReport | ReuseReport | PlanReport | TelephoneReport | GraphReport
+    Compared
+    | InformationReport
+    | RateReport
+    | ReuseReport
+    | PlanReport
+    | TelephoneReport
+    | GraphReport
 )
 """What was measured, each with its models, task, seed, versions and machine."""
 
@@ -35,7 +41,7 @@ class Found:
 
     folder: Path
     compared: Compared | None = None
-    worth: WorthReport | None = None
+    worth: InformationReport | None = None
     rate: RateReport | None = None
     reuse: ReuseReport | None = None
     plan: PlanReport | None = None
@@ -51,7 +57,7 @@ class Found:
             folder=folder,
             compared=None if reuse else _read(Compared, results, folder / "results.json"),
             reuse=_read(ReuseReport, results, folder / "results.json") if reuse else None,
-            worth=_kept(WorthReport, folder / "worth.json"),
+            worth=_kept(InformationReport, folder / "worth.json"),
             rate=_kept(RateReport, folder / "rate.json"),
             plan=_kept(PlanReport, folder / "plan.json"),
             telephone=_kept(TelephoneReport, folder / "telephone.json"),
@@ -118,7 +124,7 @@ def _content(path: Path) -> dict[str, Any] | None:
 _Kind = TypeVar(
     "_Kind",
     Compared,
-    WorthReport,
+    InformationReport,
     RateReport,
     ReuseReport,
     PlanReport,

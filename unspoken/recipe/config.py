@@ -17,13 +17,13 @@ from unspoken.recipe.parts import (
     EdgeSource,
     EmbeddingSettings,
     FreeSettings,
+    InformationSettings,
     LoraSettings,
     ModelSource,
     Part,
     ProjectorSettings,
     Prompts,
     Stage,
-    WorthSettings,
 )
 from unspoken.tasks import TaskSource
 from unspoken.wire import LOSSLESS, Packing
@@ -93,7 +93,7 @@ class RelayRecipe(ProjectorRecipe):
     constant: FreeSettings
     lora: LoraSettings | None = None
     transfer: TaskSource | None = None
-    worth: WorthSettings = WorthSettings()
+    worth: InformationSettings = InformationSettings()
     trained: Path | None = None
     pack: Packing = LOSSLESS
     limit: int | None = Field(default=200, ge=2)

@@ -28,7 +28,7 @@ __all__ = [
     "ProjectorSettings",
     "Prompts",
     "Stage",
-    "WorthSettings",
+    "InformationSettings",
 ]
 
 
@@ -197,7 +197,7 @@ class LoraSettings(Part):
     lr: float = Field(gt=0)
 
 
-class WorthSettings(Part):
+class InformationSettings(Part):
     """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
 
     samples: notes that the sender writes about each item for the text estimator. column: whether

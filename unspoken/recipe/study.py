@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,25 +20,33 @@ def _every(content: Mapping[str, Any]) -> bool:
     return True
 
 
+def _nothing(report: Result) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Study:
     """What the registry knows of a measurement.
 
-    command: its word on the command line. file: the JSON that it writes into the folder of a
-    recipe; owns: whether the content of such a file is this study's, where several write the same;
-    report: the class that the content is read back as.
+    name: as in the registry; command: its word on the command line; title: the question that it
+    answers. measures: the recipes that `run` takes; it measures, writes its file into the folder of
+    the recipe, and returns a report. recipes: the classes of recipes that come with this study.
 
-    measures: the recipes that `run` takes; run: measures, writes the file and returns a report.
-    recipes: the classes of recipes that come with this study.
-    section: `module:function` for the page, sections(report, folder); imported when a page is made.
+    file: the JSON that it writes; report: the class that this is read back as; owns: whether the
+    content of such a file is this study's, where several write files of one name.
+
+    section: the module that shows a report, imported when a page is made. Its `sections(report,
+    folder)` gives what the page shows of it, and its `lead(report)`, if it has one, a sentence that
+    comes first.
     """
 
     name: str
     command: str
-    file: str
-    report: type[Result]
+    title: str
     measures: type[Recipe]
     run: Callable[[Any], Result]
+    file: str
+    report: type[Result]
     recipes: tuple[type[Recipe], ...] = ()
     owns: Callable[[Mapping[str, Any]], bool] = _every
     section: str | None = None
@@ -47,9 +55,12 @@ class Study:
         """A report from the content of its file. Raises pydantic's `ValidationError`."""
         return TypeAdapter(self.report).validate_python(content)
 
-    def sections(self, report: Result, folder: Path) -> Sequence[Any]:
-        """What the page shows of a report; `folder` holds what stands beside its file."""
+    def sections(self, report: Result, folder: Path) -> Iterable[Any]:
+        """What a page shows of a report; `folder` holds what stands beside its file."""
+        return () if self.section is None else import_module(self.section).sections(report, folder)
+
+    def lead(self, report: Result) -> str:
+        """A sentence for the top of a page on which this study comes first, or none."""
         if self.section is None:
-            return ()
-        module, _, name = self.section.partition(":")
-        return getattr(import_module(module), name)(report, folder)
+            return ""
+        return str(getattr(import_module(self.section), "lead", _nothing)(report))

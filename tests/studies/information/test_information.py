@@ -15,22 +15,24 @@ from tests.bench import Bench, Counter
 from unspoken.errors import DataError
 from unspoken.evaluation import evaluator
 from unspoken.evaluation.items import chosen
-from unspoken.studies.information import WorthReport, run_worth
+from unspoken.studies.information import InformationReport, run_information
 
 
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]
-) -> tuple[Bench, WorthReport]:
+) -> tuple[Bench, InformationReport]:
     """A whole measurement, made once; tests that change files copy it first."""
     bench = Bench(tmp_path_factory.mktemp("worth"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        return bench, run_worth(bench.recipe("worth.items=5"))
+        return bench, run_information(bench.recipe("worth.items=5"))
 
 
 @pytest.fixture
-def copied(finished: tuple[Bench, WorthReport], folders: dict[str, Path], tmp_path: Path) -> Bench:
+def copied(
+    finished: tuple[Bench, InformationReport], folders: dict[str, Path], tmp_path: Path
+) -> Bench:
     bench = Bench(tmp_path, folders)
     shutil.copytree(finished[0].out, bench.out)
     return bench
@@ -49,7 +51,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_every_channel_stands_beside_its_controls(finished: tuple[Bench, WorthReport]) -> None:
+def test_every_channel_stands_beside_its_controls(
+    finished: tuple[Bench, InformationReport],
+) -> None:
     _, report = finished
     assert [one.channel for one in report.channels] == [
         "full-text",
@@ -73,7 +77,7 @@ def test_every_channel_stands_beside_its_controls(finished: tuple[Bench, WorthRe
     assert report.spoken.bits.value <= report.spoken.ceiling == log2(5)
 
 
-def test_the_report_holds_what_was_measured(finished: tuple[Bench, WorthReport]) -> None:
+def test_the_report_holds_what_was_measured(finished: tuple[Bench, InformationReport]) -> None:
     bench, report = finished
     found = json.loads((bench.out / "worth.json").read_text(encoding="utf-8"))
     assert found == json.loads(json.dumps(report.to_dict()))
@@ -91,17 +95,17 @@ def test_the_report_holds_what_was_measured(finished: tuple[Bench, WorthReport])
 
 def test_scores_are_kept_and_other_items_are_measured_anew(
     copied: Bench,
-    finished: tuple[Bench, WorthReport],
+    finished: tuple[Bench, InformationReport],
     measured: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         counter = Counter(patch)
-        again = run_worth(copied.recipe("worth.items=5"))
+        again = run_information(copied.recipe("worth.items=5"))
     assert (counter.passes, counter.fits, measured) == (0, [], [])
     assert again.channels == finished[1].channels
     assert again.spoken == finished[1].spoken
-    run_worth(copied.recipe("worth.items=4", "channels=[full-text]", "worth.samples=0"))
+    run_information(copied.recipe("worth.items=4", "channels=[full-text]", "worth.samples=0"))
     assert measured == ["full-text, bits", "full-text, tuned reader, bits"]
 
 
@@ -113,7 +117,7 @@ def test_broken_scores_are_measured_anew(
 ) -> None:
     path = copied.out / "information" / "full-text.json"
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    run_worth(copied.recipe("worth.items=5", "channels=[full-text]", "worth.samples=0"))
+    run_information(copied.recipe("worth.items=5", "channels=[full-text]", "worth.samples=0"))
     assert measured == ["full-text, bits"]
 
 

@@ -11,9 +11,10 @@ __all__ = ["STUDY", "ChannelWorth", "Compared", "Report", "compare", "run_compar
 STUDY = Study(
     name="comparison",
     command="compare",
-    file="results.json",
-    owns=lambda content: "channels" in content,
-    report=Compared,
+    title="What was the message worth?",
     measures=RelayRecipe,
     run=run_comparison,
+    file="results.json",
+    report=Compared,
+    owns=lambda content: "channels" in content,
 )

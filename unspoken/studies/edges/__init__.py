@@ -25,9 +25,10 @@ __all__ = [
 STUDY = Study(
     name="edges",
     command="edges",
-    file="edges.json",
-    report=GraphReport,
+    title="Which edges matter?",
     measures=EdgesRecipe,
     run=run_edges,
+    file="edges.json",
+    report=GraphReport,
     recipes=(EdgesRecipe,),
 )

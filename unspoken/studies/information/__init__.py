@@ -2,17 +2,18 @@
 
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.study import Study
-from unspoken.studies.information.measure import measure_worth
-from unspoken.studies.information.recipe import run_worth
-from unspoken.studies.information.report import Spoken, WorthReport
+from unspoken.studies.information.measure import measure_information
+from unspoken.studies.information.recipe import run_information
+from unspoken.studies.information.report import InformationReport, SampledNotes
 
-__all__ = ["STUDY", "Spoken", "WorthReport", "measure_worth", "run_worth"]
+__all__ = ["STUDY", "SampledNotes", "InformationReport", "measure_information", "run_information"]
 
 STUDY = Study(
     name="information",
     command="worth",
-    file="worth.json",
-    report=WorthReport,
+    title="What was the message worth?",
     measures=RelayRecipe,
-    run=run_worth,
+    run=run_information,
+    file="worth.json",
+    report=InformationReport,
 )

@@ -16,13 +16,13 @@ from unspoken.evaluation.result import about
 from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
 from unspoken.studies.information.notes import Written, estimate
-from unspoken.studies.information.report import Spoken, WorthReport
+from unspoken.studies.information.report import InformationReport, SampledNotes
 from unspoken.tasks import Task
 
-__all__ = ["measure_worth"]
+__all__ = ["measure_information"]
 
 
-def measure_worth(
+def measure_information(
     pipelines: Mapping[str, Pipeline],
     task: Task,
     *,
@@ -35,7 +35,7 @@ def measure_worth(
     batch_size: int = 16,
     out: Path | None = None,
     notes: Mapping[str, Any] | None = None,
-) -> WorthReport:
+) -> InformationReport:
     """Measure the usable bits of each pipeline's messages to its answering agent.
 
     items: N, of the `limit` test items that `compare` draws by the same seed. expected: the answer
@@ -48,8 +48,8 @@ def measure_worth(
     found = informed(pipelines, evaluator, expected=expected, seed=seed)
     told = None
     if writer is not None and samples:
-        told = Spoken.of(_written(writer, evaluator, samples, seed), seed)
-    report = WorthReport(
+        told = SampledNotes.of(_written(writer, evaluator, samples, seed), seed)
+    report = InformationReport(
         channels=tuple(found.values()),
         spoken=told,
         **about(pipelines.values(), task, len(drawn), seed, notes),

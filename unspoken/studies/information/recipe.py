@@ -8,13 +8,13 @@ from unspoken.evaluation.altered import Noise
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import noted, prepared
-from unspoken.studies.information.measure import measure_worth
-from unspoken.studies.information.report import WorthReport
+from unspoken.studies.information.measure import measure_information
+from unspoken.studies.information.report import InformationReport
 
-__all__ = ["run_worth"]
+__all__ = ["run_information"]
 
 
-def run_worth(recipe: RelayRecipe) -> WorthReport:
+def run_information(recipe: RelayRecipe) -> InformationReport:
     """Measure each channel of the recipe; the report goes to `out`.
 
     A trained channel stands beside its controls: free vectors without a sender, and noise with the
@@ -28,7 +28,7 @@ def run_worth(recipe: RelayRecipe) -> WorthReport:
         if name in found.constants:
             pipelines[f"{name}, constant"] = found.constants[name]
             pipelines[f"{name}, noise"] = noisy(pipeline, recipe.seed)
-    return measure_worth(
+    return measure_information(
         pipelines,
         ready.task,
         items=recipe.worth.items,

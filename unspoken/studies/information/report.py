@@ -18,7 +18,7 @@ from unspoken.files import write_text
 from unspoken.studies.information.notes import Written
 from unspoken.tasks import Item
 
-__all__ = ["Spoken", "WorthReport"]
+__all__ = ["SampledNotes", "InformationReport"]
 
 
 def spoken(item: Item) -> str:
@@ -27,7 +27,7 @@ def spoken(item: Item) -> str:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SampledNotes:
     """The text estimator of arXiv 2512.21720: bits that a writer's sampled notes carry."""
 
     bits: Estimate
@@ -36,7 +36,7 @@ class Spoken:
     samples: int
 
     @classmethod
-    def of(cls, written: Written, seed: int) -> Spoken:
+    def of(cls, written: Written, seed: int) -> SampledNotes:
         bits = mean(written.bits, seed=seed)
         return cls(bits, written.ceiling, written.tokens, written.samples)
 
@@ -50,11 +50,11 @@ class Spoken:
 
 
 @dataclass(frozen=True)
-class WorthReport(Result):
+class InformationReport(Result):
     """Channels by usable bits, and everything needed to know what was measured."""
 
     channels: tuple[Information, ...]
-    spoken: Spoken | None
+    spoken: SampledNotes | None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json."""

@@ -22,9 +22,10 @@ __all__ = [
 STUDY = Study(
     name="planner",
     command="compare",
-    file="blame.json",
-    report=PlannerReport,
+    title="Whose fault is a wrong answer?",
     measures=PlannerExecutorRecipe,
     run=run_planner,
+    file="blame.json",
+    report=PlannerReport,
     recipes=(PlannerRecipe, PlannerExecutorRecipe),
 )

@@ -12,9 +12,10 @@ __all__ = ["STUDY", "Fit", "Point", "RateRecipe", "RateReport", "fit", "rates", 
 STUDY = Study(
     name="rate",
     command="rate",
-    file="rate.json",
-    report=RateReport,
+    title="What was the message worth?",
     measures=RateRecipe,
     run=run_rate,
+    file="rate.json",
+    report=RateReport,
     recipes=(RateRecipe,),
 )

@@ -35,7 +35,7 @@ def rates(
     """Measure usable bits and accuracy at each setting of each curve, on the same items.
 
     curves: name of a curve -> setting -> pipeline. items, expected, limit, seed, out: as in
-    `measure_worth`; with `out`, predictions are kept too. Raises `DataError`.
+    `measure_information`; with `out`, predictions are kept too. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
     named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}

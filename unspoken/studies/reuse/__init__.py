@@ -11,10 +11,11 @@ __all__ = ["STUDY", "ReuseArm", "ReuseRecipe", "ReuseReport", "compare_reuse", "
 STUDY = Study(
     name="reuse",
     command="compare",
-    file="results.json",
-    owns=lambda content: "channels" not in content,
-    report=ReuseReport,
+    title="What does reading once save?",
     measures=ReuseRecipe,
     run=run_reuse,
+    file="results.json",
+    report=ReuseReport,
     recipes=(ReuseRecipe,),
+    owns=lambda content: "channels" not in content,
 )

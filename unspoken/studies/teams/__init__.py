@@ -27,9 +27,10 @@ __all__ = [
 STUDY = Study(
     name="teams",
     command="plan",
-    file="plan.json",
-    report=PlanReport,
+    title="When does a team pay?",
     measures=PlanRecipe,
     run=run_plan,
+    file="plan.json",
+    report=PlanReport,
     recipes=(PlanRecipe,),
 )

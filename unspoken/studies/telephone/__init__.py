@@ -19,9 +19,10 @@ __all__ = [
 STUDY = Study(
     name="telephone",
     command="telephone",
-    file="telephone.json",
-    report=TelephoneReport,
+    title="What is left after some hops?",
     measures=TelephoneRecipe,
     run=run_telephone,
+    file="telephone.json",
+    report=TelephoneReport,
     recipes=(TelephoneRecipe,),
 )
