@@ -30,9 +30,9 @@ from unspoken import (
     TextChannel,
     load_task,
 )
+from unspoken.evaluation.items import query
 from unspoken.evaluation.result import about_machine
 from unspoken.pipeline import Query
-from unspoken.studies.comparison.measure import query
 
 
 def main() -> None:

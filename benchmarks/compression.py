@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unspoken.channels import Handoff
+from unspoken.evaluation.items import query, sample
 from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.statistics import difference, wilson
 from unspoken.files import write_text
@@ -28,7 +29,6 @@ from unspoken.pipeline import Pipeline
 from unspoken.projectors import Fuser, MemoryProjector, Projector, load_state_projector
 from unspoken.recipe import load_recipe
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.measure import query, sample
 from unspoken.tasks import Item, matches
 from unspoken.wire import (
     LOSSLESS,

@@ -17,8 +17,7 @@ from typing import Any
 
 from unspoken.evaluation.result import about_machine
 from unspoken.recipe import RelayRecipe, load_recipe
-from unspoken.studies.comparison.recipe import run_relay
-from unspoken.studies.comparison.report import Report
+from unspoken.studies.comparison import Report, run_comparison
 
 
 def main() -> None:
@@ -65,7 +64,7 @@ def run(task: str, protocol: str, limit: int, work: Path, settings: list[str]) -
         ],
     )
     assert isinstance(recipe, RelayRecipe)
-    return run_relay(recipe)
+    return run_comparison(recipe)
 
 
 def rows_of(report: Report) -> list[dict[str, Any]]:

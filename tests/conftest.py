@@ -10,12 +10,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.bench import Bench, Counter
 from unspoken.backbone import Backbone
 from unspoken.testing import tiny_backbone
 
@@ -76,3 +78,30 @@ def passes() -> Callable[[Backbone], Any]:
             hook.remove()
 
     return count
+
+
+@pytest.fixture(scope="session")
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Backbone]
+) -> dict[str, Path]:
+    """Two tiny models as model folders, and a third that is another fine-tune of the second."""
+    home = tmp_path_factory.mktemp("models")
+    made = {
+        "sender": tiny("gemma", width=24),
+        "receiver": tiny("llama"),
+        "other": tiny("llama", seed=1),
+    }
+    for name, backbone in made.items():
+        cast(Any, backbone.model).save_pretrained(home / name)
+        backbone.tokenizer.save_pretrained(home / name)
+    return {name: home / name for name in made}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, folders: dict[str, Path]) -> Bench:
+    return Bench(tmp_path, folders)
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    return Counter(monkeypatch)

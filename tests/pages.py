@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate, Interval, wilson
 from unspoken.files import write_text
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import Information, WorthReport
-from unspoken.studies.rate.report import Fit, Point, RateReport
+from unspoken.studies.information import InformationReport
+from unspoken.studies.rate import Fit, Point, RateReport
 
 __all__ = ["ATTACK", "N", "folder_of_results"]
 
@@ -95,10 +96,10 @@ def _information(name: str, value: float) -> Information:
     )
 
 
-def _worth() -> WorthReport:
+def _worth() -> InformationReport:
     names = ("full-text", "text", "embedding", "embedding, constant")
     found = tuple(_information(name, 4.2 - n * 1.4) for n, name in enumerate(names))
-    return WorthReport(found, None, **_about(0))
+    return InformationReport(found, None, **_about(0))
 
 
 def _rate() -> RateReport:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from unspoken.pipeline import Pipeline, Run
-    from unspoken.recipe import PlannerExecutorRecipe
+    from unspoken.studies.planner import PlannerExecutorRecipe
 
 __all__ = ["main"]
 
@@ -67,10 +67,10 @@ def chat(
 @app.command()
 def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Train a projector or a planner by recipe; a run that was stopped goes on where it was."""
-    from unspoken.recipe import PlannerExecutorRecipe, PlannerRecipe, ProjectorRecipe, load_recipe
+    from unspoken.recipe import ProjectorRecipe, load_recipe
     from unspoken.relay.relay import Relay
     from unspoken.relay.train import train_projector
-    from unspoken.studies.planner.teaching import train_planner
+    from unspoken.studies.planner import PlannerExecutorRecipe, PlannerRecipe, train_planner
     from unspoken.tasks import load_task
 
     plan = load_recipe(recipe, overrides or [])
@@ -81,7 +81,7 @@ def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
         trained, home = train_projector(Relay.of(plan), plan.out / "trained")
         what = "projector"
     else:
-        raise _wrong(recipe, plan.kind, "projector, relay, planner or planner_executor")
+        raise _wrong(recipe, plan.kind_name(), "projector, relay, planner or planner_executor")
     count = sum(parameter.numel() for parameter in trained.parameters())
     if as_json:
         typer.echo(json.dumps({"folder": str(home), "parameters": count}))
@@ -92,16 +92,18 @@ def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 @app.command()
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Compare channels with their controls, training what is missing, or dense reads with pools."""
-    from unspoken.recipe import PlannerExecutorRecipe, RelayRecipe, ReuseRecipe, load_recipe
-    from unspoken.studies.comparison.recipe import run_relay, run_reuse
+    from unspoken.recipe import RelayRecipe, load_recipe
+    from unspoken.studies.comparison import run_comparison
+    from unspoken.studies.planner import PlannerExecutorRecipe
+    from unspoken.studies.reuse import ReuseRecipe, run_reuse
 
     plan = load_recipe(recipe, overrides or [])
     if isinstance(plan, PlannerExecutorRecipe):
         _compare_planners(plan, as_json)
         return
     if not isinstance(plan, RelayRecipe | ReuseRecipe):
-        raise _wrong(recipe, plan.kind, "relay, reuse or planner_executor")
-    report = run_relay(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
+        raise _wrong(recipe, plan.kind_name(), "relay, reuse or planner_executor")
+    report = run_comparison(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -113,12 +115,12 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
 def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each channel's messages are worth to the receiver, in bits."""
     from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.studies.information.recipe import run_worth
+    from unspoken.studies.information import run_information
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RelayRecipe):
-        raise _wrong(recipe, plan.kind, "relay")
-    report = run_worth(plan)
+        raise _wrong(recipe, plan.kind_name(), "relay")
+    report = run_information(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -129,12 +131,12 @@ def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 @app.command()
 def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Sweep the length of messages: bytes, positions and bits against wrong answers, drawn."""
-    from unspoken.recipe import RateRecipe, load_recipe
-    from unspoken.studies.rate.recipe import run_rate
+    from unspoken.recipe import load_recipe
+    from unspoken.studies.rate import RateRecipe, run_rate
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RateRecipe):
-        raise _wrong(recipe, plan.kind, "rate")
+        raise _wrong(recipe, plan.kind_name(), "rate")
     report = run_rate(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -146,12 +148,12 @@ def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 @app.command()
 def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each edge of a pipeline is worth; prune it, and learn a sparse graph."""
-    from unspoken.recipe import EdgesRecipe, load_recipe
-    from unspoken.studies.edges.recipe import run_edges
+    from unspoken.recipe import load_recipe
+    from unspoken.studies.edges import EdgesRecipe, run_edges
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, EdgesRecipe):
-        raise _wrong(recipe, plan.kind, "edges")
+        raise _wrong(recipe, plan.kind_name(), "edges")
     report = run_edges(plan)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -180,12 +182,12 @@ def report(
 @app.command()
 def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Calibrate on a task when a team pays, plan one under a budget, and check a vote of three."""
-    from unspoken.recipe import PlanRecipe, load_recipe
-    from unspoken.studies.teams.recipe import run_plan
+    from unspoken.recipe import load_recipe
+    from unspoken.studies.teams import PlanRecipe, run_plan
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, PlanRecipe):
-        raise _wrong(recipe, found.kind, "plan")
+        raise _wrong(recipe, found.kind_name(), "plan")
     report = run_plan(found)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -197,12 +199,12 @@ def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 @app.command()
 def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Pass facts on, hop by hop, over each channel: accuracy and drift, and the wrong message."""
-    from unspoken.recipe import TelephoneRecipe, load_recipe
-    from unspoken.studies.telephone.recipe import run_telephone
+    from unspoken.recipe import load_recipe
+    from unspoken.studies.telephone import TelephoneRecipe, run_telephone
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, TelephoneRecipe):
-        raise _wrong(recipe, found.kind, "telephone")
+        raise _wrong(recipe, found.kind_name(), "telephone")
     report = run_telephone(found)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
@@ -391,16 +393,17 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 def _compare_planners(plan: PlannerExecutorRecipe, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from unspoken.studies.planner.blame import table
-    from unspoken.studies.planner.recipe import run_planner_executor
+    from unspoken.studies.comparison import run_comparison
+    from unspoken.studies.planner import run_planner
 
-    report, blames = run_planner_executor(plan)
+    report, found = run_comparison(plan), run_planner(plan)
     if as_json:
-        typer.echo(json.dumps({**report.to_dict(), "blame": [asdict(one) for one in blames]}))
+        blame = [asdict(one) for one in found.blame]
+        typer.echo(json.dumps({**report.to_dict(), "blame": blame}))
         return
     _print(report.table(), report.findings())
-    _print(table(blames), [])
-    typer.echo(f"wrote results.json, attribution.json, the report and predictions to {plan.out}")
+    _print(found.table(), [])
+    typer.echo(f"wrote results.json, blame.json, the report and predictions to {plan.out}")
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
@@ -409,7 +412,7 @@ def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, PipelineRecipe):
-        raise _wrong(recipe, plan.kind, "pipeline")
+        raise _wrong(recipe, plan.kind_name(), "pipeline")
     return build(plan)
 
 

@@ -229,12 +229,13 @@ def _placed(device: str | None) -> list[str]:
 
 
 def _built(recipe: str, overrides: Sequence[str]) -> Pipeline:
-    from unspoken.recipe import load_recipe
+    from unspoken.recipe import PipelineRecipe, load_recipe
     from unspoken.recipe.pipeline import build
 
     plan = load_recipe(recipe, overrides)
-    if plan.kind != "pipeline":
-        raise PipelineError(f"{recipe} is a recipe of kind {plan.kind!r}; lm-eval takes a pipeline")
+    if type(plan) is not PipelineRecipe:
+        kind = plan.kind_name()
+        raise PipelineError(f"{recipe} is a recipe of kind {kind!r}; lm-eval takes a pipeline")
     return build(plan)
 
 

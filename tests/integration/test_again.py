@@ -8,22 +8,20 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_edges import settings_of
-from tests.integration.test_plan import TEAM
-from tests.integration.test_recipes import Bench, folders
+from tests.bench import Bench
+from tests.studies.edges.test_recipe import settings_of
+from tests.studies.teams.test_recipe import TEAM
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
-from unspoken.recipe import EdgesRecipe, PlanRecipe, RateRecipe, TelephoneRecipe, load_recipe
+from unspoken.recipe import load_recipe
 from unspoken.recipe.again import run_again
 from unspoken.recipe.loading import kept as kept_recipe
-from unspoken.studies.comparison.recipe import run_relay
-from unspoken.studies.edges.recipe import run_edges
-from unspoken.studies.information.recipe import run_worth
-from unspoken.studies.rate.recipe import run_rate
-from unspoken.studies.teams.recipe import run_plan
-from unspoken.studies.telephone.recipe import run_telephone
-
-__all__ = ["folders"]  # a fixture
+from unspoken.studies.comparison import run_comparison
+from unspoken.studies.edges import EdgesRecipe, run_edges
+from unspoken.studies.information import run_information
+from unspoken.studies.rate import RateRecipe, run_rate
+from unspoken.studies.teams import PlanRecipe, run_plan
+from unspoken.studies.telephone import TelephoneRecipe, run_telephone
 
 _ONLY_RELAY = ("reader.", "constant.", "limit=")
 _TIMES = {"seconds", "training_seconds", "machine", "recipe"}
@@ -36,8 +34,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(made.home / "cache"))
         few = ("channels=[text, embedding]", "worth.items=4", "worth.samples=0")
-        run_relay(made.recipe(*few))
-        run_worth(made.recipe(*few))
+        run_comparison(made.recipe(*few))
+        run_information(made.recipe(*few))
         lengths = ("lengths=[2]", f"trained={made.out / 'trained'}")
         recipe = load_recipe("rate", made.settings(*few, *lengths))
         assert isinstance(recipe, RateRecipe)

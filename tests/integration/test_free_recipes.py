@@ -19,7 +19,7 @@ from unspoken.recipe import ProjectorRecipe, RelayRecipe, load_recipe
 from unspoken.relay.calibration import aligned_states, calibration_texts
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
-from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.comparison import run_comparison
 
 CHANNELS = """[
     {name: own text, sender: receiver, channel: {kind: text, limit: 4}},
@@ -76,7 +76,7 @@ def free(settings: list[str], *more: str) -> RelayRecipe:
 @pytest.mark.parametrize("protocol", ["private", "shared"])
 def test_every_channel_is_compared_with_the_default_controls(settings: list[str], protocol: str):
     recipe = free(settings, f"task.protocol={protocol}")
-    report = run_relay(recipe)
+    report = run_comparison(recipe)
     assert report.channels == NAMES
     for name in NAMES:
         conditions = [arm.condition for arm in report.arms if arm.channel == name]
@@ -85,7 +85,7 @@ def test_every_channel_is_compared_with_the_default_controls(settings: list[str]
     half, handed = (report.arm(name, "matched").wire_bytes for name in ("half", "handed"))
     assert half < handed < report.arm("rolled", "matched").wire_bytes
     assert report.arm("rolled", "matched").passes >= report.arm("handed", "matched").passes + 3
-    again = run_relay(recipe)
+    again = run_comparison(recipe)
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
 
 
@@ -108,7 +108,7 @@ def test_all_layers_are_the_whole_hand_over(settings: list[str]):
     channels = """channels=[
         {name: handed, sender: receiver, channel: {kind: handoff}},
         {name: all, sender: receiver, channel: {kind: layers, ratio: 1.0}}]"""
-    report = run_relay(free(settings, channels, "limit=6"))
+    report = run_comparison(free(settings, channels, "limit=6"))
     told = Path(settings[-1].removeprefix("out=")) / "predictions"
     said = [
         [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
@@ -134,7 +134,7 @@ def test_equal_weights_are_asked_for_before_anything_is_fitted(settings: list[st
     )
     recipe = free(settings, channels)
     with pytest.raises(IncompatibleModels, match="handoff needs the same weights"):
-        run_relay(recipe)
+        run_comparison(recipe)
     assert not recipe.out.exists()
 
 
@@ -156,7 +156,7 @@ def test_a_source_that_says_too_much_or_too_little_is_refused(
 
 def test_an_unknown_kind_of_channel_is_met_with_a_suggestion(settings: list[str]):
     with pytest.raises(LookupError, match="did you mean 'rollout'"):
-        run_relay(free(settings, "channels=[{name: x, channel: {kind: rolout}}]"))
+        run_comparison(free(settings, "channels=[{name: x, channel: {kind: rolout}}]"))
 
 
 # -- fitting ---------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from unspoken.projectors import Fuser, MemoryProjector
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector
-from unspoken.studies.comparison.recipe import run_relay
-from unspoken.studies.information.recipe import run_worth
+from unspoken.studies.comparison import run_comparison
+from unspoken.studies.information import run_information
 
 SMALL = {
     "memory": ["projector.width=56", "projector.hidden=16", "projector.prompt=2"],
@@ -75,7 +75,7 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     settings: list[str], kind: str, protocol: str
 ):
     recipe = relay_recipe(kind, settings, f"task.protocol={protocol}")
-    report = run_relay(recipe)
+    report = run_comparison(recipe)
     conditions = [arm.condition for arm in report.arms if arm.channel == kind]
     assert conditions == ["none", "matched", "deranged", "constant", "lora"]
     worth = report.worth(kind)
@@ -88,7 +88,7 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     assert ('src="data:image/png;base64,' in page) == (kind == "fusion")  # its gates
     assert report.arm(kind, "matched").wire_bytes > 0
     assert report.arm(kind, "lora").wire_bytes == 0
-    again = run_relay(recipe)
+    again = run_comparison(recipe)
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
 
 
@@ -97,7 +97,7 @@ def test_every_latent_channel_is_measured_in_bits(
     settings: list[str], kind: str, protocol: str, tmp_path: Path
 ):
     more = (f"task.protocol={protocol}", "worth.items=4", f"channels=[{kind}]")
-    report = run_worth(relay_recipe(kind, settings, *more))
+    report = run_information(relay_recipe(kind, settings, *more))
     found = {one.channel: one for one in report.channels}
     assert list(found) == [kind, f"{kind}, constant", f"{kind}, noise"]
     assert report.spoken is None  # nobody writes
@@ -115,7 +115,7 @@ def test_bits_are_measured_on_the_task_that_is_asked(settings: list[str], tmp_pa
     path.write_text("".join(json.dumps(item) + "\n" for item in items("elsewhere", 5)))
     transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
     more = (transfer, "worth.items=4", "channels=[full-text]", "worth.samples=0")
-    report = run_worth(relay_recipe("memory", settings, *more))
+    report = run_information(relay_recipe("memory", settings, *more))
     assert all(row["id"].startswith("elsewhere") for row in report.channels[0].items)
     assert report.notes["trained_on"] == "jsonl"
 
@@ -125,9 +125,9 @@ def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str]
     path = tmp_path / "other.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in other))
     lean = [*settings, "channels=[memory]", "lora=null"]
-    usual = run_relay(relay_recipe("memory", lean))
+    usual = run_comparison(relay_recipe("memory", lean))
     transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
-    report = run_relay(relay_recipe("memory", lean, transfer, "limit=null"))
+    report = run_comparison(relay_recipe("memory", lean, transfer, "limit=null"))
     assert report.task["items"] == 4 + 5  # what was trained on is not asked
     assert report.task["overlap"]["dropped"] == 3
     assert not any(report.task["overlap"]["facts"].values())

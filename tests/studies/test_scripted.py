@@ -14,12 +14,12 @@ from unspoken.channels import TextChannel, make_channel
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import fillable, movable, rolls_out, tabled
-from unspoken.studies.comparison.measure import compare
-from unspoken.studies.edges.report import weigh_edges
-from unspoken.studies.information.report import measure_worth
-from unspoken.studies.rate.report import rates
+from unspoken.studies.comparison import compare
+from unspoken.studies.edges import weigh_edges
+from unspoken.studies.information import measure_information
+from unspoken.studies.rate import rates
 from unspoken.studies.teams import Terms, plan_team
-from unspoken.studies.telephone import Line, play
+from unspoken.studies.telephone import Players, play
 from unspoken.tasks import Task, TaskSource, load_task
 from unspoken.testing import ScriptedModel
 from unspoken.types import Settings
@@ -84,7 +84,7 @@ def test_it_is_compared(model: ScriptedModel, task: Task, tmp_path: Path):
 
 
 def test_its_messages_are_worth_bits(model: ScriptedModel, task: Task, tmp_path: Path):
-    report = measure_worth(
+    report = measure_information(
         {"text": pair(model)}, task, items=8, writer=writer(model), limit=12, out=tmp_path
     )
     (found,) = report.channels
@@ -125,7 +125,7 @@ def test_a_team_of_it_is_planned(model: ScriptedModel, task: Task, tmp_path: Pat
 def test_it_passes_facts_on(model: ScriptedModel, task: Task, tmp_path: Path):
     role = Role("Restate.\n", "{messages}Note:", "Fact:{message}\n", chat=False)
     restating = Agent("receiver", model, role=role, settings=Settings(max_tokens=120, stop=("\n",)))
-    line = Line(
+    line = Players(
         pair(model),
         Pipeline(
             [reader(model), restating], [Edge("sender", "receiver", TextChannel(verbatim=True))]

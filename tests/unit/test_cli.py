@@ -20,7 +20,7 @@ from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
-from unspoken.studies.comparison.report import Report
+from unspoken.studies.comparison import Report
 
 PIPELINE = """# A pair for tests.
 kind: pipeline

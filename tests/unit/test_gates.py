@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import CASES, Case
-from tests.unit.planted import ANSWERS, ASKS, QUERIES, READS, SAID, fresh, pair, train
+from tests.planted import ANSWERS, ASKS, QUERIES, READS, SAID, fresh, pair, train
 from unspoken.agents import Agent, Incoming
 from unspoken.backbone import Backbone
 from unspoken.channels import Embedding, Handoff, SelectiveLayers, TextChannel

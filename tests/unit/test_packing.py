@@ -12,11 +12,11 @@ from torch import Tensor
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff
 from unspoken.errors import IncompatibleModels, RecipeError, WireError
+from unspoken.evaluation.identity import identity
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import PipelineRecipe, RelayRecipe, load_recipe
 from unspoken.recipe.pipeline import build
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.measure import identity
 from unspoken.tasks import TaskSource, load_task
 from unspoken.types import Memory, Segment, Spelling, Text, Vectors
 from unspoken.wire import (

@@ -112,31 +112,31 @@ def measure(
     """
     start = perf_counter()
     mail = _mail(pipeline, queries, batch_size)
-    desk = _Desk(pipeline.answerer, queries, answers, rows)
+    questions = _Questions(pipeline.answerer, queries, answers, rows)
     first: dict[tuple[bytes, ...], int] = {}
     same = [first.setdefault(_bytes(told), n) for n, told in enumerate(mail)]
     table = torch.zeros(len(mail), len(queries), dtype=torch.float64)
-    asked = list(product(desk.batches, first.values()))
+    asked = list(product(questions.batches, first.values()))
     with torch.no_grad():
         alone = torch.zeros(len(queries), dtype=torch.float64)
-        for batch in desk.batches:
-            alone[batch] = desk.score(batch)
+        for batch in questions.batches:
+            alone[batch] = questions.score(batch)
         shown = Console(stderr=True)
         for batch, told in track(
             asked, progress, console=shown, disable=not progress, transient=True
         ):
-            table[told, batch] = desk.score(batch, mail[told])
+            table[told, batch] = questions.score(batch, mail[told])
     return Scores(
         table=tuple(_floats(row) for row in table[same]),
         alone=_floats(alone),
         partners=tuple(partners),
-        positions=tuple(_positions(told, desk.model) for told in mail),
+        positions=tuple(_positions(told, questions.model) for told in mail),
         wire=tuple(sum(one.message.nbytes for one in told) for told in mail),
         seconds=perf_counter() - start,
     )
 
 
-class _Desk:
+class _Questions:
     """The answering agent and what it is asked, in batches of questions of like length."""
 
     def __init__(

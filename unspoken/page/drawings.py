@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Difference, Estimate
-from unspoken.page.found import Compared
 from unspoken.page.plot import Axis, Chart, Curve, Dot, Forest, Mark, Panel, Row
-from unspoken.studies.comparison.report import Worth
-from unspoken.studies.information.report import Information
+from unspoken.studies.comparison.report import ChannelWorth, Compared
 from unspoken.studies.rate.report import Point, RateReport
 
 __all__ = ["accuracies", "differences", "information", "rate_chart"]
@@ -51,7 +50,7 @@ def differences(found: Compared) -> Forest:
     return Forest(axis, rows, "points", (axis.at(0.0),))
 
 
-def _differences(worth: Worth) -> Iterator[tuple[str, str, Difference]]:
+def _differences(worth: ChannelWorth) -> Iterator[tuple[str, str, Difference]]:
     found = (
         ("gain", "gain", worth.gain),
         ("content", "content", worth.content),

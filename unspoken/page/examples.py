@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unspoken.page.found import Compared, Found
+from unspoken.page.found import Found
+from unspoken.studies.comparison.report import Compared
 
 __all__ = ["Answer", "Disagreements", "Example", "disagreements"]
 

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import DataError
-from unspoken.evaluation.result import Result
-from unspoken.studies.comparison.report import Arm, Worth
+from unspoken.evaluation.arm import Arm
+from unspoken.studies.comparison.report import Compared
 from unspoken.studies.edges.report import GraphReport
-from unspoken.studies.information.report import Information, WorthReport
+from unspoken.studies.information.report import InformationReport
 from unspoken.studies.rate.report import RateReport
 from unspoken.studies.reuse.report import ReuseReport
 from unspoken.studies.teams.report import PlanReport
 from unspoken.studies.telephone.report import TelephoneReport
 
-__all__ = ["Compared", "Found", "Recorded"]
-
-
-@dataclass(frozen=True)
-class Compared(Result):
-    """The content of results.json after a comparison; right and wrong by item stand beside it."""
-
-    arms: tuple[Arm, ...]
-    channels: dict[str, Worth]
-    information: dict[str, Information] = field(default_factory=dict[str, Information])
+__all__ = ["Found", "Recorded"]
 
 
 Recorded = (
-    Compared | WorthReport | RateReport | ReuseReport | PlanReport | TelephoneReport | GraphReport
+    Compared
+    | InformationReport
+    | RateReport
+    | ReuseReport
+    | PlanReport
+    | TelephoneReport
+    | GraphReport
 )
 """What was measured, each with its models, task, seed, versions and machine."""
 
@@ -44,7 +41,7 @@ class Found:
 
     folder: Path
     compared: Compared | None = None
-    worth: WorthReport | None = None
+    worth: InformationReport | None = None
     rate: RateReport | None = None
     reuse: ReuseReport | None = None
     plan: PlanReport | None = None
@@ -60,7 +57,7 @@ class Found:
             folder=folder,
             compared=None if reuse else _read(Compared, results, folder / "results.json"),
             reuse=_read(ReuseReport, results, folder / "results.json") if reuse else None,
-            worth=_kept(WorthReport, folder / "worth.json"),
+            worth=_kept(InformationReport, folder / "worth.json"),
             rate=_kept(RateReport, folder / "rate.json"),
             plan=_kept(PlanReport, folder / "plan.json"),
             telephone=_kept(TelephoneReport, folder / "telephone.json"),
@@ -127,7 +124,7 @@ def _content(path: Path) -> dict[str, Any] | None:
 _Kind = TypeVar(
     "_Kind",
     Compared,
-    WorthReport,
+    InformationReport,
     RateReport,
     ReuseReport,
     PlanReport,

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
 from unspoken.page.found import Found
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import Information
 from unspoken.studies.rate.report import RateReport
 from unspoken.studies.reuse.report import ReuseReport
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
+from unspoken.evaluation.bits import Information
 from unspoken.page import tables
 from unspoken.page.drawings import accuracies, differences, information, rate_chart
 from unspoken.page.examples import Disagreements, disagreements
-from unspoken.page.found import Compared, Found, Recorded
+from unspoken.page.found import Found, Recorded
 from unspoken.page.pictures import inlined
 from unspoken.page.plot import Chart, Forest
 from unspoken.page.studies import Study, studies
 from unspoken.page.tables import Table
-from unspoken.studies.information.report import Information
+from unspoken.studies.comparison.report import Compared
 
 __all__ = ["Page"]
 

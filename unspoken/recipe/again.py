@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from unspoken.errors import DataError, RecipeError
-from unspoken.page import Found
-from unspoken.recipe.config import (
-    EdgesRecipe,
-    PlannerExecutorRecipe,
-    PlanRecipe,
-    RateRecipe,
-    Recipe,
-    RelayRecipe,
-    ReuseRecipe,
-    TelephoneRecipe,
-)
-from unspoken.studies.comparison.recipe import run_relay, run_reuse
-from unspoken.studies.edges.recipe import run_edges
-from unspoken.studies.information.recipe import run_worth
-from unspoken.studies.planner.recipe import run_planner_executor
-from unspoken.studies.rate.recipe import run_rate
-from unspoken.studies.teams.recipe import run_plan
-from unspoken.studies.telephone.recipe import run_telephone
+from unspoken.errors import DataError, RecipeError, UnknownName
+from unspoken.recipe.config import Recipe, RelayRecipe
+from unspoken.recipe.loading import recipe_of
+from unspoken.recipe.results import Recorded, read_results
 
 __all__ = ["run_again"]
 
@@ -42,52 +26,36 @@ def run_again(folder: Path, out: Path) -> None:
         raise DataError(
             f"{out} is there already, and what stands in it would be reused; name a new folder"
         )
-    found = Found.read(folder).recorded
-    runs = [
-        _run(command, _elsewhere(_recipe(folder, command, one.notes), out))
-        for command, one in found.items()
-    ]
-    for run in runs:
+    for run in [_run(found, folder, out) for found in read_results(folder)]:
         run()
 
 
-def _recipe(folder: Path, command: str, notes: dict[str, Any]) -> Recipe:
+def _run(found: Recorded, folder: Path, out: Path) -> Callable[[], object]:
+    study, recipe = found.study, _recipe(found, folder)
+    if not isinstance(recipe, study.measures):
+        raise RecipeError(
+            f"`unspoken {study.command}` does not run a recipe of kind {recipe.kind_name()!r}"
+        )
+    return partial(study.run, _elsewhere(recipe, out))
+
+
+def _recipe(found: Recorded, folder: Path) -> Recipe:
+    notes, command = found.report.notes, found.study.command
     if "recipe" not in notes:
         raise RecipeError(
             f"the results of `unspoken {command}` in {folder} keep no recipe, so they were made by "
             "an older version or from Python; run the command again with a recipe"
         )
     try:
-        return TypeAdapter[Recipe](Recipe).validate_python(notes["recipe"])
-    except ValidationError as error:
+        return recipe_of(notes["recipe"])
+    except (ValidationError, UnknownName) as error:
+        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RecipeError(
             f"the recipe kept by `unspoken {command}` in {folder} is not of this version: "
-            f"{error.errors()[0]['msg']}; run the command again with a recipe"
+            f"{told}; run the command again with a recipe"
         ) from error
 
 
 def _elsewhere(recipe: Recipe, out: Path) -> Recipe:
     trained = {"trained": None} if isinstance(recipe, RelayRecipe) else {}
     return recipe.model_copy(update={"out": out, **trained})
-
-
-def _run(command: str, recipe: Recipe) -> Callable[[], object]:
-    match command, recipe:
-        case "compare", ReuseRecipe():
-            return partial(run_reuse, recipe)
-        case "compare", PlannerExecutorRecipe():
-            return partial(run_planner_executor, recipe)
-        case "compare", RelayRecipe():
-            return partial(run_relay, recipe)
-        case "worth", RelayRecipe():
-            return partial(run_worth, recipe)
-        case "rate", RateRecipe():
-            return partial(run_rate, recipe)
-        case "plan", PlanRecipe():
-            return partial(run_plan, recipe)
-        case "telephone", TelephoneRecipe():
-            return partial(run_telephone, recipe)
-        case "edges", EdgesRecipe():
-            return partial(run_edges, recipe)
-        case _:
-            raise RecipeError(f"`unspoken {command}` does not run a recipe of kind {recipe.kind!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from unspoken.errors import RecipeError, unknown
+from unspoken.errors import RecipeError, UnknownName, unknown
 from unspoken.recipe.config import Recipe
+from unspoken.recipe.registry import recipe_class, recipe_kinds
 
-__all__ = ["chain", "find_recipe", "kept", "load_recipe", "recipe_names"]
+__all__ = ["chain", "find_recipe", "kept", "load_recipe", "recipe_names", "recipe_of"]
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,14 +32,23 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         told = " ".join(str(error).split())
         raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
     try:
-        return TypeAdapter[Recipe](Recipe).validate_python(content)
+        return recipe_of(TypeAdapter(dict[str, Any]).validate_python(content))
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'][1:])) or 'kind'}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'kind'}: {e['msg']}" for e in error.errors()]
         raise RecipeError(
             f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
         ) from error
+    except UnknownName as error:
+        raise RecipeError(f"{path}: kind: {error}") from error
+
+
+def recipe_of(content: Mapping[str, Any]) -> Recipe:
+    """A recipe from its settings. Raises `UnknownName` for its kind, and `ValidationError`."""
+    kind = str(content.get("kind"))
+    found = recipe_class(kind)
+    if found is None:
+        raise unknown("kind of recipe", kind, recipe_kinds())
+    return found.model_validate(content)
 
 
 def kept(recipe: Recipe) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,7 +12,6 @@ from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
     "AgentSource",
-    "BudgetSettings",
     "CanvasSettings",
     "ChannelSource",
     "ClosedSettings",
@@ -20,19 +19,16 @@ __all__ = [
     "EmbeddingSettings",
     "FreeSettings",
     "FusionSettings",
-    "GraphSettings",
     "LinearSettings",
     "LoraSettings",
     "MemorySettings",
     "MixingSettings",
     "ModelSource",
     "Part",
-    "PlannerSettings",
-    "PoolSettings",
     "ProjectorSettings",
     "Prompts",
     "Stage",
-    "WorthSettings",
+    "InformationSettings",
 ]
 
 
@@ -95,21 +91,6 @@ class CanvasSettings(Part):
 
     def denoising(self, stop: tuple[str, ...] = ()) -> Denoising:
         return Denoising(max_tokens=self.tokens, stop=stop, **self.model_dump(exclude={"tokens"}))
-
-
-class PlannerSettings(Part):
-    """A causal model becomes one that writes notes by diffusion, see `Denoised`.
-
-    mask: the token that stands for a mask, one that texts do not use. shift: whether a position
-    still predicts the next one, as in the causal model. canvas: lengths of canvases, in turn.
-    Without training steps the sender is used as it is, and must be a diffusion model.
-    """
-
-    mask: str = "<empty_output>"
-    shift: bool = True
-    canvas: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(32,), min_length=1)
-    training: Stage
-    validation: int = Field(default=64, ge=1)
 
 
 class EmbeddingSettings(Part):
@@ -216,7 +197,7 @@ class LoraSettings(Part):
     lr: float = Field(gt=0)
 
 
-class WorthSettings(Part):
+class InformationSettings(Part):
     """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
 
     samples: notes that the sender writes about each item for the text estimator. column: whether
@@ -260,37 +241,3 @@ class EdgeSource(BaseModel):
     channel: dict[str, Any]
     pack: Packing = LOSSLESS
     shadow: bool = False
-
-
-class PoolSettings(Part):
-    """What every pool of a comparison gets, see `AnchorPool`; `budget` in bytes."""
-
-    budget: int = Field(default=2 << 30, ge=0)
-    probe: float = Field(default=0.1, ge=0, le=1)
-    tolerance: float = Field(default=0.1, gt=0)
-
-
-class BudgetSettings(Part):
-    """The most that edges may cost for an item: how many, wire bytes, or positions to read."""
-
-    most: float = Field(gt=0)
-    unit: Literal["edges", "bytes", "positions"] = "edges"
-
-
-class GraphSettings(Part):
-    """A sparse graph over latent edges, see `EdgeGates`: each receiver keeps so many `senders`.
-
-    training: its batches are of two items or more, which are held against each other. validation:
-    the items that choose the best graph.
-    """
-
-    senders: int = Field(default=1, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    training: Stage
-    validation: int = Field(default=32, ge=1)
-
-    @model_validator(mode="after")
-    def _rows_to_compare(self) -> GraphSettings:
-        if self.training.batch_size < 2 or not self.training.steps:
-            raise ValueError("a graph is learned in 1 step or more, of batch_size 2 or more")
-        return self

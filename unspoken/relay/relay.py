@@ -19,6 +19,7 @@ from unspoken.channels import (
     SoftWords,
     TextChannel,
 )
+from unspoken.evaluation.expected import expected_answer
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import (
     FreeVectors,
@@ -94,9 +95,10 @@ class Relay:
             case "closed":
                 return f"{{messages}}{_ASKED}"
 
-    def answer(self, item: Item) -> str:
-        """The words that a receiver is trained to say."""
-        return f" {item.answers[0]}\n"
+    def answer(self, agent: Agent, item: Item) -> str:
+        """The right answer as an agent writes it, and the new line with which a receiver is trained
+        to end it."""
+        return expected_answer(agent, item, end="\n")
 
     def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
         """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
 from unspoken.errors import DataError, MissingExtra, TrainingError
+from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
-from unspoken.page.picture import draw_gates
+from unspoken.identity import digest
 from unspoken.projectors import (
     EmbeddingProjector,
     FreeVectors,
@@ -31,7 +31,6 @@ from unspoken.projectors import (
 from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
 from unspoken.relay.relay import Relay
 from unspoken.relay.trainees import Told, instruction, trainee
-from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item
 from unspoken.training import Answers, History, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
@@ -159,7 +158,7 @@ def _answers(
         channel,
         thoughts,
         [query(item) for item in items],
-        [relay.answer(item) for item in items],
+        [relay.answer(receiver, item) for item in items],
         validation=len(_few(relay)),
         each=each,
     )
@@ -193,7 +192,7 @@ def _key(relay: Relay, *more: Any) -> str:
         recipe.seed,
         *(part if isinstance(part, str) else part.model_dump() for part in more),
     ]
-    return sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return digest(parts)[:12]
 
 
 def _digests(relay: Relay) -> dict[str, str]:
@@ -202,7 +201,7 @@ def _digests(relay: Relay) -> dict[str, str]:
 
 
 def _check_frozen(relay: Relay, before: dict[str, str]) -> None:
-    moved = [name for name, digest in _digests(relay).items() if digest != before[name]]
+    moved = [name for name, found in _digests(relay).items() if found != before[name]]
     if moved:
         raise TrainingError(f"training changed the frozen weights of {', '.join(moved)}")
 
@@ -244,6 +243,8 @@ def _card(module: Projector, relay: Relay, histories: dict[str, History]) -> str
 
 def _gates(fuser: Fuser, folder: Path) -> str:
     """The card's line about open gates; their picture beside it, where matplotlib is installed."""
+    from unspoken.page.picture import draw_gates  # not above: a page knows studies, they this
+
     gates = fuser.gates()
     keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
     line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"

@@ -15,6 +15,7 @@ from unspoken.agents import Agent
 from unspoken.backbone import causal
 from unspoken.channels import Channel
 from unspoken.channels.thought import Thought
+from unspoken.evaluation.items import query
 from unspoken.pipeline import fields_of
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -35,7 +36,6 @@ from unspoken.recipe.parts import (
 )
 from unspoken.relay.calibration import aligned_states, calibration_texts, read_by_both
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.measure import query
 from unspoken.tasks import Item
 from unspoken.training import History, Reconstruction, StoredThoughts
 from unspoken.types import Need

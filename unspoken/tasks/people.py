@@ -6,8 +6,8 @@ from itertools import product
 from random import Random
 
 from unspoken.errors import DataError
+from unspoken.identity import digest
 from unspoken.tasks.items import Item
-from unspoken.tasks.splits import digest
 
 __all__ = ["people"]
 

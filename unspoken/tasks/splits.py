@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from unspoken.identity import digest
 from unspoken.tasks.items import Item
 from unspoken.tasks.matching import normalise
 
-__all__ = ["Overlap", "apart", "digest", "held_out", "overlap"]
+__all__ = ["Overlap", "apart", "held_out", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,3 @@ def overlap(splits: Mapping[str, Iterable[Item]], dropped: int) -> Overlap:
 def _facts_and_questions(items: Iterable[Item]) -> tuple[set[str], set[str]]:
     pairs = [(normalise(item.context), normalise(item.question)) for item in items]
     return {fact for fact, _ in pairs}, {question for _, question in pairs}
-
-
-def digest(text: str) -> str:
-    """SHA-256 in hex: what decides where something belongs, the same on every machine."""
-    return hashlib.sha256(text.encode()).hexdigest()

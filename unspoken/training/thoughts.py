@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +15,7 @@ from safetensors.torch import save
 from unspoken.agents import Agent
 from unspoken.channels.thought import Thought
 from unspoken.files import write_bytes
+from unspoken.identity import digest
 from unspoken.pipeline import Query, fields_of
 from unspoken.protocols import device_of
 from unspoken.types import Need, Vectors, left_pad
@@ -47,8 +46,7 @@ class StoredThoughts:
         self.writes = sender.spec.states == "written"
         if self.writes:
             frame.append(repr(sender.settings))
-        key = json.dumps([*frame, self.layers, self.texts])
-        self.folder = folder / sha256(key.encode()).hexdigest()[:16]
+        self.folder = folder / digest([*frame, self.layers, self.texts])[:16]
         starts = range(0, len(queries), _SHARD)
         missing = [n for n in starts if not self._path(n).exists()]
         console = Console(stderr=True)

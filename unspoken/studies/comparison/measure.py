@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import nn
-
-from unspoken.agents import Agent
-from unspoken.channels import Channel
 from unspoken.errors import DataError, PipelineError
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
-from unspoken.files import write_text
-from unspoken.pipeline import Edge, Pipeline, Run
-from unspoken.studies.comparison.report import Arm, Report
-from unspoken.tasks import Item, Task, matches, partners
-from unspoken.types import Usage
-from unspoken.wire import LOSSLESS
+from unspoken.evaluation.store import Store
+from unspoken.pipeline import Pipeline
+from unspoken.studies.comparison.report import Report
+from unspoken.tasks import Task, partners
 
-if TYPE_CHECKING:
-    from unspoken.studies.information.report import Information
-
-__all__ = ["compare", "query"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -66,15 +57,15 @@ def compare(
         raise DataError("a comparison needs at least one pipeline and two test items")
     items = sample(task.test, limit, seed)
     other = partners(items, seed)
-    desk = Desk(items, batch_size, out)
+    evaluator = Evaluator(items, batch_size, Store(out))
     arms: list[Arm] = []
     for name, pipeline in pipelines.items():
-        arms.append(desk.ask(name, "none", pipeline.alone()))
-        arms.append(desk.ask(name, "matched", pipeline))
-        arms.append(desk.ask(name, "deranged", pipeline, other))
+        arms.append(evaluator.arm(name, "none", pipeline.alone()))
+        arms.append(evaluator.arm(name, "matched", pipeline))
+        arms.append(evaluator.arm(name, "deranged", pipeline, other))
         for control, lines in controls.items():
             if name in lines:
-                arms.append(desk.ask(name, control, lines[name]))
+                arms.append(evaluator.arm(name, control, lines[name]))
     report = Report(
         arms=tuple(arms),
         information=dict(information or {}),
@@ -90,137 +81,3 @@ def compare(
     if out is not None:
         report.save(out)
     return report
-
-
-def sample(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
-    """`limit` items, drawn by seed; all of them without a limit."""
-    drawn = Random(seed).sample(range(len(items)), min(limit or len(items), len(items)))
-    return [items[n] for n in sorted(drawn)]
-
-
-def query(item: Item) -> dict[str, str]:
-    """What a pipeline is asked about an item; its roles decide who sees what."""
-    return {"question": item.question, "context": item.context}
-
-
-@dataclass
-class Desk:
-    """Asks pipelines the same items, and remembers what was asked before."""
-
-    items: Sequence[Item]
-    batch_size: int
-    out: Path | None
-
-    def __post_init__(self) -> None:
-        self.known: dict[str, list[dict[str, Any]]] = {}
-
-    def ask(
-        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
-    ) -> Arm:
-        return Arm.of(channel, condition, self.rows(channel, condition, pipeline, other))
-
-    def rows(
-        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
-    ) -> list[dict[str, Any]]:
-        """What was answered, an item a row, as it is kept."""
-        queries = [query(item) for item in self.items]
-        elsewhere = None if other is None else [queries[n] for n in other]
-        key = _digest([identity(pipeline), queries, elsewhere])
-        path = self.out / "predictions" / f"{channel}-{condition}.jsonl" if self.out else None
-        rows = self.known.get(key) or _stored(path, self.items, key)
-        if rows is None:
-            title = f"{channel}, {condition}"
-            runs = pipeline.run_many(
-                queries, elsewhere=elsewhere, batch_size=self.batch_size, progress=title
-            )
-            rows = [
-                _row(item, run, key, None if other is None else self.items[other[n]].id)
-                for n, (item, run) in enumerate(zip(self.items, runs, strict=True))
-            ]
-        self.known[key] = rows
-        if path is not None:
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        return rows
-
-
-def _row(item: Item, run: Run, key: str, heard: str | None) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "question": item.question,
-        "answers": list(item.answers),
-        "prediction": run.answer,
-        "correct": matches(run.answer, item.answers),
-        "messages": {turn.agent: turn.text for turn in run.turns[:-1] if turn.text is not None},
-        "message_of": heard or item.id,
-        "usage": asdict(run.usage),
-        "costs": {agent: asdict(cost) for agent, cost in run.costs.items()},
-        "arm": key,
-    }
-
-
-def _stored(path: Path | None, items: Sequence[Item], key: str) -> list[dict[str, Any]] | None:
-    """The rows of an arm that stands there, if they are whole and about these items."""
-    if path is None or not path.exists():
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # every line is ended
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        sound = all(_sound(row, item, key) for row, item in zip(rows, items, strict=True))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return rows if sound else None
-
-
-def _sound(row: Mapping[str, Any], item: Item, key: str) -> bool:
-    found = (row["arm"], row["id"], row["answers"], row["correct"])
-    right = matches(row["prediction"], item.answers)
-    costs = asdict(Usage()).keys() == row["usage"].keys()
-    return costs and found == (key, item.id, list(item.answers), right)
-
-
-def identity(pipeline: Pipeline) -> list[Any]:
-    """What a pipeline's answers depend on: weights, roles, settings, channels, trained vectors."""
-    return [
-        pipeline.order,
-        pipeline.rounds,
-        [_agent(pipeline.agents[name]) for name in pipeline.order],
-        [_edge(edge) for edge in pipeline.edges],
-    ]
-
-
-def _edge(edge: Edge) -> tuple[Any, ...]:
-    known = (edge.sender, edge.receiver, edge.channel.name, _values(edge.channel))
-    lossy = edge.pack != LOSSLESS
-    return (*known, edge.pack.model_dump()) if lossy else known  # older arms keep their names
-
-
-def _agent(agent: Agent) -> list[Any]:
-    soft = _state(agent.soft) if agent.soft is not None else None
-    spec = agent.spec
-    return [spec.weights, spec.dtype, asdict(agent.role), asdict(agent.settings), soft]
-
-
-def _values(thing: object) -> dict[str, Any]:
-    return {name: _value(value) for name, value in sorted(vars(thing).items())}
-
-
-def _value(value: object) -> Any:
-    match value:
-        case nn.Module():
-            return _state(value)
-        case Channel():
-            return [value.name, _values(value)]
-        case _:
-            return repr(value)
-
-
-def _state(module: nn.Module) -> str:
-    digest = sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest(content: Any) -> str:
-    return sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]

@@ -3,74 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result, markdown_table
-from unspoken.evaluation.statistics import Difference, difference, wilson
+from unspoken.evaluation.statistics import Difference, difference
 from unspoken.files import write_text
 
-if TYPE_CHECKING:
-    from unspoken.studies.information.report import Information
-
-__all__ = ["Arm", "Report", "Worth"]
+__all__ = ["ChannelWorth", "Compared", "Report"]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One channel in one condition over n items; costs are means per item, of all agents.
-
-    accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
-    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item; empty
-    where an arm is read back from results.json.
-    """
-
-    channel: str
-    condition: str
-    n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
-    tokens_read: float
-    tokens_written: float
-    passes: float
-    wire_bytes: float
-    seconds: float
-    correct: tuple[bool, ...] = ()
-
-    @classmethod
-    def of(cls, channel: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> Arm:
-        """An arm from its predictions, one row an item."""
-        correct = tuple(bool(row["correct"]) for row in rows)
-        n, right = len(rows), sum(correct)
-        interval = wilson(right, n)
-
-        def mean(name: str) -> float:
-            return sum(float(row["usage"][name]) for row in rows) / n
-
-        return cls(
-            channel=channel,
-            condition=condition,
-            n=n,
-            accuracy=right / n,
-            ci_low=interval.low,
-            ci_high=interval.high,
-            tokens_read=mean("read"),
-            tokens_written=mean("written"),
-            passes=mean("passes"),
-            wire_bytes=mean("wire"),
-            seconds=mean("seconds"),
-            correct=correct,
-        )
-
-
-@dataclass(frozen=True)
-class Worth:
+class ChannelWorth:
     """What a channel's message was worth: gain = matched - none, content = matched - deranged.
 
     over_constant = matched - constant, where vectors without a sender were trained; over_lora =
@@ -100,7 +51,7 @@ class Report(Result):
     """
 
     arms: tuple[Arm, ...]
-    information: Mapping[str, Information] = field(default_factory=dict[str, "Information"])
+    information: Mapping[str, Information] = field(default_factory=dict[str, Information])
 
     @property
     def channels(self) -> list[str]:
@@ -113,7 +64,7 @@ class Report(Result):
                 return arm
         raise KeyError(f"no arm {condition!r} of channel {channel!r}")
 
-    def worth(self, channel: str) -> Worth:
+    def worth(self, channel: str) -> ChannelWorth:
         """Gain and content of a channel, paired over items, exact McNemar p-values."""
         arms = {arm.condition: arm.correct for arm in self.arms if arm.channel == channel}
         matched = arms["matched"]
@@ -121,7 +72,7 @@ class Report(Result):
         def over(condition: str) -> Difference | None:
             return difference(matched, arms[condition]) if condition in arms else None
 
-        return Worth(
+        return ChannelWorth(
             gain=difference(matched, arms["none"]),
             content=difference(matched, arms["deranged"]),
             over_constant=over("constant"),
@@ -219,10 +170,19 @@ class Report(Result):
         )
 
 
+@dataclass(frozen=True)
+class Compared(Result):
+    """A comparison read back from results.json, which does not say which items are right."""
+
+    arms: tuple[Arm, ...]
+    channels: dict[str, ChannelWorth]
+    information: dict[str, Information] = field(default_factory=dict[str, Information])
+
+
 _COLUMNS = ("channel", "condition", "% right (95 %)", "read", "written", "bytes", "sec")
 
 
-def _sentence(worth: Worth) -> str:
+def _sentence(worth: ChannelWorth) -> str:
     parts = [f"gain {_points(worth.gain)}", f"content {_points(worth.content)}"]
     if worth.over_constant is not None:
         parts.append(f"above constant {_points(worth.over_constant)}")

@@ -1,1 +1,34 @@
 """Which edges of a pipeline matter, which are kept under a budget, and which a graph learns."""
+
+from unspoken.recipe.study import Study
+from unspoken.studies.edges.attribution import EdgeWorth, attribute
+from unspoken.studies.edges.measure import weigh_edges
+from unspoken.studies.edges.pruning import Budget, prune
+from unspoken.studies.edges.recipe import run_edges
+from unspoken.studies.edges.report import GraphReport
+from unspoken.studies.edges.settings import EdgesRecipe
+from unspoken.studies.edges.trials import Trials
+
+__all__ = [
+    "STUDY",
+    "Budget",
+    "EdgeWorth",
+    "EdgesRecipe",
+    "GraphReport",
+    "Trials",
+    "attribute",
+    "prune",
+    "run_edges",
+    "weigh_edges",
+]
+
+STUDY = Study(
+    name="edges",
+    command="edges",
+    title="Which edges matter?",
+    measures=EdgesRecipe,
+    run=run_edges,
+    file="edges.json",
+    report=GraphReport,
+    recipes=(EdgesRecipe,),
+)

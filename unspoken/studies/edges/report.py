@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,14 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.agents import Agent
-from unspoken.errors import DataError
-from unspoken.evaluation.result import Result, about, markdown_table
-from unspoken.evaluation.statistics import Difference, difference
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
-from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk, sample
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.edges.attribution import EdgeWorth, attribute
-from unspoken.studies.edges.pruning import Budget, Pruned, prune
-from unspoken.studies.edges.trials import Trials, said
-from unspoken.tasks import Item, Task, partners
+from unspoken.studies.edges.attribution import EdgeWorth
+from unspoken.studies.edges.pruning import Pruned
 
-__all__ = ["GraphReport", "weigh_edges"]
+__all__ = ["ALL", "NONE", "PRUNED", "REST", "Against", "GraphReport", "condition_of"]
 
 ALL, PRUNED, REST, NONE = "all edges", "pruned", "what was cut", "no edges"
 
@@ -61,7 +55,7 @@ class GraphReport(Result):
 
     def arm(self, graph: str, condition: str = "") -> Arm:
         """One arm, by default the one in use. Raises `KeyError` if it was not run."""
-        condition = condition or _condition(self.graphs.get(graph, ()))
+        condition = condition or condition_of(self.graphs.get(graph, ()))
         for arm in self.arms:
             if (arm.channel, arm.condition) == (graph, condition):
                 return arm
@@ -209,114 +203,12 @@ _EDGES = (
 _GRAPHS = ("graph", "condition", "edges", "% right (95 %)", "read", "written", "bytes", "sec")
 
 
+def condition_of(edges: Sequence[int]) -> str:
+    """How a graph with these edges is asked: with its messages, or with none."""
+    return "matched" if edges else "none"
+
+
 def _points(found: Difference, sign: int = 1) -> str:
     low, high = sorted((sign * found.low, sign * found.high))
     value = 100 * sign * found.value + 0.0  # never -0.0
     return f"{value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] (p = {found.p:.2g})"
-
-
-def weigh_edges(
-    pipeline: Pipeline,
-    task: Task,
-    *,
-    items: int = 64,
-    budget: Budget | None = None,
-    graphs: Mapping[str, Sequence[int]] | None = None,
-    say: Callable[[Agent, Item], str] = said,
-    limit: int | None = 100,
-    seed: int = 0,
-    batch_size: int = 16,
-    out: Path | None = None,
-    notes: Mapping[str, Any] | None = None,
-) -> GraphReport:
-    """Attribute answers to edges, prune under a budget, and ask other items over what is left.
-
-    items: of the validation split, for attribution and pruning; limit: of the test split, drawn as
-    `compare` draws them. graphs: more graphs to ask, by the numbers of their edges. With `out`,
-    the report, outcomes and predictions are kept there; what stands there already, from the same
-    models, items and settings, is not computed again. Raises `DataError` and `PipelineError`.
-    """
-    known = sample(task.validation, items, seed)
-    if len(known) < 2 or len(task.test) < 2 or (limit is not None and limit < 2):
-        raise DataError(
-            f"edges are weighed on two validation items or more and two test items or more, got "
-            f"{len(known)} and {len(task.test)} with limit={limit}; give more data, or set "
-            "task.validation above 1"
-        )
-    store = out / "trials.json" if out else None
-    pairs = partners(known, seed)
-    trials = Trials(pipeline, known, pairs, say=say, batch_size=batch_size, out=store)
-    worths = attribute(trials, seed=seed)
-    whole = trials.ask(trials.every)
-    pruned = None if budget is None else prune(trials, budget, seed=seed)
-    drawn = _graphs(pipeline, pruned, graphs or {})
-    test = sample(task.test, limit, seed)
-    arms = tuple(_arms(pipeline, drawn, Desk(test, batch_size, out), seed))
-    report = GraphReport(
-        order=tuple(pipeline.order),
-        edges=worths,
-        accuracy=sum(whole.correct) / len(known),
-        pruned=pruned,
-        graphs=drawn,
-        arms=arms,
-        differences=_differences(drawn, arms),
-        **about(
-            [pipeline],
-            task,
-            len(test),
-            seed,
-            notes,
-            attributed=len(known),
-            overlap=_overlap(task),
-        ),
-    )
-    if out is not None:
-        report.save(out)
-    return report
-
-
-def _graphs(
-    pipeline: Pipeline, pruned: Pruned | None, more: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, ...]]:
-    """The graphs that are asked, by name, and the edges of each."""
-    every = range(len(pipeline.edges))
-    found: dict[str, tuple[int, ...]] = {ALL: tuple(every)}
-    if pruned is not None:
-        found[PRUNED] = pruned.kept
-        if rest := tuple(n for n in every if n not in pruned.kept):
-            found[REST] = rest
-    found |= {name: tuple(numbers) for name, numbers in more.items()}
-    return {**found, NONE: ()}
-
-
-def _arms(
-    pipeline: Pipeline, graphs: Mapping[str, Sequence[int]], desk: Desk, seed: int
-) -> Iterator[Arm]:
-    other = partners(desk.items, seed)
-    for name, numbers in graphs.items():
-        line = pipeline.keeping([pipeline.edges[n] for n in numbers])
-        yield desk.ask(name, _condition(numbers), line)
-        if numbers:
-            yield desk.ask(name, "deranged", line, other)
-
-
-def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> dict[str, Against]:
-    right = {(arm.channel, arm.condition): arm.correct for arm in arms}
-    everything = right[ALL, _condition(graphs[ALL])]
-    return {
-        name: Against(
-            difference(right[name, _condition(numbers)], everything),
-            difference(right[name, "matched"], right[name, "deranged"]) if numbers else None,
-        )
-        for name, numbers in graphs.items()
-    }
-
-
-def _condition(edges: Sequence[int]) -> str:
-    return "matched" if edges else "none"
-
-
-def _overlap(task: Task) -> dict[str, int]:
-    """Facts and questions that stand in validation and in the test."""
-    pair = "validation/test"
-    return {"facts": task.overlap.facts[pair], "questions": task.overlap.questions[pair]}

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
+from unspoken.evaluation.identity import key_of
+from unspoken.evaluation.items import query
 from unspoken.evaluation.scores import positions
-from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import identity, query
 from unspoken.studies.edges.replay import Carry, Replay, Sent
 from unspoken.tasks import Item, matches
-from unspoken.tasks.splits import digest
 from unspoken.wire import Message
 
-__all__ = ["Cost", "Edges", "Outcome", "Trials", "said"]
+__all__ = ["Cost", "Edges", "Outcome", "Trials"]
 
 Edges = frozenset[int]
 """Some of a pipeline's edges, by their place in `Pipeline.edges`."""
-
-
-def said(agent: Agent, item: Item) -> str:
-    """The right answer as an agent would write it: behind a space, but not in a chat."""
-    chats = agent.role.chat and agent.spec.chats
-    return item.answers[0] if chats else f" {item.answers[0]}"
 
 
 @dataclass(frozen=True)
@@ -64,26 +55,24 @@ class Trials:
 
     partners: for each item another, whose message is the wrong one; it is what the edge carries in
     a run of the whole pipeline about that other item, the answering agent's own turns included.
-    say: the right answer as the answering agent would write it.
+    expected: the right answer as the answering agent would write it.
 
-    A turn is taken again only if what the agent hears has changed, see `Replay`. With `out`, each
-    outcome is kept in the file as it comes; those of the same models, items and settings are not
-    computed again. `batch_size` is part of that: rounding depends on it.
+    A turn is taken again only if what the agent hears has changed, see `Replay`. Each outcome is
+    kept in the store as it comes; those of the same models, items and settings are not computed
+    again. The batch size is part of that: rounding depends on it.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        items: Sequence[Item],
+        evaluator: Evaluator,
         partners: Sequence[int],
         *,
-        say: Callable[[Agent, Item], str] = said,
-        batch_size: int = 16,
-        out: Path | None = None,
+        expected: Expected = expected_answer,
     ) -> None:
-        self.pipeline, self.items, self.partners = pipeline, items, partners
-        self.answers = [say(pipeline.answerer, item) for item in items]
-        self.batch_size, self.out = batch_size, out
+        self.pipeline, self.items, self.partners = pipeline, evaluator.items, partners
+        self.answers = [expected(pipeline.answerer, item) for item in evaluator.items]
+        self.batch_size, self.store = evaluator.batch_size, evaluator.store
         self.every: Edges = frozenset(range(len(pipeline.edges)))
 
     def ask(self, kept: Edges, wrong: Edges = frozenset(), *, write: bool = True) -> Outcome:
@@ -95,7 +84,7 @@ class Trials:
         found = self._outcomes.get(key)
         if found is None or (write and not found.correct):
             self._outcomes[key] = found = self._ask(kept, wrong, write)
-            self._store()
+            self._keep()
         return found
 
     def costs(self) -> list[Cost]:
@@ -109,7 +98,7 @@ class Trials:
                     totals[edge][1] += sum(positions(message.payload, receiver.model))
             n = len(self.items)
             self._costs.extend(Cost(wire / n, length / n) for wire, length in totals)
-            self._store()
+            self._keep()
         return self._costs
 
     def _ask(self, kept: Edges, wrong: Edges, write: bool) -> Outcome:
@@ -143,17 +132,11 @@ class Trials:
     @cached_property
     def _key(self) -> str:
         items = [asdict(item) for item in self.items]
-        told = [identity(self.pipeline), items, self.answers, self.partners, self.batch_size]
-        return digest(json.dumps(told))[:16]
+        return key_of(self.pipeline, items, self.answers, self.partners, self.batch_size)
 
     @cached_property
     def _known(self) -> _Known:
-        try:
-            content: Any = json.loads(self.out.read_text(encoding="utf-8")) if self.out else {}
-            found = TypeAdapter(_Known).validate_python(content)
-        except (ValueError, OSError):
-            found = _Known(self._key)
-        return found if found.key == self._key else _Known(self._key)
+        return self.store.find(_FILE, self._key, _Known) or _Known()
 
     @property
     def _outcomes(self) -> dict[str, Outcome]:
@@ -163,16 +146,17 @@ class Trials:
     def _costs(self) -> list[Cost]:
         return self._known.costs
 
-    def _store(self) -> None:
-        if self.out is not None:
-            write_text(self.out, json.dumps(asdict(self._known)) + "\n")
+    def _keep(self) -> None:
+        self.store.keep(_FILE, self._key, _Known, self._known)
+
+
+_FILE = "trials.json"
 
 
 @dataclass
 class _Known:
     """Outcomes by condition and the edges' costs, of a pipeline, items and settings."""
 
-    key: str
     outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     costs: list[Cost] = field(default_factory=list[Cost])
 

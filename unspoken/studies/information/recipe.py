@@ -7,40 +7,39 @@ from dataclasses import replace
 from unspoken.evaluation.altered import Noise
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
-from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.recipe import Lines, asked, noted
-from unspoken.studies.information.report import WorthReport, measure_worth
+from unspoken.relay.pipelines import noted, prepared
+from unspoken.studies.information.measure import measure_information
+from unspoken.studies.information.report import InformationReport
 
-__all__ = ["run_worth"]
+__all__ = ["run_information"]
 
 
-def run_worth(recipe: RelayRecipe) -> WorthReport:
+def run_information(recipe: RelayRecipe) -> InformationReport:
     """Measure each channel of the recipe; the report goes to `out`.
 
     A trained channel stands beside its controls: free vectors without a sender, and noise with the
     moments of its messages.
     """
-    relay = Relay.of(recipe)
-    task = asked(relay, recipe)
-    lines = Lines.of(relay, recipe, lora=False)
+    ready = prepared(recipe, lora=False)
+    relay, found = ready.relay, ready.found
     pipelines: dict[str, Pipeline] = {}
-    for name, pipeline in lines.pipelines.items():
+    for name, pipeline in found.pipelines.items():
         pipelines[name] = pipeline
-        if name in lines.constants:
-            pipelines[f"{name}, constant"] = lines.constants[name]
+        if name in found.constants:
+            pipelines[f"{name}, constant"] = found.constants[name]
             pipelines[f"{name}, noise"] = noisy(pipeline, recipe.seed)
-    return measure_worth(
+    return measure_information(
         pipelines,
-        task,
+        ready.task,
         items=recipe.worth.items,
         writer=relay.writer if "text" in recipe.channels else None,
         samples=recipe.worth.samples,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         out=recipe.out,
-        notes={**lines.notes, **noted(relay, recipe)},
+        notes={**found.notes, **noted(relay, recipe)},
     )
 
 

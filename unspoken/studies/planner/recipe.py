@@ -3,92 +3,113 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 
 from rich.console import Console
 
 from unspoken.backbone import LanguageModel, causal, load_model
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.items import sample
+from unspoken.evaluation.result import about
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import PlannerExecutorRecipe
 from unspoken.recipe.parts import CanvasSettings, ModelSource
+from unspoken.relay.pipelines import (
+    Prepared,
+    RelayPipelines,
+    asked,
+    noted,
+    prepared,
+    trained_folder,
+)
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, train_vectors
-from unspoken.studies.comparison.measure import compare
-from unspoken.studies.comparison.recipe import Lines, asked, noted
-from unspoken.studies.comparison.report import Report
-from unspoken.studies.planner.blame import Blame, attribute, save
+from unspoken.studies.planner.measure import attribute
+from unspoken.studies.planner.report import PlannerReport
+from unspoken.studies.planner.settings import PlannerExecutorRecipe
 from unspoken.studies.planner.teaching import planner_of
 from unspoken.tasks import Task, load_task
 
-__all__ = ["run_planner_executor"]
+__all__ = ["prepared_planners", "run_planner"]
 
 _ORACLE, _BESIDE = "full-text", ", causal planner"
 
 
-def run_planner_executor(recipe: PlannerExecutorRecipe) -> tuple[Report, list[Blame]]:
-    """Train the planner, the projectors and the controls if need be, compare, and say whose fault.
+def run_planner(recipe: PlannerExecutorRecipe) -> PlannerReport:
+    """Say whose fault wrong answers are; the report goes to `out`.
 
-    The executor is one and the same; the causal planner's arms carry its name. What the splits
+    Answers that a comparison by the same recipe left in `out` are not asked for again.
+    """
+    ready = prepared_planners(recipe, lora=False)
+    items = sample(ready.task.test, recipe.limit, recipe.seed)
+    evaluator = Evaluator(items, recipe.batch_size, Store(recipe.out))
+    pipelines = ready.found.pipelines
+    report = PlannerReport(
+        blame=attribute(
+            {
+                name: evaluator.predictions(name, "matched", pipeline)
+                for name, pipeline in pipelines.items()
+                if not name.startswith(_ORACLE)
+            },
+            evaluator.predictions(_ORACLE, "matched", pipelines[_ORACLE]),
+            "sender",
+        ),
+        **about(
+            pipelines.values(), ready.task, len(items), recipe.seed, noted(ready.relay, recipe)
+        ),
+    )
+    report.save(recipe.out)
+    return report
+
+
+@prepared.register
+def prepared_planners(recipe: PlannerExecutorRecipe, *, lora: bool = True) -> Prepared:
+    """Both planners and the executor: the planner, projectors and controls are trained if need be.
+
+    The executor is one and the same; the causal planner's pipelines carry its name. What the splits
     share is printed first.
     """
     task = load_task(recipe.task)
-    _told(task)
-    folder = recipe.trained or recipe.out / "trained"
+    _print_overlap(task)
     start = perf_counter()
-    planner = planner_of(recipe, task, folder)
+    planner = planner_of(recipe, task, trained_folder(recipe))
     executor = causal(_load(recipe.receiver), "the executor answers from")
     silent = recipe.prompts.model_copy(update={"note_lead": ""})  # the planner was trained without
     trained = recipe.planner.training.steps > 0
     ours = recipe.model_copy(update={"prompts": silent} if trained else {})
     relay = Relay(ours, planner, executor, task)
-    lines = Lines.of(relay, ours)
-    beside = _beside(replace(relay, recipe=recipe, sender=_load(recipe.causal)), relay, folder)
-    still = {f"{name}{_BESIDE}": line for name, line in lines.constants.items()}
+    found = RelayPipelines.of(relay, ours, lora=lora)
+    beside = _beside(replace(relay, recipe=recipe, sender=_load(recipe.causal)), relay, recipe)
+    still = {f"{name}{_BESIDE}": pipeline for name, pipeline in found.constants.items()}
     for label, planning in recipe.swept().items():
-        _join(lines, _planned(relay, ours, planning), label)
-    report = compare(
-        {**lines.pipelines, **beside},
-        asked(relay, recipe),
-        constants={**lines.constants, **still},
-        adapted=lines.adapted,
-        limit=recipe.limit,
-        seed=recipe.seed,
-        batch_size=recipe.batch_size,
-        out=recipe.out,
-        notes={
-            "training_seconds": round(perf_counter() - start, 1),
-            "planning": recipe.planning.model_dump(),
-            **lines.notes,
-            **noted(relay, recipe),
-        },
-    )
-    names = [name for name in report.channels if not name.startswith(_ORACLE)]
-    blames = attribute(recipe.out, names, "sender", _ORACLE)
-    save(blames, recipe.out)
-    return report, blames
+        _join(found, _planned(relay, ours, planning), label)
+    found.pipelines |= beside
+    found.constants |= still
+    found.notes["planning"] = recipe.planning.model_dump()
+    return Prepared(relay, asked(relay, recipe), found, perf_counter() - start)
 
 
-def _planned(relay: Relay, recipe: PlannerExecutorRecipe, planning: CanvasSettings) -> Lines:
+def _planned(
+    relay: Relay, recipe: PlannerExecutorRecipe, planning: CanvasSettings
+) -> RelayPipelines:
     """The channels through which a plan goes, planned in another way."""
     names = tuple(name for name in recipe.channels if name in ("text", recipe.projector.kind))
     changed = recipe.model_copy(update={"planning": planning, "channels": names, "lora": None})
-    return Lines.of(replace(relay, recipe=changed), changed)
+    return RelayPipelines.of(replace(relay, recipe=changed), changed)
 
 
-def _join(lines: Lines, more: Lines, label: str) -> None:
-    """Add lines by names that say how they differ."""
-    lines.pipelines |= {f"{name}, {label}": line for name, line in more.pipelines.items()}
-    lines.constants |= {f"{name}, {label}": line for name, line in more.constants.items()}
+def _join(found: RelayPipelines, more: RelayPipelines, label: str) -> None:
+    """Add pipelines by names that say how they differ."""
+    found.pipelines |= {f"{name}, {label}": one for name, one in more.pipelines.items()}
+    found.constants |= {f"{name}, {label}": one for name, one in more.constants.items()}
 
 
-def _beside(other: Relay, relay: Relay, folder: Path) -> dict[str, Pipeline]:
+def _beside(other: Relay, relay: Relay, recipe: PlannerExecutorRecipe) -> dict[str, Pipeline]:
     """The same channels with the causal planner; the executor's tuned reader is the same too.
 
     Free vectors have no sender, so one constant stands beside both planners.
     """
-    recipe = relay.recipe
-    assert isinstance(recipe, PlannerExecutorRecipe)
+    folder = trained_folder(recipe)
     found: dict[str, Pipeline] = {}
     for name in recipe.channels:
         if name == "text":
@@ -105,7 +126,7 @@ def _load(source: ModelSource) -> LanguageModel:
     return load_model(source.model, dtype=source.dtype, device=source.device)
 
 
-def _told(task: Task) -> None:
+def _print_overlap(task: Task) -> None:
     shared = task.overlap
     Console(stderr=True).print(
         f"{task.name}: {len(task.train)} items to train on, {len(task.validation)} to validate, "

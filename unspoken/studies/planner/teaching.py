@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 
 from accelerate import PartialState
@@ -13,10 +12,11 @@ from rich.console import Console
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, LanguageModel, Masked, load_model
 from unspoken.errors import DataError, IncompatibleModels, RecipeError
+from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
-from unspoken.recipe.config import PlannerExecutorRecipe, PlannerRecipe
+from unspoken.identity import digest
 from unspoken.relay.relay import note_role
-from unspoken.studies.comparison.measure import query
+from unspoken.studies.planner.settings import PlannerExecutorRecipe, PlannerRecipe
 from unspoken.tasks import Item, Task
 from unspoken.training import History, fit
 from unspoken.training.denoised import Denoised
@@ -119,7 +119,7 @@ def _key(recipe: Planning, base: Backbone, items: list[Item], task: Task) -> str
         recipe.planner.model_dump(),
         recipe.seed,
     ]
-    return sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return digest(parts)[:12]
 
 
 def _save(planner: DiffusionBackbone, recipe: Planning, home: Path, history: History) -> None:

@@ -1,1 +1,21 @@
 """Rate and distortion: what is lost when messages are made shorter."""
+
+from unspoken.recipe.study import Study
+from unspoken.studies.rate.fit import Fit, fit
+from unspoken.studies.rate.measure import rates
+from unspoken.studies.rate.recipe import run_rate
+from unspoken.studies.rate.report import Point, RateReport
+from unspoken.studies.rate.settings import RateRecipe
+
+__all__ = ["STUDY", "Fit", "Point", "RateRecipe", "RateReport", "fit", "rates", "run_rate"]
+
+STUDY = Study(
+    name="rate",
+    command="rate",
+    title="What was the message worth?",
+    measures=RateRecipe,
+    run=run_rate,
+    file="rate.json",
+    report=RateReport,
+    recipes=(RateRecipe,),
+)

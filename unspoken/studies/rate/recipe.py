@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from unspoken.channels import Channel, TextChannel
-from unspoken.evaluation.altered import Prefix
+from unspoken.channels import TextChannel
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.config import RateRecipe, RelayRecipe
-from unspoken.recipe.parts import ChannelSource
+from unspoken.relay.pipelines import WHOLE, asked, curves, noted, trained_folder
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_projector, train_vectors
-from unspoken.studies.comparison.recipe import asked, fitted, made, noted
-from unspoken.studies.rate.report import RateReport, rates
+from unspoken.relay.train import train_projector
+from unspoken.studies.rate.measure import rates
+from unspoken.studies.rate.report import RateReport
+from unspoken.studies.rate.settings import RateRecipe
 from unspoken.wire import Packing
 
-__all__ = ["curves", "run_rate"]
-
-_WHOLE = "whole"
+__all__ = ["run_rate"]
 
 
 def run_rate(recipe: RateRecipe) -> RateReport:
     """Sweep every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
     task = asked(relay, recipe)
-    folder = recipe.trained or recipe.out / "trained"
-    by_length = dict(curves(relay, recipe, folder, recipe.lengths))
+    by_length = dict(curves(relay, recipe, recipe.lengths))
     return rates(
-        {
-            **by_length,
-            **dict(_packed(by_length, recipe.packs)),
-            **dict(_swept(relay, recipe, folder)),
-        },
+        {**by_length, **dict(_packed(by_length, recipe.packs)), **dict(_swept(relay, recipe))},
         task,
         items=recipe.worth.items,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,
@@ -45,33 +36,12 @@ def run_rate(recipe: RateRecipe) -> RateReport:
     )
 
 
-def curves(
-    relay: Relay, recipe: RelayRecipe, folder: Path, lengths: Sequence[int] = ()
-) -> Iterator[tuple[str, dict[str, Pipeline]]]:
-    """Each channel and its pipelines by length; words are read by the tuned reader."""
-    words = {"full-text": relay.full_text, "text": relay.text}
-    ready = made(relay, recipe)  # refused at once
-    for source in recipe.channels:
-        name = source if isinstance(source, str) else source.name
-        if name in words:
-            soft = train_vectors(relay, recipe.reader, folder, what="reader")
-            cut = {f"{n} tokens": words[name](soft, n) for n in lengths}
-            yield f"{name}, tuned reader", {**cut, _WHOLE: words[name](soft)}
-        elif name in ready:
-            yield name, _by_length(ready[name], lengths)
-        elif isinstance(source, ChannelSource):
-            yield name, _by_length(fitted(relay, source, folder), lengths)
-        else:
-            projector, _ = train_projector(relay, folder)
-            yield name, _by_length(relay.speaking(projector), lengths)
-
-
 def _packed(
     curves: Mapping[str, Mapping[str, Pipeline]], packs: Sequence[Packing]
 ) -> Iterator[tuple[str, dict[str, Pipeline]]]:
     """A curve for each channel but words: its whole messages, packed in each of the ways."""
     for name, settings in curves.items():
-        whole = settings[_WHOLE]
+        whole = settings[WHOLE]
         if packs and not any(isinstance(edge.channel, TextChannel) for edge in whole.edges):
             yield f"{name}, packed", {_label(pack): _through(whole, pack) for pack in packs}
 
@@ -86,31 +56,13 @@ def _through(pipeline: Pipeline, pack: Packing) -> Pipeline:
     return Pipeline(list(pipeline.agents.values()), edges, rounds=pipeline.rounds)
 
 
-def _swept(
-    relay: Relay, recipe: RateRecipe, folder: Path
-) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+def _swept(relay: Relay, recipe: RateRecipe) -> Iterator[tuple[str, dict[str, Pipeline]]]:
     """A curve for each setting of the projector, which is trained at each of its values."""
     for key, values in recipe.sweep.items():
         swept: dict[str, Pipeline] = {}
         for value in values:
             changed = recipe.model_copy(update={"projector": recipe.swept(key, value)})
             other = replace(relay, recipe=changed)
-            swept[f"{key}={value}"] = other.speaking(train_projector(other, folder)[0])
+            projector, _ = train_projector(other, trained_folder(recipe))
+            swept[f"{key}={value}"] = other.speaking(projector)
         yield f"{recipe.projector.kind}, by {key}", swept
-
-
-def _by_length(pipeline: Pipeline, lengths: Sequence[int]) -> dict[str, Pipeline]:
-    """The pipeline with its messages cut to their first positions, and whole at the end.
-
-    Only whole if the message begins with the lead, or is words.
-    """
-    found: dict[str, Pipeline] = {}
-    for n in () if any(_uncut(edge.channel) for edge in pipeline.edges) else lengths:
-        edges = [replace(edge, channel=Prefix(edge.channel, n)) for edge in pipeline.edges]
-        agents = list(pipeline.agents.values())
-        found[f"{n} positions"] = Pipeline(agents, edges, rounds=pipeline.rounds)
-    return {**found, _WHOLE: pipeline}
-
-
-def _uncut(channel: Channel) -> bool:
-    return channel.in_front or isinstance(channel, TextChannel)

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from math import exp, sqrt
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from unspoken.errors import MissingExtra
-from unspoken.evaluation.result import Result, about, markdown_table
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
+from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Estimate, Interval
 from unspoken.files import write_text
-from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import Information, chosen, informed, spoken
-from unspoken.tasks import Item, Task
+from unspoken.studies.rate.fit import Fit
 
-__all__ = ["Fit", "Point", "RateReport", "fit", "rates"]
+__all__ = ["Point", "RateReport"]
 
 
 @dataclass(frozen=True)
@@ -46,53 +41,6 @@ class Point:
     def of(cls, curve: str, setting: str, found: Information, arm: Arm) -> Point:
         ends = Interval(1 - arm.ci_high, 1 - arm.ci_low)
         return cls(curve, setting, found.positions, found.wire, found.bits, 1 - arm.accuracy, ends)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """D(R) = scale exp(-decay R) + floor, R in usable bits; error: root mean square of the fit."""
-
-    scale: float
-    decay: float
-    floor: float
-    error: float
-
-    def at(self, bits: float) -> float:
-        return self.scale * exp(-self.decay * bits) + self.floor
-
-
-def fit(bits: Sequence[float], distortion: Sequence[float]) -> Fit | None:
-    """The form of arXiv 2512.21720 by least squares; None with fewer than four different rates.
-
-    Scale and floor stay within 0 and 1, and the decay is not negative. The paper's R is bits for
-    each token of one compressor after another; here it is bits for each message, as length varies.
-    Raises `MissingExtra` without scipy.
-
-    >>> fit([0, 1, 2, 3], [1.0, 0.55, 0.325, 0.2125]).floor
-    0.1...
-    """
-    if len(set(bits)) < 4:
-        return None
-    try:
-        optimize: Any = import_module("scipy.optimize")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "a fit needs scipy, which is not installed; "
-            "install it with: pip install 'unspoken[compare]'"
-        ) from error
-
-    def off(form: Sequence[float]) -> list[float]:
-        found = Fit(*map(float, form), error=0.0)
-        return [found.at(rate) - lost for rate, lost in zip(bits, distortion, strict=True)]
-
-    start = (
-        max(max(distortion) - min(distortion), 0.01),
-        1.0,
-        min(max(min(distortion), 0.01), 0.99),
-    )
-    best: Any = optimize.least_squares(off, start, bounds=((0, 0, 0), (1, float("inf"), 1)))
-    error = sqrt(sum(part * part for part in off(best.x)) / len(bits))
-    return Fit(*map(float, best.x), error=error)
 
 
 @dataclass(frozen=True)
@@ -179,48 +127,3 @@ class RateReport(Result):
 
 
 _COLUMNS = ("curve", "setting", "positions", "bytes", "bits (95 %)", "wrong % (95 %)")
-
-
-def rates(
-    curves: Mapping[str, Mapping[str, Pipeline]],
-    task: Task,
-    *,
-    items: int = 32,
-    say: Callable[[Item], str] = spoken,
-    limit: int | None = 200,
-    seed: int = 0,
-    batch_size: int = 16,
-    out: Path | None = None,
-    notes: Mapping[str, Any] | None = None,
-) -> RateReport:
-    """Measure usable bits and accuracy at each setting of each curve, on the same items.
-
-    curves: name of a curve -> setting -> pipeline. items, say, limit, seed, out: as in
-    `measure_worth`; with `out`, predictions are kept too. Raises `DataError`.
-    """
-    drawn = chosen(task, items, limit, seed)
-    named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}
-    lines = {f"{curve}, {at}": line for (curve, at), line in named.items()}
-    found = informed(lines, drawn, say=say, seed=seed, batch_size=batch_size, out=out)
-    desk = Desk(drawn, batch_size, out)
-    points = tuple(
-        Point.of(curve, at, found[name], desk.ask(name, "matched", lines[name]))
-        for (curve, at), name in zip(named, lines, strict=True)
-    )
-    fits = {
-        curve: fit(
-            [point.bits.value for point in points if point.curve == curve],
-            [point.distortion for point in points if point.curve == curve],
-        )
-        for curve in curves
-    }
-    report = RateReport(
-        points=points,
-        fits={curve: form for curve, form in fits.items() if form is not None},
-        alone=desk.ask("no message", "none", next(iter(lines.values())).alone()),
-        ceiling=next(iter(found.values())).ceiling,
-        **about(lines.values(), task, len(drawn), seed, notes),
-    )
-    if out is not None:
-        report.save(out)
-    return report

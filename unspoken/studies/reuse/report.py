@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from unspoken.anchors import AnchorPool
-from unspoken.errors import DataError
-from unspoken.evaluation.result import Result, about, markdown_table
-from unspoken.evaluation.statistics import Difference, difference, wilson
+from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
-from unspoken.pipeline import Pipeline, Run
-from unspoken.studies.comparison.measure import query, sample
-from unspoken.tasks import Item, Task, matches
 
-__all__ = ["ReuseArm", "ReuseReport", "compare_reuse"]
+__all__ = ["ReuseArm", "ReuseReport"]
 
 
 @dataclass(frozen=True)
@@ -116,96 +110,3 @@ class ReuseReport(Result):
 
 
 _COLUMNS = ("way", "% right (95 %)", "to dense", "wait, s", "faster", "reused", "MB")
-
-
-def compare_reuse(
-    pipeline: Pipeline,
-    task: Task,
-    pools: Mapping[str, AnchorPool],
-    *,
-    limit: int | None = 50,
-    seed: int = 0,
-    batch_size: int = 1,
-    out: Path | None = None,
-    notes: Mapping[str, Any] | None = None,
-) -> ReuseReport:
-    """Answer the task's test items densely, then from each pool, which begins empty.
-
-    With `out`, the report is kept there, and for each arm what every agent wrote. Raises
-    `DataError` before any forward pass.
-    """
-    if not task.test or not pools or (limit is not None and limit < 2):
-        raise DataError("a comparison needs at least one pool and two test items")
-    items = sample(task.test, limit, seed)
-    lines = {"dense": pipeline, **{way: pipeline.served_by(pool) for way, pool in pools.items()}}
-    runs: dict[str, list[Run]] = {}
-    for way, line in lines.items():
-        queries = [query(item) for item in items]
-        runs[way] = line.run_many(queries, batch_size=batch_size, progress=way)
-        if out is not None:
-            rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_text(out / "predictions" / f"{way}.jsonl", text)
-    report = ReuseReport(
-        arms=tuple(
-            _arm(way, items, found, runs["dense"], pools.get(way)) for way, found in runs.items()
-        ),
-        **about([pipeline], task, len(items), seed, notes),
-    )
-    if out is not None:
-        report.save(out)
-    return report
-
-
-def _arm(
-    way: str,
-    items: Sequence[Item],
-    runs: Sequence[Run],
-    dense: Sequence[Run],
-    pool: AnchorPool | None,
-) -> ReuseArm:
-    def right(found: Sequence[Run]) -> list[bool]:
-        return [matches(run.answer, item.answers) for run, item in zip(found, items, strict=True)]
-
-    correct = right(runs)
-    interval = wilson(sum(correct), len(correct))
-    names = dict.fromkeys(turn.agent for turn in runs[0].turns)
-    read, reused = (sum(getattr(run.usage, kind) for run in runs) for kind in ("read", "reused"))
-    return ReuseArm(
-        way=way,
-        n=len(items),
-        accuracy=sum(correct) / len(correct),
-        ci_low=interval.low,
-        ci_high=interval.high,
-        against_dense=None if pool is None else difference(correct, right(dense)),
-        agreement={name: _agreement(name, runs, dense) for name in names},
-        wait={name: median(_of(name, runs, "wait")) for name in names},
-        request=median(run.usage.wait for run in runs),
-        reused=reused / max(1, read + reused),
-        pool={} if pool is None else asdict(pool.state()),
-    )
-
-
-def _of(agent: str, runs: Sequence[Run], cost: str) -> list[float]:
-    return [getattr(t.usage, cost) for run in runs for t in run.turns if t.agent == agent]
-
-
-def _agreement(agent: str, runs: Sequence[Run], dense: Sequence[Run]) -> float:
-    pairs = [
-        one.text == other.text
-        for run, twin in zip(runs, dense, strict=True)
-        for one, other in zip(run.turns, twin.turns, strict=True)
-        if one.agent == agent
-    ]
-    return sum(pairs) / len(pairs)
-
-
-def _row(item: Item, run: Run) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "question": item.question,
-        "answers": list(item.answers),
-        "prediction": run.answer,
-        "correct": matches(run.answer, item.answers),
-        "turns": [asdict(turn) for turn in run.turns],
-    }

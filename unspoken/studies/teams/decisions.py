@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from unspoken.evaluation.asking import Desk
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import Model
 from unspoken.studies.teams.calibrate import Sent, Solo
 from unspoken.studies.teams.rivals import rivals
-from unspoken.studies.teams.windows import windows
+from unspoken.studies.teams.windows import Window, windows
 from unspoken.tasks import Item
 
 __all__ = ["AGENTS", "Room"]
@@ -27,25 +28,20 @@ class Room:
     likelier answer and draws none: a vote would only take away the noise that drawing had added.
     """
 
-    items: Sequence[Item]
+    evaluator: Evaluator
     lone: Pipeline
     answers: Sequence[tuple[str, str]]
     seed: int
-    desk: Desk
 
     @classmethod
-    def of(
-        cls,
-        items: Sequence[Item],
-        lone: Pipeline,
-        *,
-        say: Callable[[Item], str],
-        seed: int,
-        desk: Desk,
-    ) -> Room:
+    def of(cls, evaluator: Evaluator, lone: Pipeline, *, expected: Expected, seed: int) -> Room:
         """Each item's own answer against a rival, see `rivals`. Raises `DataError`."""
-        answers = rivals(items, lone, say=say, seed=seed, desk=desk)
-        return cls(items, lone, answers, seed, desk)
+        answers = rivals(evaluator, lone, expected=expected, seed=seed)
+        return cls(evaluator, lone, answers, seed)
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return self.evaluator.items
 
     @property
     def reader(self) -> Model:
@@ -58,12 +54,13 @@ class Room:
 
     def read(self, budget: int) -> float:
         """How many tokens an agent reads with this budget, the mean: no more than a fact has."""
-        return self._asked(budget, 0)[1]
+        read = self._windows(budget, 0)
+        return sum(count for _, count in read) / len(read)
 
     def alone(self, budget: int, agent: int) -> tuple[int, ...]:
         """What one agent decides from its windows."""
         name = f"alone, {budget} tokens, agent {agent + 1}"
-        return self.desk.ask(name, self.lone, self._asked(budget, agent)[0], self.answers).signs
+        return self._reading(budget, agent).likelihoods(name, self.lone, self.answers).signs
 
     def solo(self, budget: int) -> Solo:
         """What each of three agents decides alone with a budget of tokens."""
@@ -76,11 +73,8 @@ class Room:
         A message costs the positions that the receiver reads; as many again if a sender wrote it.
         """
         asked = [
-            self.desk.ask(
-                f"{channel}, {setting}, agent {agent + 1}",
-                line,
-                self._asked(leaf, agent)[0],
-                self.answers,
+            self._reading(leaf, agent).likelihoods(
+                f"{channel}, {setting}, agent {agent + 1}", line, self.answers
             )
             for agent in range(AGENTS)
         ]
@@ -88,16 +82,15 @@ class Room:
         written = any(need.writes for edge in line.edges for need in edge.channel.needs)
         cost = positions * (2 if written else 1)
         signs = tuple(one.signs for one in asked)
-        silent = self.desk.ask(
-            f"{channel}, no message", line.alone(), self._asked(leaf, 0)[0], self.answers
+        silent = self._reading(leaf, 0).likelihoods(
+            f"{channel}, no message", line.alone(), self.answers
         )
         return Sent(channel, setting, positions, cost, signs, silent.signs)
 
-    def _asked(self, tokens: int, agent: int) -> tuple[list[dict[str, str]], float]:
-        """The questions, with an agent's window in the place of the fact; and its mean tokens."""
-        read = windows(self.items, tokens, agent, seed=self.seed, model=self.reader)
-        queries = [
-            {"question": item.question, "context": words}
-            for item, (words, _) in zip(self.items, read, strict=True)
-        ]
-        return queries, sum(count for _, count in read) / len(read)
+    def _reading(self, tokens: int, agent: int) -> Evaluator:
+        """The items, with an agent's window in the place of the fact."""
+        read = zip(self.items, self._windows(tokens, agent), strict=True)
+        return self.evaluator.about([replace(item, context=words) for item, (words, _) in read])
+
+    def _windows(self, tokens: int, agent: int) -> list[Window]:
+        return windows(self.items, tokens, agent, seed=self.seed, model=self.reader)

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
 
 from unspoken.errors import DataError, PipelineError
-from unspoken.evaluation.asking import Desk
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
+from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import Estimate, difference, mean, resampled
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import sample
-from unspoken.studies.information.report import spoken
 from unspoken.studies.teams.calibrate import Calibration, Sent, check_budgets, vote
 from unspoken.studies.teams.decisions import AGENTS, Room
 from unspoken.studies.teams.options import Limits, Option, gain, options
 from unspoken.studies.teams.report import Measured, PlanReport, Vote
+from unspoken.studies.teams.settings import Terms
 from unspoken.tasks import Item, Task
 
-__all__ = ["Terms", "plan_team"]
+__all__ = ["plan_team"]
 
 _DRAWS = 4_000_000
-
-
-class Terms(BaseModel):
-    """What is calibrated and what may be spent, all in tokens.
-
-    budgets: what one agent reads of the fact when beta is measured, growing; the last one is best
-    longer than any fact. leaf: which of them senders read when fidelity and vote are measured.
-    budget: what a plan may spend on facts and messages. window: how many positions of messages one
-    receiver may be told; by default what its model has left beside the longest prompt.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    budgets: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8, 16, 64)
-    leaf: int = 8
-    budget: int = Field(default=64, ge=1)
-    window: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _grows(self) -> Terms:
-        if len(self.budgets) < 3 or list(self.budgets) != sorted(set(self.budgets)):
-            raise ValueError(f"budgets are three or more that grow, got {list(self.budgets)}")
-        if self.leaf not in self.budgets:
-            raise ValueError(f"leaf is one of the budgets {list(self.budgets)}, got {self.leaf}")
-        return self
 
 
 def plan_team(
@@ -57,7 +32,7 @@ def plan_team(
     task: Task,
     terms: Terms = Terms(),
     *,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     limit: int | None = 64,
     seed: int = 0,
     batch_size: int = 16,
@@ -68,15 +43,16 @@ def plan_team(
 
     lines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees the
     message alone. alone: the sender's model, which reads the fact and decides itself. A decision is
-    which of two answers is likelier, see `rivals`. say: how an answer is written. With `out`, the
-    report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for another
-    sender's model.
+    which of two answers is likelier, see `rivals`. expected: how an answer is written. With `out`,
+    the report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for
+    another sender's model.
     """
     drawn = sample(task.test, limit, seed)
     if len(drawn) < 2:
         raise DataError(f"a plan is calibrated on two items or more, got {len(drawn)}")
     _check(lines, alone)
-    room = Room.of(drawn, alone, say=say, seed=seed, desk=Desk(batch_size, out))
+    evaluator = Evaluator(drawn, batch_size, Store(out))
+    room = Room.of(evaluator, alone, expected=expected, seed=seed)
     check_budgets([room.read(budget) for budget in terms.budgets])
     solos = tuple(room.solo(budget) for budget in terms.budgets)
     found = Calibration(solos, terms.budgets.index(terms.leaf), room.whole)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unspoken.recipe.config import PlanRecipe
+from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.recipe import asked, noted
-from unspoken.studies.rate.recipe import curves
-from unspoken.studies.teams import PlanReport, plan_team
+from unspoken.studies.teams.measure import plan_team
+from unspoken.studies.teams.report import PlanReport
+from unspoken.studies.teams.settings import PlanRecipe
 
 __all__ = ["run_plan"]
 
@@ -15,13 +15,12 @@ def run_plan(recipe: PlanRecipe) -> PlanReport:
     """Plan with every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
     task = asked(relay, recipe)
-    folder = recipe.trained or recipe.out / "trained"
     return plan_team(
-        dict(curves(relay, recipe, folder, recipe.lengths)),
+        dict(curves(relay, recipe, recipe.lengths)),
         relay.decider(),
         task,
         recipe.team,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from unspoken.errors import DataError
-from unspoken.evaluation.asking import Desk
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item, matches, normalise
 
@@ -17,12 +18,7 @@ _DRAWN = 16
 
 
 def rivals(
-    items: Sequence[Item],
-    lone: Pipeline,
-    *,
-    say: Callable[[Item], str],
-    seed: int,
-    desk: Desk,
+    evaluator: Evaluator, lone: Pipeline, *, expected: Expected, seed: int
 ) -> list[tuple[str, str]]:
     """For each item its answer, and the other item's answer that is its equal before any reading.
 
@@ -30,13 +26,15 @@ def rivals(
     the bias of an agent that has read nothing is about 0, as the theory of weak signals wants it,
     and a decision cannot be taken from the question alone. Raises `DataError` if an item has none.
     """
+    items, agent = evaluator.items, lone.answerer
     drawn = [_wrong(item, items, Random(f"{seed} {item.id}")) for item in items]
     count = min(_DRAWN, *(len(others) for others in drawn))
     answers = [
-        (say(item), *map(say, others[:count])) for item, others in zip(items, drawn, strict=True)
+        tuple(expected(agent, one) for one in (item, *others[:count]))
+        for item, others in zip(items, drawn, strict=True)
     ]
-    queries = [{"question": item.question} for item in items]
-    asked = desk.ask("alone, nothing read", blind(lone), queries, answers)
+    unread = evaluator.about([replace(item, context="") for item in items])
+    asked = unread.likelihoods("alone, nothing read", blind(lone), answers)
     return [
         (said[0], said[1 + min(range(count), key=lambda n: abs(nats[1 + n] - nats[0]))])
         for said, nats in zip(answers, asked.nats, strict=True)

@@ -1,6 +1,28 @@
 """The telephone game: facts go from agent to agent over a channel; what is left of them."""
 
-from unspoken.studies.telephone.measure import Line, play
+from unspoken.recipe.study import Study
+from unspoken.studies.telephone.measure import Players, play
+from unspoken.studies.telephone.recipe import run_telephone
 from unspoken.studies.telephone.report import Hop, TelephoneReport
+from unspoken.studies.telephone.settings import TelephoneRecipe
 
-__all__ = ["Hop", "Line", "TelephoneReport", "play"]
+__all__ = [
+    "STUDY",
+    "Hop",
+    "Players",
+    "TelephoneRecipe",
+    "TelephoneReport",
+    "play",
+    "run_telephone",
+]
+
+STUDY = Study(
+    name="telephone",
+    command="telephone",
+    title="What is left after some hops?",
+    measures=TelephoneRecipe,
+    run=run_telephone,
+    file="telephone.json",
+    report=TelephoneReport,
+    recipes=(TelephoneRecipe,),
+)

@@ -7,24 +7,25 @@ the fact. So any channel makes a hop, and a projector is needed one way only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
 
 from unspoken.errors import DataError
-from unspoken.evaluation import asking
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.expected import Expected, expected_answer
+from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import difference, mean, wilson
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison.measure import Desk, query, sample
-from unspoken.studies.comparison.report import Arm
-from unspoken.studies.information.report import spoken
 from unspoken.studies.telephone.report import Hop, TelephoneReport
 from unspoken.tasks import Item, Task, normalise, partners
 
-__all__ = ["Line", "play"]
+__all__ = ["Players", "play"]
 
 _SILENCE = "..."
 """What an agent passes on that says nothing: an empty fact cannot be read."""
@@ -32,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Line:
+class Players:
     """One channel: who answers the question behind a message, and who restates the message."""
 
     answering: Pipeline
@@ -40,11 +41,11 @@ class Line:
 
 
 def play(
-    lines: Mapping[str, Line],
+    channels: Mapping[str, Players],
     task: Task,
     *,
     hops: int = 4,
-    say: Callable[[Item], str] = spoken,
+    expected: Expected = expected_answer,
     limit: int | None = 64,
     seed: int = 0,
     batch_size: int = 16,
@@ -53,18 +54,20 @@ def play(
 ) -> TelephoneReport:
     """Pass the facts of a task on, `hops` times over each channel, and ask at every hop.
 
-    limit, seed: the items are those of `compare`. say: how the right answer is written. With `out`,
-    predictions, restatements and likelihoods are kept there, and the report. Raises `DataError`.
+    limit, seed: the items are those of `compare`. expected: how the right answer is written. With
+    `out`, predictions, restatements and likelihoods are kept there, and the report. Raises
+    `DataError`.
     """
     items = sample(task.test, limit, seed)
     if len(items) < 2 or hops < 1:
         raise DataError(f"the game needs two items and a hop, got {len(items)} and hops={hops}")
-    game = _Game(items, partners(items, seed), say, seed, batch_size, out)
-    played = {name: game.chain(name, line, hops) for name, line in lines.items()}
-    pipelines = [line.answering for line in lines.values()]
+    evaluator = Evaluator(items, batch_size, Store(out))
+    game = _Game(evaluator, partners(items, seed), expected, seed)
+    played = {name: game.chain(name, players, hops) for name, players in channels.items()}
+    pipelines = [players.answering for players in channels.values()]
     report = TelephoneReport(
         channels={name: found for name, (found, _) in played.items()},
-        alone=Desk(items, batch_size, out).ask("no message", "none", pipelines[0].alone()),
+        alone=evaluator.arm("no message", "none", pipelines[0].alone()),
         told={name: told for name, (_, told) in played.items()},
         **about(pipelines, task, len(items), seed, notes),
     )
@@ -77,15 +80,17 @@ def play(
 class _Game:
     """The items, whose message is the wrong one for each, and how they are asked."""
 
-    items: Sequence[Item]
+    evaluator: Evaluator
     other: Sequence[int]
-    say: Callable[[Item], str]
+    expected: Expected
     seed: int
-    batch_size: int
-    out: Path | None
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return self.evaluator.items
 
     def chain(
-        self, name: str, line: Line, hops: int
+        self, name: str, players: Players, hops: int
     ) -> tuple[tuple[Hop, ...], tuple[tuple[str, ...], ...]]:
         """All hops over one channel, and what the senders read about the first items."""
         said: list[list[str]] = [[item.context for item in self.items]]
@@ -95,11 +100,11 @@ class _Game:
                 replace(item, context=words)
                 for item, words in zip(self.items, said[-1], strict=True)
             ]
-            at, desk = f"{name}, hop {hop}", Desk(heard, self.batch_size, self.out)
-            found.append(self._hear(at, desk, line.answering))
+            at, evaluator = f"{name}, hop {hop}", self.evaluator.about(heard)
+            found.append(self._hear(at, evaluator, players.answering))
             if hop < hops:
-                told = desk.rows(at, "restated", line.restating)
-                said.append([row["prediction"] or _SILENCE for row in told])
+                told = evaluator.predictions(at, "restated", players.restating)
+                said.append([row.prediction or _SILENCE for row in told])
         measured = tuple(
             self._hop(n, one, found[0], words)
             for n, (one, words) in enumerate(zip(found, said, strict=True), start=1)
@@ -107,20 +112,15 @@ class _Game:
         shown = range(min(_SHOWN, len(self.items)))
         return measured, tuple(tuple(words[n] for words in said) for n in shown)
 
-    def _hear(self, at: str, desk: Desk, line: Pipeline) -> _Heard:
+    def _hear(self, at: str, evaluator: Evaluator, line: Pipeline) -> _Heard:
         """Ask behind the messages of one hop."""
-        rows = desk.rows(at, "matched", line)
-        likely = asking.Desk(self.batch_size, self.out)
-        asked = likely.ask(
-            at,
-            line,
-            [query(item) for item in desk.items],
-            [(self.say(item),) for item in desk.items],
-        )
+        rows = evaluator.predictions(at, "matched", line)
+        answers = [(self.expected(line.answerer, item),) for item in evaluator.items]
+        asked = evaluator.likelihoods(at, line, answers)
         return _Heard(
             matched=Arm.of(at, "matched", rows),
-            deranged=desk.ask(at, "deranged", line, self.other),
-            given=[normalise(row["prediction"]) for row in rows],
+            deranged=evaluator.arm(at, "deranged", line, self.other),
+            given=[normalise(row.prediction) for row in rows],
             bits=[nats / log(2) for (nats,) in asked.nats],
         )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unspoken.recipe.config import TelephoneRecipe
+from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.recipe import asked, noted
-from unspoken.studies.rate.recipe import curves
-from unspoken.studies.telephone import Line, TelephoneReport, play
+from unspoken.studies.telephone.measure import Players, play
+from unspoken.studies.telephone.report import TelephoneReport
+from unspoken.studies.telephone.settings import TelephoneRecipe
 
 __all__ = ["run_telephone"]
 
@@ -15,17 +15,16 @@ def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
     """Play over every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
     task = asked(relay, recipe)
-    folder = recipe.trained or recipe.out / "trained"
-    lines = {
-        name: Line(line, relay.restating(line))
-        for name, settings in curves(relay, recipe, folder)
-        for line in settings.values()
+    channels = {
+        name: Players(pipeline, relay.restating(pipeline))
+        for name, settings in curves(relay, recipe)
+        for pipeline in settings.values()
     }
     return play(
-        lines,
+        channels,
         task,
         hops=recipe.hops,
-        say=relay.answer,
+        expected=relay.answer,
         limit=recipe.limit,
         seed=recipe.seed,
         batch_size=recipe.batch_size,

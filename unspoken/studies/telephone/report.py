@@ -11,10 +11,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, Estimate, Interval
 from unspoken.files import write_text
-from unspoken.studies.comparison.report import Arm
 
 __all__ = ["Hop", "TelephoneReport"]
 

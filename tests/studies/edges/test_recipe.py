@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_recipes import Counter, folders, items, write
+from tests.bench import Counter, items, write
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.page import picture
-from unspoken.recipe import EdgesRecipe, load_recipe
-from unspoken.studies.edges.recipe import run_edges
-from unspoken.studies.edges.report import GraphReport
-
-__all__ = ["folders"]  # a fixture
+from unspoken.recipe import load_recipe
+from unspoken.studies.edges import EdgesRecipe, GraphReport, run_edges
 
 LATENT = (3, 4)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.planted import (
+from tests.planted import (
     ASKS,
     ITEMS,
     QUERIES,
@@ -24,7 +24,9 @@ from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
 from unspoken.errors import DataError, PipelineError
+from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.statistics import Difference, Estimate
+from unspoken.evaluation.store import Store
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
 from unspoken.studies.edges.attribution import (
@@ -63,7 +65,7 @@ def agent(model: Backbone) -> Callable[..., Agent]:
 
 def trials(pipeline: Pipeline, out: Path | None = None, batch_size: int = 4) -> Trials:
     """The planted items; the answer is said as it was trained, without a space before it."""
-    return Trials(pipeline, ITEMS, PARTNERS, say=bare, batch_size=batch_size, out=out)
+    return Trials(pipeline, Evaluator(ITEMS, batch_size, Store(out)), PARTNERS, expected=bare)
 
 
 def bare(agent: Agent, item: Item) -> str:
@@ -300,21 +302,20 @@ def test_bits_for_each_kib_and_position():
 
 
 def test_outcomes_are_kept_and_found_again(agent, model, passes, tmp_path: Path):
-    path = tmp_path / "trials.json"
-    first = attribute(trials(two(agent), path))
+    first = attribute(trials(two(agent), tmp_path))
     with passes(model) as seen:
-        assert attribute(trials(two(agent), path)) == first
+        assert attribute(trials(two(agent), tmp_path)) == first
     assert not seen
-    other = trials(two(agent), path, batch_size=3)
+    other = trials(two(agent), tmp_path, batch_size=3)
     other.ask(other.every)
     assert len(other._known.outcomes) == 1  # of other batches, so begun anew
 
 
 def test_a_broken_file_is_computed_anew(agent, tmp_path: Path):
     path = tmp_path / "trials.json"
-    first = attribute(trials(two(agent), path))
+    first = attribute(trials(two(agent), tmp_path))
     path.write_text(path.read_text()[:-30])
-    assert attribute(trials(two(agent), path)) == first
+    assert attribute(trials(two(agent), tmp_path)) == first
 
 
 # Pruning ------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ class Table(Trials):
     def __init__(
         self, pipeline: Pipeline, nats: Callable[[Edges], float], wire: list[float] | None = None
     ) -> None:
-        super().__init__(pipeline, [], [])
+        super().__init__(pipeline, Evaluator([]), [])
         self.nats, self.wire = nats, wire or [1.0] * len(pipeline.edges)
 
     def ask(self, kept: Edges, wrong: Edges = frozenset(), *, write: bool = True) -> Outcome:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.evaluation.kept import key_of, store, stored
 from unspoken.evaluation.scores import positions
 from unspoken.pipeline import Pipeline, Query, fields_of
 
-__all__ = ["Asked", "Desk", "likelihoods"]
+__all__ = ["Likelihoods", "likelihoods"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Likelihoods:
     """N items and their answers: log p in nats, an item a row; positions of a message, the mean."""
 
     nats: tuple[tuple[float, ...], ...]
@@ -39,7 +37,7 @@ def likelihoods(
     *,
     batch_size: int = 16,
     progress: str = "",
-) -> Asked:
+) -> Likelihoods:
     """How likely the answering agent holds each of an item's answers, behind its messages.
 
     answers: equally many for each item, as the agent would write them, the space before included.
@@ -62,31 +60,4 @@ def likelihoods(
         rows = cast(list[list[float]], torch.stack(columns, 1).tolist())
         found.update(zip(batch, rows, strict=True))
     nats = tuple(tuple(found[n]) for n in range(len(queries)))
-    return Asked(nats, places / len(queries))
-
-
-@dataclass
-class Desk:
-    """Asks for likelihoods, and remembers what was asked before; with `out`, on the disk too."""
-
-    batch_size: int
-    out: Path | None
-    known: dict[str, Asked] = field(default_factory=dict[str, Asked])
-
-    def ask(
-        self,
-        name: str,
-        pipeline: Pipeline,
-        queries: Sequence[Query],
-        answers: Sequence[Sequence[str]],
-    ) -> Asked:
-        key = key_of(pipeline, queries, answers)
-        path = self.out / "likelihoods" / f"{name}.json" if self.out else None
-        found = self.known.get(key) or stored(path, key, Asked)
-        if found is None:
-            found = likelihoods(
-                pipeline, queries, answers, batch_size=self.batch_size, progress=name
-            )
-        self.known[key] = found
-        store(path, key, found)
-        return found
+    return Likelihoods(nats, places / len(queries))

@@ -1,4 +1,4 @@
-"""A comparison of dense reads with pools, by recipe, from the command line."""
+"""A comparison of dense reads with pools, by recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from unspoken.cli import main
+from unspoken.recipe import load_recipe
+from unspoken.studies.reuse import ReuseRecipe, ReuseReport, run_reuse
 from unspoken.testing import tiny_backbone
 
 RECIPE = """
@@ -44,13 +45,14 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_compare_tells_what_reuse_saves_and_changes(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    with pytest.raises(SystemExit) as end:
-        main(["compare", str(recipe), "--json"])
-    assert end.value.code == 0
-    told = json.loads(capsys.readouterr().out)
+def measured(recipe: Path, *more: str) -> ReuseReport:
+    found = load_recipe(str(recipe), more)
+    assert isinstance(found, ReuseRecipe)
+    return run_reuse(found)
+
+
+def test_compare_tells_what_reuse_saves_and_changes(recipe: Path, tmp_path: Path):
+    told = json.loads(json.dumps(measured(recipe).to_dict()))
     arms = {arm["way"]: arm for arm in told["arms"]}
     assert list(arms) == ["dense", "exact", "shifted", "anchored"]
     assert arms["dense"]["reused"] == 0
@@ -70,9 +72,8 @@ def test_compare_tells_what_reuse_saves_and_changes(
     assert [turn["agent"] for turn in json.loads(rows[0])["turns"]] == ["planner", "judge"]
 
 
-def test_the_table_names_every_way(recipe: Path, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["compare", str(recipe), "limit=2", "ladders=[exact]"])
-    shown = capsys.readouterr().out
-    assert "dense" in shown
-    assert "exact: same words as dense: planner 100%, judge 100%" in shown
+def test_the_table_names_every_way(recipe: Path):
+    report = measured(recipe, "limit=2", "ladders=[exact]")
+    table = report.table()
+    assert list(table.columns[0].cells) == ["dense", "exact"]
+    assert report.findings() == ["exact: same words as dense: planner 100%, judge 100%"]

@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_recipes import Bench, Counter, folders
+from tests.bench import Bench, Counter
 from unspoken.errors import PipelineError, RecipeError
 from unspoken.page import picture
-from unspoken.recipe import PlanRecipe, load_recipe
+from unspoken.recipe import load_recipe
+from unspoken.relay.pipelines import curves
 from unspoken.relay.relay import Relay
-from unspoken.studies.rate.recipe import curves
-from unspoken.studies.teams import PlanReport, Terms, plan_team
-from unspoken.studies.teams.recipe import run_plan
-
-__all__ = ["folders"]  # a fixture
+from unspoken.studies.teams import PlanRecipe, PlanReport, Terms, plan_team, run_plan
 
 TEAM = "team={budgets: [4, 8, 16, 64], leaf: 8, budget: 120, window: 100}"
 
@@ -157,6 +154,6 @@ def test_agents_of_two_models_are_not_planned_together(
         recipe(bench, "task.protocol=shared")
     relay = Relay.of(recipe(bench, "channels=[]"))
     told = bench.recipe("channels=[{name: all, channel: {kind: text, verbatim: true}}]")
-    lines = dict(curves(relay.own, told, tmp_path))
+    lines = dict(curves(relay.own, told))
     with pytest.raises(PipelineError, match="plan each sender by itself"):
         plan_team(lines, relay.decider(), relay.task, Terms(budgets=(2, 4, 8)))

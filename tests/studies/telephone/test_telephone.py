@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_recipes import Bench, Counter, bench, folders
+from tests.bench import Bench, Counter
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import DataError, RecipeError
 from unspoken.page import picture
 from unspoken.pipeline import Pipeline, Query, Run
-from unspoken.recipe import TelephoneRecipe, load_recipe
+from unspoken.recipe import load_recipe
 from unspoken.relay.relay import Relay
-from unspoken.studies.comparison.recipe import run_relay
-from unspoken.studies.telephone import Line, TelephoneReport, play
-from unspoken.studies.telephone.recipe import run_telephone
-
-__all__ = ["bench", "folders"]  # fixtures
+from unspoken.studies.telephone import (
+    Players,
+    TelephoneRecipe,
+    TelephoneReport,
+    play,
+    run_telephone,
+)
 
 
 def recipe(bench: Bench, *more: str) -> TelephoneRecipe:
@@ -76,22 +78,6 @@ def test_a_sender_reads_what_the_receiver_before_restated(
         for number, (fact, *restated) in enumerate(chains):
             assert restated == [words[number] for words in said]
             assert fact not in restated
-
-
-def test_the_first_hop_is_a_comparison(
-    finished: tuple[Bench, TelephoneReport], folders: dict[str, Path], tmp_path: Path
-) -> None:
-    bench, report = finished
-    other = Bench(tmp_path, folders)
-    trained = f"trained={bench.out / 'trained'}"
-    compared = run_relay(other.recipe("channels=[full-text, embedding]", trained))
-    for name, hops in report.channels.items():
-        for condition in ("matched", "deranged"):
-            then = rows(other, f"{name}-{condition}")
-            now = rows(bench, f"{name}, hop 1-{condition}")
-            assert [row["prediction"] for row in now] == [row["prediction"] for row in then]
-            assert [row["message_of"] for row in now] == [row["message_of"] for row in then]
-        assert hops[0].matched.correct == compared.arm(name, "matched").correct
 
 
 def test_the_report_holds_what_was_found(finished: tuple[Bench, TelephoneReport]) -> None:
@@ -155,7 +141,7 @@ def echoed(bench: Bench, *, silent: bool) -> TelephoneReport:
     relay = bench.relay("channels=[]")
     line = relay.over(TextChannel(verbatim=True))
     echo = Echo(relay.restating(line), silent=silent)
-    return play({"words": Line(line, echo)}, relay.task, hops=3, limit=6)
+    return play({"words": Players(line, echo)}, relay.task, hops=3, limit=6)
 
 
 def test_nothing_drifts_where_all_is_restated_to_the_letter(bench: Bench) -> None:
@@ -207,4 +193,4 @@ def test_a_game_without_hops_or_secrets_is_refused(bench: Bench) -> None:
     relay: Relay = bench.relay("channels=[]")
     line = relay.alone()
     with pytest.raises(DataError, match="two items and a hop"):
-        play({"x": Line(line, line)}, relay.task, hops=0)
+        play({"x": Players(line, line)}, relay.task, hops=0)

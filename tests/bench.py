@@ -1,0 +1,115 @@
+"""A bench for tests: two tiny models, a task of a few lines, a recipe, and a count of what runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unspoken.backbone import Backbone
+from unspoken.pipeline import Pipeline
+from unspoken.recipe import RelayRecipe, load_recipe
+from unspoken.relay import train as training
+from unspoken.relay.relay import Relay
+
+__all__ = ["Bench", "Counter", "items", "write"]
+
+
+def items(split: str, count: int, *, groups: int = 0) -> list[dict[str, Any]]:
+    """Short facts that share nothing with another split's; in groups, several to one fact's."""
+    names = ("Ada", "Bo", "Cy", "Dee", "Eli", "Fay", "Gus", "Hal", "Ivy", "Jo", "Kit", "Lou")
+    what = {"train": ("cat", "dog"), "test": ("owl", "yak")}[split]
+    return [
+        {
+            "id": f"{split}-{n}",
+            "context": f"{names[n % 12]} {split[:2]}{n} has a{'n' * (n % 2)} {what[n % 2]} {n}é.",
+            "question": f"What has {names[n % 12]} {split[:2]}{n}?",
+            "answers": [f"{what[n % 2]} {n}é"],
+            **({"group": f"{split}-g{n % groups}"} if groups else {}),
+        }
+        for n in range(count)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@dataclass
+class Bench:
+    """A folder with models and a task, and a recipe that points at them."""
+
+    home: Path
+    models: dict[str, Path]
+
+    def __post_init__(self) -> None:
+        self.out = self.home / "out"
+        self.train = write(self.home / "train.jsonl", items("train", 24))
+        self.test = write(self.home / "test.jsonl", items("test", 9))
+
+    def settings(self, *more: str) -> list[str]:
+        return [
+            f"sender.model={self.models['sender']}",
+            f"receiver.model={self.models['receiver']}",
+            f"task.train={self.train}",
+            f"task.test={self.test}",
+            "task.validation=6",
+            "validation=4",
+            "prompts.instruction=Answer.",
+            "prompts.shots=1",
+            "prompts.note_lead=''",
+            "prompts.note_tokens=4",
+            "prompts.answer_tokens=4",
+            "projector.hidden=16",
+            "projector.prompt=2",
+            "warmup={steps: 4, batch_size: 4, warmup: 1, every: 2}",
+            "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
+            "reader.vectors=2",
+            "constant.vectors=3",
+            "limit=6",
+            f"out={self.out}",
+            *more,
+        ]
+
+    def recipe(self, *more: str) -> RelayRecipe:
+        found = load_recipe("relay", self.settings(*more))
+        assert isinstance(found, RelayRecipe)
+        return found
+
+    def relay(self, *more: str) -> Relay:
+        return Relay.of(self.recipe(*more))
+
+    def results(self) -> dict[str, Any]:
+        return json.loads((self.out / "results.json").read_text(encoding="utf-8"))
+
+    def predictions(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.out / "predictions").iterdir()}
+
+
+class Counter:
+    """Counts what is computed: forward passes of any model, and arms that are answered."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.passes, self.arms, self.fits = 0, list[str](), list[str]()
+        forward, many, fit = Backbone.pass_over, Pipeline.run_many, training.fit
+
+        def counted(model: Any, *given: Any, **options: Any) -> Any:
+            self.passes += 1
+            return forward(model, *given, **options)
+
+        def asked(line: Pipeline, *given: Any, **options: Any) -> Any:
+            self.arms.append(options["progress"])
+            return many(line, *given, **options)
+
+        def fitted(*given: Any, **options: Any) -> Any:
+            self.fits.append(options["title"])
+            return fit(*given, **options)
+
+        patch.setattr(Backbone, "pass_over", counted)
+        patch.setattr(Pipeline, "run_many", asked)
+        patch.setattr(training, "fit", fitted)

@@ -1,0 +1,76 @@
+"""Pipelines by recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unspoken.channels import TextChannel
+from unspoken.errors import (
+    RecipeError,
+    UnknownName,
+)
+from unspoken.recipe import (
+    PipelineRecipe,
+    load_recipe,
+)
+from unspoken.recipe.pipeline import build
+
+PIPELINE = """
+kind: pipeline
+rounds: 2
+agents:
+  - {{name: one, model: "{model}", max_tokens: 3}}
+  - {{name: two, model: "{model}", max_tokens: 5, stop: [zz], template: "{{messages}}{{question}}"}}
+edges:
+  - {{from: one, to: two, channel: {channel}}}
+"""
+
+
+def pipeline(folder: Path, model: Path, channel: str) -> PipelineRecipe:
+    path = folder / "own.yaml"
+    path.write_text(PIPELINE.format(model=model, channel=channel))
+    found = load_recipe(str(path))
+    assert isinstance(found, PipelineRecipe)
+    return found
+
+
+def test_a_pipeline_is_built_as_its_recipe_says(tmp_path: Path, folders: dict[str, Path]) -> None:
+    line = build(pipeline(tmp_path, folders["receiver"], "{kind: text, limit: 2}"))
+    assert line.agents["one"].model is line.agents["two"].model  # loaded once
+    assert line.rounds == 2
+    assert line.agents["two"].settings.stop == ("zz",)
+    channel = line.edges[0].channel
+    assert isinstance(channel, TextChannel)
+    assert channel.limit == 2
+    turns = [(turn.agent, turn.round) for turn in line.run("why?").turns]
+    assert turns == [("one", 1), ("one", 2), ("two", 2)]  # nobody hears what two says at first
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "said"),
+    [
+        ("{limit: 2}", RecipeError, "has no kind; add for example kind: text"),
+        ("{kind: txt}", UnknownName, "did you mean 'text'"),
+        ("{kind: text, limit: 0}", RecipeError, "'text' cannot be made with .*at least 1 token"),
+        ("{kind: text, colour: red}", RecipeError, "'text' cannot be made with .*colour"),
+        ("{kind: embedding, projector: /none/at/all}", RecipeError, "/none/at/all"),
+    ],
+)
+def test_a_channel_that_cannot_be_made_is_refused(
+    channel: str, error: type[Exception], said: str, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(error, match=said):
+        build(pipeline(tmp_path, folders["receiver"], channel))
+
+
+@pytest.mark.dist
+def test_a_pipeline_runs_elsewhere_by_one_setting(tmp_path: Path, folders: dict[str, Path]) -> None:
+    recipe = pipeline(tmp_path, folders["receiver"], "{kind: handoff}")
+    here = build(recipe).run("why?")
+    with build(recipe.model_copy(update={"executor": "memory", "timeout": 60})) as line:
+        run = line.run("why?")
+    assert [(t.agent, t.text, t.usage.wire) for t in run.turns] == [
+        (t.agent, t.text, t.usage.wire) for t in here.turns
+    ]

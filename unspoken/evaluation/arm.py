@@ -1,0 +1,100 @@
+"""One pipeline in one condition: how many answers are right, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unspoken.evaluation.statistics import wilson
+from unspoken.pipeline import Run
+from unspoken.tasks import Item, matches
+from unspoken.types import Usage
+
+__all__ = ["Arm", "Prediction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was answered about one item, and at what cost: a line of `predictions/*.jsonl`.
+
+    messages: the words of each agent that wrote any, the answering one left out; message_of: the id
+    of the item that these agents worked on. usage: of all agents; costs: the same by agent.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    prediction: str
+    correct: bool
+    messages: dict[str, str]
+    message_of: str
+    usage: Usage
+    costs: dict[str, Usage]
+
+    @classmethod
+    def of(cls, item: Item, run: Run, other: Item | None = None) -> Prediction:
+        """other: the item that everybody but the answering agent worked on instead."""
+        return cls(
+            id=item.id,
+            question=item.question,
+            answers=item.answers,
+            prediction=run.answer,
+            correct=matches(run.answer, item.answers),
+            messages={t.agent: t.text for t in run.turns[:-1] if t.text is not None},
+            message_of=(other or item).id,
+            usage=run.usage,
+            costs=run.costs,
+        )
+
+    def about(self, item: Item) -> bool:
+        """Whether it is about this item, and right if it is one of the item's answers."""
+        right = matches(self.prediction, item.answers)
+        return (self.id, self.answers, self.correct) == (item.id, item.answers, right)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One channel in one condition over n items; costs are means per item, of all agents.
+
+    accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
+    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item; empty
+    where an arm is read back from results.json.
+    """
+
+    channel: str
+    condition: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    tokens_read: float
+    tokens_written: float
+    passes: float
+    wire_bytes: float
+    seconds: float
+    correct: tuple[bool, ...] = ()
+
+    @classmethod
+    def of(cls, channel: str, condition: str, rows: Sequence[Prediction]) -> Arm:
+        """An arm from its predictions, one an item."""
+        correct = tuple(row.correct for row in rows)
+        n, right = len(rows), sum(correct)
+        interval = wilson(right, n)
+
+        def mean(name: str) -> float:
+            return sum(float(getattr(row.usage, name)) for row in rows) / n
+
+        return cls(
+            channel=channel,
+            condition=condition,
+            n=n,
+            accuracy=right / n,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            tokens_read=mean("read"),
+            tokens_written=mean("written"),
+            passes=mean("passes"),
+            wire_bytes=mean("wire"),
+            seconds=mean("seconds"),
+            correct=correct,
+        )

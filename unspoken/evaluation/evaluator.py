@@ -1,0 +1,101 @@
+"""Asking pipelines about items: for their answers, for likelihoods, for scores of all messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from unspoken.evaluation.arm import Arm, Prediction
+from unspoken.evaluation.identity import key_of
+from unspoken.evaluation.items import query
+from unspoken.evaluation.likelihoods import Likelihoods, likelihoods
+from unspoken.evaluation.scores import Scores, measure
+from unspoken.evaluation.store import Store
+from unspoken.pipeline import Pipeline
+from unspoken.tasks import Item
+
+__all__ = ["Evaluator"]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Asks pipelines about the same items; what the store knows already is not asked again.
+
+    With a folder, the store keeps predictions/, likelihoods/ and information/ there.
+    """
+
+    items: Sequence[Item]
+    batch_size: int = 16
+    store: Store = field(default_factory=Store)
+
+    @property
+    def queries(self) -> list[dict[str, str]]:
+        """What is asked about each item."""
+        return [query(item) for item in self.items]
+
+    def about(self, items: Sequence[Item]) -> Evaluator:
+        """The same, about other items."""
+        return replace(self, items=items)
+
+    def arm(
+        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
+    ) -> Arm:
+        """How many answers are right in one condition, and what they cost; see `predictions`."""
+        return Arm.of(channel, condition, self.predictions(channel, condition, pipeline, other))
+
+    def predictions(
+        self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
+    ) -> list[Prediction]:
+        """The answer to each item; other: whose item everybody but the answering agent works on."""
+        queries, items = self.queries, self.items
+        elsewhere = None if other is None else [queries[n] for n in other]
+
+        def answer() -> list[Prediction]:
+            runs = pipeline.run_many(
+                queries,
+                elsewhere=elsewhere,
+                batch_size=self.batch_size,
+                progress=f"{channel}, {condition}",
+            )
+            others = [None] * len(items) if other is None else [items[n] for n in other]
+            return list(map(Prediction.of, items, runs, others))
+
+        def sound(found: list[Prediction]) -> bool:
+            return len(found) == len(items) and all(map(Prediction.about, found, items))
+
+        name = f"predictions/{channel}-{condition}.jsonl"
+        key = key_of(pipeline, queries, elsewhere)
+        return self.store.get(name, key, list[Prediction], answer, sound)
+
+    def likelihoods(
+        self, name: str, pipeline: Pipeline, answers: Sequence[Sequence[str]]
+    ) -> Likelihoods:
+        """How likely the answering agent holds each of an item's answers; see `likelihoods`."""
+        queries = self.queries
+        return self.store.get(
+            f"likelihoods/{name}.json",
+            key_of(pipeline, queries, answers),
+            Likelihoods,
+            lambda: likelihoods(
+                pipeline, queries, answers, batch_size=self.batch_size, progress=name
+            ),
+        )
+
+    def scores(
+        self, name: str, pipeline: Pipeline, answers: Sequence[str], partners: Sequence[int]
+    ) -> Scores:
+        """What the answering agent makes of every message with every question; see `measure`."""
+        queries = self.queries
+        return self.store.get(
+            f"information/{name}.json",
+            key_of(pipeline, queries, answers, partners),
+            Scores,
+            lambda: measure(
+                pipeline,
+                queries,
+                answers,
+                partners,
+                batch_size=self.batch_size,
+                progress=f"{name}, bits",
+            ),
+        )

@@ -1,0 +1,193 @@
+"""The pipelines of one pair on one task, by channel and by length of its messages.
+
+What is trained for them and not there yet is trained first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import singledispatch
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from unspoken.channels import Channel, Handoff, TextChannel
+from unspoken.evaluation.altered import Prefix
+from unspoken.pipeline import Pipeline
+from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.loading import kept
+from unspoken.recipe.parts import ChannelSource, Stage
+from unspoken.recipe.pipeline import channel_of
+from unspoken.relay.relay import Relay
+from unspoken.relay.train import train_lora, train_projector, train_vectors
+from unspoken.tasks import Task, transferred
+
+__all__ = [
+    "WHOLE",
+    "Prepared",
+    "RelayPipelines",
+    "asked",
+    "curves",
+    "noted",
+    "prepared",
+    "trained_folder",
+]
+
+WHOLE = "whole"
+"""The setting of a pipeline whose messages are not cut."""
+
+
+@dataclass
+class RelayPipelines:
+    """What is compared, by channel: pipelines, and the controls of those that are trained."""
+
+    pipelines: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    constants: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    adapted: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of(cls, relay: Relay, recipe: RelayRecipe, *, lora: bool = True) -> RelayPipelines:
+        """Make the pipelines; what is trained for them and not there yet is trained.
+
+        lora: whether the receiver itself is trained too, where the recipe asks for it.
+        """
+        folder = trained_folder(recipe)
+        found = cls()
+        read = {"full-text": relay.full_text, "text": relay.text}
+        ready = _made(relay, recipe)  # refused at once
+        tuned = any(isinstance(source, str) and source in read for source in recipe.channels)
+        soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
+        for source in recipe.channels:
+            name = source if isinstance(source, str) else source.name
+            if name in ready:
+                found.pipelines[name] = ready[name]
+            elif isinstance(source, ChannelSource):
+                found.pipelines[name] = _fitted(relay, source, folder)
+            elif name in read:
+                found.pipelines[name] = read[name]()
+                found.pipelines[f"{name}, tuned reader"] = read[name](soft)
+            else:
+                found._add_trained(name, relay, recipe, lora=lora)
+        return found
+
+    def _add_trained(self, name: str, relay: Relay, recipe: RelayRecipe, *, lora: bool) -> None:
+        """The channel of the recipe's own projector, and its controls."""
+        folder = trained_folder(recipe)
+        projector, home = train_projector(relay, folder)
+        size = sum(parameter.numel() for parameter in projector.parameters())
+        self.notes["projector_folder"] = os.path.relpath(home, recipe.out)
+        self.notes["projector_parameters"] = size
+        self.pipelines[name] = relay.speaking(projector)
+        free = train_vectors(relay, recipe.constant, folder, what="constant")
+        self.constants[name] = relay.constant(free)
+        if lora and recipe.lora is not None:
+            receiver = train_lora(relay, recipe.lora, size, folder)
+            self.adapted[name] = replace(relay, receiver=receiver).alone()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A relay that is ready to be asked; seconds: what it took to train what was not there."""
+
+    relay: Relay
+    task: Task
+    found: RelayPipelines
+    seconds: float
+
+
+@singledispatch
+def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared:
+    """The relay of a recipe with all its pipelines; lora: as in `RelayPipelines.of`.
+
+    A study whose kind of recipe needs more than this registers what it does instead.
+    """
+    relay = Relay.of(recipe)
+    task = asked(relay, recipe)
+    start = perf_counter()
+    found = RelayPipelines.of(relay, recipe, lora=lora)
+    return Prepared(relay, task, found, perf_counter() - start)
+
+
+def asked(relay: Relay, recipe: RelayRecipe) -> Task:
+    """The task whose test items are asked."""
+    return relay.task if recipe.transfer is None else transferred(relay.task, recipe.transfer)
+
+
+def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
+    """The recipe, and what was trained on where another task is asked, as notes of a result."""
+    trained_on = {} if recipe.transfer is None else {"trained_on": relay.task.name}
+    return {**trained_on, **kept(recipe)}
+
+
+def trained_folder(recipe: RelayRecipe) -> Path:
+    """Where what a recipe trains is kept."""
+    return recipe.trained or recipe.out / "trained"
+
+
+def curves(
+    relay: Relay, recipe: RelayRecipe, lengths: Sequence[int] = ()
+) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+    """Each channel and its pipelines by length; words are read by the tuned reader."""
+    folder = trained_folder(recipe)
+    words = {"full-text": relay.full_text, "text": relay.text}
+    ready = _made(relay, recipe)  # refused at once
+    for source in recipe.channels:
+        name = source if isinstance(source, str) else source.name
+        if name in words:
+            soft = train_vectors(relay, recipe.reader, folder, what="reader")
+            cut = {f"{n} tokens": words[name](soft, n) for n in lengths}
+            yield f"{name}, tuned reader", {**cut, WHOLE: words[name](soft)}
+        elif name in ready:
+            yield name, _by_length(ready[name], lengths)
+        elif isinstance(source, ChannelSource):
+            yield name, _by_length(_fitted(relay, source, folder), lengths)
+        else:
+            projector, _ = train_projector(relay, folder)
+            yield name, _by_length(relay.speaking(projector), lengths)
+
+
+def _made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
+    """Pipelines over channels that need nothing but their settings, by name."""
+    found: dict[str, Pipeline] = {}
+    for source in recipe.channels:
+        match source:
+            case "handoff":
+                found["handoff"] = relay.over(Handoff())
+            case "oracle":
+                found["oracle"] = relay.oracle()
+            case ChannelSource(channel=dict(options)):
+                side = relay.own if source.sender == "receiver" else relay
+                channel = channel_of(options).calibrated(relay.receiver, relay.samples())
+                found[source.name] = side.over(channel)
+            case _:
+                pass
+    return found
+
+
+def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
+    """The pipeline over a channel whose map is fitted now, or stands in `folder`."""
+    side = relay.own if source.sender == "receiver" else relay
+    still = Stage(steps=0, lr=1.0)
+    changed = {"projector": source.projector, "warmup": still, "training": still}
+    side = replace(side, recipe=relay.recipe.model_copy(update=changed))
+    return side.speaking(train_projector(side, folder)[0])
+
+
+def _by_length(pipeline: Pipeline, lengths: Sequence[int]) -> dict[str, Pipeline]:
+    """The pipeline with its messages cut to their first positions, and whole at the end.
+
+    Only whole if the message begins with the lead, or is words.
+    """
+    found: dict[str, Pipeline] = {}
+    for n in () if any(_uncut(edge.channel) for edge in pipeline.edges) else lengths:
+        edges = [replace(edge, channel=Prefix(edge.channel, n)) for edge in pipeline.edges]
+        agents = list(pipeline.agents.values())
+        found[f"{n} positions"] = Pipeline(agents, edges, rounds=pipeline.rounds)
+    return {**found, WHOLE: pipeline}
+
+
+def _uncut(channel: Channel) -> bool:
+    return channel.in_front or isinstance(channel, TextChannel)

@@ -1,0 +1,74 @@
+"""A sparse graph over latent edges, learned or found where it was learned before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from accelerate import PartialState
+
+from unspoken.errors import DataError, TrainingError
+from unspoken.evaluation.expected import expected_answer
+from unspoken.evaluation.identity import identity
+from unspoken.evaluation.items import query
+from unspoken.files import atomic_folder
+from unspoken.identity import digest
+from unspoken.pipeline import Pipeline
+from unspoken.protocols import tabled
+from unspoken.studies.edges.settings import EdgesRecipe, GraphSettings
+from unspoken.tasks import Task
+from unspoken.training import EdgeGates, GraphAnswers, History, fit
+from unspoken.training.graph import frozen_channels, gateable, gates_for
+
+__all__ = ["learn_graph"]
+
+
+def learn_graph(
+    recipe: EdgesRecipe, settings: GraphSettings, pipeline: Pipeline, task: Task
+) -> tuple[tuple[int, ...], EdgeGates]:
+    """The edges that have a gate, by number, and the gates; trained, or those that stand in `out`.
+
+    Raises `DataError` and `TrainingError`, the latter also if weights that are frozen moved.
+    """
+    few = task.validation[: settings.validation]
+    if not few:
+        raise DataError("validation items choose the graph; set task.validation above 0")
+    items, learned = [*task.train, *few], gateable(pipeline)
+    gates = gates_for(
+        pipeline,
+        learned,
+        senders=settings.senders,
+        temperature=settings.temperature,
+        seed=recipe.seed,
+    )
+    answers = [expected_answer(pipeline.answerer, item) for item in items]
+    told = [identity(pipeline), [asdict(item) for item in items], answers, learned]
+    key = digest([*told, settings.model_dump(), recipe.seed])[:12]
+    home = recipe.out / "trained" / f"graph-{key}"
+    if not (home / "config.json").exists():
+        queries = [query(item) for item in items]
+        objective = GraphAnswers(pipeline, gates, learned, queries, answers, validation=len(few))
+        before = _digests(pipeline)
+        plan = settings.training.plan(recipe.seed)
+        checkpoint = home.with_name(f".{home.name}") / "graph.pt"
+        with frozen_channels(pipeline):
+            history = fit(gates, objective, plan, checkpoint, title="graph")
+        if _digests(pipeline) != before:
+            raise TrainingError("learning a graph changed the frozen weights of a model")
+        _save(gates, home, history)
+    return learned, EdgeGates.from_pretrained(home).eval()
+
+
+def _digests(pipeline: Pipeline) -> list[str]:
+    models = {id(agent.model): agent.model for agent in pipeline.agents.values()}
+    return [tabled(model, "a graph is learned over").digest() for model in models.values()]
+
+
+def _save(gates: EdgeGates, home: Path, history: History) -> None:
+    state = PartialState()  # under torchrun every process has trained; one of them writes
+    if state.is_main_process:
+        with atomic_folder(home) as beside:
+            gates.save_pretrained(beside)
+            (beside / "history.json").write_text(json.dumps(asdict(history)))
+    state.wait_for_everyone()

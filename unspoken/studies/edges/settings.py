@@ -1,0 +1,58 @@
+"""What a recipe of edges may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from unspoken.recipe.config import PipelineRecipe
+from unspoken.recipe.parts import Part, Stage
+from unspoken.tasks import TaskSource
+
+__all__ = ["BudgetSettings", "EdgesRecipe", "GraphSettings"]
+
+
+class BudgetSettings(Part):
+    """The most that edges may cost for an item: how many, wire bytes, or positions to read."""
+
+    most: float = Field(gt=0)
+    unit: Literal["edges", "bytes", "positions"] = "edges"
+
+
+class GraphSettings(Part):
+    """A sparse graph over latent edges, see `EdgeGates`: each receiver keeps so many `senders`.
+
+    training: its batches are of two items or more, which are held against each other. validation:
+    the items that choose the best graph.
+    """
+
+    senders: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    training: Stage
+    validation: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _rows_to_compare(self) -> GraphSettings:
+        if self.training.batch_size < 2 or not self.training.steps:
+            raise ValueError("a graph is learned in 1 step or more, of batch_size 2 or more")
+        return self
+
+
+class EdgesRecipe(PipelineRecipe):
+    """Which edges of a pipeline matter, which are kept under a budget, and which a graph learns.
+
+    items: of the validation split, for attribution and pruning; limit: of the test split.
+    """
+
+    kind: Literal["edges"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    executor: Literal["here"] = "here"  # pyright: ignore[reportIncompatibleVariableOverride]
+    task: TaskSource
+    items: int = Field(default=64, ge=2)
+    budget: BudgetSettings | None = None
+    graph: GraphSettings | None = None
+    limit: int | None = Field(default=100, ge=2)
+    batch_size: int = Field(default=16, ge=1)
+    seed: int = 0
+    out: Path

@@ -1,0 +1,32 @@
+"""Reuse by recipe: one pipeline, read densely and from a pool for each ladder."""
+
+from __future__ import annotations
+
+from unspoken.anchors import AnchorPool
+from unspoken.recipe.loading import kept
+from unspoken.recipe.pipeline import build
+from unspoken.studies.reuse.measure import compare_reuse
+from unspoken.studies.reuse.report import ReuseReport
+from unspoken.studies.reuse.settings import ReuseRecipe
+from unspoken.tasks import load_task
+
+__all__ = ["run_reuse"]
+
+
+def run_reuse(recipe: ReuseRecipe) -> ReuseReport:
+    """Run a pipeline densely and from pools of caches; write the report to `out`."""
+    task = load_task(recipe.task)
+    pools = {
+        name: AnchorPool(name, **recipe.pool.model_dump(), seed=recipe.seed)
+        for name in recipe.ladders
+    }
+    return compare_reuse(
+        build(recipe),
+        task,
+        pools,
+        limit=recipe.limit,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        out=recipe.out,
+        notes=kept(recipe),
+    )

@@ -1,0 +1,62 @@
+"""What a recipe of a team may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.parts import ChannelSource, Part
+
+__all__ = ["PlanRecipe", "Terms"]
+
+
+class Terms(Part):
+    """What is calibrated and what may be spent, all in tokens.
+
+    budgets: what one agent reads of the fact when beta is measured, growing; the last one is best
+    longer than any fact. leaf: which of them senders read when fidelity and vote are measured.
+    budget: what a plan may spend on facts and messages. window: how many positions of messages one
+    receiver may be told; by default what its model has left beside the longest prompt.
+    """
+
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8, 16, 64)
+    leaf: int = 8
+    budget: int = Field(default=64, ge=1)
+    window: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _grows(self) -> Terms:
+        if len(self.budgets) < 3 or list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets are three or more that grow, got {list(self.budgets)}")
+        if self.leaf not in self.budgets:
+            raise ValueError(f"leaf is one of the budgets {list(self.budgets)}, got {self.leaf}")
+        return self
+
+
+class PlanRecipe(RelayRecipe):
+    """When a team pays: calibrate on the task, plan under a budget, and let three senders vote.
+
+    lengths: as in `RateRecipe`. team: what is calibrated and what may be spent.
+    """
+
+    kind: Literal["plan"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8)
+    team: Terms = Terms()
+
+    @model_validator(mode="after")
+    def _plannable(self) -> PlanRecipe:
+        self.check_private("its agents read parts of a fact that the receiver does not see")
+        own = [
+            source if isinstance(source, str) else source.name
+            for source in self.channels
+            if source == "oracle"
+            or (isinstance(source, ChannelSource) and source.sender == "receiver")
+        ]
+        if own and self.sender != self.receiver:
+            raise ValueError(
+                f"channels {own} speak with the receiver's weights, and a plan is about agents of "
+                "one model; set sender.model to receiver.model, or leave them out"
+            )
+        return self
