@@ -1,0 +1,169 @@
+"""Studies by name, ours and those of other packages, and the recipes that come with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unspoken.errors import DataError, RecipeError, UnknownName
+from unspoken.recipe import load_recipe
+from unspoken.recipe.again import run_again
+from unspoken.recipe.registry import recipe_class, recipe_kinds, studies, study, study_names
+from unspoken.recipe.results import read_results
+
+GOSSIP = '''
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from unspoken.evaluation.result import Result, about_machine
+from unspoken.files import write_text
+from unspoken.recipe.config import Recipe
+from unspoken.recipe.loading import kept
+from unspoken.recipe.study import Study
+
+
+class GossipRecipe(Recipe):
+    """Who told whom."""
+
+    kind: Literal["gossip"]
+    heard: int = 1
+    out: Path
+
+
+@dataclass(frozen=True)
+class GossipReport(Result):
+    heard: int
+
+
+def run_gossip(recipe):
+    task = {"name": "people", "protocol": "private", "split": "test", "items": 2}
+    about = {"models": [], "task": task, "seed": 0, "notes": kept(recipe), **about_machine()}
+    report = GossipReport(heard=recipe.heard + 1, **about)
+    write_text(recipe.out / "gossip.json", json.dumps(asdict(report)))
+    return report
+
+
+def sections(report, folder):
+    yield report.heard, folder.name
+
+
+STUDY = Study(
+    name="gossip",
+    command="gossip",
+    title="Who has heard?",
+    measures=GossipRecipe,
+    run=run_gossip,
+    file="gossip.json",
+    report=GossipReport,
+    recipes=(GossipRecipe,),
+    section="gossip_of_another",
+)
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put a package of another's on the path that registers studies, as pip would install it."""
+
+    def install(content: str = GOSSIP, **points: str) -> None:
+        (tmp_path / "gossip_of_another.py").write_text(content)
+        info = tmp_path / "gossip_of_another-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gossip-of-another\nVersion: 1")
+        lines = [f"{name} = {place}\n" for name, place in points.items()]
+        (info / "entry_points.txt").write_text("[unspoken.studies]\n" + "".join(lines))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(__import__("sys").modules, "gossip_of_another", raising=False)
+
+    return install
+
+
+def test_every_folder_of_studies_is_in_the_registry() -> None:
+    home = Path(__file__).parents[2] / "unspoken" / "studies"
+    assert sorted(study_names()) == sorted(path.parent.name for path in home.glob("*/__init__.py"))
+    for one in studies():
+        assert one.run.__module__.startswith(f"unspoken.studies.{one.name}.")
+        assert one is study(one.name)
+
+
+def test_an_unknown_study_is_met_with_a_suggestion() -> None:
+    with pytest.raises(UnknownName, match="unknown study 'telefone'; did you mean 'telephone'"):
+        study("telefone")
+
+
+def test_each_kind_of_recipe_has_one_class() -> None:
+    kinds = recipe_kinds()
+    assert len(kinds) == len(set(kinds))
+    for kind in kinds:
+        found = recipe_class(kind)
+        assert found is not None
+        assert found.kind_name() == kind
+    assert recipe_class("relais") is None
+
+
+def test_a_study_of_another_package_joins_with_its_recipe_and_its_results(
+    package: Callable[..., None], tmp_path: Path
+) -> None:
+    package(gossip="gossip_of_another:STUDY")
+    assert study_names()[-1] == "gossip"
+    assert "gossip" in recipe_kinds()
+    path, out = tmp_path / "mine.yaml", tmp_path / "out"
+    path.write_text(f"kind: gossip\nout: {out}\n")
+    report = study("gossip").run(load_recipe(str(path), ["heard=3"]))
+    (found,) = read_results(out)
+    assert (found.study.name, found.report) == ("gossip", report)
+    assert list(found.study.sections(found.report, out)) == [(4, "out")]
+    assert found.study.lead(found.report) == ""
+    run_again(out, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "gossip.json").read_text())["heard"] == 4
+    with pytest.raises(RecipeError, match=r"heard: .*integer"):
+        load_recipe(str(path), ["heard=much"])
+
+
+def test_another_package_does_not_replace_ours(package: Callable[..., None]) -> None:
+    before = study("telephone")
+    package(telephone="gossip_of_another:STUDY")
+    assert study("telephone") is before
+    assert "gossip" not in study_names()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("import nothing_of_the_kind\nSTUDY = 1", "No module named 'nothing_of_the_kind'; install"),
+        ("", "has no attribute 'STUDY'; install what it needs"),
+        ("STUDY = 3", "is to be a Study, but gossip_of_another:STUDY is of int; name a Study"),
+    ],
+)
+def test_a_package_that_is_broken_is_named(
+    content: str, said: str, package: Callable[..., None], tmp_path: Path
+) -> None:
+    package(content, gossip="gossip_of_another:STUDY")
+    with pytest.raises(RecipeError, match=rf"the study 'gossip' .*{re.escape(said)}"):
+        study("gossip")
+    assert recipe_class("telephone") is not None  # found before what is broken
+
+
+def test_a_study_without_a_section_shows_nothing(package: Callable[..., None]) -> None:
+    package(
+        GOSSIP.replace('section="gossip_of_another"', "section=None"),
+        gossip="gossip_of_another:STUDY",
+    )
+    one = study("gossip")
+    report: object = None
+    assert list(one.sections(report, Path())) == []
+    assert one.lead(report) == ""
+
+
+def test_files_of_studies_that_are_not_here_are_passed_over(
+    package: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "rumour.json").write_text("{}")
+    with pytest.raises(DataError, match=r"holds no results\.json, worth\.json, .* or blame\.json"):
+        read_results(tmp_path)
