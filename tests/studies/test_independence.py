@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.bench import items, write
 from tests.studies.removal import STUDIES, command, import_everything, lint, python, report_on
 from tests.studies.removal import without as copy_without
-from unspoken.backbone import Backbone
 
 pytestmark = pytest.mark.dist  # every test runs others in a copy of the checkout
 
