@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unspoken.backbone import Backbone, LanguageModel
-from unspoken.channels import Channel, make_channel
+from unspoken.channels import Channel
 from unspoken.errors import IncompatibleModels
+from unspoken.projectors import load_trained
 from unspoken.types import Memory, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
@@ -28,13 +29,18 @@ def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
 
     projector: the folder of the trained module that takes in a message of its channel.
     """
-    header = message.header
-    channel = make_channel(header.channel, projector=projector) if projector else None
     backbone = Backbone.from_pretrained(model)
+    channel = _through(projector, backbone) if projector else None
     said = reading(message, backbone, channel)
     found = nearest(message, backbone)
     told = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
     return {**told, "reading": list(said)}
+
+
+def _through(projector: str, backbone: LanguageModel) -> Channel:
+    """The channel that speaks through the trained module of a folder, whatever its kind."""
+    kind, module, settings = load_trained(projector)
+    return kind.channel(module.to(backbone.device), settings)
 
 
 @torch.no_grad()
