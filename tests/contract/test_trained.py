@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from unspoken import load_pipeline
 from unspoken.audit import listen
 from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels
@@ -96,6 +97,15 @@ def test_it_is_loaded_as_it_was_trained(trained: Trained):
     runs = [trained.relay.speaking(one).run(QUERY) for one in (loaded, trained.projector)]
     assert runs[0].answer == runs[1].answer
     assert runs[0].usage.wire == runs[1].usage.wire
+
+
+def test_its_pipeline_is_one_call_away(trained: Trained):
+    relay, card = trained.relay, (trained.home / "README.md").read_text()
+    pipeline = load_pipeline(trained.home, sender=relay.sender, receiver=relay.receiver)
+    runs = [one.run(QUERY) for one in (pipeline, trained.pipeline)]
+    assert runs[0].answer == runs[1].answer
+    assert runs[0].usage.wire == runs[1].usage.wire
+    assert f'pipeline = load_pipeline("{trained.home}")' in card
 
 
 def test_what_is_there_is_not_trained_again(trained: Trained, monkeypatch: pytest.MonkeyPatch):

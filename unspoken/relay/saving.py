@@ -32,13 +32,13 @@ def save(home: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_module(
-    module: Projector, relay: Relay, histories: Mapping[str, History], folder: Path
+    module: Projector, relay: Relay, histories: Mapping[str, History], folder: Path, more: str = ""
 ) -> None:
-    """Write the weights and their settings, history.json and README.md."""
+    """Write the weights and their settings, history.json and README.md, which ends with `more`."""
     module.save_pretrained(folder)
     losses = {name: asdict(history) for name, history in histories.items()}
     (folder / "history.json").write_text(json.dumps(losses))
-    (folder / "README.md").write_text(_card(module, relay, histories))
+    (folder / "README.md").write_text(_card(module, relay, histories) + more)
 
 
 def _card(module: Projector, relay: Relay, histories: Mapping[str, History]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -17,10 +17,11 @@ from torch import nn
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
-from unspoken.errors import DataError, TrainingError
+from unspoken.errors import DataError, StorageError, TrainingError
 from unspoken.projectors import FreeVectors, Projector, load_projector
 from unspoken.projectors.load import PAIR
 from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
+from unspoken.relay.pair import Pair
 from unspoken.relay.relay import Relay
 from unspoken.relay.saving import save, write_module
 from unspoken.relay.trained import ComputedThoughts, Start, Thoughts, trained_channel
@@ -44,8 +45,12 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     if not (home / "config.json").exists():
         with _frozen(relay), torch.random.fork_rng():
             projector, histories = _trained(relay, home)
-        save(home, partial(_write_projector, relay, projector, histories))
-    return load_projector(home).to(relay.receiver.device), home
+        save(home, partial(_write_projector, relay, projector, histories, home))
+    projector = load_projector(home).to(relay.receiver.device)
+    if not (home / PAIR).exists():  # trained by an earlier version
+        with suppress(StorageError):  # in a folder that nobody may write to, all else works
+            Pair.of(relay, relay.speaking(projector)).write(home)
+    return projector, home
 
 
 def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]]:
@@ -78,14 +83,13 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
 
 
 def _write_projector(
-    relay: Relay, projector: Projector, histories: Mapping[str, History], folder: Path
+    relay: Relay, projector: Projector, histories: Mapping[str, History], home: Path, folder: Path
 ) -> None:
-    """Everything that `load_projector` and people need."""
-    write_module(projector, relay, histories, folder)
-    settings = relay.recipe.projector
-    (folder / PAIR).write_text(json.dumps({"projector": settings.model_dump(mode="json")}))
-    with (folder / "README.md").open("a", encoding="utf-8") as card:
-        card.write(trained_channel(settings.kind).card(projector, folder))
+    """Everything that `load_pipeline` and people need; `folder` becomes `home`."""
+    pair = Pair.of(relay, relay.speaking(projector))
+    pair.write(folder)
+    more = trained_channel(relay.recipe.projector.kind).card(projector, folder)
+    write_module(projector, relay, histories, folder, more + pair.usage(home))
 
 
 def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: str) -> FreeVectors:
