@@ -23,6 +23,7 @@ from unspoken.channels import (
     SelectiveLayers,
     SoftWords,
     TextChannel,
+    make_channel,
 )
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -159,7 +160,7 @@ def _mixing(sender: Backbone, receiver: Backbone) -> Channel:
 
 
 CASES = (
-    Case("text", lambda s, r: TextChannel(limit=9)),
+    Case("text", lambda s, r: make_channel("text", limit=9)),
     Case("text-verbatim", lambda s, r: TextChannel(verbatim=True), receiver="gemma"),
     Case("handoff", _handoff, "llama", "llama", _ALL, local=True),
     Case("handoff-gemma", _handoff, "gemma", "gemma", _ALL, local=True),

@@ -200,7 +200,7 @@ def _model(
         name = given or paired.agent.model
         try:
             model = load(name, dtype=paired.dtype)
-        except (UnknownName, OSError) as error:
+        except UnknownName as error:
             raise PairError(
                 f"the {side} of {home} is {name!r}, which cannot be loaded here: {error}. Give its "
                 f"folder, its name or the model itself: load_pipeline({str(home)!r}, {side}=...)"
