@@ -26,9 +26,10 @@ from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.statistics import difference, wilson
 from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
-from unspoken.projectors import Fuser, MemoryProjector, Projector, load_state_projector
+from unspoken.projectors import load_projector
 from unspoken.recipe import load_recipe
 from unspoken.relay.relay import Relay
+from unspoken.relay.trained import trained_pipeline
 from unspoken.tasks import Item, matches
 from unspoken.wire import (
     LOSSLESS,
@@ -84,18 +85,7 @@ def pipeline(recipe: str, projector: Path | None, seed: int) -> tuple[Pipeline, 
     relay = Relay.of(load_recipe(recipe, settings))
     if projector is None:
         return relay.over(Handoff()), relay
-    return relay.speaking(loaded(relay, str(projector))), relay
-
-
-def loaded(relay: Relay, folder: str) -> Projector:
-    """A projector of the recipe's kind."""
-    match relay.recipe.projector.kind:
-        case "memory":
-            return MemoryProjector.from_pretrained(folder).eval()
-        case "fusion":
-            return Fuser.from_pretrained(folder).eval()
-        case _:
-            return load_state_projector(folder)
+    return trained_pipeline(relay, load_projector(projector)), relay
 
 
 def packings(layers: int, cached: bool) -> dict[str, Packing]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from unspoken.executors import Processes, RayActors
     from unspoken.pipeline import Edge, Pipeline, Run
     from unspoken.projectors import EmbeddingProjector, FreeVectors
+    from unspoken.relay.pair import load_pipeline
     from unspoken.studies.comparison import Report, compare
     from unspoken.tasks import TaskSource, load_task
     from unspoken.types import Denoising, Prompt, Settings
@@ -43,6 +44,7 @@ _WHERE = {
     "TextChannel": "channels",
     "compare": "studies.comparison",
     "load_model": "backbone",
+    "load_pipeline": "relay.pair",
     "load_task": "tasks",
     "make_channel": "channels",
 }
@@ -75,6 +77,7 @@ __all__ = [
     "TextChannel",
     "compare",
     "load_model",
+    "load_pipeline",
     "load_task",
     "make_channel",
 ]

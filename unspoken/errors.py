@@ -12,6 +12,7 @@ __all__ = [
     "EmptyPrompt",
     "IncompatibleModels",
     "MissingExtra",
+    "PairError",
     "PipelineError",
     "RecipeError",
     "StorageError",
@@ -39,6 +40,10 @@ class MissingExtra(UnspokenError, ImportError):
 
 class IncompatibleModels(UnspokenError, ValueError):
     """Sender and receiver do not fit the channel between them."""
+
+
+class PairError(UnspokenError, ValueError):
+    """A folder that holds no trained pair, several of them, or one that cannot be used here."""
 
 
 class PipelineError(UnspokenError, ValueError):

@@ -1,4 +1,7 @@
-"""Every channel that the contract is checked for; a new one joins by one line in `CASES`."""
+"""Every channel that the contracts are checked for.
+
+A new channel joins by one line in `CASES`, a new trained channel by one line in `TRAINED`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from unspoken.channels import (
     SelectiveLayers,
     SoftWords,
     TextChannel,
+    make_channel,
 )
 from unspoken.projectors import (
     EmbeddingProjector,
@@ -31,7 +35,7 @@ from unspoken.projectors import (
 )
 from unspoken.projectors.fuser import layer_map
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "TRAINED", "Case"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def _mixing(sender: Backbone, receiver: Backbone) -> Channel:
 
 
 CASES = (
-    Case("text", lambda s, r: TextChannel(limit=9)),
+    Case("text", lambda s, r: make_channel("text", limit=9)),
     Case("text-verbatim", lambda s, r: TextChannel(verbatim=True), receiver="gemma"),
     Case("handoff", _handoff, "llama", "llama", _ALL, local=True),
     Case("handoff-gemma", _handoff, "gemma", "gemma", _ALL, local=True),
@@ -195,3 +199,15 @@ CASES = (
     Case("memory-prompt", lambda s, r: _memory(s, r, 2), "gemma", "llama", _ALL, local=True),
     Case("constant", _constant, refuses="receiver width, receiver weights"),
 )
+
+TRAINED: tuple[dict[str, Any], ...] = (
+    {"kind": "embedding", "layers": [0, 2], "hidden": 16, "prompt": 2},
+    {"kind": "embedding", "layers": [2], "hidden": 16, "vectors": 3},
+    {"kind": "memory", "width": 56, "hidden": 16, "prompt": 2, "texts": 20},
+    {"kind": "memory", "width": 40, "hidden": 16, "words": True, "texts": 20},
+    {"kind": "fusion", "hidden": 16, "inner": 16},
+    {"kind": "ridge", "layers": [2], "texts": 20},
+    {"kind": "procrustes", "layers": [2], "texts": 20},
+    {"kind": "mixing"},
+)
+"""Settings of a recipe's projector, small enough for two tiny models."""

@@ -17,6 +17,7 @@ from unspoken.projectors import Fuser, MemoryProjector
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector
+from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.comparison import run_comparison
 from unspoken.studies.information import run_information
 
@@ -158,7 +159,7 @@ def test_a_trained_module_loads_as_it_was(settings: list[str], tmp_path: Path, k
     for name, value in trained.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     query = {"context": "somebody likes tea", "question": "What does somebody like?"}
-    runs = [relay.speaking(module).run(query) for module in (trained, loaded)]
+    runs = [trained_pipeline(relay, module).run(query) for module in (trained, loaded)]
     assert runs[0].answer == runs[1].answer
     card = (home / "README.md").read_text()
     assert "validation items, seed 0" in card

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unspoken.channels import Embedding, make_channel
 from unspoken.errors import IncompatibleModels, UnknownName
-from unspoken.projectors import EmbeddingProjector, LinearMap, load_state_projector
+from unspoken.projectors import EmbeddingProjector, LinearMap, load_projector
 from unspoken.projectors.alignment import mean_embeddings
 from unspoken.types import Vectors
 
@@ -112,12 +112,12 @@ def test_a_map_is_loaded_by_its_folder_as_it_was(tmp_path: Path, kind: str):
 
 def test_what_a_folder_holds_is_told_by_its_kind(tmp_path: Path):
     EmbeddingProjector(source_width=4, target_width=4).save_pretrained(tmp_path)
-    assert type(load_state_projector(str(tmp_path))) is EmbeddingProjector
+    assert type(load_projector(str(tmp_path))) is EmbeddingProjector
     fresh().save_pretrained(tmp_path / "other")
     path = tmp_path / "other" / "config.json"
     path.write_text(path.read_text().replace("ridge", "rigde"))
     with pytest.raises(UnknownName, match=r"'rigde'; did you mean 'ridge'\?"):
-        load_state_projector(str(tmp_path / "other"))
+        load_projector(str(tmp_path / "other"))
 
 
 def test_widths_that_do_not_fit_are_refused(tiny):

@@ -14,7 +14,7 @@ from unspoken.errors import MissingExtra
 from unspoken.page import picture
 from unspoken.page.picture import draw_gates
 from unspoken.projectors import Fuser
-from unspoken.relay.train import _gates
+from unspoken.relay.trained.fusion import TrainedFusion
 
 SIZES: dict[str, int] = {
     "source_heads": 1,
@@ -24,6 +24,7 @@ SIZES: dict[str, int] = {
     "hidden": 4,
     "inner": 4,
 }
+_gates = TrainedFusion().card
 LOGITS = ((2.0, -3.0), (0.5, 0.0), (-1.0, -0.1))
 
 

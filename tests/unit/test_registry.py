@@ -62,7 +62,7 @@ def test_our_channels_by_name(kind: str, options: dict[str, object], made: type[
 def test_every_channel_knows_its_name():
     names = ["constant", "embedding", "fusion", "handoff", "layers", "memory", "rollout"]
     names += ["soft", "text"]
-    assert channel_names() == names
+    assert set(names) <= set(channel_names())
 
 
 def test_an_unknown_channel_is_met_with_a_suggestion():

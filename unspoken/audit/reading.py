@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unspoken.backbone import load_model
-from unspoken.channels import Channel, make_channel
+from unspoken.channels import Channel
 from unspoken.errors import IncompatibleModels
-from unspoken.protocols import Model, tabled
+from unspoken.projectors import load_trained
+from unspoken.protocols import Model, device_of, tabled
 from unspoken.types import Memory, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
@@ -29,13 +30,18 @@ def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
 
     projector: the folder of the trained module that takes in a message of its channel.
     """
-    header = message.header
-    channel = make_channel(header.channel, projector=projector) if projector else None
     reader = load_model(model)
+    channel = _through(projector, reader) if projector else None
     said = reading(message, reader, channel)
     found = nearest(message, reader)
     told = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
     return {**told, "reading": list(said)}
+
+
+def _through(projector: str, model: Model) -> Channel:
+    """The channel that speaks through the trained module of a folder, whatever its kind."""
+    kind, module, settings = load_trained(projector)
+    return kind.channel(module.to(device_of(model)), settings)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import nn
 from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
 from unspoken.identity import module_fingerprint
+from unspoken.projectors import Projector
 from unspoken.protocols import Model
 from unspoken.types import (
     SEGMENT_KINDS,
@@ -237,12 +238,12 @@ def _called(module: object) -> str:
     return "fuser" if type(module).__name__ == "Fuser" else "projector"
 
 
-def remedy(recipe: str, sender: Spec, receiver: Spec) -> str:
-    """How to get what fits."""
-    return (
-        f"train one with: unspoken train recipes/{recipe}.yaml "
-        f"sender.model={sender.name} receiver.model={receiver.name}"
-    )
+def remedy(module: Projector, sender: Spec, receiver: Spec) -> str:
+    """How to get a module that fits these two models."""
+    models = f"sender.model={sender.name} receiver.model={receiver.name}"
+    if not module.recipe:
+        return f"train one for these two, by its own recipe with {models}"
+    return f"train one with: unspoken train {module.recipe} {models}"
 
 
 def lead_id(lead: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
 from unspoken.channels.thought import Thought
 from unspoken.errors import IncompatibleModels
-from unspoken.projectors import StateProjector, load_state_projector
+from unspoken.projectors import StateProjector, load_projector
 from unspoken.types import Need, Prompt, Spec, Vectors
 from unspoken.wire import Message
 
@@ -31,7 +31,7 @@ class Embedding(Channel):
 
     def __init__(self, projector: StateProjector | str) -> None:
         if isinstance(projector, str):
-            projector = load_state_projector(projector)
+            projector = _of_states(projector)
         self.projector = projector
 
     @property
@@ -54,7 +54,7 @@ class Embedding(Channel):
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        projector, told = self.projector, remedy("relay_projector", sender, receiver)
+        projector, told = self.projector, remedy(self.projector, sender, receiver)
         check_widths(projector, sender, receiver, told)
         check_identities(projector, sender, receiver, told)
         highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
@@ -63,3 +63,13 @@ class Embedding(Channel):
                 f"the projector reads layers {list(projector.layers)}, but sender {sender.name!r} "
                 f"has {sender.layers}; {told}"
             )
+
+
+def _of_states(folder: str) -> StateProjector:
+    projector = load_projector(folder)
+    if not isinstance(projector, StateProjector):
+        raise IncompatibleModels(
+            f"channel 'embedding' takes a projector of states, but {folder} holds a "
+            f"{type(projector).__name__}; use the channel of that kind"
+        )
+    return projector

@@ -95,7 +95,7 @@ class Fusion(Channel):
         return replace(context, cache=KVCache(kv), plain=plain)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        fuser, fix = self.fuser, remedy("fusion_projector", sender, receiver)
+        fuser, fix = self.fuser, remedy(self.fuser, sender, receiver)
         highest = max(layer for layer, _ in fuser.layers)
         source = (fuser.top, fuser.source_heads, fuser.source_dim)
         target = (highest, fuser.target_heads, fuser.target_dim)

@@ -92,7 +92,7 @@ class ProjectedMemory(Channel):
         return prompt.insert(self.projector.decode(message.payload))
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        projector, told = self.projector, remedy("memory_projector", sender, receiver)
+        projector, told = self.projector, remedy(self.projector, sender, receiver)
         if projector.tokenizer is None:
             raise IncompatibleModels(
                 f"the projector has no tokenizer of receiver {receiver.name!r}, so it cannot tell "

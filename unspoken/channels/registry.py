@@ -8,12 +8,10 @@ A package adds a channel with one line in its pyproject.toml, and nothing change
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from unspoken.channels.base import Channel
-from unspoken.errors import unknown
+from unspoken.plugins import Registry
 
 __all__ = ["channel_names", "make_channel"]
 
@@ -28,11 +26,12 @@ _OWN = {
     "soft": "unspoken.channels.soft:SoftWords",
     "text": "unspoken.channels.text:TextChannel",
 }
+_CHANNELS = Registry("channel", "unspoken.channels", _OWN)
 
 
 def channel_names() -> list[str]:
     """Every channel that can be made here."""
-    return sorted(_OWN | _foreign())
+    return _CHANNELS.names()
 
 
 def make_channel(kind: str, **options: Any) -> Channel:
@@ -41,16 +40,8 @@ def make_channel(kind: str, **options: Any) -> Channel:
     >>> make_channel("text", limit=16).limit
     16
     """
-    known = _foreign() | _OWN
-    if kind not in known:
-        raise unknown("channel", kind, known)
-    module, _, attribute = known[kind].partition(":")
-    made = getattr(import_module(module), attribute)
+    made = _CHANNELS.find(kind)
     try:
         return made(**options)
     except TypeError as error:
         raise ValueError(f"channel {kind!r} does not take these options: {error}") from error
-
-
-def _foreign() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group="unspoken.channels")}

@@ -75,7 +75,7 @@ class SoftWords(Channel):
         if self.projector is None:
             check_same(self.name, sender, receiver)
             return
-        told = remedy("mixing", sender, receiver)
+        told = remedy(self.projector, sender, receiver)
         check_widths(self.projector, sender, receiver, told)
         check_identities(self.projector, sender, receiver, told)
 

@@ -5,7 +5,7 @@ from unspoken.projectors.embedding import EmbeddingProjector
 from unspoken.projectors.free import FreeVectors
 from unspoken.projectors.fuser import Fuser
 from unspoken.projectors.linear import LinearMap, VocabularyMixing
-from unspoken.projectors.load import load_state_projector
+from unspoken.projectors.load import load_projector, load_trained
 from unspoken.projectors.memory import MemoryProjector
 from unspoken.projectors.states import StateProjector
 
@@ -18,5 +18,6 @@ __all__ = [
     "Projector",
     "StateProjector",
     "VocabularyMixing",
-    "load_state_projector",
+    "load_projector",
+    "load_trained",
 ]

@@ -39,6 +39,8 @@ class EmbeddingProjector(StateProjector):
     torch.Size([1, 5, 4])
     """
 
+    recipe = "recipes/relay_projector.yaml"
+
     def __init__(
         self,
         *,

@@ -37,6 +37,8 @@ class LinearMap(StateProjector):
     torch.Size([1, 5, 4])
     """
 
+    recipe = "recipes/ridge.yaml"
+
     def __init__(
         self,
         *,
@@ -100,6 +102,8 @@ class VocabularyMixing(StateProjector):
     state. words: how many both know, see `shared_vocabulary`. cap: the sender's bound of logits, if
     it has one, as Gemma 2 does. Nothing is fitted; `start` puts in the two tables.
     """
+
+    recipe = "recipes/mixing.yaml"
 
     def __init__(
         self,

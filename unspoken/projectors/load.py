@@ -1,35 +1,93 @@
-"""A projector of states from its folder, whatever its kind."""
+"""A projector from its folder, whatever its kind."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
+from pydantic import BaseModel
 
-from unspoken.errors import unknown
-from unspoken.projectors.embedding import EmbeddingProjector
-from unspoken.projectors.linear import LinearMap, VocabularyMixing
-from unspoken.projectors.states import StateProjector
+from unspoken.errors import DataError
+from unspoken.projectors.base import Projector
+from unspoken.projectors.registry import TrainedKind, trained_kind
 
-__all__ = ["load_state_projector"]
+__all__ = ["PAIR", "load_projector", "load_trained"]
 
-_KINDS: dict[str, type[StateProjector]] = {
-    "embedding": EmbeddingProjector,
-    "ridge": LinearMap,
-    "procrustes": LinearMap,
-    "mixing": VocabularyMixing,
-}
+PAIR = "pair.json"
+"""The file in which training says what it has trained, see `unspoken.relay.pair`."""
+
+_BY_SETTINGS = ("embedding", "memory", "fusion")
 
 
-def load_state_projector(name: str) -> StateProjector:
-    """Load from a folder or from the hub; its config.json names its kind, or none if trained."""
-    path = Path(name) / "config.json"
-    if not path.parent.is_dir():
-        path = Path(huggingface_hub.hf_hub_download(name, "config.json"))
-    kind = "embedding"
-    if path.exists():
-        kind = str(json.loads(path.read_text(encoding="utf-8")).get("kind", kind))
-    if kind not in _KINDS:
-        raise unknown("kind of projector", kind, _KINDS)
-    return _KINDS[kind].from_pretrained(name).eval()
+def load_projector(name: str | Path) -> Projector:
+    """Load a projector from a folder or from the hub, ready for use.
+
+    The folder says its kind: in pair.json, which training writes, or in config.json; in folders of
+    earlier versions the settings in config.json tell it. Raises `UnknownName` for a kind that
+    nobody registered, `DataError` for a folder without a projector.
+    """
+    return load_trained(name)[1]
+
+
+def load_trained(name: str | Path) -> tuple[TrainedKind, Projector, BaseModel]:
+    """The kind of a folder, its projector, and the settings that its recipe gave the projector.
+
+    Where the folder does not keep these settings they are the defaults of the kind.
+    """
+    folder = _local(name)
+    settings = _settings(folder)
+    kind = trained_kind(str(settings["kind"]))
+    projector = kind.projector.from_pretrained(folder).eval()
+    return kind, projector, kind.settings.model_validate(settings)
+
+
+def _local(name: str | Path) -> Path:
+    """The folder itself, or its copy if it is on the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    wanted = ["*.json", "*.safetensors"]
+    return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=wanted))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The settings of the projector as a recipe gives them, the kind at least."""
+    if (folder / PAIR).exists():
+        kept = _json(folder / PAIR).get("projector", {})
+        if "kind" not in kept:
+            raise DataError(f"{folder / PAIR} says no kind of projector; train it again")
+        return kept
+    if not (folder / "config.json").exists():
+        raise DataError(
+            f"{folder} holds no projector, as it has no config.json; give the folder that "
+            "`unspoken train` names at its end"
+        )
+    config = _json(folder / "config.json")
+    if "kind" in config:
+        return {"kind": config["kind"]}
+    for kind in _BY_SETTINGS:
+        if _makes(trained_kind(kind).projector, config):
+            return {"kind": kind}
+    raise DataError(
+        f"{folder / 'config.json'} says no kind of projector, and its settings {sorted(config)} "
+        f"are those of none of {', '.join(_BY_SETTINGS)}; load it with `from_pretrained` of its "
+        "class"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is no JSON object: {error}; train the projector again") from error
+
+
+def _makes(projector: type[Projector], config: Mapping[str, Any]) -> bool:
+    """Whether these are the settings of that class: all that it needs, and nothing else."""
+    known = dict(signature(projector.__init__).parameters)
+    del known["self"]
+    needed = {name for name, one in known.items() if one.default is Parameter.empty}
+    return needed <= config.keys() <= known.keys()

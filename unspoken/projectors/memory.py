@@ -48,6 +48,7 @@ class MemoryProjector(Projector):
     each rotates with. The fingerprints say what it is trained with.
     """
 
+    recipe = "recipes/memory_projector.yaml"
     pieces = 16
 
     def __init__(

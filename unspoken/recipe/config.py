@@ -8,14 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
 
+from unspoken.errors import unknown
+from unspoken.projectors.registry import trained_kind, trained_kinds
 from unspoken.recipe.parts import (
     AgentSource,
+    AnyProjector,
     CanvasSettings,
     ChannelSource,
     EdgeSource,
-    EmbeddingSettings,
     FreeSettings,
     InformationSettings,
     LoraSettings,
@@ -40,6 +49,10 @@ class Recipe(Part):
         return str(get_args(cls.model_fields["kind"].annotation)[0])
 
 
+def _embedding() -> ProjectorSettings:
+    return TypeAdapter[ProjectorSettings](AnyProjector).validate_python({"kind": "embedding"})
+
+
 class ProjectorRecipe(Recipe):
     """Train a projector on a pair of models.
 
@@ -53,7 +66,7 @@ class ProjectorRecipe(Recipe):
     task: TaskSource
     prompts: Prompts
     planning: CanvasSettings = CanvasSettings()
-    projector: ProjectorSettings = Field(default=EmbeddingSettings(), discriminator="kind")
+    projector: AnyProjector = Field(default_factory=_embedding)
     warmup: Stage = Stage(steps=0, lr=1.0)
     training: Stage
     validation: int = Field(default=64, ge=1)
@@ -63,8 +76,11 @@ class ProjectorRecipe(Recipe):
 
     @model_validator(mode="after")
     def _something_to_train(self) -> ProjectorRecipe:
-        if self.projector.kind == "mixing" and self.training.steps:
-            raise ValueError("a mixing has nothing to train; set training.steps=0")
+        if self.training.steps and not trained_kind(self.projector.kind).trainable:
+            raise ValueError(
+                f"a projector of kind {self.projector.kind!r} has nothing to train; set "
+                "training.steps=0"
+            )
         return self
 
 
@@ -72,9 +88,18 @@ def _by_name(channel: Any) -> Literal["name", "settings"]:
     return "name" if isinstance(channel, str) else "settings"
 
 
-_Named = Literal["full-text", "text", "embedding", "memory", "fusion", "handoff", "oracle"]
+_UNTRAINED = ("full-text", "text", "handoff", "oracle")
+
+
+def _known(name: str) -> str:
+    names = (*_UNTRAINED, *trained_kinds())
+    if name not in names:
+        raise ValueError(str(unknown("channel", name, names)).removesuffix("."))
+    return name
+
+
 _Compared = Annotated[
-    Annotated[_Named, Tag("name")] | Annotated[ChannelSource, Tag("settings")],
+    Annotated[str, AfterValidator(_known), Tag("name")] | Annotated[ChannelSource, Tag("settings")],
     Discriminator(_by_name),
 ]
 
@@ -82,7 +107,7 @@ _Compared = Annotated[
 class RelayRecipe(ProjectorRecipe):
     """Compare channels between a sender that has read a fact and a receiver that is asked.
 
-    `embedding`, `memory` or `fusion` among the channels is the recipe's own projector; any other
+    A kind of projector among the channels, as `embedding`, is the recipe's own projector; any other
     channel joins as a `ChannelSource`. transfer: whose test items are asked, if not those of
     `task`, on which everything is trained. pack: how vectors and caches travel.
     """
@@ -102,7 +127,7 @@ class RelayRecipe(ProjectorRecipe):
     @model_validator(mode="after")
     def _one_projector(self) -> RelayRecipe:
         for name in self.channels:
-            if name in get_args(_KINDS) and name != self.projector.kind:
+            if name not in (*_UNTRAINED, self.projector.kind) and isinstance(name, str):
                 raise ValueError(
                     f"channels name {name!r}, but the recipe trains projector.kind="
                     f"{self.projector.kind}; compare one trained channel at a time"
@@ -119,9 +144,6 @@ class RelayRecipe(ProjectorRecipe):
             raise ValueError(
                 f"{self.kind} takes task.protocol=private, got {task.protocol!r}: {reason}"
             )
-
-
-_KINDS = Literal["embedding", "memory", "fusion"]
 
 
 class PipelineRecipe(Recipe):

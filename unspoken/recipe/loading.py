@@ -26,6 +26,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(name)
     try:
         merged = _with_base(path)
+        for override in overrides:
+            if override.startswith("projector="):
+                _make_room(merged, OmegaConf.from_dotlist([override]))
         merged.merge_with_dotlist(list(overrides))  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
     except _UNREADABLE as error:
@@ -96,4 +99,15 @@ def _with_base(path: Path) -> Any:
     if not isinstance(content, DictConfig):
         raise ValueError("a recipe is a mapping of settings, as those that ship are")
     base = content.pop("base", None)
-    return OmegaConf.merge(_with_base(path.with_name(base)), content) if base else content
+    if not base:
+        return content
+    below = _with_base(path.with_name(base))
+    _make_room(below, content)
+    return OmegaConf.merge(below, content)
+
+
+def _make_room(below: Any, content: Any) -> None:
+    """Take out the projector of `below` if `content` has one of another kind: it shares nothing."""
+    kinds = [OmegaConf.select(one, "projector.kind") for one in (below, content)]
+    if kinds[1] not in (None, kinds[0]):
+        below.pop("projector", None)

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    model_validator,
+)
 
+from unspoken.errors import UnknownName
+from unspoken.projectors.registry import trained_kind, trained_kinds
 from unspoken.training import Plan
 from unspoken.types import Denoising
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
     "AgentSource",
+    "AnyProjector",
     "CanvasSettings",
     "ChannelSource",
-    "ClosedSettings",
+    "ClosedForm",
     "EdgeSource",
-    "EmbeddingSettings",
     "FreeSettings",
-    "FusionSettings",
-    "LinearSettings",
     "LoraSettings",
-    "MemorySettings",
-    "MixingSettings",
     "ModelSource",
     "Part",
     "ProjectorSettings",
@@ -93,75 +100,41 @@ class CanvasSettings(Part):
         return Denoising(max_tokens=self.tokens, stop=stop, **self.model_dump(exclude={"tokens"}))
 
 
-class EmbeddingSettings(Part):
-    """Hidden states to the receiver's embedding space, see `EmbeddingProjector`."""
+class ProjectorSettings(Part):
+    """Settings of a trained channel; each kind derives its own, see `unspoken.relay.trained`."""
 
-    kind: Literal["embedding"] = "embedding"
-    layers: tuple[int, ...] = (0,)
-    hidden: int = Field(default=1024, ge=1)
-    vectors: int | None = Field(default=None, ge=1)
-    prompt: int = Field(default=0, ge=0)
+    kind: Any
+    """The name by which it is registered: each kind narrows this to a `Literal`."""
 
 
-class MemorySettings(Part):
-    """A cache to the receiver's, see `MemoryProjector`.
-
-    words: whether the receiver's embedding of each token is part of the message. texts: how many
-    are read for the closed-form start; calibration: what they are, facts of the task, random words,
-    or both.
-    """
-
-    kind: Literal["memory"]
-    width: int = Field(default=1024, ge=1)
-    hidden: int = Field(default=1024, ge=1)
-    prompt: int = Field(default=0, ge=0)
-    words: bool = False
-    texts: int = Field(default=1000, ge=1)
-    calibration: Literal["text", "random", "both"] = "text"
+def _of_its_kind(given: Any) -> Any:
+    """The settings as the class that their kind registered; anything but a mapping stays."""
+    if not isinstance(given, Mapping):
+        return given
+    settings = dict(cast(Mapping[str, Any], given))
+    if "kind" not in settings:
+        raise ValueError(f"say which kind it is, one of {', '.join(trained_kinds())}")
+    try:
+        kind = trained_kind(str(settings["kind"]))
+    except UnknownName as error:
+        raise ValueError(str(error).removesuffix(".")) from error
+    return kind.settings.model_validate(settings)
 
 
-class LinearSettings(Part):
-    """Hidden states to the receiver's embeddings in closed form, see `LinearMap`.
-
-    texts and calibration as in `MemorySettings`.
-    """
-
-    kind: Literal["ridge", "procrustes"]
-    layers: tuple[int, ...] = (6,)
-    texts: int = Field(default=500, ge=1)
-    calibration: Literal["text", "random", "both"] = "random"
-    penalty: float = Field(default=0.01, gt=0)
+def _in_closed_form(settings: ProjectorSettings) -> ProjectorSettings:
+    if not trained_kind(settings.kind).closed_form:
+        raise ValueError(
+            f"{settings.kind!r} has to be trained, and only a closed form is fitted on the way; "
+            "make it the recipe's own projector"
+        )
+    return settings
 
 
-class MixingSettings(Part):
-    """Soft words over the words that both models know, see `VocabularyMixing`."""
+AnyProjector = Annotated[SerializeAsAny[ProjectorSettings], BeforeValidator(_of_its_kind)]
+"""The settings of any registered kind of projector, `{kind: memory, width: 512}`."""
 
-    kind: Literal["mixing"]
-    temperature: float = Field(default=1.0, gt=0)
-
-
-class FusionSettings(Part):
-    """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
-
-    map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
-    lead: whether the words that both models read first are fused too.
-    """
-
-    kind: Literal["fusion"]
-    map: Literal["last_aligned", "k_nearest"] = "k_nearest"
-    above: int = Field(default=0, ge=0)
-    hidden: int = Field(default=256, ge=1)
-    inner: int = Field(default=256, ge=1)
-    depth: int = Field(default=3, ge=3)
-    rank: int | None = Field(default=None, ge=1)
-    gate: float = 0.0
-    lead: bool = False
-
-
-ProjectorSettings = (
-    EmbeddingSettings | MemorySettings | FusionSettings | LinearSettings | MixingSettings
-)
-ClosedSettings = MemorySettings | LinearSettings | MixingSettings
+ClosedForm = Annotated[AnyProjector, AfterValidator(_in_closed_form)]
+"""The settings of a kind that needs no training."""
 
 
 class ChannelSource(Part):
@@ -174,7 +147,7 @@ class ChannelSource(Part):
 
     name: str
     channel: dict[str, Any] | None = None
-    projector: ClosedSettings | None = Field(default=None, discriminator="kind")
+    projector: ClosedForm | None = None
     sender: Literal["sender", "receiver"] = "sender"
 
     @model_validator(mode="after")

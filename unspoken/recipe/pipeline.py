@@ -12,11 +12,12 @@ from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
+from unspoken.protocols import Model
 from unspoken.recipe.config import PipelineRecipe
 from unspoken.recipe.parts import AgentSource
 from unspoken.types import Settings
 
-__all__ = ["build", "channel_of"]
+__all__ = ["agent_of", "build", "channel_of"]
 
 
 def build(recipe: PipelineRecipe) -> Pipeline:
@@ -56,6 +57,11 @@ def channel_of(source: Mapping[str, Any]) -> Channel:
 
 
 def _agent(source: AgentSource, load: Callable[[str], LanguageModel]) -> Agent:
+    return agent_of(source, load(source.model))
+
+
+def agent_of(source: AgentSource, model: Model) -> Agent:
+    """The agent that a recipe describes, on a model that is loaded already."""
     role = Role(
         lead=source.lead,
         template=source.template,
@@ -73,4 +79,4 @@ def _agent(source: AgentSource, load: Callable[[str], LanguageModel]) -> Agent:
     )
     if source.canvas is not None:
         settings = source.canvas.denoising(source.stop)
-    return Agent(source.name, load(source.model), role=role, settings=settings)
+    return Agent(source.name, model, role=role, settings=settings)

@@ -22,6 +22,7 @@ from unspoken.recipe.parts import ChannelSource, Stage
 from unspoken.recipe.pipeline import channel_of
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector, train_vectors
+from unspoken.relay.trained import trained_pipeline
 from unspoken.tasks import Task, transferred
 
 __all__ = [
@@ -80,7 +81,7 @@ class RelayPipelines:
         size = sum(parameter.numel() for parameter in projector.parameters())
         self.notes["projector_folder"] = os.path.relpath(home, recipe.out)
         self.notes["projector_parameters"] = size
-        self.pipelines[name] = relay.speaking(projector)
+        self.pipelines[name] = trained_pipeline(relay, projector)
         free = train_vectors(relay, recipe.constant, folder, what="constant")
         self.constants[name] = relay.constant(free)
         if lora and recipe.lora is not None:
@@ -146,7 +147,7 @@ def curves(
             yield name, _by_length(_fitted(relay, source, folder), lengths)
         else:
             projector, _ = train_projector(relay, folder)
-            yield name, _by_length(relay.speaking(projector), lengths)
+            yield name, _by_length(trained_pipeline(relay, projector), lengths)
 
 
 def _made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
@@ -173,7 +174,7 @@ def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
     still = Stage(steps=0, lr=1.0)
     changed = {"projector": source.projector, "warmup": still, "training": still}
     side = replace(side, recipe=relay.recipe.model_copy(update=changed))
-    return side.speaking(train_projector(side, folder)[0])
+    return trained_pipeline(side, train_projector(side, folder)[0])
 
 
 def _by_length(pipeline: Pipeline, lengths: Sequence[int]) -> dict[str, Pipeline]:

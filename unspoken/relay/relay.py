@@ -6,29 +6,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
+import torch
+from torch import Tensor
+
 from unspoken.agents import Agent, Role
 from unspoken.agents.remembering import RememberingAgent
 from unspoken.backbone import Backbone, LanguageModel, causal, load_model
 from unspoken.channels import (
     Channel,
     Constant,
-    Embedding,
-    Fusion,
     Handoff,
-    ProjectedMemory,
-    SoftWords,
     TextChannel,
 )
 from unspoken.evaluation.expected import expected_answer
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.projectors import (
-    FreeVectors,
-    Fuser,
-    MemoryProjector,
-    Projector,
-    StateProjector,
-    VocabularyMixing,
-)
+from unspoken.projectors import FreeVectors
 from unspoken.recipe.config import ProjectorRecipe, RelayRecipe
 from unspoken.recipe.parts import ModelSource
 from unspoken.tasks import Item, Protocol, Task, load_task
@@ -73,6 +65,11 @@ class Relay:
         return items if most >= len(items) else Random(self.recipe.seed).sample(items, most)
 
     @property
+    def validation(self) -> list[Item]:
+        """The held-out items that choose the best weights."""
+        return list(self.task.validation[: self.recipe.validation])
+
+    @property
     def lead(self) -> str:
         """What the receiver reads first: the instruction and the worked examples."""
         shots = "".join(
@@ -80,6 +77,12 @@ class Relay:
             for item in self.shots
         )
         return f"{self.recipe.prompts.instruction}\n\n{shots}"
+
+    def instruction(self, count: int) -> Tensor:
+        """Where free vectors start: embeddings (count, W) of the instruction, again and again."""
+        words = self.receiver.tokens(self.recipe.prompts.instruction)
+        ids = (words * (count // len(words) + 1))[:count]
+        return self.receiver.embed(torch.tensor(ids, dtype=torch.long, device=self.receiver.device))
 
     def _fact(self, item: Item) -> str:
         return "" if self.task.protocol == "closed" else f"Fact: {item.context}\n"
@@ -195,25 +198,6 @@ class Relay:
         if any(need.writes for need in channel.needs) or (self.canvas and channel.needs):
             return self.pair(self.writer, channel, self.solver())
         return self.pair(self.reader(), channel, self.solver())
-
-    def speaking(self, projector: Projector) -> Pipeline:
-        """The sender speaks over the channel of a projector."""
-        return self.over(self._channel(projector))
-
-    def _channel(self, projector: Projector) -> Channel:
-        match projector:
-            case VocabularyMixing():
-                limit, temperature = self.recipe.prompts.note_tokens, projector.temperature
-                return SoftWords(temperature=temperature, limit=limit, projector=projector)
-            case StateProjector():
-                return Embedding(projector)
-            case MemoryProjector():
-                return ProjectedMemory(projector)
-            case Fuser():
-                lead = getattr(self.recipe.projector, "lead", True)
-                return Fusion(projector, lead=lead, loose=True)
-            case _:
-                raise TypeError(f"no channel speaks through a {type(projector).__name__}")
 
     @cached_property
     def own(self) -> Relay:

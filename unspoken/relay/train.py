@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-from rich.console import Console
+import torch
 from torch import nn
 
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
-from unspoken.errors import DataError, MissingExtra, TrainingError
+from unspoken.errors import DataError, StorageError, TrainingError
 from unspoken.evaluation.items import query
-from unspoken.files import atomic_folder
 from unspoken.identity import digest
-from unspoken.projectors import (
-    EmbeddingProjector,
-    FreeVectors,
-    Fuser,
-    LinearMap,
-    MemoryProjector,
-    Projector,
-    VocabularyMixing,
-)
+from unspoken.projectors import FreeVectors, Projector, load_projector
+from unspoken.projectors.load import PAIR
 from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
+from unspoken.relay.pair import Pair
 from unspoken.relay.relay import Relay
-from unspoken.relay.trainees import Told, instruction, trainee
+from unspoken.relay.saving import save, write_module
+from unspoken.relay.trained import (
+    ComputedThoughts,
+    Start,
+    Thoughts,
+    trained_channel,
+    trained_pipeline,
+)
 from unspoken.tasks import Item
-from unspoken.training import Answers, History, Reconstruction, fit
+from unspoken.training import Answers, History, Objective, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
 
 __all__ = ["train_lora", "train_projector", "train_vectors"]
-
-_console = Console(stderr=True)
 
 
 def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
@@ -49,35 +47,54 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     recipe = relay.recipe
     plans = [recipe.planning] if relay.canvas else []
     home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup, *plans)}"
-    if (home / "config.json").exists():
-        return _CLASSES[recipe.projector.kind].from_pretrained(home).eval(), home
-    items = _items(relay)
-    before = _digests(relay)
-    made = trainee(relay, items, len(_few(relay)))
-    projector = made.projector
+    if not (home / "config.json").exists():
+        with _frozen(relay), torch.random.fork_rng():
+            projector, histories = _trained(relay, home)
+        save(home, partial(_write_projector, relay, projector, histories, home))
+    projector = load_projector(home).to(relay.receiver.device)
+    if not (home / PAIR).exists():  # trained by an earlier version
+        with suppress(StorageError):  # in a folder that nobody may write to, all else works
+            Pair.of(relay, trained_pipeline(relay, projector)).write(home)
+    return projector, home
 
-    def words(module: nn.Module, objective: Reconstruction) -> History:
+
+def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]]:
+    """A fresh projector, through all its stages; `home` is where it is going to be saved."""
+    recipe, items = relay.recipe, _items(relay)
+    kind = trained_channel(recipe.projector.kind)
+    torch.manual_seed(recipe.seed)
+    projector = kind.fresh(relay, recipe.projector)
+    pipeline = trained_pipeline(relay, projector)  # refuses what does not fit, before any pass
+    (edge,) = pipeline.edges
+    sender = pipeline.agents[edge.sender]
+    thoughts = kind.thoughts(sender, [query(item) for item in items], edge.channel)
+
+    def warm_up(module: nn.Module, objective: Reconstruction) -> History:
         return _fit(module, objective, relay, recipe.warmup, home, "projector, words")
 
-    histories = made.start(words)
+    start = Start(relay, sender, items, len(relay.validation), thoughts, warm_up)
+    histories = dict(kind.start(projector, recipe.projector, start))
     if recipe.training.steps:
-        answers = _answers(relay, relay.solver(), made.channel, made.thoughts, items, made.each)
+
+        def each(step: int) -> None:
+            torch.manual_seed(recipe.seed * 1_000_003 + step)  # a killed run goes on as it was
+            kind.on_step(projector, step)
+
+        answers = _answers(relay, pipeline.answerer, edge.channel, thoughts, items, each)
         histories["training"] = _fit(
             projector, answers, relay, recipe.training, home, "projector, answers"
         )
-    _check_frozen(relay, before)
-    _save(projector, relay, home, histories)
-    return projector.eval(), home
+    return projector, histories
 
 
-_CLASSES: dict[str, type[Projector]] = {
-    "embedding": EmbeddingProjector,
-    "memory": MemoryProjector,
-    "fusion": Fuser,
-    "ridge": LinearMap,
-    "procrustes": LinearMap,
-    "mixing": VocabularyMixing,
-}
+def _write_projector(
+    relay: Relay, projector: Projector, histories: Mapping[str, History], home: Path, folder: Path
+) -> None:
+    """Everything that `load_pipeline` and people need; `folder` becomes `home`."""
+    pair = Pair.of(relay, trained_pipeline(relay, projector))
+    pair.write(folder)
+    more = trained_channel(relay.recipe.projector.kind).card(projector, folder)
+    write_module(projector, relay, histories, folder, more + pair.usage(home))
 
 
 def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: str) -> FreeVectors:
@@ -87,21 +104,16 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
     'constant' stands in the message's place, with no sender at all.
     """
     home = folder / f"{what}-{_key(relay, settings, what)}"
-    if (home / "config.json").exists():
-        return FreeVectors.from_pretrained(home).eval()
-    vectors = _vectors(relay, settings)
-    items = _items(relay)
-    if what == "constant":
-        receiver, channel = relay.solver(), Constant(vectors)
-    else:
-        receiver, channel = relay.solver(vectors), TextChannel(verbatim=True)
-    before = _digests(relay)
-    stage = relay.recipe.training.model_copy(update={"lr": settings.lr})
-    objective = _answers(relay, receiver, channel, Told(relay.reader(), items, frozenset()), items)
-    histories = {"training": _fit(vectors, objective, relay, stage, home, what)}
-    _check_frozen(relay, before)
-    _save(vectors, relay, home, histories)
-    return vectors.eval()
+    if not (home / "config.json").exists():
+        vectors = _vectors(relay, settings)
+        if what == "constant":
+            receiver, channel = relay.solver(), Constant(vectors)
+        else:
+            receiver, channel = relay.solver(vectors), TextChannel(verbatim=True)
+        with _frozen(relay):
+            history = _fit_without_sender(relay, vectors, receiver, channel, settings.lr, home)
+        save(home, partial(write_module, vectors, relay, {"training": history}))
+    return FreeVectors.from_pretrained(home).eval().to(relay.receiver.device)
 
 
 def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Path) -> Backbone:
@@ -113,26 +125,35 @@ def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Pa
     home = folder / f"lora-{_key(relay, settings, str(parameters))}"
     if not (home / "adapter_config.json").exists():
         adapted = with_lora(relay.receiver, parameters, seed=relay.recipe.seed)
-        items = _items(relay)
-        told = Told(relay.reader(), items, frozenset())
         solver = replace(relay, receiver=adapted).solver()
-        stage = relay.recipe.training.model_copy(update={"lr": settings.lr})
-        before = _digests(relay)
-        _fit(
-            adapted.adapter, _answers(relay, solver, None, told, items), relay, stage, home, "lora"
-        )
-        _check_frozen(relay, before)
-        state = PartialState()
-        if state.is_main_process:
-            with atomic_folder(home) as beside:
-                save_lora(adapted, beside)
-        state.wait_for_everyone()
+        with _frozen(relay):
+            _fit_without_sender(relay, adapted.adapter, solver, None, settings.lr, home)
+        save(home, partial(save_lora, adapted))
     return load_lora(relay.receiver, home)
+
+
+def _fit_without_sender(
+    relay: Relay,
+    module: nn.Module,
+    receiver: Agent,
+    channel: Channel | None,
+    lr: float,
+    home: Path,
+) -> History:
+    """Train a control on answers, as the recipe trains the projector but for `lr`.
+
+    Its sender computes nothing: what it was given is all that the channel asks for.
+    """
+    items = _items(relay)
+    given = ComputedThoughts(relay.reader(), [query(item) for item in items], frozenset())
+    stage = relay.recipe.training.model_copy(update={"lr": lr})
+    answers = _answers(relay, receiver, channel, given, items)
+    return _fit(module, answers, relay, stage, home, home.name.partition("-")[0])
 
 
 def _items(relay: Relay) -> list[Item]:
     """Training items, and behind them the validation items that choose the best weights."""
-    few = _few(relay)
+    few = relay.validation
     if not few or not relay.train:
         raise DataError(
             f"the task has {len(relay.train)} items to train on and {len(few)} to validate on; "
@@ -141,15 +162,11 @@ def _items(relay: Relay) -> list[Item]:
     return [*relay.train, *few]
 
 
-def _few(relay: Relay) -> list[Item]:
-    return list(relay.task.validation[: relay.recipe.validation])
-
-
 def _answers(
     relay: Relay,
     receiver: Agent,
     channel: Channel | None,
-    thoughts: Any,
+    thoughts: Thoughts,
     items: Sequence[Item],
     each: Callable[[int], None] = lambda step: None,
 ) -> Answers:
@@ -159,7 +176,7 @@ def _answers(
         thoughts,
         [query(item) for item in items],
         [relay.answer(receiver, item) for item in items],
-        validation=len(_few(relay)),
+        validation=len(relay.validation),
         each=each,
     )
 
@@ -169,12 +186,12 @@ def _vectors(relay: Relay, settings: FreeSettings) -> FreeVectors:
     vectors = FreeVectors(
         count=settings.vectors, width=receiver.spec.width, target_weights=receiver.spec.weights
     )
-    vectors.start_from(instruction(relay, settings.vectors))
+    vectors.start_from(relay.instruction(settings.vectors))
     return vectors.to(receiver.device)
 
 
 def _fit(
-    module: nn.Module, objective: Any, relay: Relay, stage: Stage, home: Path, title: str
+    module: nn.Module, objective: Objective, relay: Relay, stage: Stage, home: Path, title: str
 ) -> History:
     checkpoint = home.with_name(f".{home.name}") / f"{title.split()[-1]}.pt"
     return fit(module, objective, stage.plan(relay.recipe.seed), checkpoint, title=title)
@@ -195,62 +212,16 @@ def _key(relay: Relay, *more: Any) -> str:
     return digest(parts)[:12]
 
 
-def _digests(relay: Relay) -> dict[str, str]:
-    sides = {"sender": relay.sender, "receiver": relay.receiver}
-    return {f"{side} {model.name!r}": model.digest() for side, model in sides.items()}
-
-
-def _check_frozen(relay: Relay, before: dict[str, str]) -> None:
+@contextmanager
+def _frozen(relay: Relay) -> Generator[None]:
+    """Check that the weights of both models stay as they are. Raises `TrainingError`."""
+    before = _digests(relay)
+    yield
     moved = [name for name, found in _digests(relay).items() if found != before[name]]
     if moved:
         raise TrainingError(f"training changed the frozen weights of {', '.join(moved)}")
 
 
-def _save(module: Projector, relay: Relay, home: Path, histories: dict[str, History]) -> None:
-    state = PartialState()  # under torchrun every process has trained; one of them writes
-    if state.is_main_process:
-        _write(module, relay, home, histories)
-    state.wait_for_everyone()
-
-
-def _write(module: Projector, relay: Relay, home: Path, histories: dict[str, History]) -> None:
-    with atomic_folder(home) as beside:
-        module.save_pretrained(beside)
-        (beside / "history.json").write_text(
-            json.dumps({name: asdict(history) for name, history in histories.items()})
-        )
-        gates = _gates(module, beside) if isinstance(module, Fuser) else ""
-        (beside / "README.md").write_text(_card(module, relay, histories) + gates)
-    _console.print(f"trained {home}")
-
-
-def _card(module: Projector, relay: Relay, histories: dict[str, History]) -> str:
-    recipe, task = relay.recipe, relay.task
-    stages = "".join(
-        f"* {name}: {history.train[-1][0]} steps, best validation loss {history.best:.3f}\n"
-        for name, history in histories.items()
-    )
-    return (
-        "---\nlibrary_name: unspoken\ntags: [unspoken, projector]\n---\n"
-        f"# {type(module).__name__}: {relay.sender.name} to {relay.receiver.name}\n\n"
-        f"Trained by `unspoken` on {task.name} ({len(relay.train)} training and "
-        f"{len(_few(relay))} validation items, seed {recipe.seed}); both models frozen.\n\n"
-        f"* sender weights {relay.sender.fingerprint}, receiver weights "
-        f"{relay.receiver.fingerprint}\n* {sum(p.numel() for p in module.parameters()):,} "
-        f"parameters\n{stages}"
-    )
-
-
-def _gates(fuser: Fuser, folder: Path) -> str:
-    """The card's line about open gates; their picture beside it, where matplotlib is installed."""
-    from unspoken.page.picture import draw_gates  # not above: a page knows studies, they this
-
-    gates = fuser.gates()
-    keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
-    line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
-    try:
-        draw_gates(fuser, folder / "gates.png")
-    except MissingExtra as error:
-        _console.print(f"no gates.png is drawn: {error}")
-        return f"{line}\n"
-    return f"{line}, see [gates.png](gates.png)\n"
+def _digests(relay: Relay) -> dict[str, str]:
+    sides = {"sender": relay.sender, "receiver": relay.receiver}
+    return {f"{side} {model.name!r}": model.digest() for side, model in sides.items()}

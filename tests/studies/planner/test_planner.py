@@ -18,6 +18,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.relay.pipelines import prepared
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, train_vectors
+from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.planner import (
     Blame,
     PlannerExecutorRecipe,
@@ -116,7 +117,7 @@ def test_each_plan_length_has_a_projector_of_its_own_and_shares_the_rest(
         projector, home = train_projector(relay, tmp_path / "trained")
         homes.append(home)
         train_vectors(relay, recipe.reader, tmp_path / "trained", what="reader")
-        message = _sent(relay.speaking(projector), [query(item) for item in task.test[:3]])
+        message = _sent(trained_pipeline(relay, projector), [query(item) for item in task.test[:3]])
         assert message.payload.mask.sum(1).max() <= tokens
     assert homes[0] != homes[1]
     assert len(list((tmp_path / "trained").glob("reader-*"))) == 1  # it reads no plan

@@ -67,6 +67,7 @@ class Fuser(Projector):
     (1, False)
     """
 
+    recipe = "recipes/fusion_projector.yaml"
     generator: torch.Generator | None = None
     """Draws the noise of training; None for torch's own."""
 

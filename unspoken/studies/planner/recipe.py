@@ -24,6 +24,7 @@ from unspoken.relay.pipelines import (
 )
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, train_vectors
+from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.planner.measure import attribute
 from unspoken.studies.planner.report import PlannerReport
 from unspoken.studies.planner.settings import PlannerExecutorRecipe
@@ -118,7 +119,7 @@ def _beside(other: Relay, relay: Relay, recipe: PlannerExecutorRecipe) -> dict[s
             found[f"text{_BESIDE}, tuned reader"] = other.text(soft)
         elif name == recipe.projector.kind:
             projector, _ = train_projector(other, folder)
-            found[f"{name}{_BESIDE}"] = other.speaking(projector)
+            found[f"{name}{_BESIDE}"] = trained_pipeline(other, projector)
     return found
 
 

@@ -10,6 +10,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.relay.pipelines import WHOLE, asked, curves, noted, trained_folder
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
+from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.rate.measure import rates
 from unspoken.studies.rate.report import RateReport
 from unspoken.studies.rate.settings import RateRecipe
@@ -64,5 +65,5 @@ def _swept(relay: Relay, recipe: RateRecipe) -> Iterator[tuple[str, dict[str, Pi
             changed = recipe.model_copy(update={"projector": recipe.swept(key, value)})
             other = replace(relay, recipe=changed)
             projector, _ = train_projector(other, trained_folder(recipe))
-            swept[f"{key}={value}"] = other.speaking(projector)
+            swept[f"{key}={value}"] = trained_pipeline(other, projector)
         yield f"{recipe.projector.kind}, by {key}", swept

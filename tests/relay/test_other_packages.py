@@ -1,0 +1,183 @@
+"""Trained channels of other packages: one class and one entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unspoken.audit import describe, listen
+from unspoken.errors import RecipeError, UnknownName
+from unspoken.projectors import EmbeddingProjector, load_projector
+from unspoken.projectors.registry import trained_kind, trained_kinds
+from unspoken.recipe import RelayRecipe, load_recipe
+from unspoken.relay.relay import Relay
+from unspoken.relay.train import train_projector
+from unspoken.relay.trained import trained_channel, trained_pipeline
+from unspoken.studies.comparison.recipe import run_relay
+
+from ..pairs import QUERY, overrides_of
+
+MODULE = '''
+from typing import Literal
+
+from unspoken.channels import Embedding
+from unspoken.projectors import EmbeddingProjector
+from unspoken.recipe.parts import ProjectorSettings
+from unspoken.relay.trained import TrainedChannel, identities
+
+
+class Narrow(EmbeddingProjector):
+    """A projector with few hidden units, and with settings of its own."""
+
+    def __init__(
+        self,
+        *,
+        source_width: int,
+        target_width: int,
+        units: int = 4,
+        source_weights: str = "",
+        target_weights: str = "",
+        source_tokenizer: str = "",
+        target_tokenizer: str = "",
+    ) -> None:
+        super().__init__(
+            source_width=source_width,
+            target_width=target_width,
+            hidden=units,
+            source_weights=source_weights,
+            target_weights=target_weights,
+            source_tokenizer=source_tokenizer,
+            target_tokenizer=target_tokenizer,
+        )
+
+
+class NarrowSettings(ProjectorSettings):
+    kind: Literal["narrow"] = "narrow"
+    units: int = 4
+
+
+class TrainedNarrow(TrainedChannel[NarrowSettings, Narrow]):
+    """Made for a test."""
+
+    settings = NarrowSettings
+    projector = Narrow
+
+    def fresh(self, relay, settings):
+        width = relay.sender.spec.width, relay.receiver.spec.width
+        return Narrow(
+            units=settings.units, source_width=width[0], target_width=width[1], **identities(relay)
+        )
+
+    def channel(self, projector, settings):
+        return Embedding(projector)
+
+    def card(self, projector, folder):
+        return "* as narrow as can be\\n"
+
+
+class NoChannel:
+    settings = NarrowSettings
+    projector = Narrow
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package on the path that registers trained channels, as pip would install it."""
+    (tmp_path / "narrow_of_another.py").write_text(MODULE)
+    info = tmp_path / "narrow_of_another-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: narrow-of-another\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[unspoken.trained_channels]\n"
+        "narrow = narrow_of_another:TrainedNarrow\n"
+        "nothing = narrow_of_another:NoChannel\n"
+        "embedding = narrow_of_another:TrainedNarrow\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def recipe(folder: Path, *more: str) -> RelayRecipe:
+    found = load_recipe("relay", [*overrides_of(folder), *more])
+    assert isinstance(found, RelayRecipe)
+    return found
+
+
+NARROW = ("projector={kind: narrow, units: 3}", "channels=[full-text, text, narrow]")
+
+
+@pytest.mark.usefixtures("package")
+def test_its_kind_is_trained_and_compared_like_ours(tmp_path: Path):
+    report = run_relay(recipe(tmp_path, *NARROW))
+    assert [arm.condition for arm in report.arms if arm.channel == "narrow"] == [
+        "none",
+        "matched",
+        "deranged",
+        "constant",
+    ]
+    assert report.arm("narrow", "matched").wire_bytes > 0
+    assert report.notes["recipe"]["projector"] == {"kind": "narrow", "units": 3}
+    (home,) = (tmp_path / "out" / "trained").glob("projector-*")
+    assert "* as narrow as can be\n" in (home / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("package")
+def test_its_folder_is_loaded_by_what_it_says(tmp_path: Path):
+    relay = Relay.of(recipe(tmp_path, *NARROW))
+    projector, home = train_projector(relay, tmp_path / "trained")
+    loaded = load_projector(home)
+    assert type(loaded) is type(projector) is trained_channel("narrow").projector
+    pipeline = trained_pipeline(relay, loaded)
+    thought, _ = pipeline.agents["sender"].think(
+        {name: (words,) for name, words in QUERY.items()}, needs=pipeline.edges[0].channel.needs
+    )
+    message = pipeline.edges[0].channel.send(thought)
+    assert describe(message)["header"]["channel"] == "embedding"
+    assert listen(message, str(tmp_path / "receiver"), str(home))["reading"]
+
+
+def test_without_the_package_its_folder_says_what_is_missing(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"projector: .*unknown kind of projector 'narrow'"):
+        recipe(tmp_path, *NARROW)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "pair.json").write_text('{"projector": {"kind": "narrow"}}')
+    with pytest.raises(UnknownName, match="unknown kind of projector 'narrow'"):
+        load_projector(home)
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("projector={kind: narow}", r"projector: .*'narow'; did you mean 'narrow'\?"),
+        ("projector={kind: narrow, unit: 3}", r"projector\.unit: Extra inputs"),
+        ("projector={kind: narrow, units: many}", r"projector\.units: .*integer"),
+        ("channels=[text, narow]", r"channels\.1\.name: .*'narow'; did you mean 'narrow'\?"),
+        ("channels=[narrow]", "channels name 'narrow', but the recipe trains .*kind=embedding"),
+        (
+            "channels=[{name: x, projector: {kind: narrow}}]",
+            r"channels\.0\.settings\.projector: .*'narrow' has to be trained",
+        ),
+    ],
+)
+def test_what_a_recipe_says_wrongly_is_named(tmp_path: Path, override: str, told: str):
+    with pytest.raises(RecipeError, match=told):
+        recipe(tmp_path, override)
+
+
+@pytest.mark.usefixtures("package")
+def test_another_package_does_not_replace_ours():
+    assert trained_kind("embedding").projector is EmbeddingProjector
+    assert "narrow" in trained_kinds()
+
+
+@pytest.mark.usefixtures("package")
+def test_an_entry_point_that_names_something_else_is_refused():
+    with pytest.raises(TypeError, match=r"'nothing' .* names a NoChannel; .*TrainedChannel"):
+        trained_channel("nothing")
+
+
+def test_without_the_package_it_is_gone():
+    assert "narrow" not in trained_kinds()

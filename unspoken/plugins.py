@@ -1,0 +1,53 @@
+"""Parts by name: our own, and those that other packages register as entry points.
+
+A name stands for `module:attribute`, and the module is imported when its part is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from unspoken.errors import unknown
+
+__all__ = ["Registry"]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Parts of one sort, by name.
+
+    what: what such a part is called in errors. group: the group of entry points by which another
+    package adds one. own: our parts, name to `module:attribute`; nobody can replace them.
+
+    >>> numbers = Registry("number", "unspoken.doctest", {"pi": "math:pi"})
+    >>> round(numbers.find("pi"), 2)
+    3.14
+    >>> numbers.find("pie")
+    Traceback (most recent call last):
+        ...
+    unspoken.errors.UnknownName: unknown number 'pie'; did you mean 'pi'? Known: pi.
+    """
+
+    what: str
+    group: str
+    own: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """Every name that can be found here."""
+        return sorted(self._known())
+
+    def find(self, name: str) -> Any:
+        """The part of that name. Raises `UnknownName` with a did-you-mean."""
+        known = self._known()
+        if name not in known:
+            raise unknown(self.what, name, known)
+        module, _, attribute = known[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def _known(self) -> dict[str, str]:
+        foreign = {point.name: point.value for point in entry_points(group=self.group)}
+        return {**foreign, **self.own}

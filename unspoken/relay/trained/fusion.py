@@ -1,0 +1,79 @@
+"""Two caches to one, see `Fuser`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from rich.console import Console
+
+from unspoken.channels import Channel, Fusion
+from unspoken.errors import MissingExtra
+from unspoken.page.picture import draw_gates
+from unspoken.projectors import Fuser
+from unspoken.projectors.fuser import layer_map
+from unspoken.recipe.parts import ProjectorSettings
+from unspoken.relay.relay import Relay
+from unspoken.relay.trained.base import TrainedChannel, identities
+
+__all__ = ["FusionSettings", "TrainedFusion"]
+
+
+class FusionSettings(ProjectorSettings):
+    """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
+
+    map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
+    lead: whether the words that both models read first are fused too.
+    """
+
+    kind: Literal["fusion"]
+    map: Literal["last_aligned", "k_nearest"] = "k_nearest"
+    above: int = Field(default=0, ge=0)
+    hidden: int = Field(default=256, ge=1)
+    inner: int = Field(default=256, ge=1)
+    depth: int = Field(default=3, ge=3)
+    rank: int | None = Field(default=None, ge=1)
+    gate: float = 0.0
+    lead: bool = False
+
+
+class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
+    """Channel `fusion`: training on answers alone, while the gates grow from soft to sharp."""
+
+    settings = FusionSettings
+    projector = Fuser
+
+    def fresh(self, relay: Relay, settings: FusionSettings) -> Fuser:
+        sender, receiver = relay.sender.spec, relay.receiver.spec
+        pairs = layer_map(receiver.layers, sender.layers, settings.map)
+        fuser = Fuser(
+            source_heads=sender.kv_heads,
+            source_dim=sender.head_dim,
+            target_heads=receiver.kv_heads,
+            target_dim=receiver.head_dim,
+            layers=[pair for pair in pairs if pair[0] >= settings.above],
+            **settings.model_dump(include={"hidden", "inner", "depth", "rank"}),
+            anneal=relay.recipe.training.steps,
+            **identities(relay),
+        ).to(relay.receiver.device)
+        fuser.begin(settings.gate)
+        return fuser
+
+    def channel(self, projector: Fuser, settings: FusionSettings) -> Channel:
+        return Fusion(projector, lead=settings.lead, loose=True)
+
+    def on_step(self, projector: Fuser, step: int) -> None:
+        projector.anneal_to(step)
+
+    def card(self, projector: Fuser, folder: Path) -> str:
+        """How many gates are open; their picture too, where matplotlib is installed."""
+        gates = projector.gates()
+        keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
+        line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
+        try:
+            draw_gates(projector, folder / "gates.png")
+        except MissingExtra as error:
+            Console(stderr=True).print(f"no gates.png is drawn: {error}")
+            return f"{line}\n"
+        return f"{line}, see [gates.png](gates.png)\n"
