@@ -266,7 +266,9 @@ def test_a_batched_run_equals_single_runs(world: World):
 
 
 @torch.no_grad()
-def test_a_row_is_the_single_items_message(world: World):
+def test_a_row_is_the_single_items_message(case: Case, world: World):
+    # A rollout feeds itself its own rounding; a wrong position or mask moves it by 0.1 and more.
+    off = 1e-3 if case.name.startswith("rollout") else 1e-4
     together = world.message(FIELDS)
     for n in range(len(CONTEXTS)):
         row, alone = together.row(n), world.message(one(n))
@@ -276,7 +278,7 @@ def test_a_row_is_the_single_items_message(world: World):
         if isinstance(row.payload, Text):
             assert row.payload == alone.payload
         for left, right in zip(tensors(row.payload), tensors(alone.payload), strict=True):
-            torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(left, right, atol=off, rtol=off)
 
 
 @torch.no_grad()
@@ -323,7 +325,8 @@ def test_bytes_are_reported_as_they_are_and_survive(world: World, rows: int):
     assert loaded.to_bytes() == data
     assert same(tensors(loaded.payload), tensors(message.payload))
     before, after = world.hear(fields, message), world.hear(fields, loaded)
-    assert same(flat(before), flat(after))
+    for left, right in zip(flat(before), flat(after), strict=True):
+        torch.testing.assert_close(left, right)  # a kernel may be chosen by where its input begins
     assert world.write(before) == world.write(after)
 
 

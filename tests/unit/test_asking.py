@@ -46,7 +46,7 @@ def test_a_batch_finds_what_one_item_alone_finds(
     for query, answers, nats in zip(QUERIES, ANSWERS, found.nats, strict=True):
         read = line.answerer.hear(fields_of([query]), line.mail([query]))
         for answer, nat in zip(answers, nats, strict=True):
-            assert -float(model.score(read.context, [answer])) == pytest.approx(nat, abs=1e-4)
+            assert -float(model.score(read.context, [answer])) == pytest.approx(nat, abs=1e-3)
 
 
 def test_positions_are_those_of_a_message(tiny: Callable[..., Backbone]) -> None:
@@ -105,7 +105,7 @@ def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
         (nats,) = likelihoods(read, query, [(right, *wrong)]).nats
         away = {said: abs(nat - nats[0]) for said, nat in zip(wrong, nats[1:], strict=True)}
         assert right == spoken(item)
-        assert away[rival] == pytest.approx(min(away.values()), abs=1e-4)
+        assert away[rival] == pytest.approx(min(away.values()), abs=1e-3)
     with pytest.raises(DataError, match="has no wrong answer among the 2 items"):
         rivals([items[2], replace(items[2], id="q9")], lone, say=spoken, seed=0, desk=Desk(4, None))
 
