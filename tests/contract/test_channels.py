@@ -120,6 +120,7 @@ def world(case: Case, tiny: Callable[..., Backbone]) -> World:
     return world_of(case, model_of(tiny, case.sender), model_of(tiny, case.receiver))
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_composes_with_text(world: World):
     words = TextChannel(verbatim=True)
@@ -168,6 +169,7 @@ def empty(message: Message) -> Message:
     return Message(message.header.model_copy(update={"lead": ""}), payload)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_an_empty_message_changes_nothing_bit_for_bit(world: World):
     message = empty(world.message(FIELDS))
@@ -242,6 +244,7 @@ def test_ten_edges_share_one_message(world: World):
     assert wire == 10 * alone.turns[0].usage.wire
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_batch_equals_single(world: World):
     together = world.hear(FIELDS, world.message(FIELDS))
@@ -265,6 +268,7 @@ def test_a_batched_run_equals_single_runs(world: World):
             assert plain == replace(turn_alone.usage, seconds=0, wait=0, passes=0)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_a_row_is_the_single_items_message(case: Case, world: World):
     # A rollout feeds itself its own rounding; a wrong position or mask moves it by 0.1 and more.
@@ -281,6 +285,7 @@ def test_a_row_is_the_single_items_message(case: Case, world: World):
             torch.testing.assert_close(left, right, atol=off, rtol=off)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_a_message_does_not_look_ahead(case: Case, world: World):
     if not case.local:
@@ -297,6 +302,7 @@ def test_a_message_does_not_look_ahead(case: Case, world: World):
     assert not same(first, second)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_the_receivers_past_does_not_see_its_future(world: World):
     message, common = world.message(one(0)), "Where is "
@@ -313,6 +319,7 @@ def test_the_receivers_past_does_not_see_its_future(world: World):
     assert not same(flat(first)[:-2], flat(second)[:-2])
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 3])
 def test_bytes_are_reported_as_they_are_and_survive(world: World, rows: int):
@@ -408,6 +415,7 @@ def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
         assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
 
+@pytest.mark.numbers
 def test_each_row_of_a_projector_hears_its_own_gradient(world: World):
     """Rows of a batch do not leak into each other: only its own row's states move a row's loss."""
     thought = world.think(FIELDS)
@@ -425,6 +433,7 @@ def test_each_row_of_a_projector_hears_its_own_gradient(world: World):
     assert not (moved & ~states.mask).any()
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("how", ["bfloat16", "autocast"])
 def test_half_precision_runs(case: Case, world: World, how: str):
     half = world

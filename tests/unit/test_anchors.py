@@ -24,6 +24,8 @@ from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, 
 
 from .test_backbone import FIXED, TURNING, made
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 LEADS = ("Plan. ", "Solve it well. ", "Judge with care. ")

@@ -22,6 +22,8 @@ from unspoken.studies.teams.rivals import blind, rivals
 from unspoken.studies.teams.windows import window
 from unspoken.tasks import Item, normalise
 
+pytestmark = pytest.mark.numbers
+
 QUERIES = [
     {"context": "Ada has a cat.", "question": "What has Ada?"},
     {"context": "The old house of Bo has a blue door.", "question": "Which colour?"},

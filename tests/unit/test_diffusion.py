@@ -37,6 +37,8 @@ from unspoken.types import (
     Vectors,
 )
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 TEXTS = ("two", "three plus four is", "a")

@@ -12,6 +12,8 @@ from unspoken.backbone import Backbone
 from unspoken.testing import KINDS
 from unspoken.types import KV, MEMORY, Prompt, Text
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 ROWS = ("the quick brown fox jumps over the lazy dog", "what is it then, if it is a dog?")

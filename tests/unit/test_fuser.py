@@ -20,6 +20,8 @@ from unspoken.projectors import Fuser
 from unspoken.projectors.fuser import layer_map
 from unspoken.types import KV
 
+pytestmark = pytest.mark.numbers
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "c2c"
 CASES = ("a_same_depth", "b1_deeper_sharer")
 

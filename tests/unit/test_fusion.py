@@ -27,6 +27,8 @@ from unspoken.testing import tiny_backbone
 from unspoken.types import KV, MEMORY, Context, Memory, Prompt, Read, Settings, Spelling, Text
 from unspoken.wire import Header, Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 GOLDEN = Path(__file__).parents[1] / "golden" / "c2c"
 
@@ -165,7 +167,7 @@ def test_a_training_step_is_the_references(monkeypatch: pytest.MonkeyPatch, tmp_
         position_ids=at[:, first:],
         past_key_values=fresh_cache(context.kv),
     ).logits
-    torch.testing.assert_close(logits, golden["last_section_logits"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits, golden["last_section_logits"], atol=2e-5, rtol=0)
     targets = golden["labels"][:, first + 1 :].flatten()
     loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets)
     torch.testing.assert_close(loss[None], golden["loss"], atol=1e-5, rtol=0)

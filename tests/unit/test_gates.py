@@ -25,6 +25,8 @@ from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
 from unspoken.types import Thought
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 PLAN = Plan(steps=12, batch_size=4, lr=0.2, warmup=1, every=4, bf16=False)
 
@@ -259,7 +261,7 @@ def test_the_sender_who_knows_is_found_and_a_deranged_one_loses(
         history = fit(
             objective.gates,
             objective,
-            replace(PLAN, steps=24, every=24, seed=seed),  # what is kept is what it ends with
+            replace(PLAN, steps=40, every=40, seed=seed),  # what is kept is what it ends with
             tmp_path / "c.pt",
             title="graph",
         )

@@ -123,6 +123,7 @@ def test_a_task_is_answered_by_the_whole_pipeline(tiny: Tiny, tasks: TaskManager
     assert found["results"]["told"]["exact_match,none"] == 0.0
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("channel", [TextChannel(limit=4), Handoff()], ids=["text", "handoff"])
 def test_choices_are_scored_behind_the_messages(
     channel: Any, tiny: Tiny, tasks: TaskManager
@@ -173,6 +174,7 @@ def test_it_stands_beside_the_models_of_lm_eval() -> None:
 # Scores ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.numbers
 def test_a_model_alone_gives_its_own_log_likelihood(tiny: Tiny) -> None:
     model = tiny()
     lm = PipelineLM(Pipeline([Agent("solver", model, role=Role("", "{question}", chat=False))]))
@@ -185,6 +187,7 @@ def test_a_model_alone_gives_its_own_log_likelihood(tiny: Tiny) -> None:
     assert given == pytest.approx(known, abs=1e-3)
 
 
+@pytest.mark.numbers
 def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     line = pair(tiny)
     query = {"question": "why so?", "context": "why so?"}
@@ -203,6 +206,7 @@ def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     torch.testing.assert_close(losses, scored, atol=1e-3, rtol=0)
 
 
+@pytest.mark.numbers
 def test_batched_scores_are_those_of_single_requests(tiny: Tiny) -> None:
     line = pair(tiny)
     requests = [

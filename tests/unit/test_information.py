@@ -23,6 +23,8 @@ from unspoken.studies.information.notes import estimate
 from unspoken.types import Need, Prompt, Settings, Text, Thought, Vectors
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 QUERIES = [
     {"context": "the cat is grey", "question": "what is the cat?"},

@@ -24,6 +24,8 @@ from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import tiny_backbone
 from unspoken.types import MEMORY, Context, Memory, Need, Prompt, Settings, Text
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 FACT, LEAD, ASKED = "The key is here.", "Answer. ", "Where is it?"

@@ -14,6 +14,8 @@ from unspoken.projectors import EmbeddingProjector, LinearMap, load_state_projec
 from unspoken.projectors.alignment import mean_embeddings
 from unspoken.types import Vectors
 
+pytestmark = pytest.mark.numbers
+
 
 def fresh(kind: str = "ridge", width: int = 8, target: int = 6, layers: int = 1) -> LinearMap:
     return LinearMap(source_width=width, target_width=target, layers=[*range(layers)], kind=kind)

@@ -20,6 +20,8 @@ from unspoken.training import Plan, fit
 from unspoken.training.lora import Adapted, load_lora, save_lora, with_lora
 from unspoken.types import Prompt, Text
 
+pytestmark = pytest.mark.numbers
+
 FIELDS = {"question": ("Where?", "Which of the two?"), "context": ("", "")}
 ANSWERS = ("here", "both of them")
 KINDS = ["llama", "gemma"]

@@ -28,6 +28,8 @@ from unspoken.projectors.alignment import ends_in
 from unspoken.types import KV, MEMORY, Context, Memory, Need, Prompt, Text, Vectors
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 TEXTS = ("Ada keeps parrots.", "Bo has none, and no cage.")

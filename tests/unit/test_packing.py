@@ -34,6 +34,8 @@ from unspoken.wire import (
     Tokens,
 )
 
+pytestmark = pytest.mark.numbers
+
 HEADER = Header(channel="c", sender="s", weights="w", tokenizer="t", task=("a", "b", "c"))
 MASK = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 4 + [True]])
 

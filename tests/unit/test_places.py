@@ -18,6 +18,8 @@ from unspoken.projectors.fuser import layer_map
 from unspoken.types import Context, Memory, Spelling, Text
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 

@@ -16,6 +16,8 @@ from unspoken.errors import ContextTooLong
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.types import MEMORY, TEXT, Context, Memory, Need, Prompt, Rollout, Settings, Text
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 KINDS = ("llama", "qwen", "gemma", "gpt2")
