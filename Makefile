@@ -5,7 +5,7 @@ BIN := .venv/bin
 PAIR := -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check install clean
+.PHONY: demo test numbers check install clean
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -q $(PAIR)
 	$(BIN)/python -m pytest -q $(PAIR) -m 'real or dist or browser'
+
+# `test` runs with the newest instructions that the processor has, this with each older set.
+numbers: install
+	$(BIN)/python -m tests.kernels -q $(PAIR)
 
 check: install
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ def train(line: Pipeline, folder: Path) -> EmbeddingProjector:
     projector = channel.projector
     assert isinstance(projector, EmbeddingProjector)
     objective = GraphAnswers(line, EdgeGates(receivers=[]), (), QUERIES * 2, SAID * 2, validation=4)
-    plan = Plan(steps=80, batch_size=4, lr=2e-2, warmup=5, every=20, bf16=False)
+    plan = Plan(steps=120, batch_size=4, lr=2e-2, warmup=5, every=30, bf16=False)
     assert fit(projector, objective, plan, folder / "planted.pt", title="planted").best < 0.6
     projector.zero_grad()
     return projector.eval()

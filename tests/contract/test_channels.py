@@ -122,6 +122,7 @@ def world(case: Case, tiny: Callable[..., Backbone]) -> World:
     return world_of(case, model_of(tiny, case.sender), model_of(tiny, case.receiver))
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_composes_with_text(world: World):
     words = TextChannel(verbatim=True)
@@ -171,6 +172,7 @@ def empty(message: Message) -> Message:
     return Message(message.header.model_copy(update={"lead": ""}), payload)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_an_empty_message_changes_nothing_bit_for_bit(world: World):
     message = empty(world.message(FIELDS))
@@ -245,6 +247,7 @@ def test_ten_edges_share_one_message(world: World):
     assert wire == 10 * alone.turns[0].usage.wire
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_batch_equals_single(world: World):
     together = world.hear(FIELDS, world.message(FIELDS))
@@ -268,8 +271,11 @@ def test_a_batched_run_equals_single_runs(world: World):
             assert plain == replace(turn_alone.usage, seconds=0, wait=0, passes=0)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
-def test_a_row_is_the_single_items_message(world: World):
+def test_a_row_is_the_single_items_message(case: Case, world: World):
+    # A rollout feeds itself its own rounding; a wrong position or mask moves it by 0.1 and more.
+    off = 1e-3 if case.name.startswith("rollout") else 1e-4
     together = world.message(FIELDS)
     for n in range(len(CONTEXTS)):
         row, alone = together.row(n), world.message(one(n))
@@ -279,9 +285,10 @@ def test_a_row_is_the_single_items_message(world: World):
         if isinstance(row.payload, Text):
             assert row.payload == alone.payload
         for left, right in zip(tensors(row.payload), tensors(alone.payload), strict=True):
-            torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(left, right, atol=off, rtol=off)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_a_message_does_not_look_ahead(case: Case, world: World):
     if not case.local:
@@ -298,6 +305,7 @@ def test_a_message_does_not_look_ahead(case: Case, world: World):
     assert not same(first, second)
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 def test_the_receivers_past_does_not_see_its_future(world: World):
     message, common = world.message(one(0)), "Where is "
@@ -314,6 +322,7 @@ def test_the_receivers_past_does_not_see_its_future(world: World):
     assert not same(flat(first)[:-2], flat(second)[:-2])
 
 
+@pytest.mark.numbers
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 3])
 def test_bytes_are_reported_as_they_are_and_survive(world: World, rows: int):
@@ -326,7 +335,8 @@ def test_bytes_are_reported_as_they_are_and_survive(world: World, rows: int):
     assert loaded.to_bytes() == data
     assert same(tensors(loaded.payload), tensors(message.payload))
     before, after = world.hear(fields, message), world.hear(fields, loaded)
-    assert same(flat(before), flat(after))
+    for left, right in zip(flat(before), flat(after), strict=True):
+        torch.testing.assert_close(left, right)  # a kernel may be chosen by where its input begins
     assert world.write(before) == world.write(after)
 
 
@@ -408,6 +418,7 @@ def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
         assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
 
+@pytest.mark.numbers
 def test_each_row_of_a_projector_hears_its_own_gradient(world: World):
     """Rows of a batch do not leak into each other: only its own row's states move a row's loss."""
     thought = world.think(FIELDS)
@@ -425,6 +436,7 @@ def test_each_row_of_a_projector_hears_its_own_gradient(world: World):
     assert not (moved & ~states.mask).any()
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("how", ["bfloat16", "autocast"])
 def test_half_precision_runs(case: Case, world: World, how: str):
     half = world

@@ -19,6 +19,8 @@ from unspoken.evaluation.store import Store
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.tasks import Item
 
+pytestmark = pytest.mark.numbers
+
 QUERIES = [
     {"context": "Ada has a cat.", "question": "What has Ada?"},
     {"context": "The old house of Bo has a blue door.", "question": "Which colour?"},
@@ -44,7 +46,7 @@ def test_a_batch_finds_what_one_item_alone_finds(
     for query, answers, nats in zip(QUERIES, ANSWERS, found.nats, strict=True):
         read = line.answerer.hear(fields_of([query]), line.mail([query]))
         for answer, nat in zip(answers, nats, strict=True):
-            assert -float(model.score(read.context, [answer])) == pytest.approx(nat, abs=1e-4)
+            assert -float(model.score(read.context, [answer])) == pytest.approx(nat, abs=1e-3)
 
 
 def test_positions_are_those_of_a_message(tiny: Callable[..., Backbone]) -> None:

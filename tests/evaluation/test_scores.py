@@ -24,6 +24,8 @@ from unspoken.studies.information.notes import estimate
 from unspoken.types import Need, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 QUERIES = [
     {"context": "the cat is grey", "question": "what is the cat?"},
@@ -169,7 +171,8 @@ def test_what_two_questions_share_is_read_for_one_row(tiny: Tiny) -> None:
         assert reader.read(prompt) is found
     finally:
         hook.remove()
-    torch.testing.assert_close(model.predict(found.context), model.predict(plain.context))
+    logits = [model.predict(read.context) for read in (found, plain)]
+    torch.testing.assert_close(*logits, atol=1e-4, rtol=0)  # read in passes of other lengths
     assert found.context.spelling.words == plain.context.spelling.words
     real = found.context.mask, plain.context.mask
     ends = [read.context.spelling.ends[m] for read, m in zip((found, plain), real, strict=True)]
@@ -295,4 +298,4 @@ def test_sampled_notes_are_scored_by_the_writer(tiny: Tiny) -> None:
 def test_sources_that_are_one_give_no_bits(tiny: Tiny) -> None:
     role = Role("Notes.\n", "Fact: {context}\nNote:", chat=False)
     writer = Agent("writer", tiny("qwen"), role=role, settings=Settings(max_tokens=6))
-    assert estimate(writer, [QUERIES[0]] * 4).bits == pytest.approx([0.0] * 4, abs=1e-5)
+    assert estimate(writer, [QUERIES[0]] * 4).bits == pytest.approx([0.0] * 4, abs=1e-4)

@@ -25,6 +25,8 @@ from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, 
 
 from .test_backbone import FIXED, TURNING, made
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 LEADS = ("Plan. ", "Solve it well. ", "Judge with care. ")
@@ -64,6 +66,13 @@ def farthest(one: Context, other: Context) -> float:
     return max(float(((a - b) * real).abs().max()) for a, b in pairs)
 
 
+NEAR = 1e-4
+"""How far apart passes of other lengths may be: their sums were seen to differ by up to 5e-5.
+
+One wrong position or mask far back moves the last token's keys and values by 1e-3 and more.
+"""
+
+
 def sources(read: Read) -> list[tuple[int, int, int, int, int]]:
     return [(s.exact, s.shifted, s.anchored, s.recomputed, s.dense) for s in read.served]
 
@@ -83,7 +92,7 @@ def test_a_beginning_read_before_is_reused_to_the_bit(tiny: Tiny, kind: str):
     assert exact > lead + len(QUESTION) + len(ANSWER)
     assert exact + left == total
     assert read.tokens == (left,)
-    assert farthest(read.context, dense.context) < 1e-5
+    assert farthest(read.context, dense.context) < NEAR
     for (k, v), (a, b) in zip(before.context.kv, read.context.kv, strict=True):
         assert torch.equal(k[:, :, :exact], a[:, :, :exact])
         assert torch.equal(v[:, :, :exact], b[:, :, :exact])
@@ -174,7 +183,7 @@ def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):
     for pair in zip(read.memory.kv, dense.memory.kv, strict=True):
         for a, b in zip(*pair, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    assert farthest(read.context, dense.context) < 1e-5
+    assert farthest(read.context, dense.context) < NEAR
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -238,7 +247,7 @@ def test_recomputing_all_that_was_moved_is_a_dense_read(tiny: Tiny, kind: str):
     read, dense = (r.read(prompt(LEADS[2])) for r in (reader, model))
     assert read.served[0].shifted == 0
     assert read.served[0].recomputed > 100
-    assert farthest(read.context, dense.context) < 1e-4
+    assert farthest(read.context, dense.context) < NEAR
 
 
 def test_what_is_recomputed_is_nearer_to_a_dense_read(tiny: Tiny):
@@ -298,6 +307,7 @@ def test_a_published_pool_moves_all_or_nothing(tiny: Tiny):
 # -- right everywhere ------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def test_a_role_that_reads_exactly_gets_nothing_moved(tiny: Tiny):
     model = tiny("llama")
     pool = AnchorPool("shifted")
@@ -317,7 +327,7 @@ def test_keys_that_cannot_be_moved_are_reused_at_their_place_only(tiny: Tiny, ki
     moved, same = reader.read(prompt(LEADS[2])), reader.read(prompt(LEADS[0], tail=" Then:"))
     assert moved.served[0].reason == "the model's keys cannot be moved"
     assert same.served[0].exact > 100
-    assert farthest(moved.context, model.read(prompt(LEADS[2])).context) < 1e-5
+    assert farthest(moved.context, model.read(prompt(LEADS[2])).context) < NEAR
 
 
 @pytest.mark.parametrize("name", ["bloom", "longrope"])
@@ -337,6 +347,7 @@ def test_attention_that_cannot_be_seen_is_refused(tiny: Tiny):
     AnchorPool("anchored").wrap(model)
 
 
+@torch.no_grad()
 def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):
     model = tiny("llama")
     reader = AnchorPool("shifted").wrap(model)
@@ -434,7 +445,7 @@ def test_agents_that_begin_with_the_item_share_it_exactly(tiny: Tiny, chat: bool
         reads(f"Plan with {first} first.", first)
         read, dense = reads(f"Judge with {first} first.", first)
         assert (read.served[0].exact > len(QUESTION)) == shared
-        assert farthest(read.context, dense.context) < 1e-5
+        assert farthest(read.context, dense.context) < NEAR
         assert f"Judge with {first} first." in read.context.spelling.words[0]
 
 
@@ -468,6 +479,7 @@ def test_many_threads_share_one_pool(tiny: Tiny):
 # -- the bound and the budget ----------------------------------------------------------------------
 
 
+@torch.no_grad()
 def test_a_probe_measures_and_serves_the_dense_read(tiny: Tiny):
     model = tiny("llama")
     pool = AnchorPool("shifted", probe=1.0, tolerance=1e9)
@@ -479,7 +491,7 @@ def test_a_probe_measures_and_serves_the_dense_read(tiny: Tiny):
     assert read.served[0].reason == "its read was probed"
     (probe,) = pool.prober.seen
     assert len(probe.keys) == len(probe.values) == 3
-    assert max(probe.keys[0], probe.values[0]) < 1e-5  # layer 0 knows no context
+    assert max(probe.keys[0], probe.values[0]) < NEAR  # layer 0 knows no context
     assert min(probe.keys[1:] + probe.values[1:]) > 1e-3
     assert probe.kl > 0
     assert probe.candidate in (True, False)

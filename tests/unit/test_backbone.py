@@ -46,6 +46,8 @@ from unspoken.types import (
     Vectors,
 )
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 LONG = "the quick brown fox jumps over the lazy dog"  # beyond the window of 16

@@ -38,6 +38,8 @@ from unspoken.types import (
     Vectors,
 )
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 TEXTS = ("two", "three plus four is", "a")
@@ -155,7 +157,7 @@ def test_each_rule_keeps_other_positions():
         [
             [0.50, 0.48, 0.01, 0.01],  # likely, narrow
             [0.45, 0.19, 0.18, 0.18],  # wide margin, high entropy
-            [0.49, 0.50, 0.005, 0.005],  # as likely as the first, lowest entropy
+            [0.49, 0.495, 0.0075, 0.0075],  # hardly less likely than the first, lowest entropy
             [0.30, 0.30, 0.20, 0.20],
         ]
     )
@@ -166,7 +168,7 @@ def test_each_rule_keeps_other_positions():
         rule: [step[0] for step in order(logits, replace(plan, remask=cast(Any, rule)))]
         for rule in ("confidence", "margin", "entropy", "random")
     }
-    assert found["confidence"] == [0, 2, 1, 3]  # of equal ones the left one
+    assert found["confidence"] == [0, 2, 1, 3]
     assert found["margin"] == [1, 0, 2, 3]
     assert found["entropy"] == [2, 0, 1, 3]
     rng = torch.Generator().manual_seed(0)
@@ -189,7 +191,7 @@ def test_what_is_sure_ends_a_canvas_early():
     logits = torch.zeros(8, 9)
     logits[:5, 4] = 9.0  # five positions are sure, three are not
     plan = Denoising(steps=8, block=None, threshold=0.9)
-    assert order(logits, plan) == [[0, 1, 2, 3, 4], [5], [6], [7]]
+    assert order(logits, plan) == [[0, 1, 2, 3, 4], [5], [6], [7]]  # of equal ones the left one
     assert len(order(logits, replace(plan, threshold=None))) == 8
     assert order(logits, replace(plan, threshold=0.05)) == [list(range(8))]
 

@@ -35,6 +35,7 @@ def context(model: DiffusionGemma, *texts: str) -> Any:
     return model.read(Prompt((Text(texts),)), needs=STATES).context
 
 
+@pytest.mark.numbers
 def test_states_are_those_that_the_words_were_chosen_from(gemma: DiffusionGemma):
     """The head of the model makes the words of the states, over two canvases of 16."""
     found = gemma.write(context(gemma, "two"), PLAN)
@@ -46,6 +47,7 @@ def test_states_are_those_that_the_words_were_chosen_from(gemma: DiffusionGemma)
     assert count <= 20
 
 
+@pytest.mark.numbers
 def test_a_batch_is_its_rows_alone(gemma: DiffusionGemma):
     together = gemma.write(context(gemma, *TEXTS), PLAN)
     alone = [gemma.write(context(gemma, text), PLAN) for text in TEXTS]

@@ -12,6 +12,8 @@ from unspoken.backbone import Backbone
 from unspoken.testing import KINDS
 from unspoken.types import KV, MEMORY, Prompt, Text
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 ROWS = ("the quick brown fox jumps over the lazy dog", "what is it then, if it is a dog?")
@@ -55,7 +57,8 @@ def test_filling_gives_the_dense_cache(tiny: Tiny, kind: str, chosen: str):
     else:
         given = ids.gather(1, slots)
     model.fill(holed, given, slots, mask)
-    assert farthest(holed, kv, mask) < 1e-5
+    # Sums of other lengths were seen to differ by 4e-5; a wrong position or mask is 1e-3 away.
+    assert farthest(holed, kv, mask) < 1e-4
 
 
 def test_a_filled_token_sees_nothing_behind_it(tiny: Tiny):
@@ -69,8 +72,8 @@ def test_a_filled_token_sees_nothing_behind_it(tiny: Tiny):
     model.fill(spoilt, ids.gather(1, slot), slot, mask)
     for (k, v), (a, b) in zip(kv, spoilt, strict=True):
         for row, n in ((0, 10), (1, 20)):
-            torch.testing.assert_close(a[row, :, n], k[row, :, n])
-            torch.testing.assert_close(b[row, :, n], v[row, :, n])
+            torch.testing.assert_close(a[row, :, n], k[row, :, n], atol=1e-4, rtol=0)
+            torch.testing.assert_close(b[row, :, n], v[row, :, n], atol=1e-4, rtol=0)
 
 
 def test_few_tokens_copy_no_shared_keys_and_values(tiny: Tiny, key_heads: set[int]):

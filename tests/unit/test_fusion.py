@@ -27,6 +27,8 @@ from unspoken.testing import tiny_backbone
 from unspoken.types import KV, MEMORY, Context, Memory, Prompt, Read, Settings, Spelling, Text
 from unspoken.wire import Header, Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 GOLDEN = Path(__file__).parents[1] / "golden" / "c2c"
 
@@ -65,7 +67,8 @@ def after(model: Backbone, context: Context, ids: Tensor, at: Tensor | None = No
     )
 
 
-def close(left: KV, right: KV, atol: float = 1e-5) -> None:
+def close(left: KV, right: KV, atol: float = 1e-4) -> None:
+    """Other batches and sections were seen to add 2e-5; a wrong place or mask is 0.1 away."""
     torch.testing.assert_close(left, right, atol=atol, rtol=0)
 
 
@@ -82,12 +85,12 @@ def test_a_prompt_is_read_as_by_the_reference(case: str, order: Any):
         receiver, [sharer], ids, torch.ones_like(ids), torch.ones_like(ids), order=order
     )
     out = after(receiver, context, torch.cat((ids[:, -1:], golden["tokens"][:, :-1]), 1))
-    # 1e-5 on the machine that wrote them; another's matrix products were seen to add 2e-6
-    torch.testing.assert_close(out.logits, golden["step_logits"], atol=1.5e-5, rtol=0)
+    # Other instruction sets were seen to add 1.2e-5; an epsilon of 1e-5 for 1e-6 adds 3e-4.
+    torch.testing.assert_close(out.logits, golden["step_logits"], atol=5e-5, rtol=0)
     for n, layer in enumerate(out.past_key_values.layers):
         found = (layer.keys[:, :, : ids.shape[1]], layer.values[:, :, : ids.shape[1]])
         expected = (golden[f"fused_key.{n}"], golden[f"fused_value.{n}"])
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
     written = receiver.write(context, Settings(max_tokens=16)).words
     assert written == (" ".join(map(str, golden["tokens"][0].tolist())),)
     plain = prefill(receiver, [], ids, torch.ones_like(ids), torch.zeros_like(ids))
@@ -123,7 +126,7 @@ def test_sections_sharers_and_bfloat16_are_the_references(case: str, file: str, 
         parts = [(a.float(), b.float()) for pair in pairs for a, b in zip(*pair, strict=True)]
         assert all((a - b).norm() < 0.015 * b.norm() for a, b in parts)
         return
-    close(context.kv, expected)
+    close(context.kv, expected, atol=1e-5)
     written = receiver.write(context, Settings(max_tokens=8)).words
     assert written == (" ".join(map(str, golden["tokens"][0].tolist())),)
 
@@ -164,7 +167,7 @@ def test_a_training_step_is_the_references(monkeypatch: pytest.MonkeyPatch, tmp_
         position_ids=at[:, first:],
         past_key_values=fresh_cache(context.kv),
     ).logits
-    torch.testing.assert_close(logits, golden["last_section_logits"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits, golden["last_section_logits"], atol=2e-5, rtol=0)
     targets = golden["labels"][:, first + 1 :].flatten()
     loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets)
     torch.testing.assert_close(loss[None], golden["loss"], atol=1e-5, rtol=0)
@@ -256,7 +259,7 @@ def test_batch_equals_single_with_masks_of_each_row(tiny: Tiny, where: str, orde
     silent = prefill(receiver, [], ids, mask, torch.zeros_like(use))
     real = mask[2, :-1]
     for (keys, _), (plain, _) in zip(together.kv, silent.kv, strict=True):
-        torch.testing.assert_close(keys[2, :, real], plain[2, :, real], atol=1e-5, rtol=0)
+        torch.testing.assert_close(keys[2, :, real], plain[2, :, real], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -289,7 +292,7 @@ def test_two_sharers_follow_one_another_or_are_added(tiny: Tiny):
     none, first, second = read(0), read(1), read(2)
     for n, (keys, _) in enumerate(read(3, "parallel")):
         expected = first[n][0] + second[n][0] - none[n][0]
-        torch.testing.assert_close(keys, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(keys, expected, atol=1e-4, rtol=0)
     assert (read(3)[1][0] - read(3, "parallel")[1][0]).abs().max() > 1e-3
 
 
@@ -521,7 +524,7 @@ def test_two_messages_follow_one_another_or_are_added(tiny: Tiny):
     one, two = (hear(reader, channels["parallel"], m).context.kv for m in (first, second))
     for n, (keys, _) in enumerate(found["parallel"].kv):
         expected = one[n][0] + two[n][0] - alone.kv[n][0]
-        torch.testing.assert_close(keys, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(keys, expected, atol=1e-4, rtol=0)
     assert (found["parallel"].kv[1][0] - found["sequential"].kv[1][0]).abs().max() > 1e-3
 
 
@@ -619,7 +622,7 @@ def test_columns_outside_the_chosen_span_stay_bit_for_bit(tiny: Tiny):
         other.fuser(kv, source, index),
         fuse_in(other.fuser, kv, kv, source, index, "sequential"),
     )
-    close(whole, part, 1e-6)
+    close(whole, part, 1e-5)
     for (keys, values), (k, v) in zip(part, kv, strict=True):
         for now, before in ((keys, k), (values, v)):
             assert torch.equal(now[:, :, :2], before[:, :, :2])

@@ -16,6 +16,8 @@ from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
 from unspoken.types import Memory, Prompt, Text
 
+pytestmark = pytest.mark.numbers
+
 LEAD = "Keys lie in drawers. "
 FACTS = ("The key is in the attic.", "Bo has it.")
 FIELDS = {"context": FACTS, "question": ("Where?", "Who?")}

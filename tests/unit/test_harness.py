@@ -123,6 +123,7 @@ def test_a_task_is_answered_by_the_whole_pipeline(tiny: Tiny, tasks: TaskManager
     assert found["results"]["told"]["exact_match,none"] == 0.0
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("channel", [TextChannel(limit=4), Handoff()], ids=["text", "handoff"])
 def test_choices_are_scored_behind_the_messages(
     channel: Any, tiny: Tiny, tasks: TaskManager
@@ -140,7 +141,7 @@ def test_choices_are_scored_behind_the_messages(
             -float(line.answerer.model.score(context, [f" {choice}"])) for choice in doc["choices"]
         ]
         given = [resp[0][0] for resp in one["resps"]]
-        assert given == pytest.approx(known, abs=1e-4)
+        assert given == pytest.approx(known, abs=1e-3)
         right += known[0] > known[1]
     assert found["results"]["chosen"]["acc,none"] == pytest.approx(right / 3)
 
@@ -172,6 +173,7 @@ def test_it_stands_beside_the_models_of_lm_eval() -> None:
 # Scores ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.numbers
 def test_a_model_alone_gives_its_own_log_likelihood(tiny: Tiny) -> None:
     model = tiny()
     lm = PipelineLM(Pipeline([Agent("solver", model, role=Role("", "{question}", chat=False))]))
@@ -181,9 +183,10 @@ def test_a_model_alone_gives_its_own_log_likelihood(tiny: Tiny) -> None:
     logits = model.model(torch.tensor([before + after])).logits[0].log_softmax(-1)
     rows = range(len(before) - 1, len(before) + len(after) - 1)
     known = sum(float(logits[row, token]) for row, token in zip(rows, after, strict=True))
-    assert given == pytest.approx(known, abs=1e-4)
+    assert given == pytest.approx(known, abs=1e-3)
 
 
+@pytest.mark.numbers
 def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     line = pair(tiny)
     query = {"question": "why so?", "context": "why so?"}
@@ -198,11 +201,11 @@ def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     ).context
     losses, greedy = line.answerer.model.assess(repeated, [ids[0], other, ids[0][:1]])
     assert greedy.tolist() == [True, False, True]
-    torch.testing.assert_close(
-        losses, line.answerer.model.score(repeated, [ids[0], other, ids[0][:1]])
-    )
+    scored = line.answerer.model.score(repeated, [ids[0], other, ids[0][:1]])
+    torch.testing.assert_close(losses, scored, atol=1e-3, rtol=0)
 
 
+@pytest.mark.numbers
 def test_batched_scores_are_those_of_single_requests(tiny: Tiny) -> None:
     line = pair(tiny)
     requests = [
@@ -211,7 +214,7 @@ def test_batched_scores_are_those_of_single_requests(tiny: Tiny) -> None:
     together = PipelineLM(line, batch_size=2).loglikelihood(requests)
     for one, (score, greedy) in zip(requests, together, strict=True):
         ((alone, same),) = PipelineLM(line).loglikelihood([one])
-        assert score == pytest.approx(alone, abs=1e-4)
+        assert score == pytest.approx(alone, abs=1e-3)
         assert greedy == same
 
 

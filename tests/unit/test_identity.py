@@ -12,6 +12,8 @@ from unspoken.testing import tiny_backbone
 from unspoken.types import MEMORY, Memory, Prompt, Text
 from unspoken.wire import Header, Message
 
+pytestmark = pytest.mark.numbers
+
 
 def linear(width: int = 300) -> nn.Linear:
     torch.manual_seed(0)

@@ -20,6 +20,8 @@ from unspoken.training import Plan, fit
 from unspoken.training.lora import Adapted, load_lora, save_lora, with_lora
 from unspoken.types import Prompt, Text
 
+pytestmark = pytest.mark.numbers
+
 FIELDS = {"question": ("Where?", "Which of the two?"), "context": ("", "")}
 ANSWERS = ("here", "both of them")
 KINDS = ["llama", "gemma"]
@@ -166,7 +168,9 @@ def test_fit_trains_the_adapter_alone(adapted: Adapted, tmp_path: Path) -> None:
     checkpoint = tmp_path / "lora.pt"
     history = fit(adapted.adapter, Fall(adapted), plan, checkpoint, title="lora")
     with torch.no_grad():
-        assert float(loss_of(adapted)) == history.best < history.train[0][1]
+        again = float(loss_of(adapted))
+    assert again == pytest.approx(history.best, rel=1e-5)  # `fit` attends within `few_tokens`
+    assert history.best < history.train[0][1]
     kept = torch.load(checkpoint, weights_only=True)["module"]
     assert sum(value.numel() for value in kept.values()) == adapted.size
 

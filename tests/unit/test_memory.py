@@ -28,6 +28,8 @@ from unspoken.projectors.alignment import ends_in
 from unspoken.types import KV, MEMORY, Context, Memory, Need, Prompt, Text, Vectors
 from unspoken.wire import Message
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 TEXTS = ("Ada keeps parrots.", "Bo has none, and no cage.")
@@ -95,7 +97,8 @@ def started(made: MemoryProjector, states: Tensor, targets: Tensor, penalty: flo
     return made.start(states, torch.zeros(len(states), dtype=torch.long), targets, penalty)
 
 
-def close(left: Any, right: Any, atol: float = 1e-5) -> None:
+def close(left: Any, right: Any, atol: float = 1e-4) -> None:
+    """Other batches and lengths were seen to add 2e-5; a wrong position or piece is 1e-2 away."""
     torch.testing.assert_close(left, right, atol=atol, rtol=0)
 
 
@@ -146,7 +149,8 @@ def test_a_start_tells_the_share_that_it_explains():
     share = started(made, states, targets)
     assert 0.1 < share < 0.9
     left = (translated(made, states) - targets).square().sum()
-    assert share == pytest.approx(1 - float(left / (targets - targets.mean(0)).square().sum()))
+    whole = (targets - targets.mean(0)).square().sum()
+    assert share == pytest.approx(1 - float(left / whole), abs=1e-4)
     assert started(flat_projector(width=12), states, targets) > share
     noise = torch.randn_like(targets)
     assert started(flat_projector(width=12), states, noise) < 0.1
@@ -288,7 +292,7 @@ def test_states_and_targets_are_keys_without_their_positions(tiny: Tiny, kind: s
     assert (raw[letters] - raw[letters][0]).abs().max() > 0.1
     for found in (made.states(memory), made.targets(memory)):
         keys, values = found[letters].split((32, found.shape[-1] - 32), -1)
-        close(keys, keys[:1].expand_as(keys), atol=1e-4)
+        close(keys, keys[:1].expand_as(keys))
         close(values[:, :32], memory.kv[0][1].transpose(1, 2).flatten(2)[letters])
 
 
@@ -328,8 +332,8 @@ def test_what_is_longer_than_the_table_of_pieces_is_cut_to_it(tiny: Tiny):
     sender, model = cutting(tiny("qwen"), WORDS, [text]), cutting(tiny("llama"), LETTERS, [text])
     made = projector(sender, model)
     (code,) = codes(said(ProjectedMemory(made), sender, [text]))
-    assert torch.equal(code[0], code[40 - made.pieces])
-    assert not torch.allclose(code[40 - made.pieces], code[41 - made.pieces])
+    close(code[0], code[40 - made.pieces])
+    assert (code[40 - made.pieces] - code[41 - made.pieces]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -429,9 +433,9 @@ def test_a_sharer_beyond_its_window_says_all_that_it_read(tiny: Tiny):
     for text, code in zip(LONG, found, strict=True):
         assert len(code) == len(text)
         (alone,) = codes(said(channel, sender, [text], lead="Read. "))
-        close(code, alone, atol=1e-4)
+        close(code, alone)
     (begun,) = codes(said(channel, sender, [LONG[0][:12]], lead="Read. "))
-    close(found[0][:12], begun, atol=1e-4)
+    close(found[0][:12], begun)
 
 
 @torch.no_grad()
@@ -452,7 +456,7 @@ def test_a_batch_with_padding_equals_single_rows(tiny: Tiny):
         real = payload.mask[n]
         for pair, others in zip(decoded.kv, alone.kv, strict=True):
             for whole, single in zip(pair, others, strict=True):
-                close(whole[n : n + 1, :, real], single, atol=1e-4)
+                close(whole[n : n + 1, :, real], single)
 
 
 @torch.no_grad()
@@ -512,7 +516,7 @@ def test_a_memory_stands_behind_what_was_read_before(tiny: Tiny, kind: str):
     moved = rope.rotate(decoded, torch.tensor([lead.shape[1]]), model.frequencies)
     asked = torch.tensor([model.tokens(" Who keeps them?")])
     expected = read_by_hand(model, lead, moved, asked[:, :-1])
-    close(found.kv, expected, atol=1e-4)
+    close(found.kv, expected)
     stayed = read_by_hand(model, lead, decoded, asked[:, :-1])
     assert (stayed[2][1] - expected[2][1]).abs().max() > 1e-2
 

@@ -34,6 +34,8 @@ from unspoken.wire import (
     Tokens,
 )
 
+pytestmark = pytest.mark.numbers
+
 HEADER = Header(channel="c", sender="s", weights="w", tokenizer="t", task=("a", "b", "c"))
 MASK = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 4 + [True]])
 
@@ -106,6 +108,12 @@ def apart(one: Segment, other: Segment) -> float:
     return (error / total) ** 0.5
 
 
+def near(got: Tensor, sent: Tensor) -> bool:
+    """Whether two products agree: how one is rounded follows from where its factors stand."""
+    torch.testing.assert_close(got, sent)
+    return True
+
+
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_what_is_packed_arrives_as_it_says(payload: str, packing: str):
@@ -125,7 +133,8 @@ def test_what_is_packed_arrives_as_it_says(payload: str, packing: str):
     for got, sent, original in zip(
         *(tensors(m.payload) for m in (loaded, message, plain)), strict=True
     ):
-        assert torch.equal(got, sent)
+        same = near if "rank" in packing else torch.equal
+        assert same(got, sent)
         assert got.shape == original.shape
         assert got.dtype == original.dtype
     rows = [plain.row(n).pack(PACKINGS[packing]) for n in range(3)]
@@ -134,8 +143,7 @@ def test_what_is_packed_arrives_as_it_says(payload: str, packing: str):
         row = message.row(n)
         assert row.nbytes == len(row.to_bytes()) == size
         again = Message.from_bytes(row.to_bytes()).payload
-        for got, sent in zip(tensors(again), tensors(row.payload), strict=True):
-            torch.testing.assert_close(got, sent, atol=1e-5, rtol=1e-5)
+        assert all(map(near, tensors(again), tensors(row.payload)))
     seal = Seal(sign=bytes(32))
     assert len(message.to_bytes(seal)) == message.nbytes + seal.overhead
 

@@ -181,6 +181,7 @@ def test_a_sender_does_only_what_its_channel_needs(
 # -- one, many, async, streaming -----------------------------------------------------------------
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 @pytest.mark.parametrize(
     "channel",
@@ -494,6 +495,7 @@ def test_a_text_channel_carries_at_least_one_token():
 # -- handoff -------------------------------------------------------------------------------------
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("kind", ["llama", "gemma", "gpt2"])
 @pytest.mark.parametrize("lead", ["", "Use the text. "])
 def test_a_handoff_is_the_text_at_the_same_positions(tiny, kind: str, lead: str):
@@ -528,6 +530,7 @@ def test_a_handoff_through_a_chain_keeps_everything(agent):
     assert Pipeline(agents, edges).run(ITEMS[2]).answer == Pipeline([text]).run(ITEMS[2]).answer
 
 
+@pytest.mark.numbers
 def test_a_message_can_wait_as_bytes(agent, model):
     """Sent today, heard tomorrow, in another process: the same answer."""
     channel, item = Handoff(), {name: (words,) for name, words in ITEMS[0].items()}
@@ -554,6 +557,7 @@ def test_memories_stand_in_the_order_they_came():
     assert segments[1] is arrivals[1].message.payload
 
 
+@pytest.mark.numbers
 def test_mail_is_what_the_answering_agent_would_hear(agent, model, passes):
     one, two = Spy(verbatim=True), Spy(limit=4)
     line = Pipeline(

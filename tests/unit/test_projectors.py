@@ -14,6 +14,8 @@ from unspoken.errors import IncompatibleModels
 from unspoken.projectors import EmbeddingProjector, FreeVectors, Projector
 from unspoken.types import Vectors
 
+pytestmark = pytest.mark.numbers
+
 
 def projector(
     vectors: int | None = None, layers: tuple[int, ...] = (0, 2), prompt: int = 0

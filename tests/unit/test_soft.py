@@ -16,6 +16,8 @@ from unspoken.projectors import VocabularyMixing
 from unspoken.projectors.alignment import shared_vocabulary
 from unspoken.types import TEXT, Context, Need, Prompt, Rollout, Settings, Text, Vectors
 
+pytestmark = pytest.mark.numbers
+
 Tiny = Callable[..., Backbone]
 
 TEXTS = tuple(f"{'key ' * (n % 5)}number {n * n}" for n in range(16))

@@ -28,6 +28,8 @@ from unspoken.training import Answers, History, Plan, Reconstruction, StoredThou
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import Need, Vectors
 
+pytestmark = pytest.mark.numbers
+
 PLAN = Plan(steps=24, batch_size=4, lr=0.05, warmup=3, every=5, bf16=False)
 
 

@@ -44,6 +44,8 @@ from unspoken.studies.edges.trials import Cost, Edges, Outcome, Trials
 from unspoken.tasks import Item
 from unspoken.types import Settings
 
+pytestmark = pytest.mark.numbers
+
 PASSES = Role(template="{messages}{context}", message="{message}", chat=False)
 ANSWERS = Role(template="{messages}Q: {question}\nA:", message="{sender}:{message}\n", chat=False)
 PARTNERS = [1, 0, 3, 2]

@@ -18,6 +18,8 @@ from unspoken.studies.teams.rivals import blind, rivals
 from unspoken.studies.teams.windows import window
 from unspoken.tasks import Item, normalise
 
+pytestmark = pytest.mark.numbers
+
 
 def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
     tiny: Callable[..., Backbone],
@@ -42,7 +44,7 @@ def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
         (nats,) = likelihoods(read, query, [(right, *wrong)]).nats
         away = {said: abs(nat - nats[0]) for said, nat in zip(wrong, nats[1:], strict=True)}
         assert right == expected_answer(read.answerer, item)
-        assert away[rival] == pytest.approx(min(away.values()), abs=1e-4)
+        assert away[rival] == pytest.approx(min(away.values()), abs=1e-3)
     same = Evaluator([items[2], replace(items[2], id="q9")])
     with pytest.raises(DataError, match="has no wrong answer among the 2 items"):
         rivals(same, lone, expected=expected_answer, seed=0)
