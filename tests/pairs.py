@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from unspoken.recipe import ProjectorRecipe
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item, Overlap, Protocol, Task
 from unspoken.testing import tiny_backbone
 
-__all__ = ["QUERY", "overrides_of", "recipe_of", "relay_of", "task_of"]
+__all__ = ["QUERY", "recipe_of", "relay_of", "task_of"]
 
 QUERY = {"context": "somebody likes tea 3.", "question": "What does somebody like?"}
 
@@ -67,29 +65,3 @@ def relay_of(
     recipe = recipe_of(projector, out, **more)
     sender, receiver = tiny_backbone("gemma", width=24), tiny_backbone("llama")
     return Relay(recipe, sender, receiver, task_of(protocol))
-
-
-def overrides_of(folder: Path) -> list[str]:
-    """The same pair and task as files in `folder`, as overrides of the recipe `relay`."""
-    models = {"sender": tiny_backbone("gemma", width=24), "receiver": tiny_backbone("llama")}
-    for name, backbone in models.items():
-        cast(Any, backbone.model).save_pretrained(folder / name)
-        backbone.tokenizer.save_pretrained(folder / name)
-    task = task_of()
-    for name, items in {"train": (*task.train, *task.validation), "test": task.test}.items():
-        lines = (json.dumps(asdict(item)) + "\n" for item in items)
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    return [
-        *(f"{name}.model={folder / name}" for name in models),
-        f"task.train={folder / 'train.jsonl'}",
-        f"task.test={folder / 'test.jsonl'}",
-        "task.validation=4",
-        "validation=4",
-        "prompts={instruction: Answer., shots: 1, note_lead: '', note_tokens: 4, answer_tokens: 4}",
-        "warmup={steps: 4, batch_size: 4, warmup: 1, every: 2}",
-        "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
-        "reader.vectors=2",
-        "constant.vectors=3",
-        "limit=3",
-        f"out={folder / 'out'}",
-    ]

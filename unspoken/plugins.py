@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from unspoken.errors import unknown
+from unspoken.errors import MissingExtra, unknown
 
 __all__ = ["Registry"]
 
@@ -41,12 +41,23 @@ class Registry:
         return sorted(self._known())
 
     def find(self, name: str) -> Any:
-        """The part of that name. Raises `UnknownName` with a did-you-mean."""
+        """The part of that name.
+
+        Raises `UnknownName` with a did-you-mean, `MissingExtra` if its package cannot be imported.
+        """
         known = self._known()
         if name not in known:
             raise unknown(self.what, name, known)
         module, _, attribute = known[name].partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except MissingExtra:
+            raise
+        except (ImportError, AttributeError) as error:
+            raise MissingExtra(
+                f"the {self.what} {name!r} cannot be imported from {known[name]}: {error}; install "
+                "what it needs, or uninstall its package"
+            ) from error
 
     def _known(self) -> dict[str, str]:
         foreign = {point.name: point.value for point in entry_points(group=self.group)}

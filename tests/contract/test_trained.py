@@ -27,6 +27,8 @@ from unspoken.testing import tiny_backbone
 from ..pairs import QUERY, recipe_of, relay_of
 from .cases import TRAINED
 
+pytestmark = pytest.mark.numbers
+
 Settings = dict[str, Any]
 PREFIXES = ("kind", "layers", "vectors", "words")
 

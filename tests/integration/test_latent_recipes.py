@@ -139,7 +139,7 @@ def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str]
 
 def test_an_oracle_drops_the_examples(settings: list[str]):
     relay = Relay.of(relay_recipe("memory", settings))
-    whole, oracle = relay.handing(), relay.oracle()
+    whole, oracle = relay.handoff_sender(), relay.oracle()
     assert oracle.answerer.role.lead == ""
     (edge,) = oracle.edges
     sender = oracle.agents[edge.sender]

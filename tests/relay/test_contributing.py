@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ..pairs import overrides_of
+from ..bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COPIED = ("unspoken", "tests", "recipes", "benchmarks", "pyproject.toml", "README.md")
 
-COMPARED = ("reader", "constant", "limit", "out")  # settings that training does not know
+OTHERS = ("projector", "reader", "constant", "limit", "out")  # of the bench, but not for training
 UNSPOKEN = ".venv/bin/python -c 'from unspoken.cli import main; main()'"  # that of the copy
 
 pytestmark = [pytest.mark.dist, pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")]
@@ -131,7 +131,7 @@ def test_a_channel_in_six_steps(copy: Copy):
     assert re.fullmatch(r"\d+ bytes\n", copy.run(".venv/bin/python use.py"))
 
 
-def test_a_trained_channel_in_seven_steps(copy: Copy, tmp_path: Path):
+def test_a_trained_channel_in_seven_steps(copy: Copy, bench: Bench):
     found = steps("Adding a trained channel in seven steps")
     assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
     copy.write(found[2])
@@ -139,7 +139,7 @@ def test_a_trained_channel_in_seven_steps(copy: Copy, tmp_path: Path):
     copy.insert(found[4])
     copy.insert(found[5])
     assert passed(copy.check(found[6])) > 10
-    sizes = [one for one in overrides_of(tmp_path) if re.split("[.=]", one)[0] not in COMPARED]
+    sizes = [one for one in bench.settings() if re.split("[.=]", one)[0] not in OTHERS]
     train = found[7].block("sh").strip().replace(".venv/bin/unspoken", UNSPOKEN)
     copy.run(" ".join([train, *(f'"{one}"' for one in (*sizes, "projector.layers=[2]"))]))
     (copy.home / "use.py").write_text(found[7].block("python"))

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from unspoken.audit import describe, listen
-from unspoken.errors import RecipeError, UnknownName
+from unspoken.errors import MissingExtra, RecipeError, UnknownName
 from unspoken.projectors import EmbeddingProjector, load_projector
 from unspoken.projectors.registry import trained_kind, trained_kinds
-from unspoken.recipe import RelayRecipe, load_recipe
-from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
 from unspoken.relay.trained import trained_channel, trained_pipeline
-from unspoken.studies.comparison.recipe import run_relay
+from unspoken.studies.comparison import run_comparison
 
-from ..pairs import QUERY, overrides_of
+from ..bench import Bench
+from ..pairs import QUERY
 
 MODULE = '''
 from typing import Literal
@@ -93,23 +92,18 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "[unspoken.trained_channels]\n"
         "narrow = narrow_of_another:TrainedNarrow\n"
         "nothing = narrow_of_another:NoChannel\n"
+        "broken = narrow_of_another:Nowhere\n"
         "embedding = narrow_of_another:TrainedNarrow\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-
-
-def recipe(folder: Path, *more: str) -> RelayRecipe:
-    found = load_recipe("relay", [*overrides_of(folder), *more])
-    assert isinstance(found, RelayRecipe)
-    return found
 
 
 NARROW = ("projector={kind: narrow, units: 3}", "channels=[full-text, text, narrow]")
 
 
 @pytest.mark.usefixtures("package")
-def test_its_kind_is_trained_and_compared_like_ours(tmp_path: Path):
-    report = run_relay(recipe(tmp_path, *NARROW))
+def test_its_kind_is_trained_and_compared_like_ours(bench: Bench):
+    report = run_comparison(bench.recipe(*NARROW))
     assert [arm.condition for arm in report.arms if arm.channel == "narrow"] == [
         "none",
         "matched",
@@ -118,14 +112,14 @@ def test_its_kind_is_trained_and_compared_like_ours(tmp_path: Path):
     ]
     assert report.arm("narrow", "matched").wire_bytes > 0
     assert report.notes["recipe"]["projector"] == {"kind": "narrow", "units": 3}
-    (home,) = (tmp_path / "out" / "trained").glob("projector-*")
+    (home,) = (bench.out / "trained").glob("projector-*")
     assert "* as narrow as can be\n" in (home / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("package")
-def test_its_folder_is_loaded_by_what_it_says(tmp_path: Path):
-    relay = Relay.of(recipe(tmp_path, *NARROW))
-    projector, home = train_projector(relay, tmp_path / "trained")
+def test_its_folder_is_loaded_by_what_it_says(bench: Bench):
+    relay = bench.relay(*NARROW)
+    projector, home = train_projector(relay, bench.out)
     loaded = load_projector(home)
     assert type(loaded) is type(projector) is trained_channel("narrow").projector
     pipeline = trained_pipeline(relay, loaded)
@@ -134,13 +128,13 @@ def test_its_folder_is_loaded_by_what_it_says(tmp_path: Path):
     )
     message = pipeline.edges[0].channel.send(thought)
     assert describe(message)["header"]["channel"] == "embedding"
-    assert listen(message, str(tmp_path / "receiver"), str(home))["reading"]
+    assert listen(message, str(bench.models["receiver"]), str(home))["reading"]
 
 
-def test_without_the_package_its_folder_says_what_is_missing(tmp_path: Path):
+def test_without_the_package_its_folder_says_what_is_missing(bench: Bench):
     with pytest.raises(RecipeError, match=r"projector: .*unknown kind of projector 'narrow'"):
-        recipe(tmp_path, *NARROW)
-    home = tmp_path / "home"
+        bench.recipe(*NARROW)
+    home = bench.home / "home"
     home.mkdir()
     (home / "pair.json").write_text('{"projector": {"kind": "narrow"}}')
     with pytest.raises(UnknownName, match="unknown kind of projector 'narrow'"):
@@ -162,9 +156,9 @@ def test_without_the_package_its_folder_says_what_is_missing(tmp_path: Path):
         ),
     ],
 )
-def test_what_a_recipe_says_wrongly_is_named(tmp_path: Path, override: str, told: str):
+def test_what_a_recipe_says_wrongly_is_named(bench: Bench, override: str, told: str):
     with pytest.raises(RecipeError, match=told):
-        recipe(tmp_path, override)
+        bench.recipe(override)
 
 
 @pytest.mark.usefixtures("package")
@@ -177,6 +171,8 @@ def test_another_package_does_not_replace_ours():
 def test_an_entry_point_that_names_something_else_is_refused():
     with pytest.raises(TypeError, match=r"'nothing' .* names a NoChannel; .*TrainedChannel"):
         trained_channel("nothing")
+    with pytest.raises(MissingExtra, match=r"'broken' cannot be imported from narrow.*uninstall"):
+        trained_channel("broken")
 
 
 def test_without_the_package_it_is_gone():

@@ -17,27 +17,33 @@ from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels, PairError, TrainingError
 from unspoken.pipeline import Pipeline
 from unspoken.projectors import FreeVectors, load_projector
-from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay import train as training
 from unspoken.relay.pair import Pair, PairedAgent
-from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
 from unspoken.relay.trained import trained_pipeline
 from unspoken.testing import tiny_backbone, tiny_diffusion
 from unspoken.types import Settings
 from unspoken.wire import Int8
 
-from ..pairs import QUERY, overrides_of, relay_of
+from ..bench import Bench
+from ..pairs import QUERY, relay_of
 
 OTHERS = [QUERY, {"context": "nobody likes milk 8.", "question": "What does nobody like?"}]
 
 
-def trained(folder: Path, *more: str) -> tuple[Pipeline, Path]:
+@pytest.fixture
+def bench(tmp_path: Path, folders: dict[str, Path]) -> Bench:
+    """A bench with models of its own, which a test may move."""
+    sides = {
+        side: shutil.copytree(folders[side], tmp_path / side) for side in ("sender", "receiver")
+    }
+    return Bench(tmp_path, sides)
+
+
+def trained(bench: Bench, *more: str) -> tuple[Pipeline, Path]:
     """A pair trained by a recipe on files, as it answers behind its training."""
-    recipe = load_recipe("relay", [*overrides_of(folder), "channels=[full-text]", *more])
-    assert isinstance(recipe, RelayRecipe)
-    relay = Relay.of(recipe)
-    projector, home = train_projector(relay, recipe.out / "trained")
+    relay = bench.relay("channels=[full-text]", *more)
+    projector, home = train_projector(relay, relay.recipe.out / "trained")
     return trained_pipeline(relay, projector), home
 
 
@@ -62,9 +68,9 @@ def block(card: str) -> str:
     ids=["embedding", "memory", "fusion", "ridge", "mixing"],
 )
 def test_it_answers_as_it_was_trained_where_nothing_else_is_left(
-    tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
-    before, _ = trained(tmp_path, *more)
+    before, _ = trained(bench, *more)
     expected = answers(before)
     for name in ("train.jsonl", "test.jsonl", "cache"):
         path = tmp_path / name
@@ -76,32 +82,35 @@ def test_it_answers_as_it_was_trained_where_nothing_else_is_left(
     for name, agent in before.agents.items():
         assert after.agents[name].role == agent.role
         assert after.agents[name].settings == agent.settings
-        assert after.agents[name].backbone.dtype == agent.backbone.dtype
+        assert after.agents[name].model.dtype == agent.model.dtype
     (old,), (new,) = before.edges, after.edges
     assert new.pack == old.pack
     assert new.channel.needs == old.channel.needs
 
 
-def test_packing_is_kept(tmp_path: Path):
-    _, home = trained(tmp_path, "pack={kind: int8}")
+def test_packing_is_kept(bench: Bench):
+    _, home = trained(bench, "pack={kind: int8}")
     assert load_pipeline(home).edges[0].pack == Int8()
 
 
 def test_models_that_are_named_relative_to_the_recipe_are_found_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    before, home = trained(tmp_path, "sender.model=sender", "receiver.model=receiver")
+    before, home = trained(bench, "sender.model=sender", "receiver.model=receiver")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert answers(load_pipeline(home)) == answers(before)
 
 
 def test_a_card_shows_what_works(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
-    before, home = trained(tmp_path, "out=out")
+    before, home = trained(bench, "out=out")
     assert not home.is_absolute()
     code = block((home / "README.md").read_text())
     assert f'load_pipeline("{home.as_posix()}")' in code
@@ -111,31 +120,31 @@ def test_a_card_shows_what_works(
     assert capsys.readouterr().out == before.run(query).answer + "\n"
 
 
-def test_the_card_of_a_closed_task_tells_no_fact(tmp_path: Path):
-    _, home = trained(tmp_path, "task.protocol=closed")
+def test_the_card_of_a_closed_task_tells_no_fact(bench: Bench):
+    _, home = trained(bench, "task.protocol=closed")
     assert "context" not in block((home / "README.md").read_text())
 
 
-def test_models_may_be_given_loaded_or_by_another_name(tmp_path: Path):
-    before, home = trained(tmp_path)
+def test_models_may_be_given_loaded_or_by_another_name(bench: Bench, tmp_path: Path):
+    before, home = trained(bench)
     shutil.move(tmp_path / "sender", tmp_path / "moved")
     with pytest.raises(PairError, match=r"the sender of .*sender=\.\.\."):
         load_pipeline(home)
-    receiver = before.agents["receiver"].backbone
+    receiver = before.agents["receiver"].model
     pipeline = load_pipeline(home, sender=str(tmp_path / "moved"), receiver=receiver, device="cpu")
-    assert pipeline.agents["receiver"].backbone is receiver
+    assert pipeline.agents["receiver"].model is receiver
     assert answers(pipeline) == answers(before)
 
 
-def test_one_model_on_both_sides_is_loaded_once(tmp_path: Path):
-    _, home = trained(tmp_path, f"sender.model={tmp_path / 'receiver'}")
+def test_one_model_on_both_sides_is_loaded_once(bench: Bench, tmp_path: Path):
+    _, home = trained(bench, f"sender.model={tmp_path / 'receiver'}")
     pipeline = load_pipeline(home)
-    assert pipeline.agents["sender"].backbone is pipeline.agents["receiver"].backbone
+    assert pipeline.agents["sender"].model is pipeline.agents["receiver"].model
 
 
 @pytest.mark.parametrize("side", ["sender", "receiver"])
-def test_other_weights_and_words_are_refused(tmp_path: Path, side: str):
-    _, home = trained(tmp_path)
+def test_other_weights_and_words_are_refused(bench: Bench, side: str):
+    _, home = trained(bench)
     kind, width = {"sender": ("gemma", 24), "receiver": ("llama", 32)}[side]
     options: dict[str, Any] = {side: tiny_backbone(kind, width=width, seed=1)}
     with pytest.raises(IncompatibleModels, match=rf"trained with {side} weights .*, but .* has"):
@@ -154,22 +163,22 @@ def test_a_folder_without_a_pair_says_what_to_give(tmp_path: Path):
         load_pipeline(tmp_path / "nowhere")
 
 
-def test_of_several_pairs_one_has_to_be_named(tmp_path: Path):
-    trained(tmp_path)
-    before, home = trained(tmp_path, "projector={kind: memory, width: 56, hidden: 16}")
+def test_of_several_pairs_one_has_to_be_named(bench: Bench, tmp_path: Path):
+    trained(bench)
+    before, home = trained(bench, "projector={kind: memory, width: 56, hidden: 16}")
     with pytest.raises(PairError, match="holds 2 trained pairs; name one of them") as refused:
         load_pipeline(tmp_path / "out")
     told = str(refused.value)
     names = f"from {tmp_path / 'sender'} to {tmp_path / 'receiver'}"
     assert f"{home}: memory {names}, width=56, hidden=16" in told
-    assert f": embedding {names}, hidden=2048, prompt=8" in told
+    assert f": embedding {names}, hidden=16, prompt=2" in told
     assert answers(load_pipeline(home)) == answers(before)
 
 
 def test_a_folder_of_an_earlier_version_is_completed_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    before, home = trained(tmp_path)
+    before, home = trained(bench)
     kept = (home / "pair.json").read_bytes()
     (home / "pair.json").unlink()
     with pytest.raises(PairError, match=r"no pair\.json.*`unspoken train` with the recipe"):
@@ -180,7 +189,7 @@ def test_a_folder_of_an_earlier_version_is_completed_without_training(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "_trained", refuse)
-        trained(tmp_path)
+        trained(bench)
     assert (home / "pair.json").read_bytes() == kept
     assert answers(load_pipeline(home)) == answers(before)
 
@@ -197,16 +206,16 @@ def test_a_folder_of_an_earlier_version_is_completed_without_training(
         ),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(tmp_path: Path, content: str, told: str):
-    _, home = trained(tmp_path)
+def test_a_file_that_says_something_else_is_refused(bench: Bench, content: str, told: str):
+    _, home = trained(bench)
     (home / "pair.json").write_text(content)
     with pytest.raises(PairError, match=told):
         load_pipeline(home)
 
 
-def test_a_file_says_no_more_than_it_should(tmp_path: Path):
+def test_a_file_says_no_more_than_it_should(bench: Bench):
     """Words, settings and identities; nothing of the task's items but the worked examples."""
-    _, home = trained(tmp_path)
+    _, home = trained(bench)
     kept = json.loads((home / "pair.json").read_text())
     assert set(kept) == {"version", "projector", "protocol", "pack", "sender", "receiver"}
     assert kept["projector"]["kind"] == "embedding"
@@ -221,7 +230,7 @@ def test_an_agent_that_a_file_cannot_keep_is_refused(tmp_path: Path):
     with pytest.raises(TrainingError, match=r"cannot keep the agent 'receiver'"):
         PairedAgent.of(relay.solver(FreeVectors(count=1, width=32)))
     with pytest.raises(TrainingError, match=r"cannot keep the agent 'receiver'.*top_p=0\.5"):
-        PairedAgent.of(relay.solver().writing(Settings(top_p=0.5)))
+        PairedAgent.of(replace(relay.solver(), settings=Settings(top_p=0.5)))
 
 
 def test_a_sender_that_writes_by_diffusion_is_kept_whole(tmp_path: Path):

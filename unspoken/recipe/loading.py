@@ -29,7 +29,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         for override in overrides:
             if override.startswith("projector="):
                 _make_room(merged, OmegaConf.from_dotlist([override]))
-        merged.merge_with_dotlist(list(overrides))  # unlike a merge, it reaches into lists
+            merged.merge_with_dotlist([override])  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
     except _UNREADABLE as error:
         told = " ".join(str(error).split())

@@ -41,11 +41,11 @@ class PairedAgent(Part):
     @classmethod
     def of(cls, agent: Agent) -> PairedAgent:
         """What there is to say about an agent. Raises `TrainingError` if a file cannot say it."""
-        spec, settings = agent.model.spec, agent.settings
-        folder = Path(agent.model.spec.name)
+        spec, settings = agent.spec, agent.settings
+        folder = Path(spec.name)
         source = AgentSource(
             name=agent.name,
-            model=str(folder.resolve()) if folder.is_dir() else agent.model.spec.name,
+            model=str(folder.resolve()) if folder.is_dir() else spec.name,
             **asdict(agent.role),
             max_tokens=settings.max_tokens,
             stop=settings.stop,

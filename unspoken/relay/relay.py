@@ -12,12 +12,7 @@ from torch import Tensor
 from unspoken.agents import Agent, Role
 from unspoken.agents.remembering import RememberingAgent
 from unspoken.backbone import Backbone, LanguageModel, causal, load_model
-from unspoken.channels import (
-    Channel,
-    Constant,
-    Handoff,
-    TextChannel,
-)
+from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.expected import expected_answer
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
@@ -118,7 +113,7 @@ class Relay:
         """The sender as it reads for a latent channel: the fact, and nothing else."""
         return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
 
-    def alike(self) -> Agent:
+    def sharer(self) -> Agent:
         """The sender as it reads for fusion: the same words as the receiver."""
         template = self.template.replace("{messages}", "")
         return Agent("sender", self.sender, role=Role(self.lead, template, chat=False))
@@ -143,7 +138,7 @@ class Relay:
             settings = self.recipe.planning.denoising(stop=("\n",))
         return RememberingAgent("sender", self.sender, role=role, settings=settings)
 
-    def handing(self) -> Agent:
+    def handoff_sender(self) -> Agent:
         """The sender as it reads for a hand-over: what the receiver would have read."""
         return Agent(
             "sender", self.sender, role=Role(lead=self.lead, template="Fact: {context}", chat=False)
@@ -160,7 +155,7 @@ class Relay:
         prompts, last = self.recipe.prompts, line.answerer
         settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
 
-        def noting(agent: Agent) -> Agent:  # a sender that shares the receiver's lead goes along
+        def taking_notes(agent: Agent) -> Agent:  # also a sender that shares the receiver's lead
             if agent is not last and agent.role.lead != self.lead:
                 return agent
             template = agent.role.template.replace(_ASKED, "Note:")
@@ -168,7 +163,7 @@ class Relay:
             wrote = settings if agent is last else agent.settings
             return replace(agent, role=role, settings=wrote, soft=None)  # it was tuned to answer
 
-        return Pipeline([noting(agent) for agent in line.agents.values()], line.edges)
+        return Pipeline([taking_notes(agent) for agent in line.agents.values()], line.edges)
 
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
         pack = self.recipe.pack if isinstance(self.recipe, RelayRecipe) else LOSSLESS
@@ -192,9 +187,9 @@ class Relay:
         has states of nothing else; for all others the sender reads the fact alone.
         """
         if channel.own_cache:
-            return self.pair(self.handing(), channel, self.solver(handed=True))
+            return self.pair(self.handoff_sender(), channel, self.solver(handed=True))
         if type(channel).fuse is not Channel.fuse:
-            return self.pair(self.alike(), channel, self.solver())
+            return self.pair(self.sharer(), channel, self.solver())
         if any(need.writes for need in channel.needs) or (self.canvas and channel.needs):
             return self.pair(self.writer, channel, self.solver())
         return self.pair(self.reader(), channel, self.solver())
@@ -224,7 +219,7 @@ class Relay:
         Cache-to-Cache (arXiv 2510.03215), section 3.1: what a better cache alone is worth, without
         training.
         """
-        sender = Agent("sender", self.receiver, role=self.handing().role)
+        sender = Agent("sender", self.receiver, role=self.handoff_sender().role)
         solver = self.solver(handed=True)
         bare = Agent(
             "receiver", self.receiver, role=replace(solver.role, lead=""), settings=solver.settings

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 import torch
 from torch import nn
@@ -18,12 +18,10 @@ from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.projectors import Projector
 from unspoken.projectors.registry import trained_kind
 from unspoken.recipe.parts import ProjectorSettings
+from unspoken.relay.relay import Relay
+from unspoken.tasks import Item
 from unspoken.training import History, Reconstruction
 from unspoken.types import Need
-
-if TYPE_CHECKING:
-    from unspoken.relay.relay import Relay
-    from unspoken.tasks import Item
 
 __all__ = [
     "ComputedThoughts",
