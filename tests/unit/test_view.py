@@ -79,7 +79,7 @@ edges:
     )
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main(["run", str(recipe), "where?"])
+        main(["ask", str(recipe), "where?"])
     assert end.value.code == 0
     told = capsys.readouterr()
     assert told.out.strip()

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
-from yaml import YAMLError
 
 from unspoken.errors import RecipeError, UnknownName, unknown
 from unspoken.recipe.config import Recipe
+from unspoken.recipe.files import UNREADABLE, find_recipe
 from unspoken.recipe.registry import recipe_class, recipe_kinds
 
-__all__ = ["chain", "find_recipe", "kept", "load_recipe", "recipe_names", "recipe_of"]
+__all__ = ["kept", "load_recipe", "recipe_of"]
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -31,7 +30,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
                 _make_room(merged, OmegaConf.from_dotlist([override]))
             merged.merge_with_dotlist([override])  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         told = " ".join(str(error).split())
         raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
     try:
@@ -57,41 +56,6 @@ def recipe_of(content: Mapping[str, Any]) -> Recipe:
 def kept(recipe: Recipe) -> dict[str, Any]:
     """A recipe with all its settings, as a note among the results that it led to."""
     return {"recipe": recipe.model_dump(mode="json", by_alias=True)}
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`."""
-    given = Path(name)
-    if given.is_file():
-        return given
-    for path in _shipped():
-        if given.name in (path.name, path.stem):
-            return path
-    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
-
-
-def chain(name: str) -> list[Path]:
-    """The file of a recipe and of those it continues."""
-    path = find_recipe(name)
-    content: Any = OmegaConf.load(path)
-    base = content.get("base")
-    return [path, *(chain(str(path.with_name(base))) if base else ())]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    return sorted(path.stem for path in _shipped())
-
-
-def _shipped() -> list[Path]:
-    here = Path(__file__).resolve().parent.parent
-    for folder in (here / "recipes", here.parent / "recipes"):  # installed, or a repository
-        if folder.is_dir():
-            return sorted(folder.glob("*.yaml"))
-    return []
-
-
-_UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
 
 
 def _with_base(path: Path) -> Any:

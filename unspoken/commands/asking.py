@@ -1,0 +1,104 @@
+"""Ask a pipeline: one question, or one after another."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unspoken.commands.arguments import Json, Overrides, complete_recipe
+
+if TYPE_CHECKING:
+    from unspoken.pipeline import Pipeline, Run
+
+__all__ = ["ask", "chat"]
+
+Asked = Annotated[
+    str,
+    typer.Argument(
+        help="a recipe of kind pipeline, or the folder of a trained pair",
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+    ),
+]
+Context = Annotated[str, typer.Option(help="what an agent that reads {context} is told")]
+
+
+def ask(
+    recipe: Asked,
+    question: Annotated[str, typer.Argument(help="what to ask", metavar="QUESTION")],
+    overrides: Overrides = None,
+    context: Context = "",
+    as_json: Json = False,
+) -> None:
+    """Answer one question with a pipeline. The answer streams, and its cost follows."""
+    query = {"question": question, "context": context}
+    with _pipeline(recipe, overrides) as pipeline:
+        if as_json:
+            typer.echo(json.dumps(_content(pipeline.run(query)), ensure_ascii=False))
+        else:
+            _show(pipeline, query)
+
+
+def chat(recipe: Asked, overrides: Overrides = None, context: Context = "") -> None:
+    """Ask a pipeline one question after another. An empty line or Ctrl-D ends it."""
+    with _pipeline(recipe, overrides) as pipeline, suppress(EOFError):
+        while question := input("you: ").strip():
+            _show(pipeline, {"question": question, "context": context})
+
+
+def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
+    from unspoken.errors import RecipeError
+    from unspoken.recipe import PipelineRecipe, load_recipe
+    from unspoken.recipe.pipeline import build
+
+    if Path(recipe).is_dir():
+        return _pair(recipe, overrides)
+    plan = load_recipe(recipe, overrides or [])
+    if not isinstance(plan, PipelineRecipe):
+        raise RecipeError(
+            f"{recipe} is a recipe of kind {plan.kind_name()!r}; ask a recipe of kind 'pipeline', "
+            "or the folder of a trained pair"
+        )
+    return build(plan)
+
+
+def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
+    from unspoken.errors import PairError
+    from unspoken.relay.pair import load_pipeline
+
+    if overrides:
+        raise PairError(
+            f"{folder} is asked as it was trained and takes no settings, but {overrides} were "
+            "given; leave them out, or train another pair"
+        )
+    return load_pipeline(folder)
+
+
+def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
+    from unspoken.view import canvas_view
+
+    def say(words: str) -> None:
+        view.close()  # what is written now must not be drawn over
+        typer.echo(words, nl=False)
+
+    with canvas_view() as view:
+        found = pipeline.run(query, on_text=say)
+    typer.echo()
+    for turn in found.turns:
+        use = turn.usage
+        typer.secho(
+            f"{turn.agent}: {use.read} tokens read, {use.written} written, {use.passes} passes, "
+            f"{use.wire:,} bytes sent, {use.seconds:.2f} s",
+            dim=True,
+            err=True,
+        )
+
+
+def _content(found: Run) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(found), "usage": asdict(found.usage)}

@@ -1,0 +1,87 @@
+"""Train, measure, and report what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unspoken.commands.arguments import Json, Overrides, RecipeName, complete_study
+
+if TYPE_CHECKING:
+    from unspoken.recipe.measuring import Measurement
+
+__all__ = ["measure", "report", "train"]
+
+Studies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        help="only this study; give it again for another one",
+        metavar="NAME",
+        autocompletion=complete_study,
+    ),
+]
+
+
+def train(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Train what a recipe describes. A run that was stopped goes on where it was."""
+    from unspoken.recipe import load_recipe
+    from unspoken.relay.train import train_by
+
+    trained = train_by(load_recipe(recipe, overrides or []))
+    if as_json:
+        content = {"folder": str(trained.folder), "parameters": trained.parameters}
+        typer.echo(json.dumps(content))
+    else:
+        typer.echo(f"{trained.what} of {trained.parameters:,} parameters in {trained.folder}")
+
+
+def measure(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    study: Studies = None,
+    as_json: Json = False,
+) -> None:
+    """Run the studies that a recipe lists. What is missing is trained first."""
+    from unspoken.recipe import load_recipe
+    from unspoken.recipe.measuring import measurements
+    from unspoken.results.page import refresh
+
+    plan = load_recipe(recipe, overrides or [])
+    names = dict.fromkeys(study) if study else [None]
+    listed = [one for name in names for one in measurements(plan, name)]
+    found = {one.study.name: _measured(one, quiet=as_json) for one in listed}
+    refresh(listed[0].out)
+    if as_json:
+        typer.echo(json.dumps(found))
+
+
+def _measured(measurement: Measurement, *, quiet: bool) -> dict[str, Any]:
+    """The content of a study's result, which is printed too unless `quiet`."""
+    from rich.console import Console
+
+    result = measurement.run()
+    if not quiet:
+        Console().print(result.table())
+        for line in result.findings():
+            typer.echo(line)
+        typer.echo(f"wrote {measurement.out / measurement.study.file}")
+    return result.to_dict()
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="what a measurement wrote to", metavar="FOLDER")],
+    again: Annotated[Path | None, typer.Option(help="run all of it anew, into this folder")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page of all results in a folder. With --again, recompute every number first."""
+    from unspoken.results.again import run_again
+    from unspoken.results.page import write_page
+
+    if again is not None:
+        run_again(folder, again)
+    path = write_page(again or folder)
+    typer.echo(json.dumps({"page": str(path)}) if as_json else f"wrote {path}")

@@ -1,0 +1,64 @@
+"""Recipes that ship: list, show, copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unspoken.commands.arguments import Json, RecipeName
+
+__all__ = ["copy", "names", "show"]
+
+
+def names(as_json: Json = False) -> None:
+    """List the recipes, each with what it does."""
+    from unspoken.recipe.files import find_recipe, first_sentence, recipe_names
+
+    found = recipe_names()
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name in found:
+        typer.echo(_entry(name, first_sentence(find_recipe(name))))
+
+
+_NAME = 18
+
+
+def _entry(name: str, sentence: str) -> str:
+    """A name and a sentence: wrapped in a terminal, on one line elsewhere."""
+    line = f"{name:{_NAME - 1}} {sentence}"
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, 2 * _NAME)
+    return textwrap.fill(line, width, subsequent_indent=" " * _NAME, break_on_hyphens=False)
+
+
+def show(name: RecipeName) -> None:
+    """Print a recipe."""
+    from unspoken.recipe.files import find_recipe
+
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+def copy(
+    name: RecipeName, folder: Annotated[Path, typer.Argument(help="where the copies go")] = Path()
+) -> None:
+    """Copy a recipe, and those it continues, to change them. Nothing is overwritten."""
+    from unspoken.errors import StorageError
+    from unspoken.recipe.files import chain
+
+    copies = {source: folder / source.name for source in chain(name)}
+    for target in copies.values():
+        if target.exists():
+            raise StorageError(f"{target} is there already; remove it or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in copies.items():
+        shutil.copyfile(source, target)
+        typer.echo(f"wrote {target}")

@@ -1,0 +1,86 @@
+"""The files of recipes: where they are, what they continue, and what they say they do.
+
+Nothing here reads a recipe's settings, so this module is imported at once.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from unspoken.errors import RecipeError, unknown
+
+__all__ = ["UNREADABLE", "chain", "find_recipe", "first_sentence", "listed_studies", "recipe_names"]
+
+UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
+"""What a file raises that is no recipe."""
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`.
+
+    One that ships is also found as `recipes/NAME.yaml`, wherever the package stands.
+    """
+    given = Path(name)
+    if given.is_file():
+        return given
+    for path in _shipped():
+        if str(given.parent) in (".", "recipes") and given.name in (path.name, path.stem):
+            return path
+    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
+
+
+def chain(name: str) -> list[Path]:
+    """The file of a recipe and of those it continues. Raises `RecipeError`, `UnknownName`."""
+    found = [find_recipe(name)]
+    while base := _content(found[-1]).get("base"):
+        below = found[-1].with_name(str(base))
+        if below in found:
+            raise RecipeError(f"{found[-1]}: base: {base} continues this recipe; name another one")
+        found.append(below)
+    return found
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in _shipped())
+
+
+def listed_studies(name: str) -> list[str]:
+    """The studies that the file of a recipe lists. Raises `RecipeError`, `UnknownName`."""
+    listed = (_content(path).get("studies") for path in chain(name))
+    return [str(study) for study in next(filter(None, listed), ())]
+
+
+def first_sentence(path: Path) -> str:
+    """What a recipe does: the first sentence of the remark at its top."""
+    remark: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.removeprefix("#").strip()
+        if not line.startswith("#") or not words:
+            break
+        remark.append(words)
+    return re.split(r"(?<=[.?!])\s", " ".join(remark))[0]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of settings, as those that ship are")
+    return cast(dict[str, Any], content)
+
+
+def _shipped() -> list[Path]:
+    here = Path(__file__).resolve().parent.parent
+    for folder in (here / "recipes", here.parent / "recipes"):  # installed, or a repository
+        if folder.is_dir():
+            return sorted(folder.glob("*.yaml"))
+    return []
