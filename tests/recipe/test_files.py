@@ -1,0 +1,73 @@
+"""The files of recipes: found, continued, and described without reading a setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unspoken.errors import RecipeError, UnknownName
+from unspoken.recipe.files import chain, find_recipe, first_sentence, listed_studies
+
+
+def made(folder: Path, name: str, text: str) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("remark", "sentence"),
+    [
+        ("# One thing.\nkind: relay\n", "One thing."),
+        (
+            "# One thing, told\n# on two lines. Another.\n#\n#   unspoken\n",
+            "One thing, told on two lines.",
+        ),
+        ("# Does it pay? Perhaps.\n", "Does it pay?"),
+        ("# Gemma-3.5 reads, v1.0 writes\n\n# more\n", "Gemma-3.5 reads, v1.0 writes"),
+        ("kind: relay\n", ""),
+    ],
+)
+def test_a_recipe_is_described_by_its_first_sentence(
+    remark: str, sentence: str, tmp_path: Path
+) -> None:
+    assert first_sentence(Path(made(tmp_path, "one", remark))) == sentence
+
+
+def test_a_recipe_lists_its_own_studies_or_those_it_continues(tmp_path: Path) -> None:
+    made(tmp_path, "low", "kind: relay\nstudies: {comparison: {}, rate: {lengths: [1]}}\n")
+    same = made(tmp_path, "same", "base: low.yaml\nseed: 1\n")
+    other = made(tmp_path, "other", "base: same.yaml\nstudies: {gossip: {}}\n")
+    assert listed_studies(same) == ["comparison", "rate"]
+    assert listed_studies(other) == ["gossip"]
+    assert listed_studies(made(tmp_path, "none", "kind: pipeline\n")) == []
+
+
+def test_a_path_that_is_not_there_is_no_recipe_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("relay") == find_recipe("recipes/relay.yaml") == find_recipe("relay.yaml")
+    with pytest.raises(UnknownName, match=r"unknown recipe 'mine/relay\.yaml'"):
+        find_recipe("mine/relay.yaml")
+
+
+def test_a_circle_of_recipes_is_refused(tmp_path: Path) -> None:
+    made(tmp_path, "two", "base: one.yaml\n")
+    with pytest.raises(RecipeError, match=r"two.yaml: base: one.yaml continues this recipe"):
+        chain(made(tmp_path, "one", "base: two.yaml\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: [1", "own.yaml: cannot be read"),
+        ("- 1\n", "a recipe is a mapping"),
+        ("base: none.yaml\n", "none.yaml: cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said) as refused:
+        chain(made(tmp_path, "own", text))
+    assert "\n" not in str(refused.value)
