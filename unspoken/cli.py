@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from unspoken.pipeline import Pipeline, Run
-    from unspoken.studies.planner import PlannerExecutorRecipe
 
 __all__ = ["main"]
 
@@ -67,99 +66,38 @@ def chat(
 @app.command()
 def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Train a projector or a planner by recipe; a run that was stopped goes on where it was."""
-    from unspoken.recipe import ProjectorRecipe, load_recipe
-    from unspoken.relay.relay import Relay
-    from unspoken.relay.train import train_projector
-    from unspoken.studies.planner import PlannerExecutorRecipe, PlannerRecipe, train_planner
-    from unspoken.tasks import load_task
+    from unspoken.recipe import load_recipe
+    from unspoken.relay.train import train_by
 
-    plan = load_recipe(recipe, overrides or [])
-    if isinstance(plan, PlannerRecipe | PlannerExecutorRecipe):
-        planner, home = train_planner(plan, load_task(plan.task), plan.out / "trained")
-        what, trained = "planner", planner.model
-    elif isinstance(plan, ProjectorRecipe):
-        trained, home = train_projector(Relay.of(plan), plan.out / "trained")
-        what = "projector"
-    else:
-        raise _wrong(recipe, plan.kind_name(), "projector, relay, planner or planner_executor")
-    count = sum(parameter.numel() for parameter in trained.parameters())
+    found = train_by(load_recipe(recipe, overrides or []))
     if as_json:
-        typer.echo(json.dumps({"folder": str(home), "parameters": count}))
+        typer.echo(json.dumps({"folder": str(found.folder), "parameters": found.parameters}))
     else:
-        typer.echo(f"{what} of {count:,} parameters in {home}")
+        typer.echo(f"{found.what} of {found.parameters:,} parameters in {found.folder}")
 
 
 @app.command()
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Compare channels with their controls, training what is missing, or dense reads with pools."""
-    from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.studies.comparison import run_comparison
-    from unspoken.studies.planner import PlannerExecutorRecipe
-    from unspoken.studies.reuse import ReuseRecipe, run_reuse
-
-    plan = load_recipe(recipe, overrides or [])
-    if isinstance(plan, PlannerExecutorRecipe):
-        _compare_planners(plan, as_json)
-        return
-    if not isinstance(plan, RelayRecipe | ReuseRecipe):
-        raise _wrong(recipe, plan.kind_name(), "relay, reuse or planner_executor")
-    report = run_comparison(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote results.json, the report and predictions to {plan.out}")
+    _measure(recipe, overrides, as_json, None)
 
 
 @app.command()
 def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each channel's messages are worth to the receiver, in bits."""
-    from unspoken.recipe import RelayRecipe, load_recipe
-    from unspoken.studies.information import run_information
-
-    plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, RelayRecipe):
-        raise _wrong(recipe, plan.kind_name(), "relay")
-    report = run_information(plan)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote worth.json and worth.md to {plan.out}")
+    _measure(recipe, overrides, as_json, "information")
 
 
 @app.command()
 def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Sweep the length of messages: bytes, positions and bits against wrong answers, drawn."""
-    from unspoken.recipe import load_recipe
-    from unspoken.studies.rate import RateRecipe, run_rate
-
-    plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, RateRecipe):
-        raise _wrong(recipe, plan.kind_name(), "rate")
-    report = run_rate(plan)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote rate.json, rate.md and rate.png to {plan.out}")
+    _measure(recipe, overrides, as_json, "rate")
 
 
 @app.command()
 def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each edge of a pipeline is worth; prune it, and learn a sparse graph."""
-    from unspoken.recipe import load_recipe
-    from unspoken.studies.edges import EdgesRecipe, run_edges
-
-    plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, EdgesRecipe):
-        raise _wrong(recipe, plan.kind_name(), "edges")
-    report = run_edges(plan)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote edges.json, edges.md and edges.png to {plan.out}")
+    _measure(recipe, overrides, as_json, "edges")
 
 
 @app.command()
@@ -182,35 +120,13 @@ def report(
 @app.command()
 def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Calibrate on a task when a team pays, plan one under a budget, and check a vote of three."""
-    from unspoken.recipe import load_recipe
-    from unspoken.studies.teams import PlanRecipe, run_plan
-
-    found = load_recipe(recipe, overrides or [])
-    if not isinstance(found, PlanRecipe):
-        raise _wrong(recipe, found.kind_name(), "plan")
-    report = run_plan(found)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote plan.json, plan.md and plan.png to {found.out}")
+    _measure(recipe, overrides, as_json, "teams")
 
 
 @app.command()
 def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Pass facts on, hop by hop, over each channel: accuracy and drift, and the wrong message."""
-    from unspoken.recipe import load_recipe
-    from unspoken.studies.telephone import TelephoneRecipe, run_telephone
-
-    found = load_recipe(recipe, overrides or [])
-    if not isinstance(found, TelephoneRecipe):
-        raise _wrong(recipe, found.kind_name(), "telephone")
-    report = run_telephone(found)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    _print(report.table(), report.findings())
-    typer.echo(f"wrote telephone.json, telephone.md and telephone.png to {found.out}")
+    _measure(recipe, overrides, as_json, "telephone")
 
 
 @app.command()
@@ -390,20 +306,16 @@ def _keep_freed_memory() -> None:
 _STOPPED = 130  # what typer makes of Ctrl-C
 
 
-def _compare_planners(plan: PlannerExecutorRecipe, as_json: bool) -> None:
-    from dataclasses import asdict
+def _measure(recipe: str, overrides: list[str] | None, as_json: bool, study: str | None) -> None:
+    from unspoken.recipe import load_recipe, measurements
 
-    from unspoken.studies.comparison import run_comparison
-    from unspoken.studies.planner import run_planner
-
-    report, found = run_comparison(plan), run_planner(plan)
-    if as_json:
-        blame = [asdict(one) for one in found.blame]
-        typer.echo(json.dumps({**report.to_dict(), "blame": blame}))
-        return
-    _print(report.table(), report.findings())
-    _print(found.table(), [])
-    typer.echo(f"wrote results.json, blame.json, the report and predictions to {plan.out}")
+    for one in measurements(load_recipe(recipe, overrides or []), study):
+        report: Any = one.run()
+        if as_json:
+            typer.echo(json.dumps(report.to_dict()))
+            continue
+        _print(report.table(), report.findings())
+        typer.echo(f"wrote {one.study.file} and more to {one.out}")
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
