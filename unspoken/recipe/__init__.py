@@ -4,27 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unspoken.recipe.config import PipelineRecipe, ProjectorRecipe, Recipe, RelayRecipe
+    from unspoken.recipe.config import PipelineRecipe, Recipe, RelayRecipe
     from unspoken.recipe.files import find_recipe, recipe_names
     from unspoken.recipe.loading import load_recipe
+    from unspoken.recipe.measuring import Measurement, measurements
 
 _WHERE = {
+    "Measurement": "measuring",
     "PipelineRecipe": "config",
-    "ProjectorRecipe": "config",
     "Recipe": "config",
     "RelayRecipe": "config",
     "find_recipe": "files",
     "load_recipe": "loading",
+    "measurements": "measuring",
     "recipe_names": "files",
 }
 
 __all__ = [
+    "Measurement",
     "PipelineRecipe",
-    "ProjectorRecipe",
     "Recipe",
     "RelayRecipe",
     "find_recipe",
     "load_recipe",
+    "measurements",
     "recipe_names",
 ]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +9,7 @@ from pydantic import ValidationError
 from unspoken.errors import DataError, RecipeError, UnknownName
 from unspoken.recipe.config import Recipe, RelayRecipe
 from unspoken.recipe.loading import recipe_of
+from unspoken.recipe.measuring import Measurement, measurements
 from unspoken.recipe.results import Recorded, read_results
 
 __all__ = ["run_again"]
@@ -26,33 +25,30 @@ def run_again(folder: Path, out: Path) -> None:
         raise DataError(
             f"{out} is there already, and what stands in it would be reused; name a new folder"
         )
-    for run in [_run(found, folder, out) for found in read_results(folder)]:
-        run()
+    for one in [_measurement(found, folder, out) for found in read_results(folder)]:
+        one.run()
 
 
-def _run(found: Recorded, folder: Path, out: Path) -> Callable[[], object]:
-    study, recipe = found.study, _recipe(found, folder)
-    if not isinstance(recipe, study.measures):
-        raise RecipeError(
-            f"`unspoken {study.command}` does not run a recipe of kind {recipe.kind_name()!r}"
-        )
-    return partial(study.run, _elsewhere(recipe, out))
+def _measurement(found: Recorded, folder: Path, out: Path) -> Measurement:
+    recipe = _elsewhere(_recipe(found, folder), out)
+    (measurement,) = measurements(recipe, found.study.name)
+    return measurement
 
 
 def _recipe(found: Recorded, folder: Path) -> Recipe:
-    notes, command = found.report.notes, found.study.command
+    notes, name = found.report.notes, found.study.name
     if "recipe" not in notes:
         raise RecipeError(
-            f"the results of `unspoken {command}` in {folder} keep no recipe, so they were made by "
-            "an older version or from Python; run the command again with a recipe"
+            f"the results of the study {name!r} in {folder} keep no recipe, so they were made by "
+            "an older version or from Python; measure again with a recipe"
         )
     try:
         return recipe_of(notes["recipe"])
-    except (ValidationError, UnknownName) as error:
+    except (ValidationError, UnknownName, RecipeError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RecipeError(
-            f"the recipe kept by `unspoken {command}` in {folder} is not of this version: "
-            f"{told}; run the command again with a recipe"
+            f"the recipe that the study {name!r} kept in {folder} is not of this version: {told}; "
+            "measure again with a recipe of this version"
         ) from error
 
 

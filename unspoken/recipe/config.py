@@ -1,16 +1,28 @@
 """What recipes of a pair and of a pipeline may say, checked by pydantic before anything is loaded.
 
-Recipes of one study alone stand in its folder, see `unspoken.recipe.registry`.
+The settings of a study stand in its folder, see `unspoken.recipe.registry`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from unspoken.errors import unknown
+from unspoken.errors import RecipeError, UnknownName, unknown
 from unspoken.projectors.registry import trained_kind, trained_kinds
 from unspoken.recipe.parts import (
     AgentSource,
@@ -19,7 +31,6 @@ from unspoken.recipe.parts import (
     ChannelSource,
     EdgeSource,
     FreeSettings,
-    InformationSettings,
     LoraSettings,
     ModelSource,
     Part,
@@ -27,54 +38,77 @@ from unspoken.recipe.parts import (
     Prompts,
     Stage,
 )
+from unspoken.recipe.registry import study
 from unspoken.tasks import TaskSource
 from unspoken.wire import LOSSLESS, Packing
 
-__all__ = ["PipelineRecipe", "ProjectorRecipe", "Recipe", "RelayRecipe"]
+__all__ = ["Comparison", "PairSource", "PipelineRecipe", "Recipe", "RelayRecipe"]
+
+
+def _settings(name: str, given: Any) -> Part:
+    """What stands below a study's name, as the study's own class. Raises `ValidationError`."""
+    try:
+        return study(name).settings.model_validate(given)
+    except UnknownName as error:
+        line = _line((name,), str(error).removesuffix("."))
+        raise ValidationError.from_exception_data("studies", [line]) from error
+    except ValidationError as error:
+        lines = [_line((name, *one["loc"]), one["msg"]) for one in error.errors()]
+        raise ValidationError.from_exception_data("studies", lines) from error
+
+
+def _line(place: tuple[int | str, ...], said: str) -> InitErrorDetails:
+    kind = PydanticCustomError("study", "{said}", {"said": said})
+    return InitErrorDetails(type=kind, loc=place, input=None)
+
+
+def _of_their_studies(given: Any) -> Any:
+    """Settings of studies as the classes of these studies; anything but a mapping stays."""
+    if not isinstance(given, Mapping):
+        return given
+    named = cast(Mapping[Any, Any], given)
+    return {str(name): _settings(str(name), settings) for name, settings in named.items()}
+
+
+Studies = Annotated[dict[str, SerializeAsAny[Part]], BeforeValidator(_of_their_studies)]
+"""Studies by name, each with its settings: `{comparison: {}, telephone: {hops: 4}}`."""
 
 
 class Recipe(Part):
-    """What a file of settings asks for; its `kind` says which class reads it."""
+    """What a file of settings asks for; its `kind` says which class reads it.
+
+    studies: what is measured, in this order. out: the folder of results and trained weights.
+    """
+
+    studies: Studies = Field(default_factory=dict[str, Part])
+    seed: int = 0
+    out: Path
 
     @classmethod
     def kind_name(cls) -> str:
         """The `kind` that a file gives."""
         return str(get_args(cls.model_fields["kind"].annotation)[0])
 
+    def check_measurable(self) -> None:
+        """Raise `ValueError` unless the recipe has what all studies of its kind need."""
+
+    @model_validator(mode="after")
+    def _studies_fit(self) -> Recipe:
+        if self.studies:
+            self.check_measurable()
+        for name, settings in self.studies.items():
+            known, kind = study(name), self.kind_name()
+            if known.kind != kind:
+                raise ValueError(f"studies.{name} measures a {known.kind}, and this is a {kind}")
+            try:
+                known.check(self, settings)
+            except ValueError as error:
+                raise ValueError(f"studies.{name}: {error}") from error
+        return self
+
 
 def _embedding() -> ProjectorSettings:
     return TypeAdapter[ProjectorSettings](AnyProjector).validate_python({"kind": "embedding"})
-
-
-class ProjectorRecipe(Recipe):
-    """Train a projector on a pair of models.
-
-    planning: how a sender writes that is a diffusion model. items: at most so many training items,
-    drawn by the seed, where what the sender thinks of them is dear.
-    """
-
-    kind: Literal["projector"]
-    sender: ModelSource
-    receiver: ModelSource
-    task: TaskSource
-    prompts: Prompts
-    planning: CanvasSettings = CanvasSettings()
-    projector: AnyProjector = Field(default_factory=_embedding)
-    warmup: Stage = Stage(steps=0, lr=1.0)
-    training: Stage
-    validation: int = Field(default=64, ge=1)
-    items: int | None = Field(default=None, ge=1)
-    seed: int = 0
-    out: Path
-
-    @model_validator(mode="after")
-    def _something_to_train(self) -> ProjectorRecipe:
-        if self.training.steps and not trained_kind(self.projector.kind).trainable:
-            raise ValueError(
-                f"a projector of kind {self.projector.kind!r} has nothing to train; set "
-                "training.steps=0"
-            )
-        return self
 
 
 def _by_name(channel: Any) -> Literal["name", "settings"]:
@@ -97,53 +131,107 @@ _Compared = Annotated[
 ]
 
 
-class RelayRecipe(ProjectorRecipe):
-    """Compare channels between a sender that has read a fact and a receiver that is asked.
+class Comparison(Part):
+    """Channels between the sender that has read a fact and the receiver that is asked.
 
     A kind of projector among the channels, as `embedding`, is the recipe's own projector; any other
     channel joins as a `ChannelSource`. transfer: whose test items are asked, if not those of
-    `task`, on which everything is trained. pack: how vectors and caches travel.
+    `task`, on which everything is trained. pack: how vectors and caches travel. limit: at most so
+    many test items.
     """
 
-    kind: Literal["relay"]  # pyright: ignore[reportIncompatibleVariableOverride]
     channels: tuple[_Compared, ...]
     reader: FreeSettings
     constant: FreeSettings
     lora: LoraSettings | None = None
     transfer: TaskSource | None = None
-    worth: InformationSettings = InformationSettings()
-    trained: Path | None = None
     pack: Packing = LOSSLESS
     limit: int | None = Field(default=200, ge=2)
     batch_size: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
-    def _one_projector(self) -> RelayRecipe:
-        for name in self.channels:
-            if name not in (*_UNTRAINED, self.projector.kind) and isinstance(name, str):
-                raise ValueError(
-                    f"channels name {name!r}, but the recipe trains projector.kind="
-                    f"{self.projector.kind}; compare one trained channel at a time"
-                )
+    def _told_apart(self) -> Comparison:
         names = [name if isinstance(name, str) else name.name for name in self.channels]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"channels are told apart by name, but {sorted(twice)} stand twice")
         return self
 
+
+class PairSource(Part):
+    """Two models: the sender reads a fact, the receiver is asked about it."""
+
+    sender: ModelSource
+    receiver: ModelSource
+
+
+class RelayRecipe(Recipe):
+    """A pair of models on a task, what is trained for it, and what is compared on it.
+
+    planning: how a sender writes that is a diffusion model. items: at most so many training items,
+    drawn by the seed, where what the sender thinks of them is dear. comparison: what all studies
+    measure; without it the recipe can only be trained. trained: where trained weights are, if not
+    below `out`.
+    """
+
+    kind: Literal["relay"]
+    pair: PairSource
+    task: TaskSource
+    prompts: Prompts
+    planning: CanvasSettings = CanvasSettings()
+    projector: AnyProjector = Field(default_factory=_embedding)
+    warmup: Stage = Stage(steps=0, lr=1.0)
+    training: Stage
+    validation: int = Field(default=64, ge=1)
+    items: int | None = Field(default=None, ge=1)
+    comparison: Comparison | None = None
+    trained: Path | None = None
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> RelayRecipe:
+        if self.training.steps and not trained_kind(self.projector.kind).trainable:
+            raise ValueError(
+                f"a projector of kind {self.projector.kind!r} has nothing to train; set "
+                "training.steps=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_projector(self) -> RelayRecipe:
+        for name in () if self.comparison is None else self.comparison.channels:
+            if name not in (*_UNTRAINED, self.projector.kind) and isinstance(name, str):
+                raise ValueError(
+                    f"comparison.channels name {name!r}, but the recipe trains projector.kind="
+                    f"{self.projector.kind}; compare one trained channel at a time"
+                )
+        return self
+
+    @property
+    def compared(self) -> Comparison:
+        """What is compared. Raises `RecipeError` if the recipe can only be trained."""
+        if self.comparison is None:
+            raise RecipeError(
+                "the recipe can only be trained, as it compares no channels; add comparison: "
+                "{channels: ..., reader: ..., constant: ...}"
+            )
+        return self.comparison
+
+    def check_measurable(self) -> None:
+        """Raise `RecipeError` unless there are channels to compare."""
+        _ = self.compared
+
     def check_private(self, reason: str) -> None:
         """Raise `ValueError` unless the sender alone reads the fact of the items that are asked."""
-        task = self.transfer or self.task
+        task = self.compared.transfer or self.task
         if task.protocol != "private":
-            raise ValueError(
-                f"{self.kind} takes task.protocol=private, got {task.protocol!r}: {reason}"
-            )
+            raise ValueError(f"takes task.protocol=private, got {task.protocol!r}: {reason}")
 
 
 class PipelineRecipe(Recipe):
-    """Agents and edges.
+    """Agents and edges, and a task where something is measured of them.
 
     executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `memory`
     or `tcp` on loopback, or as `ray` actors. timeout: the seconds that a turn elsewhere may take.
+    task, limit, batch_size: what the studies ask, at most so many test items, so many at a time.
     """
 
     kind: Literal["pipeline"]
@@ -154,3 +242,25 @@ class PipelineRecipe(Recipe):
     device: str | None = None
     executor: Literal["here", "pipe", "memory", "tcp", "ray"] = "here"
     timeout: float = Field(default=300.0, gt=0)
+    task: TaskSource | None = None
+    limit: int | None = Field(default=100, ge=2)
+    batch_size: int = Field(default=16, ge=1)
+    out: Path = Path("out")
+
+    @property
+    def asked(self) -> TaskSource:
+        """The task that studies ask about. Raises `RecipeError` if there is none."""
+        if self.task is None:
+            raise RecipeError(
+                "studies of a pipeline need a task; add for example task: {name: qasc}"
+            )
+        return self.task
+
+    def check_measurable(self) -> None:
+        """Raise `RecipeError` unless there is a task, and agents that run in this process."""
+        _ = self.asked
+        if self.executor != "here":
+            raise RecipeError(
+                f"studies measure agents in this process, got executor={self.executor}; set "
+                "executor=here"
+            )

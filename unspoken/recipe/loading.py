@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import RecipeError, UnknownName, unknown
-from unspoken.recipe.config import Recipe
+from unspoken.recipe.config import PipelineRecipe, Recipe, RelayRecipe
 from unspoken.recipe.files import UNREADABLE, find_recipe
-from unspoken.recipe.registry import recipe_class, recipe_kinds
+from unspoken.recipe.moved import check_spelling
+from unspoken.recipe.registry import studies
 
 __all__ = ["kept", "load_recipe", "recipe_of"]
 
@@ -20,14 +21,14 @@ __all__ = ["kept", "load_recipe", "recipe_of"]
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and put `key=value` overrides on top. Raises `RecipeError`, `UnknownName`.
 
-    A recipe with `base: other.yaml` continues another one that stands beside it.
+    A recipe with `base: other.yaml` continues another one that stands beside it. Its studies, and a
+    projector of another kind, replace those of the other; all else is merged.
     """
     path = find_recipe(name)
     try:
         merged = _with_base(path)
         for override in overrides:
-            if override.startswith("projector="):
-                _make_room(merged, OmegaConf.from_dotlist([override]))
+            _make_room(merged, OmegaConf.from_dotlist([override]), override.partition("=")[0])
             merged.merge_with_dotlist([override])  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
     except UNREADABLE as error:
@@ -36,21 +37,39 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return recipe_of(TypeAdapter(dict[str, Any]).validate_python(content))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'kind'}: {e['msg']}" for e in error.errors()]
+        lines = [_told(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
         raise RecipeError(
             f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
         ) from error
     except UnknownName as error:
         raise RecipeError(f"{path}: kind: {error}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def _told(place: str, said: str) -> str:
+    return f"{place}: {said}" if place else said.removeprefix("Value error, ")
 
 
 def recipe_of(content: Mapping[str, Any]) -> Recipe:
-    """A recipe from its settings. Raises `UnknownName` for its kind, and `ValidationError`."""
+    """A recipe from its settings.
+
+    Raises `UnknownName` for its kind, `RecipeError` for what earlier versions wrote, and
+    `ValidationError`.
+    """
+    check_spelling(content)
     kind = str(content.get("kind"))
-    found = recipe_class(kind)
-    if found is None:
-        raise unknown("kind of recipe", kind, recipe_kinds())
-    return found.model_validate(content)
+    for known in _recipe_classes():
+        if known.kind_name() == kind:
+            return known.model_validate(content)
+    raise unknown("kind of recipe", kind, [known.kind_name() for known in _recipe_classes()])
+
+
+def _recipe_classes() -> Iterator[type[Recipe]]:
+    yield from (RelayRecipe, PipelineRecipe)
+    for one in studies():
+        if one.recipe is not None:
+            yield one.recipe
 
 
 def kept(recipe: Recipe) -> dict[str, Any]:
@@ -70,8 +89,14 @@ def _with_base(path: Path) -> Any:
     return OmegaConf.merge(below, content)
 
 
-def _make_room(below: Any, content: Any) -> None:
-    """Take out the projector of `below` if `content` has one of another kind: it shares nothing."""
+def _make_room(below: Any, content: Any, key: str = "") -> None:
+    """Take out of `below` what `content` replaces as a whole.
+
+    These are its studies, and its projector if `content` has one of another kind: they share
+    nothing. key: what alone is set, if it is one setting.
+    """
     kinds = [OmegaConf.select(one, "projector.kind") for one in (below, content)]
-    if kinds[1] not in (None, kinds[0]):
+    if key in ("", "projector") and kinds[1] not in (None, kinds[0]):
         below.pop("projector", None)
+    if key in ("", "studies") and "studies" in content:
+        below.pop("studies", None)

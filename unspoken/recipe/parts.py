@@ -35,7 +35,6 @@ __all__ = [
     "ProjectorSettings",
     "Prompts",
     "Stage",
-    "InformationSettings",
 ]
 
 
@@ -168,18 +167,6 @@ class LoraSettings(Part):
     """The receiver itself is trained, with as many parameters as the projector has."""
 
     lr: float = Field(gt=0)
-
-
-class InformationSettings(Part):
-    """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
-
-    samples: notes that the sender writes about each item for the text estimator. column: whether
-    a comparison measures bits too.
-    """
-
-    items: int = Field(default=64, ge=2)
-    samples: int = Field(default=1, ge=0)
-    column: bool = False
 
 
 class AgentSource(Part):

@@ -42,7 +42,7 @@ def read_results(folder: Path) -> list[Recorded]:
         names = list(dict.fromkeys(study.file for study in known))
         raise DataError(
             f"{folder} holds no {', '.join(names[:-1])} or {names[-1]}; give the folder that "
-            "`unspoken compare` or another measurement wrote to"
+            "`unspoken measure` wrote to"
         )
     return found
 

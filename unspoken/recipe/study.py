@@ -6,14 +6,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from unspoken.evaluation.result import Result
-from unspoken.recipe.config import Recipe
+from unspoken.recipe.parts import Part
 
-__all__ = ["Study"]
+__all__ = ["Study", "Trained"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training by recipe leaves: what it is, its folder, and how many parameters it has."""
+
+    what: str
+    folder: Path
+    parameters: int
 
 
 def _every(content: Mapping[str, Any]) -> bool:
@@ -24,13 +33,19 @@ def _nothing(report: Result) -> str:
     return ""
 
 
+def _fits(recipe: Any, settings: Any) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Study:
     """What the registry knows of a measurement.
 
-    name: as in the registry; command: its word on the command line; title: the question that it
-    answers. measures: the recipes that `run` takes; it measures, writes its file into the folder of
-    the recipe, and returns a report. recipes: the classes of recipes that come with this study.
+    name: as in the registry and below `studies` in a recipe; title: the question that it answers.
+    kind: the kind of recipe that may list it; settings: the class of what stands below its name.
+    run: measures by a recipe and settings, writes its file into the folder of the recipe, and
+    returns a report. check: raises `ValueError` if recipe and settings do not fit; it is called
+    when the recipe is loaded, before any model is.
 
     file: the JSON that it writes; report: the class that this is read back as; owns: whether the
     content of such a file is this study's, where several write files of one name.
@@ -38,18 +53,26 @@ class Study:
     section: the module that shows a report, imported when a page is made. Its `sections(report,
     folder)` gives what the page shows of it, and its `lead(report)`, if it has one, a sentence that
     comes first.
+
+    Three more, for a study that needs more than the pair of its recipe. recipe: a class of recipes
+    that comes with it, and can only be trained. train: trains by such a recipe, or by one that
+    lists the study, in place of the projector. prepare: by a recipe, settings and `lora`, makes
+    the pipelines that every study of this recipe measures, see `unspoken.relay.pipelines.prepared`.
     """
 
     name: str
-    command: str
     title: str
-    measures: type[Recipe]
-    run: Callable[[Any], Result]
+    kind: Literal["relay", "pipeline"]
+    settings: type[Part]
+    run: Callable[[Any, Any], Result]
     file: str
     report: type[Result]
-    recipes: tuple[type[Recipe], ...] = ()
+    check: Callable[[Any, Any], None] = _fits
     owns: Callable[[Mapping[str, Any]], bool] = _every
     section: str | None = None
+    recipe: type[Any] | None = None
+    train: Callable[[Any], Trained] | None = None
+    prepare: Callable[..., Any] | None = None
 
     def read(self, content: Mapping[str, Any]) -> Result:
         """A report from the content of its file. Raises pydantic's `ValidationError`."""

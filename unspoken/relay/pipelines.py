@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import singledispatch
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,8 +19,9 @@ from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.loading import kept
 from unspoken.recipe.parts import ChannelSource, Stage
 from unspoken.recipe.pipeline import channel_of
+from unspoken.recipe.registry import study
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_lora, train_projector, train_vectors
+from unspoken.relay.train import train_lora, train_projector, train_vectors, trained_folder
 from unspoken.relay.trained import trained_pipeline
 from unspoken.tasks import Task, transferred
 
@@ -33,7 +33,6 @@ __all__ = [
     "curves",
     "noted",
     "prepared",
-    "trained_folder",
 ]
 
 WHOLE = "whole"
@@ -50,18 +49,18 @@ class RelayPipelines:
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
-    def of(cls, relay: Relay, recipe: RelayRecipe, *, lora: bool = True) -> RelayPipelines:
+    def of(cls, relay: Relay, *, lora: bool = True) -> RelayPipelines:
         """Make the pipelines; what is trained for them and not there yet is trained.
 
         lora: whether the receiver itself is trained too, where the recipe asks for it.
         """
-        folder = trained_folder(recipe)
+        compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
         found = cls()
         read = {"full-text": relay.full_text, "text": relay.text}
-        ready = _made(relay, recipe)  # refused at once
-        tuned = any(isinstance(source, str) and source in read for source in recipe.channels)
-        soft = train_vectors(relay, recipe.reader, folder, what="reader") if tuned else None
-        for source in recipe.channels:
+        ready = _made(relay)  # refused at once
+        tuned = any(isinstance(source, str) and source in read for source in compared.channels)
+        soft = train_vectors(relay, compared.reader, folder, what="reader") if tuned else None
+        for source in compared.channels:
             name = source if isinstance(source, str) else source.name
             if name in ready:
                 found.pipelines[name] = ready[name]
@@ -71,21 +70,21 @@ class RelayPipelines:
                 found.pipelines[name] = read[name]()
                 found.pipelines[f"{name}, tuned reader"] = read[name](soft)
             else:
-                found._add_trained(name, relay, recipe, lora=lora)
+                found._add_trained(name, relay, lora=lora)
         return found
 
-    def _add_trained(self, name: str, relay: Relay, recipe: RelayRecipe, *, lora: bool) -> None:
+    def _add_trained(self, name: str, relay: Relay, *, lora: bool) -> None:
         """The channel of the recipe's own projector, and its controls."""
-        folder = trained_folder(recipe)
+        compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
         projector, home = train_projector(relay, folder)
         size = sum(parameter.numel() for parameter in projector.parameters())
-        self.notes["projector_folder"] = os.path.relpath(home, recipe.out)
+        self.notes["projector_folder"] = os.path.relpath(home, relay.recipe.out)
         self.notes["projector_parameters"] = size
         self.pipelines[name] = trained_pipeline(relay, projector)
-        free = train_vectors(relay, recipe.constant, folder, what="constant")
+        free = train_vectors(relay, compared.constant, folder, what="constant")
         self.constants[name] = relay.constant(free)
-        if lora and recipe.lora is not None:
-            receiver = train_lora(relay, recipe.lora, size, folder)
+        if lora and compared.lora is not None:
+            receiver = train_lora(relay, compared.lora, size, folder)
             self.adapted[name] = replace(relay, receiver=receiver).alone()
 
 
@@ -99,46 +98,43 @@ class Prepared:
     seconds: float
 
 
-@singledispatch
 def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared:
     """The relay of a recipe with all its pipelines; lora: as in `RelayPipelines.of`.
 
-    A study whose kind of recipe needs more than this registers what it does instead.
+    If a study that the recipe lists prepares pipelines of its own, its other studies measure these.
     """
+    for name, settings in recipe.studies.items():
+        prepare = study(name).prepare
+        if prepare is not None:
+            return prepare(recipe, settings, lora=lora)
     relay = Relay.of(recipe)
-    task = asked(relay, recipe)
+    task = asked(relay)
     start = perf_counter()
-    found = RelayPipelines.of(relay, recipe, lora=lora)
+    found = RelayPipelines.of(relay, lora=lora)
     return Prepared(relay, task, found, perf_counter() - start)
 
 
-def asked(relay: Relay, recipe: RelayRecipe) -> Task:
+def asked(relay: Relay) -> Task:
     """The task whose test items are asked."""
-    return relay.task if recipe.transfer is None else transferred(relay.task, recipe.transfer)
+    transfer = relay.recipe.compared.transfer
+    return relay.task if transfer is None else transferred(relay.task, transfer)
 
 
 def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
     """The recipe, and what was trained on where another task is asked, as notes of a result."""
-    trained_on = {} if recipe.transfer is None else {"trained_on": relay.task.name}
+    trained_on = {} if recipe.compared.transfer is None else {"trained_on": relay.task.name}
     return {**trained_on, **kept(recipe)}
 
 
-def trained_folder(recipe: RelayRecipe) -> Path:
-    """Where what a recipe trains is kept."""
-    return recipe.trained or recipe.out / "trained"
-
-
-def curves(
-    relay: Relay, recipe: RelayRecipe, lengths: Sequence[int] = ()
-) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+def curves(relay: Relay, lengths: Sequence[int] = ()) -> Iterator[tuple[str, dict[str, Pipeline]]]:
     """Each channel and its pipelines by length; words are read by the tuned reader."""
-    folder = trained_folder(recipe)
+    compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
     words = {"full-text": relay.full_text, "text": relay.text}
-    ready = _made(relay, recipe)  # refused at once
-    for source in recipe.channels:
+    ready = _made(relay)  # refused at once
+    for source in compared.channels:
         name = source if isinstance(source, str) else source.name
         if name in words:
-            soft = train_vectors(relay, recipe.reader, folder, what="reader")
+            soft = train_vectors(relay, compared.reader, folder, what="reader")
             cut = {f"{n} tokens": words[name](soft, n) for n in lengths}
             yield f"{name}, tuned reader", {**cut, WHOLE: words[name](soft)}
         elif name in ready:
@@ -150,10 +146,10 @@ def curves(
             yield name, _by_length(trained_pipeline(relay, projector), lengths)
 
 
-def _made(relay: Relay, recipe: RelayRecipe) -> dict[str, Pipeline]:
+def _made(relay: Relay) -> dict[str, Pipeline]:
     """Pipelines over channels that need nothing but their settings, by name."""
     found: dict[str, Pipeline] = {}
-    for source in recipe.channels:
+    for source in relay.recipe.compared.channels:
         match source:
             case "handoff":
                 found["handoff"] = relay.over(Handoff())

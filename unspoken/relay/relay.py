@@ -16,7 +16,7 @@ from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.expected import expected_answer
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
-from unspoken.recipe.config import ProjectorRecipe, RelayRecipe
+from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.parts import ModelSource
 from unspoken.tasks import Item, Protocol, Task, load_task
 from unspoken.types import Settings
@@ -32,17 +32,18 @@ _ASKED = "Question: {question}\nAnswer:"
 class Relay:
     """Two loaded models and a task, and the agents that a recipe makes of them."""
 
-    recipe: ProjectorRecipe
+    recipe: RelayRecipe
     sender: LanguageModel
     receiver: Backbone
     task: Task
 
     @classmethod
-    def of(cls, recipe: ProjectorRecipe) -> Relay:
+    def of(cls, recipe: RelayRecipe) -> Relay:
         """Read the task, then load the models: what is cheap to refuse comes first."""
         task = load_task(recipe.task)
-        sender = _load(recipe.sender)
-        receiver = sender if recipe.receiver == recipe.sender else _load(recipe.receiver)
+        pair = recipe.pair
+        sender = _load(pair.sender)
+        receiver = sender if pair.receiver == pair.sender else _load(pair.receiver)
         return cls(recipe, sender, causal(receiver, "the receiver of a relay answers from"), task)
 
     @property
@@ -166,7 +167,8 @@ class Relay:
         return Pipeline([taking_notes(agent) for agent in line.agents.values()], line.edges)
 
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
-        pack = self.recipe.pack if isinstance(self.recipe, RelayRecipe) else LOSSLESS
+        comparison = self.recipe.comparison
+        pack = LOSSLESS if comparison is None else comparison.pack
         return Pipeline([sender, solver], [Edge(sender.name, solver.name, channel, pack)])
 
     def full_text(self, soft: FreeVectors | None = None, limit: int | None = None) -> Pipeline:

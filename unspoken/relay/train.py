@@ -15,12 +15,15 @@ from torch import nn
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, TextChannel
-from unspoken.errors import DataError, StorageError, TrainingError
+from unspoken.errors import DataError, RecipeError, StorageError, TrainingError
 from unspoken.evaluation.items import query
 from unspoken.identity import digest
 from unspoken.projectors import FreeVectors, Projector, load_projector
 from unspoken.projectors.load import PAIR
+from unspoken.recipe.config import Recipe, RelayRecipe
 from unspoken.recipe.parts import FreeSettings, LoraSettings, Stage
+from unspoken.recipe.registry import studies
+from unspoken.recipe.study import Trained
 from unspoken.relay.pair import Pair
 from unspoken.relay.relay import Relay
 from unspoken.relay.saving import save, write_module
@@ -35,7 +38,30 @@ from unspoken.tasks import Item
 from unspoken.training import Answers, History, Objective, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
 
-__all__ = ["train_lora", "train_projector", "train_vectors"]
+__all__ = ["train_by", "train_lora", "train_projector", "train_vectors", "trained_folder"]
+
+
+def train_by(recipe: Recipe) -> Trained:
+    """Train what a recipe asks for, or find what it trained before: a projector, or a planner.
+
+    Raises `RecipeError` if there is nothing to train.
+    """
+    for one in studies():
+        own = one.recipe is not None and isinstance(recipe, one.recipe)
+        if one.train is not None and (own or one.name in recipe.studies):
+            return one.train(recipe)
+    if not isinstance(recipe, RelayRecipe):
+        raise RecipeError(
+            f"a recipe of kind {recipe.kind_name()!r} trains nothing; give one of kind relay or "
+            "planner"
+        )
+    projector, home = train_projector(Relay.of(recipe), trained_folder(recipe))
+    return Trained("projector", home, sum(part.numel() for part in projector.parameters()))
+
+
+def trained_folder(recipe: RelayRecipe) -> Path:
+    """Where what a recipe trains is kept."""
+    return recipe.trained or recipe.out / "trained"
 
 
 def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:

@@ -1,18 +1,26 @@
 """The comparison of channels on the same items, with controls."""
 
-from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.study import Study
 from unspoken.studies.comparison.measure import compare
 from unspoken.studies.comparison.recipe import run_comparison
 from unspoken.studies.comparison.report import ChannelWorth, Compared, Report
+from unspoken.studies.comparison.settings import ComparisonSettings
 
-__all__ = ["STUDY", "ChannelWorth", "Compared", "Report", "compare", "run_comparison"]
+__all__ = [
+    "STUDY",
+    "ChannelWorth",
+    "Compared",
+    "ComparisonSettings",
+    "Report",
+    "compare",
+    "run_comparison",
+]
 
 STUDY = Study(
     name="comparison",
-    command="compare",
     title="What was the message worth?",
-    measures=RelayRecipe,
+    kind="relay",
+    settings=ComparisonSettings,
     run=run_comparison,
     file="results.json",
     report=Compared,

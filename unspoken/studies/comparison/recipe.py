@@ -10,11 +10,12 @@ from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import Prepared, noted, prepared
 from unspoken.studies.comparison.measure import compare
 from unspoken.studies.comparison.report import Report
+from unspoken.studies.comparison.settings import ComparisonSettings
 
 __all__ = ["run_comparison"]
 
 
-def run_comparison(recipe: RelayRecipe) -> Report:
+def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
     """Train the projector and its controls if need be, compare, and write the report to `out`."""
     ready = prepared(recipe)
     found = ready.found
@@ -23,10 +24,10 @@ def run_comparison(recipe: RelayRecipe) -> Report:
         ready.task,
         constants=found.constants,
         adapted=found.adapted,
-        information=_information(ready, recipe) if recipe.worth.column else None,
-        limit=recipe.limit,
+        information=_information(ready, recipe, settings.bits) if settings.bits else None,
+        limit=recipe.compared.limit,
         seed=recipe.seed,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.compared.batch_size,
         out=recipe.out,
         notes={
             "training_seconds": round(ready.seconds, 1),
@@ -36,8 +37,8 @@ def run_comparison(recipe: RelayRecipe) -> Report:
     )
 
 
-def _information(ready: Prepared, recipe: RelayRecipe) -> dict[str, Information]:
-    items = chosen(ready.task, recipe.worth.items, recipe.limit, recipe.seed)
-    evaluator = Evaluator(items, recipe.batch_size, Store(recipe.out))
+def _information(ready: Prepared, recipe: RelayRecipe, count: int) -> dict[str, Information]:
+    items = chosen(ready.task, count, recipe.compared.limit, recipe.seed)
+    evaluator = Evaluator(items, recipe.compared.batch_size, Store(recipe.out))
     pipelines, answer = ready.found.pipelines, ready.relay.answer
     return informed(pipelines, evaluator, expected=answer, seed=recipe.seed)

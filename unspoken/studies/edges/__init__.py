@@ -6,14 +6,14 @@ from unspoken.studies.edges.measure import weigh_edges
 from unspoken.studies.edges.pruning import Budget, prune
 from unspoken.studies.edges.recipe import run_edges
 from unspoken.studies.edges.report import GraphReport
-from unspoken.studies.edges.settings import EdgesRecipe
+from unspoken.studies.edges.settings import EdgesSettings
 from unspoken.studies.edges.trials import Trials
 
 __all__ = [
     "STUDY",
     "Budget",
     "EdgeWorth",
-    "EdgesRecipe",
+    "EdgesSettings",
     "GraphReport",
     "Trials",
     "attribute",
@@ -24,11 +24,10 @@ __all__ = [
 
 STUDY = Study(
     name="edges",
-    command="edges",
     title="Which edges matter?",
-    measures=EdgesRecipe,
+    kind="pipeline",
+    settings=EdgesSettings,
     run=run_edges,
     file="edges.json",
     report=GraphReport,
-    recipes=(EdgesRecipe,),
 )

@@ -16,7 +16,8 @@ from unspoken.files import atomic_folder
 from unspoken.identity import digest
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import tabled
-from unspoken.studies.edges.settings import EdgesRecipe, GraphSettings
+from unspoken.recipe.config import PipelineRecipe
+from unspoken.studies.edges.settings import GraphSettings
 from unspoken.tasks import Task
 from unspoken.training import EdgeGates, GraphAnswers, History, fit
 from unspoken.training.graph import frozen_channels, gateable, gates_for
@@ -25,7 +26,7 @@ __all__ = ["learn_graph"]
 
 
 def learn_graph(
-    recipe: EdgesRecipe, settings: GraphSettings, pipeline: Pipeline, task: Task
+    recipe: PipelineRecipe, settings: GraphSettings, pipeline: Pipeline, task: Task
 ) -> tuple[tuple[int, ...], EdgeGates]:
     """The edges that have a gate, by number, and the gates; trained, or those that stand in `out`.
 

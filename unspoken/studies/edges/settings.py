@@ -1,17 +1,14 @@
-"""What a recipe of edges may say."""
+"""What a recipe may say about edges."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from unspoken.recipe.config import PipelineRecipe
 from unspoken.recipe.parts import Part, Stage
-from unspoken.tasks import TaskSource
 
-__all__ = ["BudgetSettings", "EdgesRecipe", "GraphSettings"]
+__all__ = ["BudgetSettings", "EdgesSettings", "GraphSettings"]
 
 
 class BudgetSettings(Part):
@@ -40,19 +37,12 @@ class GraphSettings(Part):
         return self
 
 
-class EdgesRecipe(PipelineRecipe):
+class EdgesSettings(Part):
     """Which edges of a pipeline matter, which are kept under a budget, and which a graph learns.
 
-    items: of the validation split, for attribution and pruning; limit: of the test split.
+    items: of the validation split, for attribution and pruning.
     """
 
-    kind: Literal["edges"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    executor: Literal["here"] = "here"  # pyright: ignore[reportIncompatibleVariableOverride]
-    task: TaskSource
     items: int = Field(default=64, ge=2)
     budget: BudgetSettings | None = None
     graph: GraphSettings | None = None
-    limit: int | None = Field(default=100, ge=2)
-    batch_size: int = Field(default=16, ge=1)
-    seed: int = 0
-    out: Path

@@ -10,11 +10,12 @@ from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import noted, prepared
 from unspoken.studies.information.measure import measure_information
 from unspoken.studies.information.report import InformationReport
+from unspoken.studies.information.settings import InformationSettings
 
 __all__ = ["run_information"]
 
 
-def run_information(recipe: RelayRecipe) -> InformationReport:
+def run_information(recipe: RelayRecipe, settings: InformationSettings) -> InformationReport:
     """Measure each channel of the recipe; the report goes to `out`.
 
     A trained channel stands beside its controls: free vectors without a sender, and noise with the
@@ -31,13 +32,13 @@ def run_information(recipe: RelayRecipe) -> InformationReport:
     return measure_information(
         pipelines,
         ready.task,
-        items=recipe.worth.items,
-        writer=relay.writer if "text" in recipe.channels else None,
-        samples=recipe.worth.samples,
+        items=settings.items,
+        writer=relay.writer if "text" in recipe.compared.channels else None,
+        samples=settings.samples,
         expected=relay.answer,
-        limit=recipe.limit,
+        limit=recipe.compared.limit,
         seed=recipe.seed,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.compared.batch_size,
         out=recipe.out,
         notes={**found.notes, **noted(relay, recipe)},
     )

@@ -2,17 +2,23 @@
 
 from unspoken.recipe.study import Study
 from unspoken.studies.planner.measure import attribute, holds
-from unspoken.studies.planner.recipe import run_planner
+from unspoken.studies.planner.recipe import prepared_planners, run_planner
 from unspoken.studies.planner.report import Blame, PlannerReport
-from unspoken.studies.planner.settings import PlannerExecutorRecipe, PlannerRecipe
-from unspoken.studies.planner.teaching import train_planner
+from unspoken.studies.planner.settings import (
+    PlannerRecipe,
+    PlannerSettings,
+    TeachingSettings,
+    check_planners,
+)
+from unspoken.studies.planner.teaching import train_planner, train_planner_by
 
 __all__ = [
     "STUDY",
     "Blame",
-    "PlannerExecutorRecipe",
     "PlannerRecipe",
     "PlannerReport",
+    "PlannerSettings",
+    "TeachingSettings",
     "attribute",
     "holds",
     "run_planner",
@@ -21,11 +27,14 @@ __all__ = [
 
 STUDY = Study(
     name="planner",
-    command="compare",
     title="Whose fault is a wrong answer?",
-    measures=PlannerExecutorRecipe,
+    kind="relay",
+    settings=PlannerSettings,
     run=run_planner,
     file="blame.json",
     report=PlannerReport,
-    recipes=(PlannerRecipe, PlannerExecutorRecipe),
+    check=check_planners,
+    recipe=PlannerRecipe,
+    train=train_planner_by,
+    prepare=prepared_planners,
 )

@@ -13,21 +13,20 @@ from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.store import Store
 from unspoken.pipeline import Pipeline
+from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.parts import CanvasSettings, ModelSource
 from unspoken.relay.pipelines import (
     Prepared,
     RelayPipelines,
     asked,
     noted,
-    prepared,
-    trained_folder,
 )
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_projector, train_vectors
+from unspoken.relay.train import train_projector, train_vectors, trained_folder
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.planner.measure import attribute
 from unspoken.studies.planner.report import PlannerReport
-from unspoken.studies.planner.settings import PlannerExecutorRecipe
+from unspoken.studies.planner.settings import PlannerSettings, swept
 from unspoken.studies.planner.teaching import planner_of
 from unspoken.tasks import Task, load_task
 
@@ -36,14 +35,15 @@ __all__ = ["prepared_planners", "run_planner"]
 _ORACLE, _BESIDE = "full-text", ", causal planner"
 
 
-def run_planner(recipe: PlannerExecutorRecipe) -> PlannerReport:
+def run_planner(recipe: RelayRecipe, settings: PlannerSettings) -> PlannerReport:
     """Say whose fault wrong answers are; the report goes to `out`.
 
     Answers that a comparison by the same recipe left in `out` are not asked for again.
     """
-    ready = prepared_planners(recipe, lora=False)
-    items = sample(ready.task.test, recipe.limit, recipe.seed)
-    evaluator = Evaluator(items, recipe.batch_size, Store(recipe.out))
+    ready = prepared_planners(recipe, settings, lora=False)
+    compared = recipe.compared
+    items = sample(ready.task.test, compared.limit, recipe.seed)
+    evaluator = Evaluator(items, compared.batch_size, Store(recipe.out))
     pipelines = ready.found.pipelines
     report = PlannerReport(
         blame=attribute(
@@ -63,8 +63,9 @@ def run_planner(recipe: PlannerExecutorRecipe) -> PlannerReport:
     return report
 
 
-@prepared.register
-def prepared_planners(recipe: PlannerExecutorRecipe, *, lora: bool = True) -> Prepared:
+def prepared_planners(
+    recipe: RelayRecipe, settings: PlannerSettings, *, lora: bool = True
+) -> Prepared:
     """Both planners and the executor: the planner, projectors and controls are trained if need be.
 
     The executor is one and the same; the causal planner's pipelines carry its name. What the splits
@@ -73,30 +74,31 @@ def prepared_planners(recipe: PlannerExecutorRecipe, *, lora: bool = True) -> Pr
     task = load_task(recipe.task)
     _print_overlap(task)
     start = perf_counter()
-    planner = planner_of(recipe, task, trained_folder(recipe))
-    executor = causal(_load(recipe.receiver), "the executor answers from")
+    planner = planner_of(settings.recipe_for(recipe), task, trained_folder(recipe))
+    executor = causal(_load(recipe.pair.receiver), "the executor answers from")
     silent = recipe.prompts.model_copy(update={"note_lead": ""})  # the planner was trained without
-    trained = recipe.planner.training.steps > 0
+    trained = settings.teaching.training.steps > 0
     ours = recipe.model_copy(update={"prompts": silent} if trained else {})
     relay = Relay(ours, planner, executor, task)
-    found = RelayPipelines.of(relay, ours, lora=lora)
-    beside = _beside(replace(relay, recipe=recipe, sender=_load(recipe.causal)), relay, recipe)
+    found = RelayPipelines.of(relay, lora=lora)
+    beside = _beside(replace(relay, recipe=recipe, sender=_load(settings.causal)), relay)
     still = {f"{name}{_BESIDE}": pipeline for name, pipeline in found.constants.items()}
-    for label, planning in recipe.swept().items():
-        _join(found, _planned(relay, ours, planning), label)
+    for label, planning in swept(recipe, settings).items():
+        _join(found, _planned(relay, planning), label)
     found.pipelines |= beside
     found.constants |= still
     found.notes["planning"] = recipe.planning.model_dump()
-    return Prepared(relay, asked(relay, recipe), found, perf_counter() - start)
+    return Prepared(relay, asked(relay), found, perf_counter() - start)
 
 
-def _planned(
-    relay: Relay, recipe: PlannerExecutorRecipe, planning: CanvasSettings
-) -> RelayPipelines:
+def _planned(relay: Relay, planning: CanvasSettings) -> RelayPipelines:
     """The channels through which a plan goes, planned in another way."""
-    names = tuple(name for name in recipe.channels if name in ("text", recipe.projector.kind))
-    changed = recipe.model_copy(update={"planning": planning, "channels": names, "lora": None})
-    return RelayPipelines.of(replace(relay, recipe=changed), changed)
+    recipe = relay.recipe
+    through = ("text", recipe.projector.kind)
+    names = tuple(name for name in recipe.compared.channels if name in through)
+    comparison = recipe.compared.model_copy(update={"channels": names, "lora": None})
+    changed = recipe.model_copy(update={"planning": planning, "comparison": comparison})
+    return RelayPipelines.of(replace(relay, recipe=changed))
 
 
 def _join(found: RelayPipelines, more: RelayPipelines, label: str) -> None:
@@ -105,16 +107,16 @@ def _join(found: RelayPipelines, more: RelayPipelines, label: str) -> None:
     found.constants |= {f"{name}, {label}": one for name, one in more.constants.items()}
 
 
-def _beside(other: Relay, relay: Relay, recipe: PlannerExecutorRecipe) -> dict[str, Pipeline]:
+def _beside(other: Relay, relay: Relay) -> dict[str, Pipeline]:
     """The same channels with the causal planner; the executor's tuned reader is the same too.
 
     Free vectors have no sender, so one constant stands beside both planners.
     """
-    folder = trained_folder(recipe)
+    recipe, folder = relay.recipe, trained_folder(relay.recipe)
     found: dict[str, Pipeline] = {}
-    for name in recipe.channels:
+    for name in recipe.compared.channels:
         if name == "text":
-            soft = train_vectors(relay, recipe.reader, folder, what="reader")
+            soft = train_vectors(relay, recipe.compared.reader, folder, what="reader")
             found[f"text{_BESIDE}"] = other.text()
             found[f"text{_BESIDE}, tuned reader"] = other.text(soft)
         elif name == recipe.projector.kind:

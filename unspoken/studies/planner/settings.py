@@ -1,21 +1,20 @@
-"""What recipes of a diffusion planner may say."""
+"""What recipes may say about a diffusion planner."""
 
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from unspoken.recipe.config import Recipe, RelayRecipe
 from unspoken.recipe.parts import CanvasSettings, ModelSource, Part, Stage
 from unspoken.tasks import TaskSource
 
-__all__ = ["PlannerExecutorRecipe", "PlannerRecipe", "PlannerSettings"]
+__all__ = ["PlannerRecipe", "PlannerSettings", "TeachingSettings", "check_planners", "swept"]
 
 
-class PlannerSettings(Part):
+class TeachingSettings(Part):
     """A causal model becomes one that writes notes by diffusion, see `Denoised`.
 
     mask: the token that stands for a mask, one that texts do not use. shift: whether a position
@@ -36,52 +35,66 @@ class PlannerRecipe(Recipe):
     kind: Literal["planner"]
     sender: ModelSource
     task: TaskSource
-    planner: PlannerSettings
-    seed: int = 0
-    out: Path
+    teaching: TeachingSettings
 
 
-class PlannerExecutorRecipe(RelayRecipe):
+class PlannerSettings(Part):
     """Compare what a diffusion planner says in words and in states, beside a causal planner.
 
-    planner: how the sender is taught to plan, before anything is compared. causal: the other
+    teaching: how the sender is taught to plan, before anything is compared. causal: the other
     planner, whose arms carry its name; it reads the fact, and writes as `prompts` say. sweep: a
     setting of `planning` to its values: {tokens: [16, 64], steps: [4, 16]}. Every combination
     is compared beside `planning`, with a projector of its own.
     """
 
-    kind: Literal["planner_executor"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    planner: PlannerSettings
+    teaching: TeachingSettings
     causal: ModelSource
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         default_factory=dict[str, tuple[Any, ...]]
     )
 
-    def swept(self) -> dict[str, CanvasSettings]:
-        """The ways to plan of the sweep, by what is changed: `tokens=16, steps=4`."""
-        found: dict[str, CanvasSettings] = {}
-        for values in product(*self.sweep.values()) if self.sweep else ():
-            changed = dict(zip(self.sweep, values, strict=True))
-            label = ", ".join(f"{key}={value}" for key, value in changed.items())
-            found[label] = CanvasSettings(**{**self.planning.model_dump(), **changed})
-        return found
+    def recipe_for(self, recipe: RelayRecipe) -> PlannerRecipe:
+        """How the sender of a relay is taught, as a recipe of its own."""
+        return PlannerRecipe(
+            kind="planner",
+            sender=recipe.pair.sender,
+            task=recipe.task,
+            teaching=self.teaching,
+            seed=recipe.seed,
+            out=recipe.out,
+        )
 
-    @model_validator(mode="after")
-    def _sweepable(self) -> PlannerExecutorRecipe:
-        try:
-            longest = max(one.tokens for one in (self.planning, *self.swept().values()))
-        except ValidationError as error:
-            told = error.errors()[0]
-            raise ValueError(f"sweep.{told['loc'][0]}: {told['msg']}") from error
-        if self.planner.training.steps and longest > max(self.planner.canvas):
-            raise ValueError(
-                f"plans of {longest} tokens are asked for, and the planner is taught no canvas "
-                f"longer than {max(self.planner.canvas)}; add {longest} to planner.canvas"
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _has_an_oracle(self) -> PlannerExecutorRecipe:
-        if "full-text" not in self.channels:
-            raise ValueError("channels must name full-text: it is the oracle plan")
-        return self
+def swept(recipe: RelayRecipe, settings: PlannerSettings) -> dict[str, CanvasSettings]:
+    """The ways to plan of the sweep, by what is changed: `tokens=16, steps=4`."""
+    found: dict[str, CanvasSettings] = {}
+    for values in product(*settings.sweep.values()) if settings.sweep else ():
+        changed = dict(zip(settings.sweep, values, strict=True))
+        label = ", ".join(f"{key}={value}" for key, value in changed.items())
+        found[label] = CanvasSettings(**{**recipe.planning.model_dump(), **changed})
+    return found
+
+
+def check_planners(recipe: RelayRecipe, settings: PlannerSettings) -> None:
+    """Raise `ValueError` if a way to plan cannot be, or the oracle plan is not compared."""
+    try:
+        longest = max(one.tokens for one in (recipe.planning, *swept(recipe, settings).values()))
+    except ValidationError as error:
+        told = error.errors()[0]
+        raise ValueError(f"sweep.{told['loc'][0]}: {told['msg']}") from error
+    if settings.teaching.training.steps and longest > max(settings.teaching.canvas):
+        raise ValueError(
+            f"plans of {longest} tokens are asked for, and the planner is taught no canvas longer "
+            f"than {max(settings.teaching.canvas)}; add {longest} to teaching.canvas"
+        )
+    if "full-text" not in recipe.compared.channels:
+        raise ValueError("comparison.channels must name full-text: it is the oracle plan")
+    if others := recipe.studies.keys() - _BESIDE:
+        raise ValueError(
+            f"{', '.join(sorted(others))} would measure the sender before it was taught; list "
+            "these studies in another recipe"
+        )
+
+
+_BESIDE = {"planner", "comparison", "information"}
+"""The studies that measure the pipelines of both planners."""

@@ -15,44 +15,58 @@ from unspoken.errors import DataError, IncompatibleModels, RecipeError
 from unspoken.evaluation.items import query
 from unspoken.files import atomic_folder
 from unspoken.identity import digest
+from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.study import Trained
 from unspoken.relay.relay import note_role
-from unspoken.studies.planner.settings import PlannerExecutorRecipe, PlannerRecipe
-from unspoken.tasks import Item, Task
+from unspoken.relay.train import trained_folder
+from unspoken.studies.planner.settings import PlannerRecipe, PlannerSettings
+from unspoken.tasks import Item, Task, load_task
 from unspoken.training import History, fit
 from unspoken.training.denoised import Denoised
 
-__all__ = ["planner_of", "train_planner"]
-
-Planning = PlannerRecipe | PlannerExecutorRecipe
+__all__ = ["planner_of", "train_planner", "train_planner_by"]
 
 
-def planner_of(recipe: Planning, task: Task, folder: Path) -> LanguageModel:
+def train_planner_by(recipe: PlannerRecipe | RelayRecipe) -> Trained:
+    """Train the planner of a recipe, or find the one that the recipe trained before."""
+    folder = recipe.out / "trained"
+    if isinstance(recipe, RelayRecipe):
+        folder, settings = trained_folder(recipe), recipe.studies["planner"]
+        assert isinstance(settings, PlannerSettings)
+        recipe = settings.recipe_for(recipe)
+    planner, home = train_planner(recipe, load_task(recipe.task), folder)
+    return Trained("planner", home, sum(part.numel() for part in planner.model.parameters()))
+
+
+def planner_of(recipe: PlannerRecipe, task: Task, folder: Path) -> LanguageModel:
     """The planner that a recipe trains, or its sender as it is if there is nothing to train."""
-    if recipe.planner.training.steps:
+    if recipe.teaching.training.steps:
         return train_planner(recipe, task, folder)[0]
     source = recipe.sender
     model = load_model(source.model, dtype=source.dtype, device=source.device)
     if model.spec.states != "written":
         raise IncompatibleModels(
-            f"the sender {model.name!r} is a causal model; give planner.training.steps to teach it "
-            "to plan by diffusion, or a diffusion model"
+            f"the sender {model.name!r} is a causal model; give teaching.training.steps to teach "
+            "it to plan by diffusion, or a diffusion model"
         )
     return model
 
 
-def train_planner(recipe: Planning, task: Task, folder: Path) -> tuple[DiffusionBackbone, Path]:
+def train_planner(
+    recipe: PlannerRecipe, task: Task, folder: Path
+) -> tuple[DiffusionBackbone, Path]:
     """Train all weights of the sender to write facts by diffusion, or load what stands in `folder`.
 
     The planner reads a fact and writes it: a plan that carries the content, to which every step of
     denoising contributes. A run that was killed goes on. Raises `RecipeError` if the mask is no
     token of the model, `DataError` without items to train or validate on.
     """
-    settings, source = recipe.planner, recipe.sender
+    settings, source = recipe.teaching, recipe.sender
     base = Backbone.from_pretrained(source.model, dtype=source.dtype, device=source.device)
     mask = base.tokenizer.get_vocab().get(settings.mask)
     if mask is None:
         raise RecipeError(
-            f"planner.mask={settings.mask!r} is no token of {source.model!r}; choose one that "
+            f"teaching.mask={settings.mask!r} is no token of {source.model!r}; choose one that "
             f"texts do not use, as one of {base.tokenizer.all_special_tokens}"
         )
     few = list(task.validation[: settings.validation])
@@ -82,7 +96,7 @@ def train_planner(recipe: Planning, task: Task, folder: Path) -> tuple[Diffusion
 
 
 def _train(
-    recipe: Planning,
+    recipe: PlannerRecipe,
     planner: DiffusionBackbone,
     items: list[Item],
     validation: int,
@@ -94,11 +108,11 @@ def _train(
         agent,
         [query(item) for item in items],
         [f" {item.context}" for item in items],
-        canvas=recipe.planner.canvas,
+        canvas=recipe.teaching.canvas,
         validation=validation,
     )
     planner.model.requires_grad_(True)
-    plan = recipe.planner.training.plan(recipe.seed)
+    plan = recipe.teaching.training.plan(recipe.seed)
     history = fit(planner.model, objective, plan, checkpoint, title="planner")
     planner.model.eval().requires_grad_(False)
     return history
@@ -109,20 +123,20 @@ def _distinct(items: tuple[Item, ...]) -> list[Item]:
     return list({item.context: item for item in items}.values())
 
 
-def _key(recipe: Planning, base: Backbone, items: list[Item], task: Task) -> str:
+def _key(recipe: PlannerRecipe, base: Backbone, items: list[Item], task: Task) -> str:
     """What the trained weights depend on."""
     parts = [
         base.fingerprint,
         str(base.dtype),
         [item.context for item in items],
         task.protocol,
-        recipe.planner.model_dump(),
+        recipe.teaching.model_dump(),
         recipe.seed,
     ]
     return digest(parts)[:12]
 
 
-def _save(planner: DiffusionBackbone, recipe: Planning, home: Path, history: History) -> None:
+def _save(planner: DiffusionBackbone, recipe: PlannerRecipe, home: Path, history: History) -> None:
     state = PartialState()  # under torchrun every process has trained; one of them writes
     if state.is_main_process:
         with atomic_folder(home) as beside:
@@ -133,7 +147,7 @@ def _save(planner: DiffusionBackbone, recipe: Planning, home: Path, history: His
     state.wait_for_everyone()
 
 
-def _card(planner: DiffusionBackbone, recipe: Planning, history: History) -> str:
+def _card(planner: DiffusionBackbone, recipe: PlannerRecipe, history: History) -> str:
     count = sum(parameter.numel() for parameter in planner.model.parameters())
     return (
         "---\nlibrary_name: unspoken\ntags: [unspoken, diffusion]\n---\n"
@@ -141,7 +155,7 @@ def _card(planner: DiffusionBackbone, recipe: Planning, history: History) -> str
         f"Trained by `unspoken` to write facts of {recipe.task.name} by masked diffusion (LLaDA, "
         f"arXiv 2502.09992), seed {recipe.seed}; all weights.\n\n"
         f"* weights {planner.fingerprint}, {count:,} parameters\n"
-        f"* canvases of {', '.join(map(str, recipe.planner.canvas))} positions, mask "
-        f"{recipe.planner.mask}\n"
+        f"* canvases of {', '.join(map(str, recipe.teaching.canvas))} positions, mask "
+        f"{recipe.teaching.mask}\n"
         f"* {history.train[-1][0]} steps, best validation loss {history.best:.3f} nats a position\n"
     )

@@ -5,17 +5,17 @@ from unspoken.studies.rate.fit import Fit, fit
 from unspoken.studies.rate.measure import rates
 from unspoken.studies.rate.recipe import run_rate
 from unspoken.studies.rate.report import Point, RateReport
-from unspoken.studies.rate.settings import RateRecipe
+from unspoken.studies.rate.settings import RateSettings, check_sweep
 
-__all__ = ["STUDY", "Fit", "Point", "RateRecipe", "RateReport", "fit", "rates", "run_rate"]
+__all__ = ["STUDY", "Fit", "Point", "RateReport", "RateSettings", "fit", "rates", "run_rate"]
 
 STUDY = Study(
     name="rate",
-    command="rate",
     title="What was the message worth?",
-    measures=RateRecipe,
+    kind="relay",
+    settings=RateSettings,
     run=run_rate,
     file="rate.json",
     report=RateReport,
-    recipes=(RateRecipe,),
+    check=check_sweep,
 )

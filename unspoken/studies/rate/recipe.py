@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from unspoken.channels import TextChannel
 from unspoken.pipeline import Pipeline
-from unspoken.relay.pipelines import WHOLE, asked, curves, noted, trained_folder
+from unspoken.recipe.config import RelayRecipe
+from unspoken.relay.pipelines import WHOLE, asked, curves, noted
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_projector
+from unspoken.relay.train import train_projector, trained_folder
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.rate.measure import rates
 from unspoken.studies.rate.report import RateReport
-from unspoken.studies.rate.settings import RateRecipe
+from unspoken.studies.rate.settings import RateSettings, swept
 from unspoken.wire import Packing
 
 __all__ = ["run_rate"]
 
 
-def run_rate(recipe: RateRecipe) -> RateReport:
+def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
     """Sweep every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
-    task = asked(relay, recipe)
-    by_length = dict(curves(relay, recipe, recipe.lengths))
+    task = asked(relay)
+    by_length = dict(curves(relay, settings.lengths))
     return rates(
-        {**by_length, **dict(_packed(by_length, recipe.packs)), **dict(_swept(relay, recipe))},
+        {
+            **by_length,
+            **dict(_packed(by_length, settings.packs)),
+            **dict(_swept(relay, settings.sweep)),
+        },
         task,
-        items=recipe.worth.items,
+        items=settings.items,
         expected=relay.answer,
-        limit=recipe.limit,
+        limit=recipe.compared.limit,
         seed=recipe.seed,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.compared.batch_size,
         out=recipe.out,
         notes=noted(relay, recipe),
     )
@@ -57,13 +63,16 @@ def _through(pipeline: Pipeline, pack: Packing) -> Pipeline:
     return Pipeline(list(pipeline.agents.values()), edges, rounds=pipeline.rounds)
 
 
-def _swept(relay: Relay, recipe: RateRecipe) -> Iterator[tuple[str, dict[str, Pipeline]]]:
+def _swept(
+    relay: Relay, sweep: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[str, dict[str, Pipeline]]]:
     """A curve for each setting of the projector, which is trained at each of its values."""
-    for key, values in recipe.sweep.items():
-        swept: dict[str, Pipeline] = {}
+    recipe = relay.recipe
+    for key, values in sweep.items():
+        found: dict[str, Pipeline] = {}
         for value in values:
-            changed = recipe.model_copy(update={"projector": recipe.swept(key, value)})
+            changed = recipe.model_copy(update={"projector": swept(recipe.projector, key, value)})
             other = replace(relay, recipe=changed)
             projector, _ = train_projector(other, trained_folder(recipe))
-            swept[f"{key}={value}"] = trained_pipeline(other, projector)
-        yield f"{recipe.projector.kind}, by {key}", swept
+            found[f"{key}={value}"] = trained_pipeline(other, projector)
+        yield f"{recipe.projector.kind}, by {key}", found

@@ -1,42 +1,43 @@
-"""What a recipe of rate and distortion may say."""
+"""What a recipe may say about rate and distortion."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from unspoken.recipe.config import RelayRecipe
-from unspoken.recipe.parts import ProjectorSettings
+from unspoken.recipe.parts import Part, ProjectorSettings
 from unspoken.wire import Packing
 
-__all__ = ["RateRecipe"]
+__all__ = ["RateSettings", "check_sweep", "swept"]
 
 
-class RateRecipe(RelayRecipe):
+class RateSettings(Part):
     """Sweep the length and precision of messages, and settings of the projector, trained anew.
 
     lengths: tokens of text, first positions of vectors and caches. packs: how whole messages of
     vectors and caches travel. sweep: a setting of `projector` to its values: {layers: [[0], [6]],
-    vectors: [4, 16]}.
+    vectors: [4, 16]}. items: as many are scored for usable bits.
     """
 
-    kind: Literal["rate"]  # pyright: ignore[reportIncompatibleVariableOverride]
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)
     packs: tuple[Packing, ...] = ()
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict[str, tuple[Any, ...]])
+    items: int = Field(default=64, ge=2)
 
-    def swept(self, key: str, value: Any) -> ProjectorSettings:
-        """The projector's settings with one of them changed."""
-        return type(self.projector).model_validate({**self.projector.model_dump(), key: value})
 
-    @model_validator(mode="after")
-    def _sweepable(self) -> RateRecipe:
-        for key, values in self.sweep.items():
-            for value in values:
-                try:
-                    self.swept(key, value)
-                except ValidationError as error:
-                    told = error.errors()[0]["msg"]
-                    raise ValueError(f"sweep.{key} to {value!r}: {told}") from error
-        return self
+def swept(projector: ProjectorSettings, key: str, value: Any) -> ProjectorSettings:
+    """The projector's settings with one of them changed."""
+    return type(projector).model_validate({**projector.model_dump(), key: value})
+
+
+def check_sweep(recipe: RelayRecipe, settings: RateSettings) -> None:
+    """Raise `ValueError` if the recipe's projector does not take a setting of the sweep."""
+    for key, values in settings.sweep.items():
+        for value in values:
+            try:
+                swept(recipe.projector, key, value)
+            except ValidationError as error:
+                told = error.errors()[0]["msg"]
+                raise ValueError(f"sweep.{key} to {value!r}: {told}") from error

@@ -5,15 +5,15 @@ from unspoken.studies.teams.calibrate import Law, correlation, fit_law
 from unspoken.studies.teams.measure import plan_team
 from unspoken.studies.teams.recipe import run_plan
 from unspoken.studies.teams.report import PlanReport, Vote
-from unspoken.studies.teams.settings import PlanRecipe, Terms
+from unspoken.studies.teams.settings import TeamsSettings, Terms, check_plannable
 from unspoken.studies.teams.theory import Team, majority, slope
 
 __all__ = [
     "STUDY",
     "Law",
-    "PlanRecipe",
     "PlanReport",
     "Team",
+    "TeamsSettings",
     "Terms",
     "Vote",
     "correlation",
@@ -26,11 +26,11 @@ __all__ = [
 
 STUDY = Study(
     name="teams",
-    command="plan",
     title="When does a team pay?",
-    measures=PlanRecipe,
+    kind="relay",
+    settings=TeamsSettings,
     run=run_plan,
     file="plan.json",
     report=PlanReport,
-    recipes=(PlanRecipe,),
+    check=check_plannable,
 )

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
 from unspoken.studies.teams.measure import plan_team
 from unspoken.studies.teams.report import PlanReport
-from unspoken.studies.teams.settings import PlanRecipe
+from unspoken.studies.teams.settings import TeamsSettings
 
 __all__ = ["run_plan"]
 
 
-def run_plan(recipe: PlanRecipe) -> PlanReport:
+def run_plan(recipe: RelayRecipe, settings: TeamsSettings) -> PlanReport:
     """Plan with every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
-    task = asked(relay, recipe)
+    task = asked(relay)
     return plan_team(
-        dict(curves(relay, recipe, recipe.lengths)),
+        dict(curves(relay, settings.lengths)),
         relay.decider(),
         task,
-        recipe.team,
+        settings.terms,
         expected=relay.answer,
-        limit=recipe.limit,
+        limit=recipe.compared.limit,
         seed=recipe.seed,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.compared.batch_size,
         out=recipe.out,
         notes=noted(relay, recipe),
     )

@@ -1,15 +1,15 @@
-"""What a recipe of a team may say."""
+"""What a recipe may say about a team."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.parts import ChannelSource, Part
 
-__all__ = ["PlanRecipe", "Terms"]
+__all__ = ["TeamsSettings", "Terms", "check_plannable"]
 
 
 class Terms(Part):
@@ -35,28 +35,27 @@ class Terms(Part):
         return self
 
 
-class PlanRecipe(RelayRecipe):
+class TeamsSettings(Part):
     """When a team pays: calibrate on the task, plan under a budget, and let three senders vote.
 
-    lengths: as in `RateRecipe`. team: what is calibrated and what may be spent.
+    lengths: tokens of text, first positions of vectors and caches. terms: what is calibrated and
+    what may be spent.
     """
 
-    kind: Literal["plan"]  # pyright: ignore[reportIncompatibleVariableOverride]
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = (2, 4, 8)
-    team: Terms = Terms()
+    terms: Terms = Terms()
 
-    @model_validator(mode="after")
-    def _plannable(self) -> PlanRecipe:
-        self.check_private("its agents read parts of a fact that the receiver does not see")
-        own = [
-            source if isinstance(source, str) else source.name
-            for source in self.channels
-            if source == "oracle"
-            or (isinstance(source, ChannelSource) and source.sender == "receiver")
-        ]
-        if own and self.sender != self.receiver:
-            raise ValueError(
-                f"channels {own} speak with the receiver's weights, and a plan is about agents of "
-                "one model; set sender.model to receiver.model, or leave them out"
-            )
-        return self
+
+def check_plannable(recipe: RelayRecipe, settings: TeamsSettings) -> None:
+    """Raise `ValueError` unless agents of one model read parts of a fact that it does not see."""
+    recipe.check_private("its agents read parts of a fact that the receiver does not see")
+    own = [
+        source if isinstance(source, str) else source.name
+        for source in recipe.compared.channels
+        if source == "oracle" or (isinstance(source, ChannelSource) and source.sender == "receiver")
+    ]
+    if own and recipe.pair.sender != recipe.pair.receiver:
+        raise ValueError(
+            f"channels {own} speak with the receiver's weights, and a plan is about agents of one "
+            "model; set pair.sender.model to pair.receiver.model, or leave them out"
+        )

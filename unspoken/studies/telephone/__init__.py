@@ -4,25 +4,25 @@ from unspoken.recipe.study import Study
 from unspoken.studies.telephone.measure import Players, play
 from unspoken.studies.telephone.recipe import run_telephone
 from unspoken.studies.telephone.report import Hop, TelephoneReport
-from unspoken.studies.telephone.settings import TelephoneRecipe
+from unspoken.studies.telephone.settings import TelephoneSettings, check_playable
 
 __all__ = [
     "STUDY",
     "Hop",
     "Players",
-    "TelephoneRecipe",
     "TelephoneReport",
+    "TelephoneSettings",
     "play",
     "run_telephone",
 ]
 
 STUDY = Study(
     name="telephone",
-    command="telephone",
     title="What is left after some hops?",
-    measures=TelephoneRecipe,
+    kind="relay",
+    settings=TelephoneSettings,
     run=run_telephone,
     file="telephone.json",
     report=TelephoneReport,
-    recipes=(TelephoneRecipe,),
+    check=check_playable,
 )

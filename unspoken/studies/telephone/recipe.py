@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
 from unspoken.studies.telephone.measure import Players, play
 from unspoken.studies.telephone.report import TelephoneReport
-from unspoken.studies.telephone.settings import TelephoneRecipe
+from unspoken.studies.telephone.settings import TelephoneSettings
 
 __all__ = ["run_telephone"]
 
 
-def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
+def run_telephone(recipe: RelayRecipe, settings: TelephoneSettings) -> TelephoneReport:
     """Play over every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
-    task = asked(relay, recipe)
+    task = asked(relay)
     channels = {
         name: Players(pipeline, relay.restating(pipeline))
-        for name, settings in curves(relay, recipe)
-        for pipeline in settings.values()
+        for name, lengths in curves(relay)
+        for pipeline in lengths.values()
     }
     return play(
         channels,
         task,
-        hops=recipe.hops,
+        hops=settings.hops,
         expected=relay.answer,
-        limit=recipe.limit,
+        limit=recipe.compared.limit,
         seed=recipe.seed,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.compared.batch_size,
         out=recipe.out,
         notes=noted(relay, recipe),
     )

@@ -1,23 +1,21 @@
-"""What a recipe of the telephone game may say."""
+"""What a recipe may say about the telephone game."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from unspoken.recipe.config import RelayRecipe
+from unspoken.recipe.parts import Part
 
-__all__ = ["TelephoneRecipe"]
+__all__ = ["TelephoneSettings", "check_playable"]
 
 
-class TelephoneRecipe(RelayRecipe):
+class TelephoneSettings(Part):
     """The telephone game: facts go `hops` times over each channel, restated at every hop."""
 
-    kind: Literal["telephone"]  # pyright: ignore[reportIncompatibleVariableOverride]
     hops: int = Field(default=4, ge=1)
 
-    @model_validator(mode="after")
-    def _playable(self) -> TelephoneRecipe:
-        self.check_private("whoever sees the fact needs no message about it")
-        return self
+
+def check_playable(recipe: RelayRecipe, settings: TelephoneSettings) -> None:
+    """Raise `ValueError` if the receiver sees the fact."""
+    recipe.check_private("whoever sees the fact needs no message about it")

@@ -1,0 +1,50 @@
+"""The studies that a recipe lists, ready to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unspoken.errors import RecipeError
+from unspoken.evaluation.result import Result
+from unspoken.recipe.config import Recipe
+from unspoken.recipe.parts import Part
+from unspoken.recipe.registry import study, study_names
+from unspoken.recipe.study import Study
+
+__all__ = ["Measurement", "measurements"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A study, the recipe that lists it, and the settings that it has there."""
+
+    study: Study
+    recipe: Recipe
+    settings: Part
+
+    @property
+    def out(self) -> Path:
+        """The folder that the study writes to."""
+        return self.recipe.out
+
+    def run(self) -> Result:
+        """Measure, and write what was found to `out`; what stands there already is reused."""
+        return self.study.run(self.recipe, self.settings)
+
+
+def measurements(recipe: Recipe, name: str | None = None) -> list[Measurement]:
+    """The studies of a recipe in its order, or the one of that name. Raises `RecipeError`."""
+    listed = recipe.studies
+    if not listed:
+        raise RecipeError(
+            "the recipe lists no studies, so there is nothing to measure; add for example "
+            f"studies: {{comparison: {{}}}}. Known: {', '.join(study_names())}"
+        )
+    if name is not None and name not in listed:
+        raise RecipeError(
+            f"the recipe lists no study {name!r}, but {', '.join(listed)}; name one of these, or "
+            f"add {name} to its studies"
+        )
+    wanted = listed if name is None else (name,)
+    return [Measurement(study(one), recipe, listed[one]) for one in wanted]

@@ -1,0 +1,19 @@
+"""What a recipe may say about usable bits."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from unspoken.recipe.parts import Part
+
+__all__ = ["InformationSettings"]
+
+
+class InformationSettings(Part):
+    """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
+
+    samples: notes that the sender writes about each item for the text estimator.
+    """
+
+    items: int = Field(default=64, ge=2)
+    samples: int = Field(default=1, ge=0)
