@@ -21,8 +21,9 @@ def complete_study(ctx: typer.Context, incomplete: str) -> list[str]:
     from unspoken.errors import UnspokenError
     from unspoken.recipe.files import listed_studies
 
+    words = ctx.args  # the option has no value yet, so that what stands before it was not read
     try:
-        names = listed_studies(str(ctx.params.get("recipe")))
+        names = listed_studies(words[0]) if words else []
     except UnspokenError:
         return []
     return [name for name in names if name.startswith(incomplete)]

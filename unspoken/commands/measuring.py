@@ -46,9 +46,9 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Run the studies that a recipe lists. What is missing is trained first."""
+    from unspoken.page import refresh
     from unspoken.recipe import load_recipe
     from unspoken.recipe.measuring import measurements
-    from unspoken.results.page import refresh
 
     plan = load_recipe(recipe, overrides or [])
     names = dict.fromkeys(study) if study else [None]
@@ -78,8 +78,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one page of all results in a folder. With --again, recompute every number first."""
-    from unspoken.results.again import run_again
-    from unspoken.results.page import write_page
+    from unspoken.page import write_page
+    from unspoken.recipe.again import run_again
 
     if again is not None:
         run_again(folder, again)

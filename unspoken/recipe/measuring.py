@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unspoken.errors import RecipeError
-from unspoken.evaluation.result import Result
 from unspoken.recipe.config import Recipe
 from unspoken.recipe.parts import Part
 from unspoken.recipe.registry import study, study_names
-from unspoken.recipe.study import Study
+from unspoken.recipe.study import Study, StudyReport
 
 __all__ = ["Measurement", "measurements"]
 
@@ -28,7 +27,7 @@ class Measurement:
         """The folder that the study writes to."""
         return self.recipe.out
 
-    def run(self) -> Result:
+    def run(self) -> StudyReport:
         """Measure, and write what was found to `out`; what stands there already is reused."""
         return self.study.run(self.recipe, self.settings)
 

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import TypeAdapter
 
 from unspoken.evaluation.result import Result
 from unspoken.recipe.parts import Part
 
-__all__ = ["Study", "Trained"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Study", "StudyReport", "Trained"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,22 @@ class Trained:
     what: str
     folder: Path
     parameters: int
+
+
+class StudyReport(Protocol):
+    """What a study found, as a terminal shows it and as a file keeps it."""
+
+    def table(self) -> Table:
+        """The numbers."""
+        ...
+
+    def findings(self) -> list[str]:
+        """What follows from them, a sentence each."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the study's file."""
+        ...
 
 
 def _every(content: Mapping[str, Any]) -> bool:
@@ -64,7 +83,7 @@ class Study:
     title: str
     kind: Literal["relay", "pipeline"]
     settings: type[Part]
-    run: Callable[[Any, Any], Result]
+    run: Callable[[Any, Any], StudyReport]
     file: str
     report: type[Result]
     check: Callable[[Any, Any], None] = _fits

@@ -59,6 +59,15 @@ class PlannerReport(Result):
             shown.add_row(one.channel, *map(str, cells))
         return shown
 
+    def findings(self) -> list[str]:
+        """A sentence for each channel over which there were wrong answers."""
+        return [
+            f"{one.channel}: of {one.wrong} wrong answers {one.plan} came after a plan that lacks "
+            f"the answer, and {one.execution} after one that holds it"
+            for one in self.blame
+            if one.wrong
+        ]
+
     def save(self, out: Path) -> None:
         """Write blame.json, whole or not at all."""
         write_text(out / "blame.json", json.dumps(self.to_dict(), indent=1) + "\n")
