@@ -81,7 +81,7 @@ def pipeline(recipe: str, projector: Path | None, seed: int) -> tuple[Pipeline, 
     """The matched arm of a comparison, and what it was made from."""
     settings = [f"seed={seed}"]
     if projector is None:
-        settings += ["sender.model=smollm2-135m-instruct", "receiver.model=smollm2-135m-instruct"]
+        settings += [f"pair.{side}.model=smollm2-135m-instruct" for side in ("sender", "receiver")]
     relay = Relay.of(load_recipe(recipe, settings))
     if projector is None:
         return relay.over(Handoff()), relay

@@ -17,7 +17,7 @@ from typing import Any
 
 from unspoken.evaluation.result import about_machine
 from unspoken.recipe import RelayRecipe, load_recipe
-from unspoken.studies.comparison import Report, run_comparison
+from unspoken.studies.comparison import ComparisonSettings, Report, run_comparison
 
 
 def main() -> None:
@@ -57,14 +57,14 @@ def run(task: str, protocol: str, limit: int, work: Path, settings: list[str]) -
         [
             f"task.name={task}",
             f"task.protocol={protocol}",
-            f"limit={limit}",
+            f"comparison.limit={limit}",
             f"out={work / f'{task}-{protocol}'}",
             f"trained={work / 'trained'}",
             *settings,
         ],
     )
     assert isinstance(recipe, RelayRecipe)
-    return run_comparison(recipe)
+    return run_comparison(recipe, ComparisonSettings())
 
 
 def rows_of(report: Report) -> list[dict[str, Any]]:

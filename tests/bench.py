@@ -11,11 +11,12 @@ import pytest
 
 from unspoken.backbone import Backbone
 from unspoken.pipeline import Pipeline
-from unspoken.recipe import RelayRecipe, load_recipe
+from unspoken.recipe import Recipe, RelayRecipe, load_recipe, measurements
+from unspoken.recipe.loading import recipe_of
 from unspoken.relay import train as training
 from unspoken.relay.relay import Relay
 
-__all__ = ["Bench", "Counter", "items", "write"]
+__all__ = ["Bench", "Counter", "items", "run_study", "write"]
 
 
 def items(split: str, count: int, *, groups: int = 0) -> list[dict[str, Any]]:
@@ -54,8 +55,8 @@ class Bench:
 
     def settings(self, *more: str) -> list[str]:
         return [
-            f"sender.model={self.models['sender']}",
-            f"receiver.model={self.models['receiver']}",
+            f"pair.sender.model={self.models['sender']}",
+            f"pair.receiver.model={self.models['receiver']}",
             f"task.train={self.train}",
             f"task.test={self.test}",
             "task.validation=6",
@@ -69,15 +70,15 @@ class Bench:
             "projector.prompt=2",
             "warmup={steps: 4, batch_size: 4, warmup: 1, every: 2}",
             "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
-            "reader.vectors=2",
-            "constant.vectors=3",
-            "limit=6",
+            "comparison.reader.vectors=2",
+            "comparison.constant.vectors=3",
+            "comparison.limit=6",
             f"out={self.out}",
             *more,
         ]
 
     def recipe(self, *more: str) -> RelayRecipe:
-        found = load_recipe("relay", self.settings(*more))
+        found = load_recipe("relay", self.settings("studies={}", *more))
         assert isinstance(found, RelayRecipe)
         return found
 
@@ -89,6 +90,17 @@ class Bench:
 
     def predictions(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.out / "predictions").iterdir()}
+
+
+def run_study(name: str, recipe: Recipe, **settings: Any) -> Any:
+    """Run a study as a recipe lists it, or with these settings if it does not."""
+    if name in recipe.studies:
+        assert not settings
+    else:
+        content = recipe.model_dump(mode="json", by_alias=True)
+        recipe = recipe_of({**content, "studies": {name: settings}})
+    (found,) = measurements(recipe, name)
+    return found.run()
 
 
 class Counter:

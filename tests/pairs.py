@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unspoken.recipe import ProjectorRecipe
+from unspoken.recipe import RelayRecipe
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item, Overlap, Protocol, Task
 from unspoken.testing import tiny_backbone
@@ -33,14 +33,13 @@ def _items(split: str, count: int) -> tuple[Item, ...]:
     )
 
 
-def recipe_of(projector: dict[str, Any], out: Path, **more: Any) -> ProjectorRecipe:
+def recipe_of(projector: dict[str, Any], out: Path, **more: Any) -> RelayRecipe:
     """A recipe with a few short steps."""
     stage = {"steps": 4, "batch_size": 4, "warmup": 1, "every": 2}
-    return ProjectorRecipe.model_validate(
+    return RelayRecipe.model_validate(
         {
-            "kind": "projector",
-            "sender": {"model": "sender"},
-            "receiver": {"model": "receiver"},
+            "kind": "relay",
+            "pair": {"sender": {"model": "sender"}, "receiver": {"model": "receiver"}},
             "task": {"name": "people"},
             "prompts": {
                 "instruction": "Answer.",

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter
+from tests.bench import Bench, Counter, run_study
 from unspoken.recipe import load_recipe
-from unspoken.studies.comparison import run_comparison
-from unspoken.studies.information import InformationReport, run_information
-from unspoken.studies.telephone import TelephoneRecipe, run_telephone
+from unspoken.studies.information import InformationReport
+from unspoken.studies.telephone import TelephoneReport
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +23,8 @@ def measured(
     bench = Bench(tmp_path_factory.mktemp("across"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        few = ("channels=[full-text, embedding]", "worth.items=5", "worth.samples=0")
-        return bench, run_information(bench.recipe(*few))
+        recipe = bench.recipe("comparison.channels=[full-text, embedding]")
+        return bench, run_study("information", recipe, items=5, samples=0)
 
 
 def rows(bench: Bench, name: str) -> list[dict[str, Any]]:
@@ -44,12 +43,16 @@ def test_the_first_hop_of_a_game_is_a_comparison(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "other").mkdir()
-    channels, other = "channels=[full-text, embedding]", Bench(tmp_path / "other", folders)
-    game = load_recipe("telephone", elsewhere(other, measured[0], channels, "hops=1"))
-    assert isinstance(game, TelephoneRecipe)
-    report = run_telephone(game)
+    channels, other = (
+        "comparison.channels=[full-text, embedding]",
+        Bench(tmp_path / "other", folders),
+    )
+    game = load_recipe(
+        "telephone", elsewhere(other, measured[0], channels, "studies.telephone.hops=1")
+    )
+    report: TelephoneReport = run_study("telephone", game)
     trained = f"trained={measured[0].out / 'trained'}"
-    compared = run_comparison(bench.recipe(channels, trained))
+    compared = run_study("comparison", bench.recipe(channels, trained))
     for name, hops in report.channels.items():
         for condition in ("matched", "deranged"):
             then = rows(bench, f"{name}-{condition}")
@@ -63,7 +66,7 @@ def test_bits_are_of_items_that_a_comparison_asks(
     measured: tuple[Bench, InformationReport], bench: Bench
 ) -> None:
     trained = f"trained={measured[0].out / 'trained'}"
-    compared = run_comparison(bench.recipe("channels=[full-text]", trained))
+    compared = run_study("comparison", bench.recipe("comparison.channels=[full-text]", trained))
     known = {row["id"] for row in rows(bench, "full-text-matched")}
     assert compared.task["items"] == 6
     for one in measured[1].channels:
@@ -74,11 +77,9 @@ def test_a_comparison_shows_the_bits_that_were_measured_there(
     measured: tuple[Bench, InformationReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, known = measured
-    run_comparison(bench.recipe("channels=[full-text]"))
+    run_study("comparison", bench.recipe("comparison.channels=[full-text]"))
     counter = Counter(monkeypatch)
-    report = run_comparison(
-        bench.recipe("channels=[full-text]", "worth.items=5", "worth.column=true")
-    )
+    report = run_study("comparison", bench.recipe("comparison.channels=[full-text]"), bits=5)
     assert counter.passes == 0
     found = report.information["full-text"]
     assert found == known.channels[0]

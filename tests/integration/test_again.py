@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from tests.bench import Bench
+from tests.bench import Bench, run_study
 from tests.studies.edges.test_recipe import settings_of
 from tests.studies.teams.test_recipe import TEAM
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.recipe import load_recipe
 from unspoken.recipe.again import run_again
-from unspoken.recipe.loading import kept as kept_recipe
-from unspoken.studies.comparison import run_comparison
-from unspoken.studies.edges import EdgesRecipe, run_edges
-from unspoken.studies.information import run_information
-from unspoken.studies.rate import RateRecipe, run_rate
-from unspoken.studies.teams import PlanRecipe, run_plan
-from unspoken.studies.telephone import TelephoneRecipe, run_telephone
+from unspoken.recipe.loading import recipe_of
+from unspoken.recipe.registry import studies
+from unspoken.recipe.study import Study
 
-_ONLY_RELAY = ("reader.", "constant.", "limit=")
 _TIMES = {"seconds", "training_seconds", "machine", "recipe"}
 
 
@@ -33,22 +29,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) ->
     made = Bench(tmp_path_factory.mktemp("again"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(made.home / "cache"))
-        few = ("channels=[text, embedding]", "worth.items=4", "worth.samples=0")
-        run_comparison(made.recipe(*few))
-        run_information(made.recipe(*few))
-        lengths = ("lengths=[2]", f"trained={made.out / 'trained'}")
-        recipe = load_recipe("rate", made.settings(*few, *lengths))
-        assert isinstance(recipe, RateRecipe)
-        run_rate(recipe)
-        plan = load_recipe("plan", made.settings(*few, *lengths, TEAM))
-        assert isinstance(plan, PlanRecipe)
-        run_plan(plan)
-        telephone = load_recipe("telephone", made.settings(*few, "hops=2", lengths[1]))
-        assert isinstance(telephone, TelephoneRecipe)
-        run_telephone(telephone)
-        edges = load_recipe("edges", [*settings_of(made.home, folders), "graph=null"])
-        assert isinstance(edges, EdgesRecipe)
-        run_edges(edges)
+        few = ("comparison.channels=[text, embedding]", f"trained={made.out / 'trained'}")
+        run_study("comparison", made.recipe(*few))
+        run_study("information", made.recipe(*few), items=4, samples=0)
+        rate = ("studies.rate.lengths=[2]", "studies.rate.items=4")
+        run_study("rate", load_recipe("rate", made.settings(*few, *rate)))
+        team = ("studies.teams.lengths=[2]", TEAM)
+        run_study("teams", load_recipe("plan", made.settings(*few, *team)))
+        hops = "studies.telephone.hops=2"
+        run_study("telephone", load_recipe("telephone", made.settings(*few, hops)))
+        graph = "studies.edges.graph=null"
+        run_study("edges", load_recipe("edges", [*settings_of(made.home, folders), graph]))
     return made
 
 
@@ -107,15 +98,34 @@ def test_results_without_a_recipe_are_not_recomputed(bench: Bench, tmp_path: Pat
     home = tmp_path / "home"
     home.mkdir()
     (home / "results.json").write_text(json.dumps(results))
-    with pytest.raises(RecipeError, match=r"`unspoken compare` in .* keep no recipe"):
+    with pytest.raises(RecipeError, match=r"the study 'comparison' in .* keep no recipe"):
         run_again(home, tmp_path / "new")
-    results["notes"]["recipe"] = {**kept, "limit": -1}
-    (home / "results.json").write_text(json.dumps(results))
-    with pytest.raises(RecipeError, match="is not of this version"):
-        run_again(home, tmp_path / "new")
-    settings = [one for one in bench.settings() if not one.startswith(_ONLY_RELAY)]
-    results["notes"]["recipe"] = kept_recipe(load_recipe("relay_projector", settings))["recipe"]
-    (home / "results.json").write_text(json.dumps(results))
-    with pytest.raises(RecipeError, match="does not run a recipe of kind 'projector'"):
-        run_again(home, tmp_path / "new")
+    for other, told in (
+        ({**kept, "seed": "x"}, "is not of this version: .*integer"),
+        ({**kept, "kind": "projector"}, "is not of this version: kind: projector is now kind"),
+        ({**kept, "sender": {}}, r"is not of this version: sender: moved to pair\.sender"),
+        ({**kept, "studies": {"information": {}}}, "lists no study 'comparison'"),
+    ):
+        results["notes"]["recipe"] = other
+        (home / "results.json").write_text(json.dumps(results))
+        with pytest.raises(RecipeError, match=told):
+            run_again(home, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_results_of_an_earlier_version_are_read_and_say_why_they_are_not_recomputed() -> None:
+    committed = Path(__file__).parents[2] / "benchmarks" / "results"
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in committed.glob("*.json")]
+    older = [one for one in contents if "recipe" in one.get("notes", {})]
+    assert len(older) == 25
+    for content in older:
+        assert any(_reads(one, content) for one in studies())
+        with pytest.raises(RecipeError, match=r": moved to |is now a study: write kind: "):
+            recipe_of(content["notes"]["recipe"])
+
+
+def _reads(study: Study, content: dict[str, Any]) -> bool:
+    try:
+        return study.owns(content) and study.read(content).notes == content["notes"]
+    except ValidationError:
+        return False

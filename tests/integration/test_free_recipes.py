@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from tests.bench import run_study
 from unspoken.backbone import Backbone
 from unspoken.channels import Embedding, SelectiveLayers, SoftWords, make_channel
 from unspoken.errors import IncompatibleModels, RecipeError
@@ -19,7 +20,6 @@ from unspoken.recipe import ProjectorRecipe, RelayRecipe, load_recipe
 from unspoken.relay.calibration import aligned_states, calibration_texts
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
-from unspoken.studies.comparison import run_comparison
 
 CHANNELS = """[
     {name: own text, sender: receiver, channel: {kind: text, limit: 4}},
@@ -56,8 +56,8 @@ def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
         lines = (json.dumps(item) + "\n" for item in items(split, count))
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
     return [
-        f"sender.model={tmp_path / 'sender'}",
-        f"receiver.model={tmp_path / 'receiver'}",
+        f"pair.sender.model={tmp_path / 'sender'}",
+        f"pair.receiver.model={tmp_path / 'receiver'}",
         f"task.train={tmp_path / 'train.jsonl'}",
         f"task.test={tmp_path / 'test.jsonl'}",
         "task.validation=4",
@@ -68,7 +68,10 @@ def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
 
 
 def free(settings: list[str], *more: str) -> RelayRecipe:
-    recipe = load_recipe("free", [*settings, f"channels={CHANNELS}", "limit=4", *more])
+    recipe = load_recipe(
+        "free",
+        [*settings, f"comparison.channels={CHANNELS}", "comparison.limit=4", "studies={}", *more],
+    )
     assert isinstance(recipe, RelayRecipe)
     return recipe
 
@@ -76,7 +79,7 @@ def free(settings: list[str], *more: str) -> RelayRecipe:
 @pytest.mark.parametrize("protocol", ["private", "shared"])
 def test_every_channel_is_compared_with_the_default_controls(settings: list[str], protocol: str):
     recipe = free(settings, f"task.protocol={protocol}")
-    report = run_comparison(recipe)
+    report = run_study("comparison", recipe)
     assert report.channels == NAMES
     for name in NAMES:
         conditions = [arm.condition for arm in report.arms if arm.channel == name]
@@ -85,7 +88,7 @@ def test_every_channel_is_compared_with_the_default_controls(settings: list[str]
     half, handed = (report.arm(name, "matched").wire_bytes for name in ("half", "handed"))
     assert half < handed < report.arm("rolled", "matched").wire_bytes
     assert report.arm("rolled", "matched").passes >= report.arm("handed", "matched").passes + 3
-    again = run_comparison(recipe)
+    again = run_study("comparison", recipe)
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
 
 
@@ -105,10 +108,10 @@ def test_what_a_sender_reads_follows_from_the_channel(settings: list[str]):
 
 
 def test_all_layers_are_the_whole_hand_over(settings: list[str]):
-    channels = """channels=[
+    channels = """comparison.channels=[
         {name: handed, sender: receiver, channel: {kind: handoff}},
         {name: all, sender: receiver, channel: {kind: layers, ratio: 1.0}}]"""
-    report = run_comparison(free(settings, channels, "limit=6"))
+    report = run_study("comparison", free(settings, channels, "comparison.limit=6"))
     told = Path(settings[-1].removeprefix("out=")) / "predictions"
     said = [
         [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
@@ -130,11 +133,12 @@ def test_layers_are_chosen_by_the_receivers_attention(settings: list[str]):
 
 def test_equal_weights_are_asked_for_before_anything_is_fitted(settings: list[str]):
     channels = (
-        "channels=[{name: map, projector: {kind: ridge}}, {name: h, channel: {kind: handoff}}]"
+        "comparison.channels=[{name: map, projector: {kind: ridge}}, "
+        "{name: h, channel: {kind: handoff}}]"
     )
     recipe = free(settings, channels)
     with pytest.raises(IncompatibleModels, match="handoff needs the same weights"):
-        run_comparison(recipe)
+        run_study("comparison", recipe)
     assert not recipe.out.exists()
 
 
@@ -151,12 +155,14 @@ def test_a_source_that_says_too_much_or_too_little_is_refused(
     settings: list[str], channels: str, told: str
 ):
     with pytest.raises(RecipeError, match=told):
-        free(settings, f"channels={channels}")
+        free(settings, f"comparison.channels={channels}")
 
 
 def test_an_unknown_kind_of_channel_is_met_with_a_suggestion(settings: list[str]):
     with pytest.raises(LookupError, match="did you mean 'rollout'"):
-        run_comparison(free(settings, "channels=[{name: x, channel: {kind: rolout}}]"))
+        run_study(
+            "comparison", free(settings, "comparison.channels=[{name: x, channel: {kind: rolout}}]")
+        )
 
 
 # -- fitting ---------------------------------------------------------------------------------------

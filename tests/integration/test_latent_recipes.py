@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from tests.bench import run_study
 from unspoken.backbone import Backbone
 from unspoken.errors import RecipeError
 from unspoken.projectors import Fuser, MemoryProjector
@@ -18,8 +19,6 @@ from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_lora, train_projector
 from unspoken.relay.trained import trained_pipeline
-from unspoken.studies.comparison import run_comparison
-from unspoken.studies.information import run_information
 
 SMALL = {
     "memory": ["projector.width=56", "projector.hidden=16", "projector.prompt=2"],
@@ -50,23 +49,23 @@ def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
         lines = (json.dumps(item) + "\n" for item in items(split, count))
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
     return [
-        f"sender.model={tmp_path / 'sender'}",
-        f"receiver.model={tmp_path / 'receiver'}",
+        f"pair.sender.model={tmp_path / 'sender'}",
+        f"pair.receiver.model={tmp_path / 'receiver'}",
         f"task.train={tmp_path / 'train.jsonl'}",
         f"task.test={tmp_path / 'test.jsonl'}",
         "task.validation=4",
         "validation=4",
         "prompts={instruction: Answer., shots: 1, note_lead: '', note_tokens: 4, answer_tokens: 4}",
         "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
-        "reader.vectors=2",
-        "constant.vectors=3",
-        "limit=5",
+        "comparison.reader.vectors=2",
+        "comparison.constant.vectors=3",
+        "comparison.limit=5",
         f"out={tmp_path / 'out'}",
     ]
 
 
 def relay_recipe(kind: str, settings: list[str], *more: str) -> RelayRecipe:
-    recipe = load_recipe(kind, [*settings, *SMALL[kind], *more])
+    recipe = load_recipe(kind, [*settings, *SMALL[kind], "studies={}", *more])
     assert isinstance(recipe, RelayRecipe)
     return recipe
 
@@ -76,7 +75,7 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     settings: list[str], kind: str, protocol: str
 ):
     recipe = relay_recipe(kind, settings, f"task.protocol={protocol}")
-    report = run_comparison(recipe)
+    report = run_study("comparison", recipe)
     conditions = [arm.condition for arm in report.arms if arm.channel == kind]
     assert conditions == ["none", "matched", "deranged", "constant", "lora"]
     worth = report.worth(kind)
@@ -89,7 +88,7 @@ def test_a_recipe_trains_and_compares_with_all_controls(
     assert ('src="data:image/png;base64,' in page) == (kind == "fusion")  # its gates
     assert report.arm(kind, "matched").wire_bytes > 0
     assert report.arm(kind, "lora").wire_bytes == 0
-    again = run_comparison(recipe)
+    again = run_study("comparison", recipe)
     assert [arm.correct for arm in again.arms] == [arm.correct for arm in report.arms]
 
 
@@ -97,8 +96,8 @@ def test_a_recipe_trains_and_compares_with_all_controls(
 def test_every_latent_channel_is_measured_in_bits(
     settings: list[str], kind: str, protocol: str, tmp_path: Path
 ):
-    more = (f"task.protocol={protocol}", "worth.items=4", f"channels=[{kind}]")
-    report = run_information(relay_recipe(kind, settings, *more))
+    more = (f"task.protocol={protocol}", f"comparison.channels=[{kind}]")
+    report = run_study("information", relay_recipe(kind, settings, *more), items=4)
     found = {one.channel: one for one in report.channels}
     assert list(found) == [kind, f"{kind}, constant", f"{kind}, noise"]
     assert report.spoken is None  # nobody writes
@@ -114,9 +113,11 @@ def test_every_latent_channel_is_measured_in_bits(
 def test_bits_are_measured_on_the_task_that_is_asked(settings: list[str], tmp_path: Path):
     path = tmp_path / "other.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in items("elsewhere", 5)))
-    transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
-    more = (transfer, "worth.items=4", "channels=[full-text]", "worth.samples=0")
-    report = run_information(relay_recipe("memory", settings, *more))
+    transfer = (
+        f"comparison.transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
+    )
+    recipe = relay_recipe("memory", settings, transfer, "comparison.channels=[full-text]")
+    report = run_study("information", recipe, items=4, samples=0)
     assert all(row["id"].startswith("elsewhere") for row in report.channels[0].items)
     assert report.notes["trained_on"] == "jsonl"
 
@@ -125,10 +126,14 @@ def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str]
     other = items("test", 4) + items("elsewhere", 5) + items("train", 3)
     path = tmp_path / "other.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in other))
-    lean = [*settings, "channels=[memory]", "lora=null"]
-    usual = run_comparison(relay_recipe("memory", lean))
-    transfer = f"transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
-    report = run_comparison(relay_recipe("memory", lean, transfer, "limit=null"))
+    lean = [*settings, "comparison.channels=[memory]", "comparison.lora=null"]
+    usual = run_study("comparison", relay_recipe("memory", lean))
+    transfer = (
+        f"comparison.transfer={{train: {tmp_path / 'train.jsonl'}, test: {path}, validation: 2}}"
+    )
+    report = run_study(
+        "comparison", relay_recipe("memory", lean, transfer, "comparison.limit=null")
+    )
     assert report.task["items"] == 4 + 5  # what was trained on is not asked
     assert report.task["overlap"]["dropped"] == 3
     assert not any(report.task["overlap"]["facts"].values())
@@ -180,13 +185,13 @@ def test_a_closed_form_start_explains_what_both_have_read(
 
 def test_lora_leaves_the_receiver_as_it_is(settings: list[str], tmp_path: Path):
     recipe = relay_recipe("memory", settings)
-    assert recipe.lora is not None
+    assert recipe.compared.lora is not None
     relay = Relay.of(recipe)
     before = relay.receiver.digest()
-    adapted = train_lora(relay, recipe.lora, 5000, tmp_path / "trained")
+    adapted = train_lora(relay, recipe.compared.lora, 5000, tmp_path / "trained")
     assert relay.receiver.digest() == before
     assert adapted.fingerprint != relay.receiver.fingerprint
-    again = train_lora(relay, recipe.lora, 5000, tmp_path / "trained")
+    again = train_lora(relay, recipe.compared.lora, 5000, tmp_path / "trained")
     assert again.fingerprint == adapted.fingerprint
     line = replace(relay, receiver=adapted).alone()
     assert line.answerer.model is adapted
@@ -194,4 +199,4 @@ def test_lora_leaves_the_receiver_as_it_is(settings: list[str], tmp_path: Path):
 
 def test_a_channel_of_another_kind_is_refused():
     with pytest.raises(RecipeError, match=r"channels name 'embedding'.*projector\.kind=memory"):
-        load_recipe("memory", ["channels=[embedding]"])
+        load_recipe("memory", ["comparison.channels=[embedding]", "studies={}"])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.bench import run_study
 from tests.studies.planner.recipes import whole, written
 from unspoken.backbone import Backbone
-from unspoken.cli import main
+from unspoken.errors import RecipeError
 from unspoken.pipeline import Pipeline
+from unspoken.recipe import RelayRecipe, measurements
 from unspoken.recipe.again import run_again
-from unspoken.studies.comparison import Report, run_comparison
-from unspoken.studies.planner import PlannerExecutorRecipe, run_planner
+from unspoken.relay.train import train_by
+from unspoken.studies.comparison import Report
+from unspoken.studies.planner import PlannerReport
 
 BESIDE = ", causal planner"
 
@@ -23,17 +25,20 @@ BESIDE = ", causal planner"
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Backbone]
-) -> tuple[PlannerExecutorRecipe, Report]:
+) -> tuple[RelayRecipe, Report]:
     home = tmp_path_factory.mktemp("planners")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(home / "cache"))
-        sweep = ("channels=[full-text,text,embedding]", "sweep={steps: [2]}")
+        sweep = (
+            "comparison.channels=[full-text,text,embedding]",
+            "studies.planner.sweep={steps: [2]}",
+        )
         recipe = whole(written(home, tiny("llama")), home, *sweep)
-        return recipe, run_comparison(recipe)
+        return recipe, run_study("comparison", recipe)
 
 
 def test_planners_are_compared_with_all_controls(
-    finished: tuple[PlannerExecutorRecipe, Report],
+    finished: tuple[RelayRecipe, Report],
 ) -> None:
     _, report = finished
     for name in ("embedding", f"embedding{BESIDE}", "embedding, steps=2"):
@@ -50,43 +55,43 @@ def test_planners_are_compared_with_all_controls(
 
 
 def test_blame_asks_nothing_that_was_compared(
-    finished: tuple[PlannerExecutorRecipe, Report], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[RelayRecipe, Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, report = finished
     monkeypatch.setattr(Pipeline, "run_many", None)
-    for one in run_planner(recipe).blame:
+    for one in run_study("planner", recipe).blame:
         assert one.right == sum(report.arm(one.channel, "matched").correct)
 
 
-def test_one_command_compares_and_blames(
-    finished: tuple[PlannerExecutorRecipe, Report],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_recipe_compares_and_blames(finished: tuple[RelayRecipe, Report]) -> None:
     recipe, report = finished
-    monkeypatch.setattr("unspoken.recipe.load_recipe", lambda *_: recipe)
-
-    def told(*more: str) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["compare", "planner_executor", *more])
-        assert ended.value.code == 0
-        return capsys.readouterr().out
-
-    found: dict[str, Any] = json.loads(told("--json"))
+    compared, blamed = (one.run() for one in measurements(recipe))
+    assert isinstance(compared, Report)
+    assert compared.channels == report.channels
+    assert isinstance(blamed, PlannerReport)
     saved = json.loads((recipe.out / "blame.json").read_text())
-    assert found["blame"] == saved["blame"]
-    assert list(found["channels"]) == report.channels
-    text = told()
-    assert "whose fault" in text
-    assert f"blame.json, the report and predictions to {recipe.out}" in text.replace("\n", "")
+    assert blamed.to_dict()["blame"] == saved["blame"]
 
 
-def test_both_are_computed_again(
-    finished: tuple[PlannerExecutorRecipe, Report], tmp_path: Path
-) -> None:
+def test_the_planner_is_what_such_a_recipe_trains(finished: tuple[RelayRecipe, Report]) -> None:
     recipe, _ = finished
-    run_planner(recipe)
+    trained = train_by(recipe)
+    assert trained.what == "planner"
+    assert trained.folder.parent == recipe.out / "trained"
+    assert trained.parameters > 1000
+
+
+def test_a_study_that_would_measure_the_untaught_sender_is_refused(
+    tiny: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    settings = written(tmp_path, tiny("llama"))
+    with pytest.raises(RecipeError, match=r"studies\.planner: telephone would measure the sender"):
+        whole(settings, tmp_path, "studies.telephone.hops=2")
+
+
+def test_both_are_computed_again(finished: tuple[RelayRecipe, Report], tmp_path: Path) -> None:
+    recipe, _ = finished
+    run_study("planner", recipe)
     run_again(recipe.out, tmp_path / "again")
     one, two = (
         json.loads((folder / "blame.json").read_text())["blame"]

@@ -1,4 +1,4 @@
-"""Studies by name, ours and those of other packages, and the recipes that come with them."""
+"""Studies by name, ours and those of other packages, in recipes that list them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from unspoken.errors import DataError, RecipeError, UnknownName
-from unspoken.recipe import load_recipe
+from unspoken.errors import DataError, MissingExtra, RecipeError, UnknownName
+from unspoken.recipe import load_recipe, measurements
 from unspoken.recipe.again import run_again
-from unspoken.recipe.registry import recipe_class, recipe_kinds, studies, study, study_names
+from unspoken.recipe.registry import studies, study, study_names
 from unspoken.recipe.results import read_results
 
 GOSSIP = '''
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
 
 from unspoken.evaluation.result import Result, about_machine
 from unspoken.files import write_text
-from unspoken.recipe.config import Recipe
 from unspoken.recipe.loading import kept
+from unspoken.recipe.parts import Part
 from unspoken.recipe.study import Study
 
 
-class GossipRecipe(Recipe):
+class GossipSettings(Part):
     """Who told whom."""
 
-    kind: Literal["gossip"]
     heard: int = 1
-    out: Path
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,17 @@ class GossipReport(Result):
     heard: int
 
 
-def run_gossip(recipe):
+def run_gossip(recipe, settings):
     task = {"name": "people", "protocol": "private", "split": "test", "items": 2}
     about = {"models": [], "task": task, "seed": 0, "notes": kept(recipe), **about_machine()}
-    report = GossipReport(heard=recipe.heard + 1, **about)
+    report = GossipReport(heard=settings.heard + 1, **about)
     write_text(recipe.out / "gossip.json", json.dumps(asdict(report)))
     return report
+
+
+def check_gossip(recipe, settings):
+    if settings.heard > len(recipe.agents):
+        raise ValueError("there are not so many to hear from")
 
 
 def sections(report, folder):
@@ -55,13 +56,13 @@ def sections(report, folder):
 
 STUDY = Study(
     name="gossip",
-    command="gossip",
     title="Who has heard?",
-    measures=GossipRecipe,
+    kind="pipeline",
+    settings=GossipSettings,
     run=run_gossip,
     file="gossip.json",
     report=GossipReport,
-    recipes=(GossipRecipe,),
+    check=check_gossip,
     section="gossip_of_another",
 )
 '''
@@ -97,33 +98,37 @@ def test_an_unknown_study_is_met_with_a_suggestion() -> None:
         study("telefone")
 
 
-def test_each_kind_of_recipe_has_one_class() -> None:
-    kinds = recipe_kinds()
-    assert len(kinds) == len(set(kinds))
-    for kind in kinds:
-        found = recipe_class(kind)
-        assert found is not None
-        assert found.kind_name() == kind
-    assert recipe_class("relais") is None
+MINE = """
+kind: pipeline
+agents:
+  - {{name: one, model: none}}
+  - {{name: two, model: none}}
+  - {{name: three, model: none}}
+task: {{name: people}}
+out: {out}
+studies: {{gossip: {{}}}}
+"""
 
 
-def test_a_study_of_another_package_joins_with_its_recipe_and_its_results(
+def test_a_study_of_another_package_joins_with_its_settings_and_its_results(
     package: Callable[..., None], tmp_path: Path
 ) -> None:
     package(gossip="gossip_of_another:STUDY")
     assert study_names()[-1] == "gossip"
-    assert "gossip" in recipe_kinds()
     path, out = tmp_path / "mine.yaml", tmp_path / "out"
-    path.write_text(f"kind: gossip\nout: {out}\n")
-    report = study("gossip").run(load_recipe(str(path), ["heard=3"]))
+    path.write_text(MINE.format(out=out))
+    (measurement,) = measurements(load_recipe(str(path), ["studies.gossip.heard=3"]), "gossip")
+    report = measurement.run()
     (found,) = read_results(out)
     assert (found.study.name, found.report) == ("gossip", report)
     assert list(found.study.sections(found.report, out)) == [(4, "out")]
     assert found.study.lead(found.report) == ""
     run_again(out, tmp_path / "again")
     assert json.loads((tmp_path / "again" / "gossip.json").read_text())["heard"] == 4
-    with pytest.raises(RecipeError, match=r"heard: .*integer"):
-        load_recipe(str(path), ["heard=much"])
+    with pytest.raises(RecipeError, match=r"studies\.gossip\.heard: .*integer"):
+        load_recipe(str(path), ["studies.gossip.heard=much"])
+    with pytest.raises(RecipeError, match=r"studies\.gossip: there are not so many"):
+        load_recipe(str(path), ["studies.gossip.heard=4"])
 
 
 def test_another_package_does_not_replace_ours(package: Callable[..., None]) -> None:
@@ -138,16 +143,20 @@ def test_another_package_does_not_replace_ours(package: Callable[..., None]) -> 
     [
         ("import nothing_of_the_kind\nSTUDY = 1", "No module named 'nothing_of_the_kind'; install"),
         ("", "has no attribute 'STUDY'; install what it needs"),
-        ("STUDY = 3", "is to be a Study, but gossip_of_another:STUDY is of int; name a Study"),
+        ("STUDY = 3", "is to be a Study, but what its package names is of type int; name a Study"),
     ],
 )
 def test_a_package_that_is_broken_is_named(
     content: str, said: str, package: Callable[..., None], tmp_path: Path
 ) -> None:
     package(content, gossip="gossip_of_another:STUDY")
-    with pytest.raises(RecipeError, match=rf"the study 'gossip' .*{re.escape(said)}"):
+    with pytest.raises(
+        (MissingExtra, RecipeError), match=rf"the study 'gossip' .*{re.escape(said)}"
+    ):
         study("gossip")
-    assert recipe_class("telephone") is not None  # found before what is broken
+    with pytest.raises((MissingExtra, RecipeError), match="the study 'gossip'"):
+        load_recipe("relay", ["studies.gossip={}"])
+    load_recipe("relay")  # asks for no other study than those that it lists
 
 
 def test_a_study_without_a_section_shows_nothing(package: Callable[..., None]) -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COPIED = ("unspoken", "tests", "recipes", "benchmarks", "pyproject.toml", "README.md")
 
-OTHERS = ("projector", "reader", "constant", "limit", "out")  # of the bench, but not for training
+OTHERS = ("projector", "comparison", "out")  # of the bench, but not for training
 UNSPOKEN = ".venv/bin/python -c 'from unspoken.cli import main; main()'"  # that of the copy
 
 pytestmark = [pytest.mark.dist, pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")]

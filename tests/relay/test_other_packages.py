@@ -12,9 +12,8 @@ from unspoken.projectors import EmbeddingProjector, load_projector
 from unspoken.projectors.registry import trained_kind, trained_kinds
 from unspoken.relay.train import train_projector
 from unspoken.relay.trained import trained_channel, trained_pipeline
-from unspoken.studies.comparison import run_comparison
 
-from ..bench import Bench
+from ..bench import Bench, run_study
 from ..pairs import QUERY
 
 MODULE = '''
@@ -98,12 +97,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-NARROW = ("projector={kind: narrow, units: 3}", "channels=[full-text, text, narrow]")
+NARROW = ("projector={kind: narrow, units: 3}", "comparison.channels=[full-text, text, narrow]")
 
 
 @pytest.mark.usefixtures("package")
 def test_its_kind_is_trained_and_compared_like_ours(bench: Bench):
-    report = run_comparison(bench.recipe(*NARROW))
+    report = run_study("comparison", bench.recipe(*NARROW))
     assert [arm.condition for arm in report.arms if arm.channel == "narrow"] == [
         "none",
         "matched",
@@ -148,11 +147,17 @@ def test_without_the_package_its_folder_says_what_is_missing(bench: Bench):
         ("projector={kind: narow}", r"projector: .*'narow'; did you mean 'narrow'\?"),
         ("projector={kind: narrow, unit: 3}", r"projector\.unit: Extra inputs"),
         ("projector={kind: narrow, units: many}", r"projector\.units: .*integer"),
-        ("channels=[text, narow]", r"channels\.1\.name: .*'narow'; did you mean 'narrow'\?"),
-        ("channels=[narrow]", "channels name 'narrow', but the recipe trains .*kind=embedding"),
         (
-            "channels=[{name: x, projector: {kind: narrow}}]",
-            r"channels\.0\.settings\.projector: .*'narrow' has to be trained",
+            "comparison.channels=[text, narow]",
+            r"comparison\.channels\.1\.name: .*'narow'; did you mean 'narrow'\?",
+        ),
+        (
+            "comparison.channels=[narrow]",
+            "channels name 'narrow', but the recipe trains .*kind=embedding",
+        ),
+        (
+            "comparison.channels=[{name: x, projector: {kind: narrow}}]",
+            r"comparison\.channels\.0\.settings\.projector: .*'narrow' has to be trained",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def bench(tmp_path: Path, folders: dict[str, Path]) -> Bench:
 
 def trained(bench: Bench, *more: str) -> tuple[Pipeline, Path]:
     """A pair trained by a recipe on files, as it answers behind its training."""
-    relay = bench.relay("channels=[full-text]", *more)
+    relay = bench.relay("comparison.channels=[full-text]", *more)
     projector, home = train_projector(relay, relay.recipe.out / "trained")
     return trained_pipeline(relay, projector), home
 
@@ -60,10 +60,10 @@ def block(card: str) -> str:
     "more",
     [
         (),
-        ("projector={kind: memory, width: 56, hidden: 16}", "pack={kind: int8}"),
+        ("projector={kind: memory, width: 56, hidden: 16}", "comparison.pack={kind: int8}"),
         ("projector={kind: fusion, hidden: 16, inner: 16, lead: true}", "task.protocol=shared"),
         ("projector={kind: ridge, layers: [2], texts: 20}", "task.protocol=closed"),
-        ("projector={kind: mixing}", "training.steps=0", "receiver.dtype=bfloat16"),
+        ("projector={kind: mixing}", "training.steps=0", "pair.receiver.dtype=bfloat16"),
     ],
     ids=["embedding", "memory", "fusion", "ridge", "mixing"],
 )
@@ -89,7 +89,7 @@ def test_it_answers_as_it_was_trained_where_nothing_else_is_left(
 
 
 def test_packing_is_kept(bench: Bench):
-    _, home = trained(bench, "pack={kind: int8}")
+    _, home = trained(bench, "comparison.pack={kind: int8}")
     assert load_pipeline(home).edges[0].pack == Int8()
 
 
@@ -97,7 +97,7 @@ def test_models_that_are_named_relative_to_the_recipe_are_found_from_elsewhere(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    before, home = trained(bench, "sender.model=sender", "receiver.model=receiver")
+    before, home = trained(bench, "pair.sender.model=sender", "pair.receiver.model=receiver")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert answers(load_pipeline(home)) == answers(before)
@@ -137,7 +137,7 @@ def test_models_may_be_given_loaded_or_by_another_name(bench: Bench, tmp_path: P
 
 
 def test_one_model_on_both_sides_is_loaded_once(bench: Bench, tmp_path: Path):
-    _, home = trained(bench, f"sender.model={tmp_path / 'receiver'}")
+    _, home = trained(bench, f"pair.sender.model={tmp_path / 'receiver'}")
     pipeline = load_pipeline(home)
     assert pipeline.agents["sender"].model is pipeline.agents["receiver"].model
 

@@ -28,8 +28,8 @@ def test_the_settings_of_a_task_decide_what_is_trained_anew(bench: Bench) -> Non
             ("validation=3",),
             ("task.protocol=shared",),
             ("prompts.instruction=Say.",),
-            (f"receiver.model={bench.models['other']}",),
-            ("receiver.dtype=bfloat16",),
+            (f"pair.receiver.model={bench.models['other']}",),
+            ("pair.receiver.dtype=bfloat16",),
         )
     ]
     assert len({first, *others}) == 9
@@ -71,8 +71,8 @@ def test_every_condition_hears_the_same_lead(bench: Bench) -> None:
 
 
 def test_models_are_loaded_as_the_recipe_asks(bench: Bench) -> None:
-    relay = bench.relay("receiver.dtype=bfloat16")
+    relay = bench.relay("pair.receiver.dtype=bfloat16")
     assert (relay.sender.dtype, relay.receiver.dtype) == (torch.float32, torch.bfloat16)
-    assert bench.relay(f"sender.model={bench.models['receiver']}").sender.fingerprint
-    same = bench.relay(f"sender.model={bench.models['receiver']}")
+    assert bench.relay(f"pair.sender.model={bench.models['receiver']}").sender.fingerprint
+    same = bench.relay(f"pair.sender.model={bench.models['receiver']}")
     assert same.sender is same.receiver

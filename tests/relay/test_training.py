@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
         recipe = bench.recipe()
-        RelayPipelines.of(Relay.of(recipe), recipe)
+        RelayPipelines.of(Relay.of(recipe))
     return bench
 
 
@@ -107,7 +107,7 @@ def test_a_projector_for_another_receiver_is_refused_with_the_remedy(
     with pytest.raises(IncompatibleModels, match=said) as refused:
         Pipeline(agents, [Edge("a", "b", channel)])
     remedy = "train one with: unspoken train recipes/relay_projector.yaml"
-    assert f"{remedy} sender.model={sender.name} receiver.model={receiver.name}" in str(
+    assert f"{remedy} pair.sender.model={sender.name} pair.receiver.model={receiver.name}" in str(
         refused.value
     )
     agents[1] = Agent("b", tiny("llama"))

@@ -313,8 +313,8 @@ def test_a_comparison_says_how_messages_travel(tiny: Callable[..., Backbone]):
     model = tiny("llama")
     task = load_task(TaskSource())
     lines: list[Pipeline] = []
-    for settings in ([], ["pack={kind: tokens, share: 0.5}"]):
-        recipe = load_recipe("memory", settings)
+    for settings in ([], ["comparison.pack={kind: tokens, share: 0.5}"]):
+        recipe = load_recipe("memory", [*settings, "studies={}"])
         assert isinstance(recipe, RelayRecipe)
         lines.append(Relay(recipe, model, model, task).over(Handoff()))
     plain, packed = lines

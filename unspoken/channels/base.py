@@ -240,7 +240,7 @@ def _called(module: object) -> str:
 
 def remedy(module: Projector, sender: Spec, receiver: Spec) -> str:
     """How to get a module that fits these two models."""
-    models = f"sender.model={sender.name} receiver.model={receiver.name}"
+    models = f"pair.sender.model={sender.name} pair.receiver.model={receiver.name}"
     if not module.recipe:
         return f"train one for these two, by its own recipe with {models}"
     return f"train one with: unspoken train {module.recipe} {models}"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import Bench
-from unspoken.studies.comparison import Report, run_comparison
+from tests.bench import Bench, run_study
+from unspoken.studies.comparison import Report
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def finished(
     bench = Bench(tmp_path_factory.mktemp("finished"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        return bench, run_comparison(bench.recipe())
+        return bench, run_study("comparison", bench.recipe())
 
 
 @pytest.fixture

@@ -7,18 +7,21 @@ from math import log2
 
 import pytest
 
-from tests.bench import Bench, Counter, items, write
+from tests.bench import Bench, Counter, items, run_study, write
 from unspoken.errors import (
     DataError,
     IncompatibleModels,
     UnknownName,
 )
-from unspoken.studies.comparison import run_comparison
 
 
 def test_a_handoff_is_compared_between_equal_models(bench: Bench, counter: Counter) -> None:
-    report = run_comparison(
-        bench.recipe(f"sender.model={bench.models['receiver']}", "channels=[full-text, handoff]")
+    report = run_study(
+        "comparison",
+        bench.recipe(
+            f"pair.sender.model={bench.models['receiver']}",
+            "comparison.channels=[full-text, handoff]",
+        ),
     )
     assert counter.fits == ["reader"]
     found = [(arm.channel, arm.condition) for arm in report.arms][-3:]
@@ -34,7 +37,12 @@ def test_a_handoff_is_compared_between_equal_models(bench: Bench, counter: Count
 
 
 def test_a_handoff_alone_trains_nothing(bench: Bench, counter: Counter) -> None:
-    run_comparison(bench.recipe(f"sender.model={bench.models['receiver']}", "channels=[handoff]"))
+    run_study(
+        "comparison",
+        bench.recipe(
+            f"pair.sender.model={bench.models['receiver']}", "comparison.channels=[handoff]"
+        ),
+    )
     assert counter.fits == []
     assert not (bench.out / "trained").exists()
 
@@ -43,15 +51,15 @@ def test_a_handoff_between_other_models_is_refused_before_training(
     bench: Bench, counter: Counter
 ) -> None:
     with pytest.raises(IncompatibleModels, match="handoff needs the same weights"):
-        run_comparison(bench.recipe("channels=[full-text, embedding, handoff]"))
+        run_study("comparison", bench.recipe("comparison.channels=[full-text, embedding, handoff]"))
     assert (counter.passes, counter.fits) == (0, [])
 
 
 def test_a_receiver_that_shares_the_fact_reads_more(bench: Bench, counter: Counter) -> None:
-    channels = "channels=[embedding]"
-    private = run_comparison(bench.recipe(channels))
+    channels = "comparison.channels=[embedding]"
+    private = run_study("comparison", bench.recipe(channels))
     trained = len(counter.fits)
-    shared = run_comparison(bench.recipe(channels, "task.protocol=shared"))
+    shared = run_study("comparison", bench.recipe(channels, "task.protocol=shared"))
     assert len(counter.fits) == 2 * trained  # what was trained on other prompts is no use here
     assert shared.task["protocol"] == "shared"
     for name in ("none", "matched", "deranged"):
@@ -63,32 +71,34 @@ def test_a_receiver_that_shares_the_fact_reads_more(bench: Bench, counter: Count
 
 def test_items_in_groups_stay_together(bench: Bench) -> None:
     write(bench.train, items("train", 24, groups=6))
-    relay = bench.relay("task.validation=8", "channels=[full-text]")
+    relay = bench.relay("task.validation=8", "comparison.channels=[full-text]")
     groups = [{item.group for item in split} for split in (relay.task.train, relay.task.validation)]
     assert groups[0]
     assert groups[1]
     assert not groups[0] & groups[1]
-    report = run_comparison(bench.recipe("task.validation=8", "channels=[full-text]"))
+    report = run_study(
+        "comparison", bench.recipe("task.validation=8", "comparison.channels=[full-text]")
+    )
     assert report.task["items"] == 6
 
 
 def test_too_little_data_is_refused_before_any_pass(bench: Bench, counter: Counter) -> None:
     write(bench.train, items("train", 1))
     with pytest.raises(DataError, match="of 1 training items"):
-        run_comparison(bench.recipe())
+        run_study("comparison", bench.recipe())
     write(bench.train, items("train", 24))
     write(bench.test, items("test", 1))
     with pytest.raises(DataError):
-        run_comparison(bench.recipe("channels=[full-text]", "training.steps=1"))
+        run_study("comparison", bench.recipe("comparison.channels=[full-text]", "training.steps=1"))
     with pytest.raises(UnknownName, match="no model at"):
-        run_comparison(bench.recipe(f"sender.model={bench.home}/"))
+        run_study("comparison", bench.recipe(f"pair.sender.model={bench.home}/"))
 
 
 def test_a_column_shows_bits_if_asked(bench: Bench) -> None:
-    handoff = (f"sender.model={bench.models['receiver']}", "channels=[handoff]")
-    plain = run_comparison(bench.recipe(*handoff))
+    handoff = (f"pair.sender.model={bench.models['receiver']}", "comparison.channels=[handoff]")
+    plain = run_study("comparison", bench.recipe(*handoff))
     assert "bits" not in plain.columns
-    report = run_comparison(bench.recipe(*handoff, "worth.items=5", "worth.column=true"))
+    report = run_study("comparison", bench.recipe(*handoff), bits=5)
     found = report.information["handoff"]
     cells = {tuple(row[:2]): row[-1] for row in report.rows()}
     assert cells["handoff", "matched"] == f"{found.bits.value:.2f} of {log2(5):.2f}"

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter, items, write
+from tests.bench import Bench, Counter, items, run_study, write
 from unspoken.backbone import Backbone
 from unspoken.errors import (
     StorageError,
 )
 from unspoken.files import sha256
 from unspoken.pipeline import Pipeline
-from unspoken.studies.comparison import Report, compare, run_comparison
+from unspoken.studies.comparison import Report, compare
 
 
 def without_time(results: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def without_time(results: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_second_run_computes_nothing_and_finds_the_same(copied: Bench, counter: Counter) -> None:
     before, kept = copied.results(), copied.predictions()
-    run_comparison(copied.recipe())
+    run_study("comparison", copied.recipe())
     assert (counter.passes, counter.arms, counter.fits) == (0, [], [])
     assert without_time(copied.results()) == without_time(before)
     assert copied.predictions() == kept
@@ -38,7 +38,7 @@ def test_a_second_run_computes_nothing_and_finds_the_same(copied: Bench, counter
 def test_a_run_elsewhere_finds_the_same(
     finished: tuple[Bench, Report], bench: Bench, counter: Counter
 ) -> None:
-    run_comparison(bench.recipe())
+    run_study("comparison", bench.recipe())
     assert counter.passes > 0
     assert counter.fits == ["reader", "projector, words", "projector, answers", "constant"]
     for one, two in zip(finished[0].results()["arms"], bench.results()["arms"], strict=True):
@@ -51,7 +51,7 @@ def test_a_run_elsewhere_finds_the_same(
 
 
 def test_other_items_are_answered_anew(copied: Bench, counter: Counter) -> None:
-    run_comparison(copied.recipe("limit=5"))
+    run_study("comparison", copied.recipe("comparison.limit=5"))
     assert not counter.fits
     assert len(counter.arms) == 13  # of 16 arms, as three `none` are another channel's too
     assert {arm["n"] for arm in copied.results()["arms"]} == {5}
@@ -65,7 +65,7 @@ def test_a_corrected_answer_is_scored_anew(copied: Bench) -> None:
         if row["id"] == first["id"]:
             row["answers"] = [first["prediction"] or "x", "and more"]
     write(copied.test, rows)
-    run_comparison(copied.recipe("channels=[full-text]"))
+    run_study("comparison", copied.recipe("comparison.channels=[full-text]"))
     again = json.loads(copied.predictions()[name].decode().split("\n")[0])
     assert again["answers"][1] == "and more"
     assert again["prediction"] == first["prediction"]
@@ -86,12 +86,12 @@ def test_ctrl_c_leaves_finished_arms_and_a_rerun_completes(
     with monkeypatch.context() as patch:
         patch.setattr(Pipeline, "run_many", third)
         with pytest.raises(KeyboardInterrupt):
-            run_comparison(bench.recipe())
+            run_study("comparison", bench.recipe())
     assert set(bench.predictions()) == {"full-text-none.jsonl", "full-text-matched.jsonl"}
     assert not (bench.out / "results.json").exists()
     with monkeypatch.context() as patch:
         counter = Counter(patch)
-        run_comparison(bench.recipe())
+        run_study("comparison", bench.recipe())
     assert counter.arms[0] == "full-text, deranged"
     assert not set(calls[:2]) & set(counter.arms)
     for one, two in zip(finished[0].results()["arms"], bench.results()["arms"], strict=True):
@@ -139,7 +139,7 @@ def test_damaged_predictions_are_not_trusted(
     path = copied.out / "predictions" / "embedding-matched.jsonl"
     path.write_bytes(damage(path.read_bytes()))
     assert path.read_bytes() != before[path.name]
-    run_comparison(copied.recipe())
+    run_study("comparison", copied.recipe())
     assert counter.arms == ["embedding, matched"]
     again = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     known = [json.loads(line) for line in before[path.name].split(b"\n")[:-1]]
@@ -178,5 +178,5 @@ def test_a_full_disk_while_a_report_is_saved_keeps_the_one_before(
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(StorageError, match=r"nothing was changed there\. Free some room"):
-        run_comparison(copied.recipe("limit=5"))
+        run_study("comparison", copied.recipe("comparison.limit=5"))
     assert {p: p.read_bytes() for p in copied.out.rglob("*") if p.is_file()} == before

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Counter, items, write
+from tests.bench import Counter, items, run_study, write
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.page import picture
-from unspoken.recipe import load_recipe
-from unspoken.studies.edges import EdgesRecipe, GraphReport, run_edges
+from unspoken.recipe import PipelineRecipe, load_recipe
+from unspoken.studies.edges import GraphReport
 
 LATENT = (3, 4)
 
@@ -30,18 +30,19 @@ def settings_of(home: Path, folders: dict[str, Path]) -> list[str]:
         f"task.train={train}",
         f"task.test={test}",
         "task.validation=8",
-        "items=6",
+        "studies.edges.items=6",
         "limit=5",
         "batch_size=4",
-        "graph={senders: 1, validation: 4}",
-        "graph.training={steps: 4, batch_size: 4, lr: 0.2, warmup: 1, every: 2, bf16: false}",
+        "studies.edges.graph={senders: 1, validation: 4}",
+        "studies.edges.graph.training={steps: 4, batch_size: 4, lr: 0.2, warmup: 1, every: 2}",
+        "studies.edges.graph.training.bf16=false",
         f"out={home / 'out'}",
     ]
 
 
-def recipe_of(settings: list[str], *more: str) -> EdgesRecipe:
+def recipe_of(settings: list[str], *more: str) -> PipelineRecipe:
     found = load_recipe("edges", [*settings, *more])
-    assert isinstance(found, EdgesRecipe)
+    assert isinstance(found, PipelineRecipe)
     return found
 
 
@@ -52,7 +53,7 @@ def finished(
     """A whole run, made once; nothing may write into its folder but the same run again."""
     home = tmp_path_factory.mktemp("edges")
     settings = settings_of(home, folders)
-    return settings, run_edges(recipe_of(settings)), home / "out"
+    return settings, run_study("edges", recipe_of(settings)), home / "out"
 
 
 def test_every_edge_and_every_graph_is_reported(finished: tuple[Any, GraphReport, Path]) -> None:
@@ -104,7 +105,7 @@ def test_a_second_run_computes_nothing(
 ) -> None:
     settings, report, _ = finished
     counter = Counter(monkeypatch)
-    again = run_edges(recipe_of(settings))
+    again = run_study("edges", recipe_of(settings))
     assert (counter.passes, counter.arms, counter.fits) == (0, [], [])
     assert again.edges == report.edges
     assert again.arms == report.arms
@@ -153,8 +154,8 @@ def test_without_budget_and_graph_edges_are_weighed_alone(
     finished: tuple[list[str], GraphReport, Path], tmp_path: Path
 ) -> None:
     settings, report, _ = finished
-    more = ("budget=null", "graph=null", f"out={tmp_path}")
-    alone = run_edges(recipe_of(settings, *more))
+    more = ("studies.edges.budget=null", "studies.edges.graph=null", f"out={tmp_path}")
+    alone = run_study("edges", recipe_of(settings, *more))
     assert list(alone.graphs) == ["all edges", "no edges"]
     assert alone.pruned is None
     assert alone.edges == report.edges
@@ -163,8 +164,8 @@ def test_without_budget_and_graph_edges_are_weighed_alone(
 def test_what_cannot_be_weighed_is_refused(finished: tuple[list[str], Any, Path]) -> None:
     settings, _, _ = finished
     with pytest.raises(DataError, match=r"two validation items or more .* got 0 and 9"):
-        run_edges(recipe_of(settings, "task.validation=0", "graph=null"))
+        run_study("edges", recipe_of(settings, "task.validation=0", "studies.edges.graph=null"))
     with pytest.raises(RecipeError, match="batch_size 2 or more"):
-        recipe_of(settings, "graph.training.batch_size=1")
+        recipe_of(settings, "studies.edges.graph.training.batch_size=1")
     with pytest.raises(RecipeError, match=r"budget\.unit: "):
-        recipe_of(settings, "budget.unit=tokens")
+        recipe_of(settings, "studies.edges.budget.unit=tokens")

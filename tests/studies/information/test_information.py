@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter
+from tests.bench import Bench, Counter, run_study
 from unspoken.errors import DataError
 from unspoken.evaluation import evaluator
 from unspoken.evaluation.items import chosen
-from unspoken.studies.information import InformationReport, run_information
+from unspoken.studies.information import InformationReport
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def finished(
     bench = Bench(tmp_path_factory.mktemp("worth"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        return bench, run_information(bench.recipe("worth.items=5"))
+        return bench, run_study("information", bench.recipe(), items=5)
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ def test_scores_are_kept_and_other_items_are_measured_anew(
 ) -> None:
     with monkeypatch.context() as patch:
         counter = Counter(patch)
-        again = run_information(copied.recipe("worth.items=5"))
+        again = run_study("information", copied.recipe(), items=5)
     assert (counter.passes, counter.fits, measured) == (0, [], [])
     assert again.channels == finished[1].channels
     assert again.spoken == finished[1].spoken
-    run_information(copied.recipe("worth.items=4", "channels=[full-text]", "worth.samples=0"))
+    run_study("information", copied.recipe("comparison.channels=[full-text]"), items=4, samples=0)
     assert measured == ["full-text, bits", "full-text, tuned reader, bits"]
 
 
@@ -117,7 +117,7 @@ def test_broken_scores_are_measured_anew(
 ) -> None:
     path = copied.out / "information" / "full-text.json"
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    run_information(copied.recipe("worth.items=5", "channels=[full-text]", "worth.samples=0"))
+    run_study("information", copied.recipe("comparison.channels=[full-text]"), items=5, samples=0)
     assert measured == ["full-text, bits"]
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from unspoken.backbone import Backbone
-from unspoken.recipe import load_recipe
-from unspoken.studies.planner import (
-    PlannerExecutorRecipe,
-    PlannerRecipe,
-)
+from unspoken.recipe import RelayRecipe, load_recipe
+from unspoken.studies.planner import PlannerRecipe
 
 __all__ = ["planner_recipe", "whole", "written"]
 
@@ -30,7 +28,7 @@ def items(split: str, count: int) -> list[dict[str, Any]]:
 
 
 def written(tmp_path: Path, model: Backbone) -> list[str]:
-    """A tiny causal model for all three parts, and a task, as a recipe's overrides."""
+    """A tiny causal model for all parts, and a task, as overrides of the recipe `planner`."""
     cast(Any, model.model).save_pretrained(tmp_path / "model")
     model.tokenizer.save_pretrained(tmp_path / "model")
     for split, count in {"train": 24, "test": 6}.items():
@@ -41,19 +39,26 @@ def written(tmp_path: Path, model: Backbone) -> list[str]:
         f"task.train={tmp_path / 'train.jsonl'}",
         f"task.test={tmp_path / 'test.jsonl'}",
         "task.validation=4",
-        "planner={mask: <turn>, canvas: [8, 24], validation: 4}",
-        "planner.training={steps: 4, batch_size: 4, lr: 1.0e-3, warmup: 1, every: 2, bf16: false}",
+        "teaching={mask: <turn>, canvas: [8, 24], validation: 4}",
+        "teaching.training={steps: 4, batch_size: 4, lr: 1.0e-3, warmup: 1, every: 2, bf16: false}",
         f"out={tmp_path / 'out'}",
     ]
 
 
-def whole(settings: Sequence[str], tmp_path: Path, *more: str) -> PlannerExecutorRecipe:
+def _within_a_relay(setting: str) -> str:
+    """A setting of a planner's own recipe, as a recipe says it that has an executor too."""
+    places = {"sender": "pair.sender", "teaching": "studies.planner.teaching"}
+    key = re.split("[.=]", setting)[0]
+    return places.get(key, key) + setting.removeprefix(key)
+
+
+def whole(settings: Sequence[str], tmp_path: Path, *more: str) -> RelayRecipe:
     recipe = load_recipe(
         "planner_executor",
         [
-            *settings,
-            f"receiver.model={tmp_path / 'model'}",
-            f"causal.model={tmp_path / 'model'}",
+            *map(_within_a_relay, settings),
+            f"pair.receiver.model={tmp_path / 'model'}",
+            f"studies.planner.causal.model={tmp_path / 'model'}",
             "validation=4",
             "planning={tokens: 12, steps: 4, block: 6}",
             "prompts={instruction: Answer., shots: 1, note_lead: 'N. ', note_tokens: 4}",
@@ -61,13 +66,13 @@ def whole(settings: Sequence[str], tmp_path: Path, *more: str) -> PlannerExecuto
             "projector.prompt=2",
             "warmup.steps=0",  # a random planner writes no words
             "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
-            "reader.vectors=2",
-            "constant.vectors=3",
-            "limit=5",
+            "comparison.reader.vectors=2",
+            "comparison.constant.vectors=3",
+            "comparison.limit=5",
             *more,
         ],
     )
-    assert isinstance(recipe, PlannerExecutorRecipe)
+    assert isinstance(recipe, RelayRecipe)
     return recipe
 
 

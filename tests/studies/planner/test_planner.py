@@ -9,23 +9,25 @@ from typing import Any
 
 import pytest
 
+from tests.bench import run_study
 from tests.studies.planner.recipes import whole
 from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels, RecipeError, TrainingError
 from unspoken.evaluation.arm import Prediction
 from unspoken.evaluation.items import query
 from unspoken.pipeline import Pipeline
+from unspoken.recipe import RelayRecipe
 from unspoken.relay.pipelines import prepared
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, train_vectors
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.planner import (
     Blame,
-    PlannerExecutorRecipe,
+    PlannerRecipe,
     PlannerReport,
+    PlannerSettings,
     attribute,
     holds,
-    run_planner,
     teaching,
     train_planner,
 )
@@ -36,9 +38,16 @@ BESIDE = ", causal planner"
 
 
 @pytest.fixture
-def finished(settings: list[str], tmp_path: Path) -> tuple[PlannerExecutorRecipe, PlannerReport]:
+def finished(settings: list[str], tmp_path: Path) -> tuple[RelayRecipe, PlannerReport]:
     recipe = whole(settings, tmp_path)
-    return recipe, run_planner(recipe)
+    return recipe, run_study("planner", recipe)
+
+
+def taught(recipe: RelayRecipe) -> PlannerRecipe:
+    """How the recipe's sender is taught."""
+    settings = recipe.studies["planner"]
+    assert isinstance(settings, PlannerSettings)
+    return settings.recipe_for(recipe)
 
 
 def rows(out: Path, arm: str) -> list[dict[str, Any]]:
@@ -64,7 +73,7 @@ def test_both_planners_have_all_channels_and_controls(settings: list[str], tmp_p
 
 
 def test_blame_is_about_every_channel_over_which_a_plan_was_written(
-    finished: tuple[PlannerExecutorRecipe, PlannerReport],
+    finished: tuple[RelayRecipe, PlannerReport],
 ):
     recipe, report = finished
     assert [one.channel for one in report.blame] == [
@@ -89,7 +98,7 @@ def test_blame_is_about_every_channel_over_which_a_plan_was_written(
 
 
 def test_a_second_run_reuses_everything(
-    finished: tuple[PlannerExecutorRecipe, PlannerReport],
+    finished: tuple[RelayRecipe, PlannerReport],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
@@ -97,7 +106,7 @@ def test_a_second_run_reuses_everything(
     for place in (teaching, __import__("unspoken.relay.train", fromlist=["fit"])):
         monkeypatch.setattr(place, "fit", None)
     monkeypatch.setattr(Pipeline, "run_many", None)
-    assert run_planner(recipe).blame == report.blame
+    assert run_study("planner", recipe).blame == report.blame
     told = " ".join(capsys.readouterr().err.split())
     assert "20 items to train on, 4 to validate, 6 to test; shared facts" in told
 
@@ -107,8 +116,8 @@ def test_each_plan_length_has_a_projector_of_its_own_and_shares_the_rest(
 ):
     recipe = whole(settings, tmp_path)
     task = load_task(recipe.task)
-    planner, _ = train_planner(recipe, task, recipe.out / "trained")
-    executor = Backbone.from_pretrained(recipe.receiver.model)
+    planner, _ = train_planner(taught(recipe), task, recipe.out / "trained")
+    executor = Backbone.from_pretrained(recipe.pair.receiver.model)
     homes: list[Path] = []
     for tokens in (12, 6):
         swept = recipe.planning.model_copy(update={"tokens": tokens})
@@ -116,7 +125,7 @@ def test_each_plan_length_has_a_projector_of_its_own_and_shares_the_rest(
         relay = Relay(changed, planner, executor, task)
         projector, home = train_projector(relay, tmp_path / "trained")
         homes.append(home)
-        train_vectors(relay, recipe.reader, tmp_path / "trained", what="reader")
+        train_vectors(relay, recipe.compared.reader, tmp_path / "trained", what="reader")
         message = _sent(trained_pipeline(relay, projector), [query(item) for item in task.test[:3]])
         assert message.payload.mask.sum(1).max() <= tokens
     assert homes[0] != homes[1]
@@ -129,9 +138,9 @@ def _sent(line: Pipeline, queries: list[dict[str, str]]) -> Any:
 
 
 def test_a_sweep_plans_in_other_ways_beside(settings: list[str], tmp_path: Path):
-    sweep = "sweep={tokens: [6, 24], steps: [2, 4]}"
-    recipe = whole(settings, tmp_path, "channels=[full-text,text,embedding]", sweep)
-    report = run_planner(recipe)
+    sweep = "studies.planner.sweep={tokens: [6, 24], steps: [2, 4]}"
+    recipe = whole(settings, tmp_path, "comparison.channels=[full-text,text,embedding]", sweep)
+    report = run_study("planner", recipe)
     ways = [f"tokens={tokens}, steps={steps}" for tokens in (6, 24) for steps in (2, 4)]
     constants = prepared(recipe).found.constants
     for way in ways:
@@ -146,11 +155,20 @@ def test_a_sweep_plans_in_other_ways_beside(settings: list[str], tmp_path: Path)
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("sweep={tokens: [0]}", "sweep.tokens: Input should be greater than or equal to 1"),
-        ("sweep={tokens: []}", "sweep.tokens: .*at least 1 item"),
-        ("planner.canvas=[]", "planner.canvas: .*at least 1 item"),
-        ("sweep={length: [4]}", "sweep.length: Extra inputs are not permitted"),
-        ("sweep={tokens: [40]}", "plans of 40 tokens are asked for.*add 40 to planner.canvas"),
+        (
+            "studies.planner.sweep={tokens: [0]}",
+            "sweep.tokens: Input should be greater than or equal to 1",
+        ),
+        ("studies.planner.sweep={tokens: []}", "studies.planner.sweep.tokens: .*at least 1 item"),
+        (
+            "studies.planner.teaching.canvas=[]",
+            "studies.planner.teaching.canvas: .*at least 1 item",
+        ),
+        ("studies.planner.sweep={length: [4]}", "sweep.length: Extra inputs are not permitted"),
+        (
+            "studies.planner.sweep={tokens: [40]}",
+            "plans of 40 tokens are asked for.*add 40 to teaching.canvas",
+        ),
         ("planning.tokens=32", "no canvas longer than 24"),
     ],
 )
@@ -166,8 +184,8 @@ def test_training_that_moves_a_frozen_model_is_refused(
 ):
     recipe = whole(settings, tmp_path)
     task = load_task(recipe.task)
-    planner, _ = train_planner(recipe, task, recipe.out / "trained")
-    executor = Backbone.from_pretrained(recipe.receiver.model)
+    planner, _ = train_planner(taught(recipe), task, recipe.out / "trained")
+    executor = Backbone.from_pretrained(recipe.pair.receiver.model)
     relay = Relay(recipe, planner, executor, task)
     real = planner.digest
     digests = iter([real(), "moved"])
@@ -177,13 +195,15 @@ def test_training_that_moves_a_frozen_model_is_refused(
 
 
 def test_a_causal_model_without_training_is_no_planner(settings: list[str], tmp_path: Path):
-    with pytest.raises(IncompatibleModels, match=r"is a causal model; give planner.training.steps"):
-        run_planner(whole(settings, tmp_path, "planner.training.steps=0"))
+    with pytest.raises(
+        IncompatibleModels, match=r"is a causal model; give teaching.training.steps"
+    ):
+        run_study("planner", whole(settings, tmp_path, "studies.planner.teaching.training.steps=0"))
 
 
 def test_a_comparison_needs_its_oracle_plan(settings: list[str], tmp_path: Path):
     with pytest.raises(RecipeError, match="channels must name full-text"):
-        whole(settings, tmp_path, "channels=[text]")
+        whole(settings, tmp_path, "comparison.channels=[text]")
 
 
 def answered(given: Sequence[tuple[str, bool, str | None]]) -> list[Prediction]:

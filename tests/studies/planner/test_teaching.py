@@ -173,8 +173,8 @@ def test_a_killed_training_goes_on(
 
 
 def test_a_mask_that_is_no_token_is_refused(settings: list[str], tmp_path: Path):
-    recipe = planner_recipe(settings, "planner.mask=MASK")
-    with pytest.raises(RecipeError, match=r"planner.mask='MASK' is no token of"):
+    recipe = planner_recipe(settings, "teaching.mask=MASK")
+    with pytest.raises(RecipeError, match=r"teaching.mask='MASK' is no token of"):
         train_planner(recipe, load_task(recipe.task), tmp_path)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter
+from tests.bench import Bench, Counter, run_study
 from unspoken.errors import RecipeError
 from unspoken.page import picture
-from unspoken.recipe import load_recipe
+from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.pipelines import curves
 from unspoken.relay.relay import Relay
-from unspoken.studies.rate import RateRecipe, fit, run_rate
+from unspoken.studies.rate import fit
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
         recipe = bench.recipe()
-        dict(curves(Relay.of(recipe), recipe))
+        dict(curves(Relay.of(recipe)))
     return bench
 
 
@@ -37,9 +37,14 @@ def copied(trained: Bench, folders: dict[str, Path], tmp_path: Path) -> Bench:
     return bench
 
 
-def rate_recipe(bench: Bench, *more: str) -> RateRecipe:
-    found = load_recipe("rate", bench.settings("lengths=[1,4]", "packs=[]", "worth.items=5", *more))
-    assert isinstance(found, RateRecipe)
+def rate_recipe(bench: Bench, *more: str) -> RelayRecipe:
+    found = load_recipe(
+        "rate",
+        bench.settings(
+            "studies.rate.lengths=[1,4]", "studies.rate.packs=[]", "studies.rate.items=5", *more
+        ),
+    )
+    assert isinstance(found, RelayRecipe)
     return found
 
 
@@ -54,8 +59,10 @@ def test_a_curve_is_fitted_by_its_form() -> None:
 
 
 def test_lengths_and_settings_are_swept(copied: Bench, folders: dict[str, Path]) -> None:
-    packs = "packs=[{kind: int8}, {kind: tokens, share: 0.5}]"
-    report = run_rate(rate_recipe(copied, "sweep={layers: [[0], [2]]}", packs))
+    packs = "studies.rate.packs=[{kind: int8}, {kind: tokens, share: 0.5}]"
+    report = run_study(
+        "rate", rate_recipe(copied, "studies.rate.sweep={layers: [[0], [2]]}", packs)
+    )
     cut = ["1 tokens", "4 tokens", "whole"]
     vectors = ["1 positions", "4 positions", "whole"]
     assert {
@@ -97,7 +104,7 @@ def test_any_channel_is_swept_and_whole_only_where_a_part_would_be_the_lead(
         f"{{name: words, {own}: {{kind: text, limit: 3}}}}",
         f"{{name: cache, {own}: {{kind: handoff}}}}",
     )
-    report = run_rate(rate_recipe(copied, f"channels=[{', '.join(more)}]"))
+    report = run_study("rate", rate_recipe(copied, f"comparison.channels=[{', '.join(more)}]"))
     cut = ["1 positions", "4 positions", "whole"]
     settings = {name: [one.setting for one in found] for name, found in report.curves.items()}
     assert (settings["soft"], settings["ridge"]) == (cut, cut)
@@ -107,9 +114,9 @@ def test_any_channel_is_swept_and_whole_only_where_a_part_would_be_the_lead(
 
 
 def test_a_second_sweep_computes_nothing(copied: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run_rate(rate_recipe(copied, "channels=[full-text, embedding]"))
+    first = run_study("rate", rate_recipe(copied, "comparison.channels=[full-text, embedding]"))
     counter = Counter(monkeypatch)
-    again = run_rate(rate_recipe(copied, "channels=[full-text, embedding]"))
+    again = run_study("rate", rate_recipe(copied, "comparison.channels=[full-text, embedding]"))
     assert (counter.passes, counter.arms, counter.fits) == (0, [], [])
     assert again.points == first.points
 
@@ -117,7 +124,7 @@ def test_a_second_sweep_computes_nothing(copied: Bench, monkeypatch: pytest.Monk
 def test_the_picture_has_every_curve_on_every_axis(
     copied: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    report = run_rate(rate_recipe(copied, "channels=[full-text, embedding]"))
+    report = run_study("rate", rate_recipe(copied, "comparison.channels=[full-text, embedding]"))
     drawn = list[Any]()
     monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
     picture.draw_rates(report, tmp_path / "rate.png")
@@ -136,6 +143,6 @@ def test_the_picture_has_every_curve_on_every_axis(
 
 def test_a_sweep_of_what_a_projector_has_not_is_refused(copied: Bench) -> None:
     with pytest.raises(RecipeError, match=r"sweep\.depth to 3: Extra inputs"):
-        rate_recipe(copied, "sweep={depth: [3]}")
+        rate_recipe(copied, "studies.rate.sweep={depth: [3]}")
     with pytest.raises(RecipeError, match=r"lengths\.1: .*greater than or equal to 1"):
-        rate_recipe(copied, "lengths=[1,0]")
+        rate_recipe(copied, "studies.rate.lengths=[1,0]")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import run_study
 from unspoken.recipe import load_recipe
-from unspoken.studies.reuse import ReuseRecipe, ReuseReport, run_reuse
+from unspoken.studies.reuse import ReuseReport
 from unspoken.testing import tiny_backbone
 
 RECIPE = """
-kind: reuse
+kind: pipeline
 out: {out}
 task: {{name: people, protocol: shared, size: 40, validation: 8}}
 agents:
@@ -28,9 +29,9 @@ agents:
     max_tokens: 12
     candidates: [" yes", " no"]
 edges: [{{from: planner, to: judge, channel: {{kind: text}}}}]
-ladders: [exact, shifted, anchored]
-pool: {{probe: 0.5, tolerance: 1.0e+9}}
 limit: 4
+batch_size: 1
+studies: {{reuse: {{ladders: [exact, shifted, anchored], pool: {{probe: 0.5, tolerance: 1.0e+9}}}}}}
 """
 
 
@@ -47,8 +48,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def measured(recipe: Path, *more: str) -> ReuseReport:
     found = load_recipe(str(recipe), more)
-    assert isinstance(found, ReuseRecipe)
-    return run_reuse(found)
+    return run_study("reuse", found)
 
 
 def test_compare_tells_what_reuse_saves_and_changes(recipe: Path, tmp_path: Path):
@@ -73,7 +73,7 @@ def test_compare_tells_what_reuse_saves_and_changes(recipe: Path, tmp_path: Path
 
 
 def test_the_table_names_every_way(recipe: Path):
-    report = measured(recipe, "limit=2", "ladders=[exact]")
+    report = measured(recipe, "limit=2", "studies.reuse.ladders=[exact]")
     table = report.table()
     assert list(table.columns[0].cells) == ["dense", "exact"]
     assert report.findings() == ["exact: same words as dense: planner 100%, judge 100%"]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter
+from tests.bench import Bench, Counter, run_study
 from unspoken.errors import PipelineError, RecipeError
 from unspoken.page import picture
-from unspoken.recipe import load_recipe
+from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.pipelines import curves
 from unspoken.relay.relay import Relay
-from unspoken.studies.teams import PlanRecipe, PlanReport, Terms, plan_team, run_plan
+from unspoken.studies.teams import PlanReport, Terms, plan_team
 
-TEAM = "team={budgets: [4, 8, 16, 64], leaf: 8, budget: 120, window: 100}"
+TEAM = "studies.teams.terms={budgets: [4, 8, 16, 64], leaf: 8, budget: 120, window: 100}"
 
 
-def recipe(bench: Bench, *more: str) -> PlanRecipe:
-    found = load_recipe("plan", bench.settings(TEAM, "lengths=[2]", *more))
-    assert isinstance(found, PlanRecipe)
+def recipe(bench: Bench, *more: str) -> RelayRecipe:
+    found = load_recipe("plan", bench.settings(TEAM, "studies.teams.lengths=[2]", *more))
+    assert isinstance(found, RelayRecipe)
     return found
 
 
@@ -34,7 +35,7 @@ def finished(
     bench = Bench(tmp_path_factory.mktemp("plan"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        return bench, run_plan(recipe(bench))
+        return bench, run_study("teams", recipe(bench))
 
 
 def test_a_plan_has_a_law_votes_and_teams(finished: tuple[Bench, PlanReport]) -> None:
@@ -96,7 +97,7 @@ def test_another_budget_measures_nothing_again(
     report, bench = finished[1], Bench(tmp_path, folders)
     shutil.copytree(finished[0].out, bench.out)
     counter = Counter(monkeypatch)
-    again = run_plan(recipe(bench, "team.budget=12"))
+    again = run_study("teams", recipe(bench, "studies.teams.terms.budget=12"))
     assert (counter.passes, counter.fits) == (0, [])
     assert again.votes == report.votes
     assert not again.options
@@ -132,9 +133,9 @@ def test_a_message_that_says_it_all_has_full_fidelity(
     kind: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path, folders)
-    same = f"sender.model={folders['receiver']}"
-    line = f"channels=[{{name: all, channel: {{kind: {kind}}}}}]"
-    report = run_plan(recipe(bench, same, line, "lengths=[]"))
+    same = f"pair.sender.model={folders['receiver']}"
+    line = f"comparison.channels=[{{name: all, channel: {{kind: {kind}}}}}]"
+    report = run_study("teams", recipe(bench, same, line, "studies.teams.lengths=[]"))
     counted, vote = report.votes
     assert vote.gamma.value == 1.0
     assert (vote.heard, vote.measured) == (counted.said, counted.measured)
@@ -145,15 +146,17 @@ def test_agents_of_two_models_are_not_planned_together(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path, folders)
-    own = "channels=[{name: own, sender: receiver, channel: {kind: handoff}}]"
+    own = "comparison.channels=[{name: own, sender: receiver, channel: {kind: handoff}}]"
     with pytest.raises(RecipeError, match=r"channels \['own'\] speak with the receiver's weights"):
         recipe(bench, own)
     with pytest.raises(RecipeError, match=r"channels \['oracle'\] speak"):
-        recipe(bench, "channels=[oracle]")
-    with pytest.raises(RecipeError, match=r"plan takes task\.protocol=private, got 'shared'"):
+        recipe(bench, "comparison.channels=[oracle]")
+    with pytest.raises(
+        RecipeError, match=r"studies\.teams: takes task\.protocol=private, got 'shared'"
+    ):
         recipe(bench, "task.protocol=shared")
-    relay = Relay.of(recipe(bench, "channels=[]"))
-    told = bench.recipe("channels=[{name: all, channel: {kind: text, verbatim: true}}]")
-    lines = dict(curves(relay.own, told))
+    relay = Relay.of(recipe(bench, "comparison.channels=[]"))
+    told = bench.recipe("comparison.channels=[{name: all, channel: {kind: text, verbatim: true}}]")
+    lines = dict(curves(replace(relay.own, recipe=told)))
     with pytest.raises(PipelineError, match="plan each sender by itself"):
         plan_team(lines, relay.decider(), relay.task, Terms(budgets=(2, 4, 8)))

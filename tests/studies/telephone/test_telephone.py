@@ -10,25 +10,23 @@ from typing import Any
 
 import pytest
 
-from tests.bench import Bench, Counter
+from tests.bench import Bench, Counter, run_study
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import DataError, RecipeError
 from unspoken.page import picture
 from unspoken.pipeline import Pipeline, Query, Run
-from unspoken.recipe import load_recipe
+from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
 from unspoken.studies.telephone import (
     Players,
-    TelephoneRecipe,
     TelephoneReport,
     play,
-    run_telephone,
 )
 
 
-def recipe(bench: Bench, *more: str) -> TelephoneRecipe:
-    found = load_recipe("telephone", bench.settings("hops=3", *more))
-    assert isinstance(found, TelephoneRecipe)
+def recipe(bench: Bench, *more: str) -> RelayRecipe:
+    found = load_recipe("telephone", bench.settings("studies.telephone.hops=3", *more))
+    assert isinstance(found, RelayRecipe)
     return found
 
 
@@ -40,7 +38,9 @@ def finished(
     bench = Bench(tmp_path_factory.mktemp("telephone"), folders)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNSPOKEN_CACHE", str(bench.home / "cache"))
-        return bench, run_telephone(recipe(bench, "channels=[full-text, embedding]"))
+        return bench, run_study(
+            "telephone", recipe(bench, "comparison.channels=[full-text, embedding]")
+        )
 
 
 def rows(bench: Bench, name: str) -> list[dict[str, Any]]:
@@ -116,10 +116,12 @@ def test_more_hops_go_on_where_the_game_ended(
     bench = Bench(tmp_path, folders)
     shutil.copytree(finished[0].out, bench.out)
     counter = Counter(monkeypatch)
-    again = run_telephone(recipe(bench, "channels=[full-text, embedding]"))
+    again = run_study("telephone", recipe(bench, "comparison.channels=[full-text, embedding]"))
     assert (counter.passes, counter.arms, counter.fits) == (0, [], [])
     assert again.channels == finished[1].channels
-    longer = run_telephone(recipe(bench, "channels=[embedding]", "hops=4"))
+    longer = run_study(
+        "telephone", recipe(bench, "comparison.channels=[embedding]", "studies.telephone.hops=4")
+    )
     asked = ("hop 3, restated", "hop 4, matched", "hop 4, deranged")
     assert counter.arms == [*(f"embedding, {title}" for title in asked), "no message, none"]
     assert longer.channels["embedding"][:3] == again.channels["embedding"]
@@ -138,7 +140,7 @@ class Echo(Pipeline):
 
 
 def echoed(bench: Bench, *, silent: bool) -> TelephoneReport:
-    relay = bench.relay("channels=[]")
+    relay = bench.relay("comparison.channels=[]")
     line = relay.over(TextChannel(verbatim=True))
     echo = Echo(relay.restating(line), silent=silent)
     return play({"words": Players(line, echo)}, relay.task, hops=3, limit=6)
@@ -161,7 +163,7 @@ def test_silence_is_passed_on_as_silence(bench: Bench) -> None:
 
 
 def test_whoever_restates_hears_what_the_solver_hears(bench: Bench) -> None:
-    relay = bench.relay("channels=[]", "prompts.note_lead=Notes.")
+    relay = bench.relay("comparison.channels=[]", "prompts.note_lead=Notes.")
     tuned = relay.full_text(None)
     for line, template in (
         (tuned, "Fact:{messages}\nNote:"),
@@ -180,17 +182,21 @@ def test_whoever_restates_hears_what_the_solver_hears(bench: Bench) -> None:
 
 def test_a_cache_is_read_again_at_every_hop(bench: Bench) -> None:
     own = "sender: receiver, channel"
-    line = f"channels=[{{name: cache, {own}: {{kind: handoff}}}}]"
-    report = run_telephone(recipe(bench, line, "hops=2", "limit=4"))
+    line = f"comparison.channels=[{{name: cache, {own}: {{kind: handoff}}}}]"
+    report = run_study(
+        "telephone", recipe(bench, line, "studies.telephone.hops=2", "comparison.limit=4")
+    )
     first, second = report.channels["cache"]
     assert second.bits.value != first.bits.value
     assert report.told["cache"][0][1]
 
 
 def test_a_game_without_hops_or_secrets_is_refused(bench: Bench) -> None:
-    with pytest.raises(RecipeError, match=r"telephone takes task\.protocol=private, got 'closed'"):
+    with pytest.raises(
+        RecipeError, match=r"studies\.telephone: takes task\.protocol=private, got 'closed'"
+    ):
         recipe(bench, "task.protocol=closed")
-    relay: Relay = bench.relay("channels=[]")
+    relay: Relay = bench.relay("comparison.channels=[]")
     line = relay.alone()
     with pytest.raises(DataError, match="two items and a hop"):
         play({"x": Players(line, line)}, relay.task, hops=0)
