@@ -93,6 +93,7 @@ def train(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Compare channels with their controls, training what is missing, or dense reads with pools."""
     from unspoken.recipe import RelayRecipe, load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.comparison import run_comparison
     from unspoken.studies.planner import PlannerExecutorRecipe
     from unspoken.studies.reuse import ReuseRecipe, run_reuse
@@ -104,6 +105,7 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
     if not isinstance(plan, RelayRecipe | ReuseRecipe):
         raise _wrong(recipe, plan.kind_name(), "relay, reuse or planner_executor")
     report = run_comparison(plan) if isinstance(plan, RelayRecipe) else run_reuse(plan)
+    refresh(plan.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -115,12 +117,14 @@ def compare(recipe: str, overrides: Overrides = None, as_json: Json = False) -> 
 def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each channel's messages are worth to the receiver, in bits."""
     from unspoken.recipe import RelayRecipe, load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.information import run_information
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RelayRecipe):
         raise _wrong(recipe, plan.kind_name(), "relay")
     report = run_information(plan)
+    refresh(plan.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -132,12 +136,14 @@ def worth(recipe: str, overrides: Overrides = None, as_json: Json = False) -> No
 def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Sweep the length of messages: bytes, positions and bits against wrong answers, drawn."""
     from unspoken.recipe import load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.rate import RateRecipe, run_rate
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, RateRecipe):
         raise _wrong(recipe, plan.kind_name(), "rate")
     report = run_rate(plan)
+    refresh(plan.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -149,12 +155,14 @@ def rate(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 def edges(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Measure what each edge of a pipeline is worth; prune it, and learn a sparse graph."""
     from unspoken.recipe import load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.edges import EdgesRecipe, run_edges
 
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, EdgesRecipe):
         raise _wrong(recipe, plan.kind_name(), "edges")
     report = run_edges(plan)
+    refresh(plan.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -170,10 +178,10 @@ def report(
 ) -> None:
     """Write one page of all results in a folder; with --again, recompute every number first."""
     if again is not None:
-        from unspoken.recipe.again import run_again
+        from unspoken.results import run_again
 
         run_again(folder, again)
-    from unspoken.page import write_page
+    from unspoken.results import write_page
 
     path = write_page(again or folder)
     typer.echo(json.dumps({"page": str(path)}) if as_json else f"wrote {path}")
@@ -183,12 +191,14 @@ def report(
 def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Calibrate on a task when a team pays, plan one under a budget, and check a vote of three."""
     from unspoken.recipe import load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.teams import PlanRecipe, run_plan
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, PlanRecipe):
         raise _wrong(recipe, found.kind_name(), "plan")
     report = run_plan(found)
+    refresh(found.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -200,12 +210,14 @@ def plan(recipe: str, overrides: Overrides = None, as_json: Json = False) -> Non
 def telephone(recipe: str, overrides: Overrides = None, as_json: Json = False) -> None:
     """Pass facts on, hop by hop, over each channel: accuracy and drift, and the wrong message."""
     from unspoken.recipe import load_recipe
+    from unspoken.results import refresh
     from unspoken.studies.telephone import TelephoneRecipe, run_telephone
 
     found = load_recipe(recipe, overrides or [])
     if not isinstance(found, TelephoneRecipe):
         raise _wrong(recipe, found.kind_name(), "telephone")
     report = run_telephone(found)
+    refresh(found.out)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -393,10 +405,12 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 def _compare_planners(plan: PlannerExecutorRecipe, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from unspoken.results import refresh
     from unspoken.studies.comparison import run_comparison
     from unspoken.studies.planner import run_planner
 
     report, found = run_comparison(plan), run_planner(plan)
+    refresh(plan.out)
     if as_json:
         blame = [asdict(one) for one in found.blame]
         typer.echo(json.dumps({**report.to_dict(), "blame": blame}))

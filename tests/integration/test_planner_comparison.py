@@ -13,7 +13,7 @@ from tests.studies.planner.recipes import whole, written
 from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
-from unspoken.recipe.again import run_again
+from unspoken.results import run_again
 from unspoken.studies.comparison import Report, run_comparison
 from unspoken.studies.planner import PlannerExecutorRecipe, run_planner
 

@@ -11,9 +11,8 @@ import pytest
 
 from unspoken.errors import DataError, RecipeError, UnknownName
 from unspoken.recipe import load_recipe
-from unspoken.recipe.again import run_again
 from unspoken.recipe.registry import recipe_class, recipe_kinds, studies, study, study_names
-from unspoken.recipe.results import read_results
+from unspoken.results import read_results, run_again, write_page
 
 GOSSIP = '''
 import json
@@ -23,6 +22,7 @@ from typing import Literal
 
 from unspoken.evaluation.result import Result, about_machine
 from unspoken.files import write_text
+from unspoken.page import Section
 from unspoken.recipe.config import Recipe
 from unspoken.recipe.loading import kept
 from unspoken.recipe.study import Study
@@ -50,7 +50,11 @@ def run_gossip(recipe):
 
 
 def sections(report, folder):
-    yield report.heard, folder.name
+    yield Section("gossip", "Gossip", (f"{report.heard} have heard.",))
+
+
+def lead(report):
+    return "Everybody knows."
 
 
 STUDY = Study(
@@ -118,8 +122,9 @@ def test_a_study_of_another_package_joins_with_its_recipe_and_its_results(
     report = study("gossip").run(load_recipe(str(path), ["heard=3"]))
     (found,) = read_results(out)
     assert (found.study.name, found.report) == ("gossip", report)
-    assert list(found.study.sections(found.report, out)) == [(4, "out")]
-    assert found.study.lead(found.report) == ""
+    page = write_page(out).read_text(encoding="utf-8")
+    for told in ("Who has heard?", "Everybody knows.", "Gossip", "4 have heard."):
+        assert told in page
     run_again(out, tmp_path / "again")
     assert json.loads((tmp_path / "again" / "gossip.json").read_text())["heard"] == 4
     with pytest.raises(RecipeError, match=r"heard: .*integer"):

@@ -31,4 +31,5 @@ STUDY = Study(
     file="edges.json",
     report=GraphReport,
     recipes=(EdgesRecipe,),
+    section="unspoken.studies.edges.section",
 )

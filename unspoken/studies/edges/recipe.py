@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
+from unspoken.page import write_png
 from unspoken.recipe.loading import kept as settings_of
 from unspoken.recipe.pipeline import build
 from unspoken.studies.edges.learning import learn_graph
 from unspoken.studies.edges.measure import weigh_edges
 from unspoken.studies.edges.pruning import Budget
 from unspoken.studies.edges.report import GraphReport
+from unspoken.studies.edges.section import chart
 from unspoken.studies.edges.settings import EdgesRecipe
 from unspoken.tasks import load_task
 from unspoken.training.graph import kept
@@ -29,7 +31,7 @@ def run_edges(recipe: EdgesRecipe) -> GraphReport:
         logits = cast(list[float], gates.logits.tolist())
         notes["logits"] = {str(n): logit for n, logit in zip(learned, logits, strict=True)}
     budget = recipe.budget
-    return weigh_edges(
+    report = weigh_edges(
         pipeline,
         task,
         items=recipe.items,
@@ -41,3 +43,6 @@ def run_edges(recipe: EdgesRecipe) -> GraphReport:
         out=recipe.out,
         notes=notes,
     )
+    title = f"{task.name}, n = {report.task['attributed']}: bits that each edge adds"
+    write_png(chart(report), recipe.out / "edges.png", title)
+    return report

@@ -16,4 +16,5 @@ STUDY = Study(
     run=run_information,
     file="worth.json",
     report=InformationReport,
+    section="unspoken.studies.information.section",
 )

@@ -28,4 +28,5 @@ STUDY = Study(
     file="blame.json",
     report=PlannerReport,
     recipes=(PlannerRecipe, PlannerExecutorRecipe),
+    section="unspoken.studies.planner.section",
 )

@@ -18,4 +18,5 @@ STUDY = Study(
     file="rate.json",
     report=RateReport,
     recipes=(RateRecipe,),
+    section="unspoken.studies.rate.section",
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from unspoken.channels import TextChannel
+from unspoken.page import write_png
 from unspoken.pipeline import Pipeline
 from unspoken.relay.pipelines import WHOLE, asked, curves, noted, trained_folder
 from unspoken.relay.relay import Relay
@@ -13,6 +14,7 @@ from unspoken.relay.train import train_projector
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.rate.measure import rates
 from unspoken.studies.rate.report import RateReport
+from unspoken.studies.rate.section import chart
 from unspoken.studies.rate.settings import RateRecipe
 from unspoken.wire import Packing
 
@@ -24,7 +26,7 @@ def run_rate(recipe: RateRecipe) -> RateReport:
     relay = Relay.of(recipe)
     task = asked(relay, recipe)
     by_length = dict(curves(relay, recipe, recipe.lengths))
-    return rates(
+    report = rates(
         {**by_length, **dict(_packed(by_length, recipe.packs)), **dict(_swept(relay, recipe))},
         task,
         items=recipe.worth.items,
@@ -35,6 +37,9 @@ def run_rate(recipe: RateRecipe) -> RateReport:
         out=recipe.out,
         notes=noted(relay, recipe),
     )
+    models = " and ".join(model["name"] for model in report.models)
+    write_png(chart(report), recipe.out / "rate.png", f"{models}: {report.title}")
+    return report
 
 
 def _packed(

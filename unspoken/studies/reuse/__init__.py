@@ -18,4 +18,5 @@ STUDY = Study(
     report=ReuseReport,
     recipes=(ReuseRecipe,),
     owns=lambda content: "channels" not in content,
+    section="unspoken.studies.reuse.section",
 )

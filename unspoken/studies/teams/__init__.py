@@ -33,4 +33,5 @@ STUDY = Study(
     file="plan.json",
     report=PlanReport,
     recipes=(PlanRecipe,),
+    section="unspoken.studies.teams.section",
 )

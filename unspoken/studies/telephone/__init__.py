@@ -25,4 +25,5 @@ STUDY = Study(
     file="telephone.json",
     report=TelephoneReport,
     recipes=(TelephoneRecipe,),
+    section="unspoken.studies.telephone.section",
 )

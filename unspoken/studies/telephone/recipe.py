@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from unspoken.page import write_png
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
 from unspoken.studies.telephone.measure import Players, play
 from unspoken.studies.telephone.report import TelephoneReport
+from unspoken.studies.telephone.section import chart
 from unspoken.studies.telephone.settings import TelephoneRecipe
 
 __all__ = ["run_telephone"]
@@ -20,7 +22,7 @@ def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
         for name, settings in curves(relay, recipe)
         for pipeline in settings.values()
     }
-    return play(
+    report = play(
         channels,
         task,
         hops=recipe.hops,
@@ -31,3 +33,5 @@ def run_telephone(recipe: TelephoneRecipe) -> TelephoneReport:
         out=recipe.out,
         notes=noted(relay, recipe),
     )
+    write_png(chart(report), recipe.out / "telephone.png", f"{report.title}: telephone")
+    return report
