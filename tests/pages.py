@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,16 @@ from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate, Interval, wilson
 from unspoken.files import write_text
+from unspoken.page import Grid, Tile
 from unspoken.studies.information import InformationReport
 from unspoken.studies.rate import Fit, Point, RateReport
 
-__all__ = ["ATTACK", "N", "folder_of_results"]
+__all__ = ["ATTACK", "N", "folder_of_results", "told", "usable_bits"]
 
 N = 100
 ATTACK = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 _HOME = Path(__file__).parent.parent
-_RESULTS, _DOCS = _HOME / "benchmarks" / "results", _HOME / "docs"
+_RESULTS = _HOME / "benchmarks" / "results"
 _TASK = {"name": "qasc", "protocol": "private", "split": "test", "items": 32, "files": {}}
 _MODELS = [{"name": "sharer", "fingerprint": "0a"}, {"name": "receiver", "fingerprint": "0b"}]
 
@@ -39,15 +39,14 @@ def folder_of_results(home: Path, *, committed: str = "relay-qasc", more: bool =
             "".join(json.dumps(_answer(n, place, arm)) + "\n" for n in range(arm["n"])),
         )
     if more:
-        _worth().save(out)
+        usable_bits().save(out)
         report = _rate()
         write_text(out / "rate.json", json.dumps(report.to_dict()))
-        shutil.copyfile(_DOCS / "relay-qasc.png", out / "gates.png")
+        _gates().write(out / "gates.json")
         for name in ("plan", "telephone", "edges"):
             results = json.loads((_RESULTS / f"{name}-qasc.json").read_text(encoding="utf-8"))
             results["notes"]["recipe"] = {"kind": name}
             write_text(out / f"{name}.json", json.dumps(results))
-            shutil.copyfile(_DOCS / f"{name}-qasc.png", out / f"{name}.png")
     return out
 
 
@@ -96,7 +95,7 @@ def _information(name: str, value: float) -> Information:
     )
 
 
-def _worth() -> InformationReport:
+def usable_bits() -> InformationReport:
     names = ("full-text", "text", "embedding", "embedding, constant")
     found = tuple(_information(name, 4.2 - n * 1.4) for n, name in enumerate(names))
     return InformationReport(found, None, **_about(0))
@@ -122,6 +121,15 @@ def _rate() -> RateReport:
     alone = Arm("no message", "none", 32, 1 / 32, 0.0, 0.15, 100, 3, 4, 0, 0.1)
     fits = {"embedding": Fit(0.9, 0.6, 0.1, 0.02)}
     return RateReport(tuple(points), fits, alone, 5.0, **_about(0))
+
+
+def _gates() -> Grid:
+    rows = tuple(
+        (side, tuple(Tile(n / 11, n > 5) for n in places))
+        for side, places in (("keys", range(12)), ("values", range(11, -1, -1)))
+    )
+    columns = tuple((str(n), str(2 * n)) for n in range(12))
+    return Grid(columns, rows, "layers", "open", "shut", "Gates.", "12 of 24 gates open")
 
 
 def told(out: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pages import folder_of_results, told
-from unspoken.page import write_page
+from unspoken.results import write_page
 
 pytestmark = pytest.mark.browser
 

@@ -14,8 +14,8 @@ from unspoken.backbone import Backbone
 from unspoken.errors import RecipeError
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import RelayRecipe, measurements
-from unspoken.recipe.again import run_again
 from unspoken.relay.train import train_by
+from unspoken.results import run_again
 from unspoken.studies.comparison import Report
 from unspoken.studies.planner import PlannerReport
 

@@ -11,9 +11,8 @@ import pytest
 
 from unspoken.errors import DataError, MissingExtra, RecipeError, UnknownName
 from unspoken.recipe import load_recipe, measurements
-from unspoken.recipe.again import run_again
 from unspoken.recipe.registry import studies, study, study_names
-from unspoken.recipe.results import read_results
+from unspoken.results import read_results, run_again, write_page
 
 GOSSIP = '''
 import json
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 
 from unspoken.evaluation.result import Result, about_machine
 from unspoken.files import write_text
+from unspoken.page import Section
 from unspoken.recipe.loading import kept
 from unspoken.recipe.parts import Part
 from unspoken.recipe.study import Study
@@ -51,7 +51,11 @@ def check_gossip(recipe, settings):
 
 
 def sections(report, folder):
-    yield report.heard, folder.name
+    yield Section("gossip", "Gossip", (f"{report.heard} have heard.",))
+
+
+def lead(report):
+    return "Everybody knows."
 
 
 STUDY = Study(
@@ -121,8 +125,9 @@ def test_a_study_of_another_package_joins_with_its_settings_and_its_results(
     report = measurement.run()
     (found,) = read_results(out)
     assert (found.study.name, found.report) == ("gossip", report)
-    assert list(found.study.sections(found.report, out)) == [(4, "out")]
-    assert found.study.lead(found.report) == ""
+    page = write_page(out).read_text(encoding="utf-8")
+    for told in ("Who has heard?", "Everybody knows.", "Gossip", "4 have heard."):
+        assert told in page
     run_again(out, tmp_path / "again")
     assert json.loads((tmp_path / "again" / "gossip.json").read_text())["heard"] == 4
     with pytest.raises(RecipeError, match=r"studies\.gossip\.heard: .*integer"):

@@ -46,17 +46,19 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Run the studies that a recipe lists. What is missing is trained first."""
-    from unspoken.page import refresh
     from unspoken.recipe import load_recipe
     from unspoken.recipe.measuring import measurements
+    from unspoken.results import refresh
 
     plan = load_recipe(recipe, overrides or [])
     names = dict.fromkeys(study) if study else [None]
     listed = [one for name in names for one in measurements(plan, name)]
     found = {one.study.name: _measured(one, quiet=as_json) for one in listed}
-    refresh(listed[0].out)
+    page = refresh(plan.out)
     if as_json:
         typer.echo(json.dumps(found))
+    elif page is not None:
+        typer.echo(f"wrote {page}")
 
 
 def _measured(measurement: Measurement, *, quiet: bool) -> dict[str, Any]:
@@ -78,8 +80,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one page of all results in a folder. With --again, recompute every number first."""
-    from unspoken.page import write_page
-    from unspoken.recipe.again import run_again
+    from unspoken.results import run_again, write_page
 
     if again is not None:
         run_again(folder, again)

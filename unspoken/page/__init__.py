@@ -1,6 +1,74 @@
-"""One page of HTML that people look at: what a folder of results holds, on its own."""
+"""One page of HTML that people look at, and charts as data. It knows no study."""
 
-from unspoken.page.found import Found
-from unspoken.page.write import refresh, render, write_page
+from unspoken.page.charts import (
+    SERIES,
+    Arrow,
+    Bars,
+    Chart,
+    Colour,
+    Dot,
+    Forest,
+    Graph,
+    Grid,
+    Guide,
+    Line,
+    Lines,
+    Mark,
+    Panel,
+    Row,
+    Scale,
+    Tile,
+)
+from unspoken.page.measured import accuracies, arm_table, bits_section, percent
+from unspoken.page.png import write_png
+from unspoken.page.render import render
+from unspoken.page.sections import (
+    Answer,
+    Cell,
+    Example,
+    Examples,
+    Facts,
+    Heading,
+    Page,
+    Part,
+    Points,
+    Section,
+    Table,
+)
 
-__all__ = ["Found", "refresh", "render", "write_page"]
+__all__ = [
+    "SERIES",
+    "Answer",
+    "Arrow",
+    "Bars",
+    "Cell",
+    "Chart",
+    "Colour",
+    "Dot",
+    "Example",
+    "Examples",
+    "Facts",
+    "Forest",
+    "Graph",
+    "Grid",
+    "Guide",
+    "Heading",
+    "Line",
+    "Lines",
+    "Mark",
+    "Page",
+    "Panel",
+    "Part",
+    "Points",
+    "Row",
+    "Scale",
+    "Section",
+    "Table",
+    "Tile",
+    "accuracies",
+    "arm_table",
+    "bits_section",
+    "percent",
+    "render",
+    "write_png",
+]

@@ -97,7 +97,6 @@ def test_the_report_can_be_read_and_seen(finished: tuple[Bench, Report]) -> None
     assert (bench.out / "report.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert {path.name for path in bench.out.iterdir()} == {
         "predictions",
-        "report.html",
         "report.md",
         "report.png",
         "results.json",

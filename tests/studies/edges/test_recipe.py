@@ -11,9 +11,9 @@ import pytest
 from tests.bench import Counter, items, run_study, write
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
-from unspoken.page import picture
 from unspoken.recipe import PipelineRecipe, load_recipe
 from unspoken.studies.edges import GraphReport
+from unspoken.studies.edges.section import chart
 
 LATENT = (3, 4)
 
@@ -131,23 +131,17 @@ def test_the_command_prints_a_table_or_json_alone(
     assert f"edges.png to {out}" in text.replace("\n", "")
 
 
-def test_the_picture_has_every_agent_and_edge(
-    finished: tuple[Any, GraphReport, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_chart_has_every_agent_and_edge(finished: tuple[Any, GraphReport, Path]) -> None:
     _, report, _ = finished
-    drawn = list[Any]()
-    monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
-    picture.draw_edges(report, tmp_path / "edges.png")
-    (axes,) = drawn[0].axes
-    texts = [text.get_text() for text in axes.texts]
-    assert set(report.order) <= set(texts)
-    assert sum("bits" in text for text in texts) == 5
-    arrows = [text.arrow_patch for text in axes.texts if getattr(text, "arrow_patch", None)]
-    widths = [arrow.get_linewidth() for arrow in arrows]
+    drawn = chart(report)
+    assert drawn.nodes == report.order
+    assert [(arrow.start, arrow.end) for arrow in drawn.arrows] == [
+        (edge.sender, edge.receiver) for edge in report.edges
+    ]
+    assert all("bits" in arrow.text[1] for arrow in drawn.arrows)
     gains = [abs(edge.gain_bits.value) for edge in report.edges]
-    assert widths == pytest.approx([1 + 7 * gain / max(gains) for gain in gains])
-    places = {text.get_text(): text.get_position() for text in axes.texts}
-    assert places["library"][0] < places["clerk"][0] < places["solver"][0]
+    assert [arrow.weight for arrow in drawn.arrows] == [gain / max(gains) for gain in gains]
+    assert set(drawn.legend) == {edge.verdict for edge in report.edges}
 
 
 def test_without_budget_and_graph_edges_are_weighed_alone(

@@ -6,17 +6,16 @@ import json
 import shutil
 from math import exp, log2
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.bench import Bench, Counter, run_study
 from unspoken.errors import RecipeError
-from unspoken.page import picture
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.pipelines import curves
 from unspoken.relay.relay import Relay
 from unspoken.studies.rate import fit
+from unspoken.studies.rate.section import chart
 
 
 @pytest.fixture(scope="module")
@@ -121,24 +120,23 @@ def test_a_second_sweep_computes_nothing(copied: Bench, monkeypatch: pytest.Monk
     assert again.points == first.points
 
 
-def test_the_picture_has_every_curve_on_every_axis(
-    copied: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_chart_has_every_curve_on_every_axis(copied: Bench) -> None:
     report = run_study("rate", rate_recipe(copied, "comparison.channels=[full-text, embedding]"))
-    drawn = list[Any]()
-    monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
-    picture.draw_rates(report, tmp_path / "rate.png")
-    by_bytes, by_positions, by_bits = drawn[0].axes
-    for axes, along in (
-        (by_bytes, [point.wire for point in report.points]),
-        (by_positions, [point.positions for point in report.points]),
-        (by_bits, [point.bits.value for point in report.points]),
+    drawn = chart(report)
+    for panel, along in zip(
+        drawn.panels,
+        (
+            [point.wire for point in report.points],
+            [point.positions for point in report.points],
+            [point.bits.value for point in report.points],
+        ),
+        strict=True,
     ):
-        places = [place for line in axes.containers for place in line[0].get_xydata().tolist()]
-        assert [x for x, _ in places] == pytest.approx(along)
-        assert [y for _, y in places] == pytest.approx([p.distortion for p in report.points])
-    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert set(names) == {*report.curves, "no message"}
+        places = [(dot.x, dot.y) for line in panel.lines for dot in line.dots]
+        wrong = [100 * point.distortion for point in report.points]
+        assert places == list(zip(along, wrong, strict=True))
+    assert [line.name for line in drawn.legend] == list(report.curves)
+    assert drawn.guides == ("no message", "ceiling")
 
 
 def test_a_sweep_of_what_a_projector_has_not_is_refused(copied: Bench) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench import run_study
 from unspoken.recipe import load_recipe
+from unspoken.results import write_page
 from unspoken.studies.reuse import ReuseReport
 from unspoken.testing import tiny_backbone
 
@@ -64,7 +65,7 @@ def test_compare_tells_what_reuse_saves_and_changes(recipe: Path, tmp_path: Path
     out = tmp_path / "out"
     assert json.loads((out / "results.json").read_text()) == told
     assert "exact" in (out / "report.md").read_text()
-    page = (out / "report.html").read_text()
+    page = write_page(out).read_text()
     for shown in ("What does reading once save?", "Dense reads and pools", "anchored", "--again"):
         assert shown in page
     rows = (out / "predictions" / "shifted.jsonl").read_text().splitlines()

@@ -6,17 +6,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.bench import Bench, Counter, run_study
 from unspoken.errors import PipelineError, RecipeError
-from unspoken.page import picture
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.pipelines import curves
 from unspoken.relay.relay import Relay
 from unspoken.studies.teams import PlanReport, Terms, plan_team
+from unspoken.studies.teams.section import chart
 
 TEAM = "studies.teams.terms={budgets: [4, 8, 16, 64], leaf: 8, budget: 120, window: 100}"
 
@@ -107,25 +106,19 @@ def test_another_budget_measures_nothing_again(
     json.dumps(again.to_dict(), allow_nan=False)
 
 
-def test_the_picture_shows_every_budget_and_team(
-    finished: tuple[Bench, PlanReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_chart_shows_every_budget_and_team(finished: tuple[Bench, PlanReport]) -> None:
     _, report = finished
-    drawn = list[Any]()
-    monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
-    picture.draw_plan(report, tmp_path / "plan.png")
-    alone, teams = drawn[0].axes
-    points = alone.containers[0][0].get_xydata().tolist()
-    assert points == [[one.read, one.bias.value] for one in report.solos]
-    shown = {
-        tuple(place)
-        for line in teams.get_lines()
-        if line.get_label().partition(", depth")[1]
-        for place in line.get_xydata().tolist()
-    }
+    alone, teams = chart(report).panels
+    (line,) = alone.lines
+    assert [(dot.x, dot.y) for dot in line.dots] == [
+        (one.read, one.bias.value) for one in report.solos
+    ]
+    shown = {(dot.x, dot.y) for line in teams.lines for dot in line.dots}
     best = report.options[0]
     assert (best.team.leaves, best.bias) in shown
     assert {leaves for leaves, _ in shown} == {one.team.leaves for one in report.options}
+    assert len({line.number for line in (*alone.lines, *teams.lines)}) == 1 + len(teams.lines)
+    assert [guide.value for guide in teams.across] == [report.alone]
 
 
 @pytest.mark.parametrize("kind", ["text, verbatim: true", "handoff"])

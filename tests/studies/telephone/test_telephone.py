@@ -13,7 +13,6 @@ import pytest
 from tests.bench import Bench, Counter, run_study
 from unspoken.channels import Handoff, TextChannel
 from unspoken.errors import DataError, RecipeError
-from unspoken.page import picture
 from unspoken.pipeline import Pipeline, Query, Run
 from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.relay import Relay
@@ -22,6 +21,7 @@ from unspoken.studies.telephone import (
     TelephoneReport,
     play,
 )
+from unspoken.studies.telephone.section import chart
 
 
 def recipe(bench: Bench, *more: str) -> RelayRecipe:
@@ -90,21 +90,20 @@ def test_the_report_holds_what_was_found(finished: tuple[Bench, TelephoneReport]
     assert (bench.out / "telephone.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_the_picture_shows_every_hop(
-    finished: tuple[Bench, TelephoneReport], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_chart_shows_every_hop(finished: tuple[Bench, TelephoneReport]) -> None:
     _, report = finished
-    drawn = list[Any]()
-    monkeypatch.setattr(picture, "_save", lambda figure, path: drawn.append(figure))
-    picture.draw_telephone(report, tmp_path / "telephone.png")
-    right, drift = drawn[0].axes
-    for axes, value in (
-        (right, lambda one: 100 * one.matched.accuracy),
-        (drift, lambda one: one.drift.value),
+    drawn = chart(report)
+    assert [line.name for line in drawn.legend] == list(report.channels)
+    for panel, value in (
+        (drawn.panels[0], lambda one: 100 * one.matched.accuracy),
+        (drawn.panels[1], lambda one: one.drift.value),
     ):
-        for bars, hops in zip(axes.containers, report.channels.values(), strict=True):
-            points = bars[0].get_xydata().tolist()
-            assert points == [[one.hop, pytest.approx(value(one))] for one in hops]
+        named = [line for line in panel.lines if line.name]
+        for line, hops in zip(named, report.channels.values(), strict=True):
+            assert [(dot.x, dot.y) for dot in line.dots] == [(one.hop, value(one)) for one in hops]
+    dotted = [line for line in drawn.panels[0].lines if line.dotted]
+    for line, hops in zip(dotted, report.channels.values(), strict=True):
+        assert [y for _, y in line.path] == [100 * one.deranged.accuracy for one in hops]
 
 
 def test_more_hops_go_on_where_the_game_ended(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import exp
 from pathlib import Path
 from typing import Literal
 
@@ -10,14 +12,14 @@ from rich.console import Console
 
 from unspoken.channels import Channel, Fusion
 from unspoken.errors import MissingExtra
-from unspoken.page.picture import draw_gates
+from unspoken.page import Grid, Tile, write_png
 from unspoken.projectors import Fuser
 from unspoken.projectors.fuser import layer_map
 from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.relay import Relay
 from unspoken.relay.trained.base import TrainedChannel, identities
 
-__all__ = ["FusionSettings", "TrainedFusion"]
+__all__ = ["FusionSettings", "TrainedFusion", "gates_chart"]
 
 
 class FusionSettings(ProjectorSettings):
@@ -67,13 +69,36 @@ class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
         projector.anneal_to(step)
 
     def card(self, projector: Fuser, folder: Path) -> str:
-        """How many gates are open; their picture too, where matplotlib is installed."""
+        """How many gates are open. Their chart is kept too, drawn where matplotlib is installed."""
         gates = projector.gates()
         keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
         line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
+        chart = gates_chart(projector)
+        chart.write(folder / "gates.json")
         try:
-            draw_gates(projector, folder / "gates.png")
+            write_png(chart, folder / "gates.png", chart.text)
         except MissingExtra as error:
             Console(stderr=True).print(f"no gates.png is drawn: {error}")
             return f"{line}\n"
         return f"{line}, see [gates.png](gates.png)\n"
+
+
+def gates_chart(fuser: Fuser) -> Grid:
+    """One column a fused layer, keys above values: sigmoid(logit), and a mark where it is open."""
+    gates = fuser.gates()
+    keys, values = [gate.key for gate in gates], [gate.value for gate in gates]
+    count = sum(logit > 0 for logit in (*keys, *values))
+    return Grid(
+        columns=tuple((str(gate.receiver_layer), str(gate.sharer_layer)) for gate in gates),
+        rows=(("keys", _tiles(keys)), ("values", _tiles(values))),
+        across="receiver layer, and sharer layer below it",
+        marked="open",
+        unmarked="shut",
+        caption="One column a fused layer: how much of the sender’s keys and values the receiver "
+        "lets in.",
+        text=f"{count} of {2 * len(gates)} gates open",
+    )
+
+
+def _tiles(logits: Sequence[float]) -> tuple[Tile, ...]:
+    return tuple(Tile(1 / (1 + exp(-logit)), logit > 0) for logit in logits)

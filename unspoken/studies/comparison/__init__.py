@@ -25,4 +25,5 @@ STUDY = Study(
     file="results.json",
     report=Compared,
     owns=lambda content: "channels" in content,
+    section="unspoken.studies.comparison.section",
 )

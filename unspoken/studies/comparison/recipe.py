@@ -6,6 +6,7 @@ from unspoken.evaluation.bits import Information, informed
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.items import chosen
 from unspoken.evaluation.store import Store
+from unspoken.page import accuracies, write_png
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import Prepared, noted, prepared
 from unspoken.studies.comparison.measure import compare
@@ -19,7 +20,7 @@ def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
     """Train the projector and its controls if need be, compare, and write the report to `out`."""
     ready = prepared(recipe)
     found = ready.found
-    return compare(
+    report = compare(
         found.pipelines,
         ready.task,
         constants=found.constants,
@@ -35,6 +36,9 @@ def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
             **noted(ready.relay, recipe),
         },
     )
+    title = f"{report.title}: what was the message worth?"
+    write_png(accuracies(report.arms), recipe.out / "report.png", title)
+    return report
 
 
 def _information(ready: Prepared, recipe: RelayRecipe, count: int) -> dict[str, Information]:

@@ -98,14 +98,9 @@ class Report(Result):
         }
 
     def save(self, out: Path) -> None:
-        """Write results.json, report.md, .png and .html, each whole or not at all."""
-        from unspoken.page import refresh
-        from unspoken.page.picture import draw
-
+        """Write results.json and report.md, each whole or not at all."""
         write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        draw(self, out / "report.png")
         write_text(out / "report.md", self.markdown())
-        refresh(out)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -30,4 +30,5 @@ STUDY = Study(
     run=run_edges,
     file="edges.json",
     report=GraphReport,
+    section="unspoken.studies.edges.section",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from unspoken.page import write_png
 from unspoken.recipe.config import PipelineRecipe
 from unspoken.recipe.loading import kept as settings_of
 from unspoken.recipe.pipeline import build
@@ -11,6 +12,7 @@ from unspoken.studies.edges.learning import learn_graph
 from unspoken.studies.edges.measure import weigh_edges
 from unspoken.studies.edges.pruning import Budget
 from unspoken.studies.edges.report import GraphReport
+from unspoken.studies.edges.section import chart
 from unspoken.studies.edges.settings import EdgesSettings
 from unspoken.tasks import load_task
 from unspoken.training.graph import kept
@@ -30,7 +32,7 @@ def run_edges(recipe: PipelineRecipe, settings: EdgesSettings) -> GraphReport:
         logits = cast(list[float], gates.logits.tolist())
         notes["logits"] = {str(n): logit for n, logit in zip(learned, logits, strict=True)}
     budget = settings.budget
-    return weigh_edges(
+    report = weigh_edges(
         pipeline,
         task,
         items=settings.items,
@@ -42,3 +44,6 @@ def run_edges(recipe: PipelineRecipe, settings: EdgesSettings) -> GraphReport:
         out=recipe.out,
         notes=notes,
     )
+    title = f"{task.name}, n = {report.task['attributed']}: bits that each edge adds"
+    write_png(chart(report), recipe.out / "edges.png", title)
+    return report

@@ -80,14 +80,9 @@ class GraphReport(Result):
         return {**asdict(self), "edges": edges, "arms": arms}
 
     def save(self, out: Path) -> None:
-        """Write edges.json, edges.md, edges.png and report.html, each whole or not at all."""
-        from unspoken.page import refresh
-        from unspoken.page.picture import draw_edges
-
+        """Write edges.json and edges.md, each whole or not at all."""
         write_text(out / "edges.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        draw_edges(self, out / "edges.png")
         write_text(out / "edges.md", self.markdown())
-        refresh(out)
 
     # -- words -------------------------------------------------------------------------------------
 

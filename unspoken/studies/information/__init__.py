@@ -23,4 +23,5 @@ STUDY = Study(
     run=run_information,
     file="worth.json",
     report=InformationReport,
+    section="unspoken.studies.information.section",
 )

@@ -110,12 +110,9 @@ class InformationReport(Result):
         )
 
     def save(self, out: Path) -> None:
-        """Write worth.json, worth.md and the folder's report.html, each whole or not at all."""
-        from unspoken.page import refresh
-
+        """Write worth.json and worth.md, each whole or not at all."""
         write_text(out / "worth.json", json.dumps(self.to_dict(), indent=1) + "\n")
         write_text(out / "worth.md", self.markdown())
-        refresh(out)
 
 
 _COLUMNS = (

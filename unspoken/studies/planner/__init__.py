@@ -34,6 +34,7 @@ STUDY = Study(
     file="blame.json",
     report=PlannerReport,
     check=check_planners,
+    section="unspoken.studies.planner.section",
     recipe=PlannerRecipe,
     train=train_planner_by,
     prepare=prepared_planners,

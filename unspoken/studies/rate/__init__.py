@@ -18,4 +18,5 @@ STUDY = Study(
     file="rate.json",
     report=RateReport,
     check=check_sweep,
+    section="unspoken.studies.rate.section",
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from unspoken.channels import TextChannel
+from unspoken.page import write_png
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import WHOLE, asked, curves, noted
@@ -15,6 +16,7 @@ from unspoken.relay.train import train_projector, trained_folder
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.rate.measure import rates
 from unspoken.studies.rate.report import RateReport
+from unspoken.studies.rate.section import chart
 from unspoken.studies.rate.settings import RateSettings, swept
 from unspoken.wire import Packing
 
@@ -26,7 +28,7 @@ def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
     relay = Relay.of(recipe)
     task = asked(relay)
     by_length = dict(curves(relay, settings.lengths))
-    return rates(
+    report = rates(
         {
             **by_length,
             **dict(_packed(by_length, settings.packs)),
@@ -41,6 +43,9 @@ def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
         out=recipe.out,
         notes=noted(relay, recipe),
     )
+    models = " and ".join(model["name"] for model in report.models)
+    write_png(chart(report), recipe.out / "rate.png", f"{models}: {report.title}")
+    return report
 
 
 def _packed(

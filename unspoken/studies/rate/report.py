@@ -116,14 +116,9 @@ class RateReport(Result):
         )
 
     def save(self, out: Path) -> None:
-        """Write rate.json, rate.md, rate.png and the folder's report.html, each whole or not."""
-        from unspoken.page import refresh
-        from unspoken.page.picture import draw_rates
-
+        """Write rate.json and rate.md, each whole or not at all."""
         write_text(out / "rate.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        draw_rates(self, out / "rate.png")
         write_text(out / "rate.md", self.markdown())
-        refresh(out)
 
 
 _COLUMNS = ("curve", "setting", "positions", "bytes", "bits (95 %)", "wrong % (95 %)")

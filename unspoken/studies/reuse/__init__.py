@@ -17,4 +17,5 @@ STUDY = Study(
     file="results.json",
     report=ReuseReport,
     owns=lambda content: "channels" not in content,
+    section="unspoken.studies.reuse.section",
 )

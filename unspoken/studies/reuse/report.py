@@ -89,12 +89,9 @@ class ReuseReport(Result):
         )
 
     def save(self, out: Path) -> None:
-        """Write results.json, report.md and report.html, each whole or not at all."""
-        from unspoken.page import refresh
-
+        """Write results.json and report.md, each whole or not at all."""
         write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
         write_text(out / "report.md", self.markdown())
-        refresh(out)
 
     def _cells(self, arm: ReuseArm) -> list[str]:
         against, held = arm.against_dense, sum(arm.pool.get("bytes", {}).values())

@@ -33,4 +33,5 @@ STUDY = Study(
     file="plan.json",
     report=PlanReport,
     check=check_plannable,
+    section="unspoken.studies.teams.section",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unspoken.page import write_png
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
 from unspoken.studies.teams.measure import plan_team
 from unspoken.studies.teams.report import PlanReport
+from unspoken.studies.teams.section import chart
 from unspoken.studies.teams.settings import TeamsSettings
 
 __all__ = ["run_plan"]
@@ -16,7 +18,7 @@ def run_plan(recipe: RelayRecipe, settings: TeamsSettings) -> PlanReport:
     """Plan with every channel of the recipe; the report and its picture go to `out`."""
     relay = Relay.of(recipe)
     task = asked(relay)
-    return plan_team(
+    report = plan_team(
         dict(curves(relay, settings.lengths)),
         relay.decider(),
         task,
@@ -28,3 +30,6 @@ def run_plan(recipe: RelayRecipe, settings: TeamsSettings) -> PlanReport:
         out=recipe.out,
         notes=noted(relay, recipe),
     )
+    title = f"{report.title}: one agent as measured, teams as predicted"
+    write_png(chart(report), recipe.out / "plan.png", title)
+    return report

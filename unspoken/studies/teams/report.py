@@ -229,14 +229,9 @@ class PlanReport(Result):
         )
 
     def save(self, out: Path) -> None:
-        """Write plan.json, plan.md, plan.png and report.html, each whole or not at all."""
-        from unspoken.page import refresh
-        from unspoken.page.picture import draw_plan
-
+        """Write plan.json and plan.md, each whole or not at all."""
         write_text(out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        draw_plan(self, out / "plan.png")
         write_text(out / "plan.md", self.markdown())
-        refresh(out)
 
 
 _ALONE = ("budget", "tokens read", "bias (95 %)", "rho (95 %)")

@@ -25,4 +25,5 @@ STUDY = Study(
     file="telephone.json",
     report=TelephoneReport,
     check=check_playable,
+    section="unspoken.studies.telephone.section",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unspoken.page import write_png
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
 from unspoken.studies.telephone.measure import Players, play
 from unspoken.studies.telephone.report import TelephoneReport
+from unspoken.studies.telephone.section import chart
 from unspoken.studies.telephone.settings import TelephoneSettings
 
 __all__ = ["run_telephone"]
@@ -21,7 +23,7 @@ def run_telephone(recipe: RelayRecipe, settings: TelephoneSettings) -> Telephone
         for name, lengths in curves(relay)
         for pipeline in lengths.values()
     }
-    return play(
+    report = play(
         channels,
         task,
         hops=settings.hops,
@@ -32,3 +34,5 @@ def run_telephone(recipe: RelayRecipe, settings: TelephoneSettings) -> Telephone
         out=recipe.out,
         notes=noted(relay, recipe),
     )
+    write_png(chart(report), recipe.out / "telephone.png", f"{report.title}: telephone")
+    return report

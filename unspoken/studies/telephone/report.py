@@ -115,14 +115,9 @@ class TelephoneReport(Result):
         )
 
     def save(self, out: Path) -> None:
-        """Write telephone.json, telephone.md, telephone.png and report.html, each whole or not."""
-        from unspoken.page import refresh
-        from unspoken.page.picture import draw_telephone
-
+        """Write telephone.json and telephone.md, each whole or not at all."""
         write_text(out / "telephone.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        draw_telephone(self, out / "telephone.png")
         write_text(out / "telephone.md", self.markdown())
-        refresh(out)
 
 
 _COLUMNS = (

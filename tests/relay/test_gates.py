@@ -1,20 +1,18 @@
-"""Pictures of gates, and the line about them in the card of a trained fuser."""
+"""The chart of a fuser's gates, and the line about them in the card of a trained one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from unspoken.errors import MissingExtra
-from unspoken.page import picture
-from unspoken.page.picture import draw_gates
+from unspoken.page import Grid, write_png
 from unspoken.projectors import Fuser
-from unspoken.relay.trained.fusion import TrainedFusion
+from unspoken.relay.trained.fusion import TrainedFusion, gates_chart
 
 SIZES: dict[str, int] = {
     "source_heads": 1,
@@ -35,39 +33,23 @@ def fuser(logits: Sequence[tuple[float, float]] = LOGITS) -> Fuser:
     return made.eval()
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, made: Fuser, path: Path) -> Any:
-    """The axes of the picture, before it becomes pixels."""
-    kept: list[Any] = []
-    monkeypatch.setattr(picture, "_save", lambda figure, _: kept.append(figure))
-    draw_gates(made, path)
-    (figure,) = kept
-    return figure.axes[0]
-
-
-def marked(axes: Any, label: str) -> set[tuple[int, int]]:
-    """The (layer, side) pairs that have this mark."""
-    (points,) = (found for found in axes.collections if found.get_label() == label)
-    return {(int(layer), int(side)) for layer, side in points.get_offsets()}
-
-
-def test_every_gate_is_coloured_by_its_strength_and_marked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    axes = drawn(monkeypatch, fuser(), tmp_path / "gates.png")
-    (image,) = axes.images
-    expected = torch.tensor(LOGITS).sigmoid().T
-    torch.testing.assert_close(torch.tensor(image.get_array().tolist()), expected)
-    assert image.get_clim() == (0, 1)
-    assert marked(axes, "open") == {(0, 0), (1, 0)}
-    assert marked(axes, "shut") == {(0, 1), (1, 1), (2, 0), (2, 1)}
-    assert axes.get_title() == "2 of 6 gates open"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4\n7", "5\n8", "6\n9"]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["keys", "values"]
+def test_every_gate_has_its_strength_and_its_mark() -> None:
+    chart = gates_chart(fuser())
+    sides = dict(chart.rows)
+    strengths = torch.tensor([[tile.strength for tile in sides[side]] for side in sides])
+    torch.testing.assert_close(strengths, torch.tensor(LOGITS).sigmoid().T)
+    assert list(sides) == ["keys", "values"]
+    assert [[tile.marked for tile in sides[side]] for side in sides] == [
+        [True, True, False],
+        [False, False, False],
+    ]
+    assert chart.columns == (("4", "7"), ("5", "8"), ("6", "9"))
+    assert (chart.marked, chart.unmarked, chart.text) == ("open", "shut", "2 of 6 gates open")
 
 
 @pytest.mark.parametrize("logits", [((1.0, 1.0),), ((-1.0, 0.0),), LOGITS * 10])
 def test_a_picture_is_a_png_file(tmp_path: Path, logits: Sequence[tuple[float, float]]):
-    draw_gates(fuser(logits), tmp_path / "sub" / "gates.png")
+    write_png(gates_chart(fuser(logits)), tmp_path / "sub" / "gates.png", "gates")
     assert (tmp_path / "sub" / "gates.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
@@ -76,6 +58,7 @@ def test_a_card_counts_open_gates_and_shows_them(tmp_path: Path):
     told = "* gates open: 2 for keys, 0 for values, of 3 layers, see [gates.png](gates.png)\n"
     assert line == told
     assert (tmp_path / "gates.png").stat().st_size > 1000
+    assert Grid.read(tmp_path / "gates.json") == gates_chart(fuser())
     assert "0 for keys, 1 for values, of 1 layers" in _gates(fuser([(-1.0, 1.0)]), tmp_path)
 
 
@@ -84,7 +67,7 @@ def test_without_matplotlib_a_card_goes_without_a_picture(
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"pip install 'unspoken\[compare\]'"):
-        draw_gates(fuser(), tmp_path / "gates.png")
+        write_png(gates_chart(fuser()), tmp_path / "gates.png", "gates")
     assert _gates(fuser(), tmp_path) == "* gates open: 2 for keys, 0 for values, of 3 layers\n"
     assert not list(tmp_path.glob("*.png"))
     told = " ".join(capsys.readouterr().err.split())

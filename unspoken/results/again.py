@@ -10,7 +10,7 @@ from unspoken.errors import DataError, RecipeError, UnknownName
 from unspoken.recipe.config import Recipe, RelayRecipe
 from unspoken.recipe.loading import recipe_of
 from unspoken.recipe.measuring import Measurement, measurements
-from unspoken.recipe.results import Recorded, read_results
+from unspoken.results.reading import Recorded, read_results
 
 __all__ = ["run_again"]
 

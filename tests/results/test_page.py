@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import ATTACK, folder_of_results, told
+from tests.pages import ATTACK, folder_of_results, told, usable_bits
 from unspoken.errors import DataError
-from unspoken.page import Found, write_page
-from unspoken.page.examples import disagreements
-from unspoken.page.plot import Axis
+from unspoken.page import Examples
+from unspoken.page.axis import Axis
+from unspoken.results import read_results, refresh, write_page
+from unspoken.studies.comparison import Compared
+from unspoken.studies.comparison.examples import disagreements, predictions
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -111,8 +113,10 @@ def test_ids_are_unique_and_links_lead_somewhere(outline: Outline) -> None:
 
 
 def test_pictures_and_tables_say_what_they_are(outline: Outline) -> None:
-    assert [attrs.get("alt") for attrs in outline.all("img")] != [None]
-    assert all(attrs.get("alt") for attrs in outline.all("img"))
+    charts = [attrs.get("aria-label") for _, attrs in outline.tags if attrs.get("role") == "img"]
+    assert len(charts) == 5  # rates, plan, telephone, edges, gates
+    assert all(charts)
+    assert outline.all("img") == []  # so dark mode has no white boxes
     assert len(outline.all("caption")) == len(outline.all("table")) - len(
         [attrs for attrs in outline.all("article")]
     )
@@ -186,8 +190,8 @@ def test_whiskers_stand_where_the_interval_ends(tmp_path: Path) -> None:
     (out / "results.json").write_text(json.dumps(results))
     lines = Outline(write_page(out).read_text(encoding="utf-8")).all("line")
     first = [attrs for attrs in lines if attrs["class"] == "whisker"][:3]
-    axis = Axis.over([-0.5, 0.0, 0.5], show=str)
-    assert [axis.low, axis.high] == pytest.approx([-0.6, 0.6])
+    axis = Axis.over([-50.0, 0.0, 50.0])
+    assert [axis.low, axis.high] == [-60, 60]
     ends = [(attrs["x1"], attrs["x2"]) for attrs in first]
     assert ends == [("8.33%", "91.67%"), ("8.33%", "8.33%"), ("91.67%", "91.67%")]
 
@@ -241,12 +245,11 @@ def test_what_was_not_measured_is_not_there(gone: str, out: Path, tmp_path: Path
 def test_a_study_has_a_page_of_its_own_with_its_numbers(
     study: str, title: str, out: Path, tmp_path: Path
 ) -> None:
-    for name in (f"{study}.json", f"{study}.png"):
-        shutil.copyfile(out / name, tmp_path / name)
+    shutil.copyfile(out / f"{study}.json", tmp_path / f"{study}.json")
     found = Outline(write_page(tmp_path).read_text(encoding="utf-8"))
     assert found.words["h1"] == title
     assert set(found.values("id")) == {"main", study, "facts"}
-    assert [attrs["src"] for attrs in found.all("img")] != []
+    assert len([attrs for _, attrs in found.tags if attrs.get("role") == "img"]) == 1
     results, words = json.loads((tmp_path / f"{study}.json").read_text()), found.words["main"]
     match study:
         case "plan":
@@ -284,21 +287,29 @@ def test_committed_results_make_a_page(committed: str, tmp_path: Path) -> None:
 # Where channels disagree -------------------------------------------------------------------------
 
 
+def compared(folder: Path) -> Compared:
+    report = next(one.report for one in read_results(folder) if one.study.name == "comparison")
+    assert isinstance(report, Compared)
+    return report
+
+
 def test_the_most_evenly_divided_items_come_first(out: Path) -> None:
-    found = Found.read(out)
-    assert found.compared is not None
-    shown = disagreements(found, found.compared, most=1000)
-    assert shown is not None
-    assert shown.count == len(shown.shown) < shown.n == 100
+    found = disagreements(compared(out), out, most=1000)
+    assert found is not None
+    told_, shown = found
+    assert isinstance(shown, Examples)
+    assert f"on {len(shown.shown)} of 100 items. They are below" in told_
     even: list[int] = []
     for example in shown.shown:
-        right = sum(matched.right for _, matched, _ in example.answers)
-        assert 0 < right < len(example.answers)
-        even.append(abs(2 * right - len(example.answers)))
+        right = sum(answers[0].right for _, _, answers in example.rows if answers[0])
+        assert 0 < right < len(example.rows)
+        even.append(abs(2 * right - len(example.rows)))
     assert even == sorted(even)
-    few = disagreements(found, found.compared, most=3)
+    few = disagreements(compared(out), out, most=3)
     assert few is not None
-    assert few.shown == shown.shown[:3]
+    assert few[0].endswith("3 of them are below, the most evenly divided first.")
+    assert isinstance(few[1], Examples)
+    assert few[1].shown == shown.shown[:3]
 
 
 @pytest.mark.parametrize("damage", ["short", "wrong", "broken", "strange"])
@@ -317,17 +328,15 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
             pass
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text + "{" if damage == "broken" else text, encoding="utf-8")
-    found = Found.read(out)
-    assert found.compared is not None
+    report = compared(out)
     (arm,) = (
-        one
-        for one in found.compared.arms
-        if (one.channel, one.condition) == ("embedding", "matched")
+        one for one in report.arms if (one.channel, one.condition) == ("embedding", "matched")
     )
-    assert found.predictions(arm) == ()
-    shown = disagreements(found, found.compared)
-    assert shown is not None
-    assert all(name != "embedding" for one in shown.shown for name, _, _ in one.answers)
+    assert predictions(out, arm) == ()
+    found = disagreements(report, out)
+    assert found is not None
+    assert isinstance(found[1], Examples)
+    assert all(name != "embedding" for one in found[1].shown for name, _, _ in one.rows)
 
 
 # Errors ------------------------------------------------------------------------------------------
@@ -338,7 +347,8 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
     [
         (
             None,
-            "holds no results.json, worth.json, rate.json, plan.json, telephone.json or edges.json",
+            "holds no results.json, worth.json, rate.json, plan.json, telephone.json, edges.json "
+            "or blame.json",
         ),
         ("{", "is no JSON"),
         ("[]", "holds no results"),
@@ -357,40 +367,9 @@ def test_what_is_no_result_is_refused(content: str | None, said: str, tmp_path: 
 def test_a_measurement_does_not_fail_for_what_stands_beside_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.pages import _worth
-
     (tmp_path / "rate.json").write_text("{")
-    _worth().save(tmp_path)
+    usable_bits().save(tmp_path)
+    refresh(tmp_path)
     assert (tmp_path / "worth.json").exists()
     assert not (tmp_path / "report.html").exists()
     assert "no report.html is written" in capsys.readouterr().err
-
-
-# Axes --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("values", "log"),
-    [
-        ([0.0, 0.0], False),
-        ([0.3], False),
-        ([-0.2, 0.9], False),
-        ([5.0, 5.0], True),
-        ([1.0, 12.0], True),
-        ([90.0, 23861.0], True),
-        ([1e-3, 1e6], True),
-    ],
-)
-def test_an_axis_holds_all_values_between_round_ends(values: list[float], log: bool) -> None:
-    axis = Axis.over(values, show=lambda value: f"{value:g}", log=log)
-    assert axis.low < axis.high
-    for value in values:
-        assert 0 <= axis.at(value) <= 100
-    places = [tick.at for tick in axis.ticks]
-    assert places == sorted(set(places))
-    assert places[0] >= 0
-    assert places[-1] <= 100
-    assert 2 <= len(places) <= 11
-    assert log or (places[0], places[-1]) == (0, 100)
-    for tick in axis.ticks:
-        assert axis.at(float(tick.text)) == pytest.approx(tick.at, abs=0.01)

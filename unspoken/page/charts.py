@@ -1,0 +1,265 @@
+"""Charts as data, in the units that are shown. `svg` draws them on a page, `png` into a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from unspoken.files import write_text
+
+__all__ = [
+    "SERIES",
+    "Arrow",
+    "Bars",
+    "Chart",
+    "Colour",
+    "Dot",
+    "Forest",
+    "Graph",
+    "Grid",
+    "Guide",
+    "Line",
+    "Lines",
+    "Mark",
+    "Panel",
+    "Row",
+    "Scale",
+    "Tile",
+]
+
+Colour = Literal[
+    "blue",
+    "orange",
+    "green",
+    "violet",
+    "ochre",
+    "pink",
+    "teal",
+    "olive",
+    "grey",
+    "slate",
+    "mauve",
+    "amber",
+    "red",
+]
+"""A colour by name; a page has one of that name for light and one for dark."""
+
+SERIES: tuple[Colour, ...] = (
+    "blue",
+    "orange",
+    "green",
+    "violet",
+    "ochre",
+    "pink",
+    "teal",
+    "olive",
+)
+"""The colours of lines, in their order."""
+
+
+# Values with intervals ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A value and its interval. text: both in words; note: what else is known of it."""
+
+    name: str
+    colour: Colour
+    value: float
+    low: float
+    high: float
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Marks that belong together, such as those of one channel, and what they come to."""
+
+    name: str
+    marks: tuple[Mark, ...]
+    verdict: str = ""
+    tone: Colour = "grey"
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Points with intervals, row by row. guides: values to compare with; signed: +5, not 5."""
+
+    rows: tuple[Row, ...]
+    unit: str
+    caption: str
+    guides: tuple[float, ...] = ()
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars from zero with intervals, row by row."""
+
+    rows: tuple[Row, ...]
+    unit: str
+    caption: str
+
+
+# Lines --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What an axis counts. log: logarithmic; whole: whole numbers alone."""
+
+    label: str
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A point, the interval of its y, and what it says when it is pointed at."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Dots of one kind, and the path that is drawn as (x, y).
+
+    number: of its colour and its marker, counted over the whole chart. A line without a name is not
+    in the legend.
+    """
+
+    name: str
+    number: int
+    dots: tuple[Dot, ...] = ()
+    path: tuple[tuple[float, float], ...] = ()
+    dotted: bool = False
+
+    @classmethod
+    def through(cls, name: str, number: int, dots: tuple[Dot, ...]) -> Line:
+        """A line from dot to dot."""
+        return cls(name, number, dots, tuple((dot.x, dot.y) for dot in dots))
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A value to compare with, drawn across the whole panel."""
+
+    value: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over one pair of axes. across: guides at a y; upright: guides at an x."""
+
+    x: Scale
+    y: Scale
+    lines: tuple[Line, ...]
+    across: tuple[Guide, ...] = ()
+    upright: tuple[Guide, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Panels side by side. Those with equal y scales share an axis. text: for who sees none."""
+
+    panels: tuple[Panel, ...]
+    caption: str
+    text: str
+
+    @property
+    def legend(self) -> tuple[Line, ...]:
+        """Each line that has a name, once."""
+        named = [line for panel in self.panels for line in panel.lines if line.name]
+        first: dict[str, Line] = {}
+        for line in named:
+            first.setdefault(line.name, line)
+        return tuple(first.values())
+
+    @property
+    def guides(self) -> tuple[str, ...]:
+        """The names of all guides, each once."""
+        every = [guide for panel in self.panels for guide in (*panel.across, *panel.upright)]
+        return tuple(dict.fromkeys(guide.name for guide in every))
+
+
+# Graphs and grids ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """From one node to another. weight: of its width, 0 to 1; text: lines beside it.
+
+    meaning: of its colour, for the legend.
+    """
+
+    start: str
+    end: str
+    weight: float
+    colour: Colour
+    meaning: str
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in their order and arrows between them; text: for who sees none."""
+
+    nodes: tuple[str, ...]
+    arrows: tuple[Arrow, ...]
+    caption: str
+    text: str
+
+    @property
+    def legend(self) -> dict[str, Colour]:
+        """The colour of each meaning."""
+        return {arrow.meaning: arrow.colour for arrow in self.arrows}
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One field of a grid: how strong it is, 0 to 1, and whether it has the mark."""
+
+    strength: float
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Fields of different strength. rows: name and fields; columns: the lines above each field.
+
+    marked, unmarked: what fields with and without the mark are; text: for who sees none.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str, tuple[Tile, ...]], ...]
+    across: str
+    marked: str
+    unmarked: str
+    caption: str
+    text: str
+
+    def write(self, path: Path) -> None:
+        """Keep the chart as JSON, for a page that is made later."""
+        write_text(path, json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Grid | None:
+        """A chart that was kept; None if none is there or it is damaged."""
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+
+Chart = Forest | Bars | Lines | Graph | Grid

@@ -1,0 +1,126 @@
+"""Charts and tables of what many studies measure: arms, and usable bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.bits import Information
+from unspoken.evaluation.statistics import Estimate
+from unspoken.page.charts import Bars, Colour, Forest, Mark, Row
+from unspoken.page.sections import Cell, Section, Table
+
+__all__ = ["accuracies", "arm_table", "bits_section", "percent"]
+
+_CONDITIONS: dict[str, Colour] = {
+    "none": "grey",
+    "matched": "blue",
+    "deranged": "orange",
+    "constant": "slate",
+    "lora": "mauve",
+}
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """A share and its interval.
+
+    >>> percent(0.5, 0.4, 0.6)
+    '50.0 (40-60)'
+    """
+    return f"{100 * value:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def accuracies(arms: Sequence[Arm]) -> Bars:
+    """Right answers in percent, condition by condition."""
+    names = dict.fromkeys(arm.channel for arm in arms)
+    rows = (Row(name, tuple(_right(arm) for arm in arms if arm.channel == name)) for name in names)
+    return Bars(tuple(rows), "% right", "Right answers in percent, with 95 % Wilson intervals")
+
+
+def _right(arm: Arm) -> Mark:
+    return Mark(
+        arm.condition,
+        _CONDITIONS.get(arm.condition, "grey"),
+        100 * arm.accuracy,
+        100 * arm.ci_low,
+        100 * arm.ci_high,
+        percent(arm.accuracy, arm.ci_low, arm.ci_high),
+    )
+
+
+def arm_table(arms: Sequence[Arm], what: str = "channel") -> Table:
+    """Every arm: accuracy, and what an item costs over all agents."""
+    head = (what, "condition", "% right (95 %)", "tokens read", "written", "passes")
+    return Table(
+        caption="Every arm; costs are means for each item, over all agents",
+        head=(*head, "bytes sent", "seconds"),
+        rows=tuple(
+            (
+                Cell.word(arm.channel),
+                Cell.word(arm.condition),
+                Cell(percent(arm.accuracy, arm.ci_low, arm.ci_high), arm.accuracy),
+                Cell.of(arm.tokens_read, ",.0f"),
+                Cell.of(arm.tokens_written, ",.1f"),
+                Cell.of(arm.passes, ",.1f"),
+                Cell.of(arm.wire_bytes, ",.0f"),
+                Cell.of(arm.seconds, ".2f"),
+            )
+            for arm in arms
+        ),
+    )
+
+
+def bits_section(channels: Sequence[Information], findings: Iterable[str] = ()) -> Section:
+    """Usable bits, drawn and as a table; findings: what the table does not say."""
+    n, ceiling = channels[0].n, channels[0].ceiling
+    about = (
+        f"What a message tells the receiver of its answer, against the messages about all {n} "
+        f"items. No message is worth more than log2 {n} = {ceiling:.2f} bits, the line right of "
+        "zero; one that misleads has less than 0."
+    )
+    more = tuple(f"{line[:1].upper()}{line[1:]}." for line in findings)
+    return Section("bits", "Usable bits", (about, _bits(channels), _bits_table(channels), *more))
+
+
+def _bits(channels: Sequence[Information]) -> Forest:
+    """Bits of the right message, of another item's, and against none, beside the ceiling."""
+    kinds: tuple[tuple[str, Colour, Callable[[Information], Estimate]], ...] = (
+        ("right message", "blue", lambda one: one.bits),
+        ("another item's", "orange", lambda one: one.deranged),
+        ("against none (PVI)", "green", lambda one: one.pvi),
+    )
+    return Forest(
+        rows=tuple(
+            Row(one.channel, tuple(_estimate(name, colour, of(one)) for name, colour, of in kinds))
+            for one in channels
+        ),
+        unit="bits",
+        caption="Bits for each item, with 95 % intervals by the bootstrap",
+        guides=(0.0, channels[0].ceiling),
+    )
+
+
+def _estimate(name: str, colour: Colour, one: Estimate) -> Mark:
+    return Mark(name, colour, one.value, one.low, one.high, f"{one:.2f}")
+
+
+def _bits_table(channels: Iterable[Information]) -> Table:
+    head = ("channel", "bits", "deranged", "PVI", "identified %", "positions", "bytes")
+    return Table(
+        caption="Usable bits of a message; means over items",
+        head=(*head, "bits / position", "bits / KiB"),
+        rows=tuple(
+            (
+                Cell.word(one.channel),
+                Cell.of(one.bits.value, ".2f"),
+                Cell.of(one.deranged.value, ".2f"),
+                Cell.of(one.pvi.value, ".2f"),
+                Cell.of(100 * one.identified, ".0f"),
+                Cell.of(one.positions, ".1f"),
+                Cell.of(one.wire, ",.0f"),
+                Cell.of(one.per_position, ".3f"),
+                Cell.of(one.per_kib, ".3g"),
+            )
+            for one in channels
+        ),
+    )

@@ -1,0 +1,277 @@
+"""Charts as PNG files, for documents and reports. All that is known of matplotlib's figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unspoken.errors import MissingExtra
+from unspoken.files import write_bytes
+from unspoken.page.charts import (
+    SERIES,
+    Bars,
+    Chart,
+    Colour,
+    Forest,
+    Graph,
+    Grid,
+    Line,
+    Lines,
+    Mark,
+    Panel,
+    Scale,
+)
+from unspoken.page.graph import BEND, arrows_of, nodes_of
+
+__all__ = ["COLOURS", "figure_of", "write_png"]
+
+COLOURS: dict[Colour, str] = {
+    "blue": "#1f6f9f",
+    "orange": "#c8583a",
+    "green": "#24754d",
+    "violet": "#7d5ba6",
+    "ochre": "#a6761d",
+    "pink": "#b0457b",
+    "teal": "#4d6a6d",
+    "olive": "#6b6f1d",
+    "grey": "#7f8790",
+    "slate": "#5f7196",
+    "mauve": "#93607f",
+    "amber": "#8a5a00",
+    "red": "#a83232",
+}
+"""The colours of a light page."""
+
+_AXIS = "#9aa4ae"
+
+
+def write_png(chart: Chart, path: Path, title: str) -> None:
+    """Write a chart, whole or not at all. Raises `MissingExtra` without matplotlib."""
+    buffer = io.BytesIO()
+    figure_of(chart, title).savefig(buffer, format="png", dpi=150)
+    write_bytes(path, buffer.getvalue())
+
+
+def figure_of(chart: Chart, title: str) -> Any:
+    """A chart as a figure of matplotlib. Raises `MissingExtra`."""
+    match chart:
+        case Bars():
+            return _bars(chart, title)
+        case Forest():
+            return _forest(chart, title)
+        case Lines():
+            return _lines(chart, title)
+        case Graph():
+            return _graph(chart, title)
+        case Grid():
+            return _grid(chart, title)
+
+
+def _figure(width: float, height: float, title: str) -> Any:
+    """An empty figure, in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra(
+            "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _legend(figure: Any, handles: list[Any], columns: int = 4) -> None:
+    """Below everything."""
+    if handles:
+        figure.legend(
+            handles=handles, frameon=False, fontsize=8, ncols=columns, loc="outside lower center"
+        )
+
+
+def _spread(values: list[float], lows: list[float], highs: list[float]) -> list[list[float]]:
+    below = [value - low for value, low in zip(values, lows, strict=True)]
+    above = [high - value for value, high in zip(values, highs, strict=True)]
+    return [below, above]
+
+
+# Values with intervals ----------------------------------------------------------------------------
+
+
+def _kinds(chart: Bars | Forest) -> dict[str, Colour]:
+    """The colour of each mark's name."""
+    return {mark.name: mark.colour for row in chart.rows for mark in row.marks}
+
+
+def _bars(chart: Bars, title: str) -> Any:
+    """Upright bars, one group a row."""
+    kinds, groups = _kinds(chart), len(chart.rows)
+    figure = _figure(1.6 + 1.7 * groups, 4.2, title)
+    axes, width = figure.subplots(), 0.8 / len(kinds)
+    for place, row in enumerate(chart.rows):
+        for mark in row.marks:
+            at = place + width * (list(kinds).index(mark.name) - (len(kinds) - 1) / 2)
+            _bar(axes, at, width, mark)
+    handles = [axes.bar([0], [0], color=COLOURS[kinds[name]], label=name) for name in kinds]
+    axes.set_xticks(range(groups), [_broken(row.name) for row in chart.rows], fontsize=9)
+    axes.set_ylabel(chart.unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, handles, len(kinds))
+    return figure
+
+
+def _bar(axes: Any, at: float, width: float, mark: Mark) -> None:
+    spread = _spread([mark.value], [mark.low], [mark.high])
+    axes.bar(at, mark.value, width, yerr=spread, color=COLOURS[mark.colour], error_kw={"lw": 0.8})
+    above = (0, 2)
+    where = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+    axes.annotate(f"{mark.value:.0f}", (at, max(mark.high, 0)), above, **where)
+
+
+def _forest(chart: Forest, title: str) -> Any:
+    """Points with intervals, one line a mark, from the top."""
+    count = sum(len(row.marks) for row in chart.rows)
+    figure = _figure(8.0, 1.4 + 0.26 * (count + len(chart.rows)), title)
+    axes, names, y = figure.subplots(), dict[float, str](), 0.0
+    for row in chart.rows:
+        for mark in row.marks:
+            names[y] = f"{row.name}: {mark.name}" if mark is row.marks[0] else mark.name
+            spread = _spread([mark.value], [mark.low], [mark.high])
+            axes.errorbar(mark.value, y, xerr=spread, fmt="o", ms=5, color=COLOURS[mark.colour])
+            y -= 1.0
+        y -= 0.6
+    for guide in chart.guides:
+        axes.axvline(guide, color=_AXIS, lw=1)
+    axes.set_yticks(list(names), list(names.values()), fontsize=8)
+    axes.set_xlabel(chart.unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _broken(name: str) -> str:
+    return name.replace(", ", ",\n")
+
+
+# Lines --------------------------------------------------------------------------------------------
+
+
+def _lines(chart: Lines, title: str) -> Any:
+    shared = len({panel.y for panel in chart.panels}) == 1
+    figure = _figure(1.5 + 3.7 * len(chart.panels), 4.6, title)
+    found = figure.subplots(1, len(chart.panels), sharey=shared, squeeze=False)[0]
+    handles: dict[str, Any] = {}
+    for number, (axes, panel) in enumerate(zip(found, chart.panels, strict=True)):
+        for line in panel.lines:
+            drawn = _line(axes, line)
+            if line.name:
+                handles.setdefault(line.name, drawn)
+        handles |= {name: one for name, one in _guides(axes, panel) if name not in handles}
+        axes.set_xlabel(panel.x.label)
+        axes.set_ylabel("" if shared and number else panel.y.label)
+        _scaled(axes.xaxis, axes.set_xscale, panel.x)
+        _scaled(axes.yaxis, axes.set_yscale, panel.y)
+        axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, list(handles.values()))
+    return figure
+
+
+def _line(axes: Any, line: Line) -> Any:
+    """Its path, and its dots with their intervals; what is drawn last stands in the legend."""
+    colour, shape = COLOURS[SERIES[line.number % 8]], "osD^vPX*"[line.number % 8]
+    style: dict[str, Any] = {"color": colour, "label": line.name}
+    drawn: Any = None
+    if line.path:
+        xs, ys = zip(*line.path, strict=True)
+        (drawn,) = axes.plot(xs, ys, ":" if line.dotted else "-", lw=1.2, **style)
+    if line.dots:
+        ys, lows, highs = ([getattr(dot, end) for dot in line.dots] for end in ("y", "low", "high"))
+        along = [dot.x for dot in line.dots]
+        spread = _spread(ys, lows, highs)
+        drawn = axes.errorbar(along, ys, yerr=spread, fmt=shape, ms=4, elinewidth=0.6, **style)
+    return drawn
+
+
+def _guides(axes: Any, panel: Panel) -> list[tuple[str, Any]]:
+    found = [
+        (guide.name, axes.axhline(guide.value, color=_AXIS, ls=":", lw=1.2, label=guide.name))
+        for guide in panel.across
+    ]
+    found += [
+        (guide.name, axes.axvline(guide.value, color=_AXIS, lw=1, label=guide.name))
+        for guide in panel.upright
+    ]
+    return found
+
+
+def _scaled(axis: Any, set_scale: Callable[[str], None], scale: Scale) -> None:
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+
+    if scale.log:
+        set_scale("log")
+        axis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
+        axis.set_minor_formatter(LogFormatter())
+    elif scale.whole:
+        axis.set_major_locator(MaxNLocator(integer=True))
+
+
+# Graphs and grids ---------------------------------------------------------------------------------
+
+_TEXT = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+_NODE = {"boxstyle": "round,pad=0.5", "fc": "#f1f3f4", "ec": _AXIS}
+
+
+def _graph(chart: Graph, title: str) -> Any:
+    places = nodes_of(chart)
+    columns = 1 + max(x for x, _ in places.values())
+    heights = [y for _, y in places.values()]
+    figure = _figure(1.5 + 3.0 * columns, 2.0 + 1.0 * (max(heights) - min(heights)), title)
+    axes = figure.subplots()
+    for laid in arrows_of(chart):
+        style = {
+            "arrowstyle": "-|>",
+            "color": COLOURS[laid.arrow.colour],
+            "lw": 1 + 7 * laid.arrow.weight,
+            "mutation_scale": 18,
+            "shrinkA": 34,
+            "shrinkB": 34,
+            "connectionstyle": f"arc3,rad={BEND * laid.bend}",
+        }
+        axes.annotate("", laid.end, laid.start, arrowprops=style)
+        told = "\n".join(laid.arrow.text)
+        axes.text(*laid.text, told, ha="center", va="center", fontsize=8, bbox=_TEXT)
+    for name, (x, y) in places.items():
+        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=_NODE)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
+    axes.set_axis_off()
+    handles = [
+        axes.plot([], [], color=COLOURS[colour], lw=4, label=name)[0]
+        for name, colour in chart.legend.items()
+    ]
+    _legend(figure, handles, 3)
+    return figure
+
+
+def _grid(chart: Grid, title: str) -> Any:
+    figure = _figure(2.6 + 0.4 * len(chart.columns), 2.4, title)
+    axes = figure.subplots()
+    strengths = [[tile.strength for tile in tiles] for _, tiles in chart.rows]
+    shown = axes.imshow(strengths, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    handles: list[Any] = []
+    for shape, name, marked in (("o", chart.marked, True), ("x", chart.unmarked, False)):
+        found = [
+            (x, y)
+            for y, (_, tiles) in enumerate(chart.rows)
+            for x, tile in enumerate(tiles)
+            if tile.marked == marked
+        ]
+        across, down = [x for x, _ in found], [y for _, y in found]
+        style = {"marker": shape, "color": COLOURS["orange"], "s": 24, "label": name}
+        handles.append(axes.scatter(across, down, **style))
+    axes.set_xticks(range(len(chart.columns)), ["\n".join(c) for c in chart.columns], fontsize=7)
+    axes.set_yticks(range(len(chart.rows)), [name for name, _ in chart.rows], fontsize=9)
+    axes.set_xlabel(chart.across, fontsize=9)
+    figure.colorbar(shown, ax=axes, label="strength")
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower right", ncols=2)
+    return figure

@@ -1,0 +1,181 @@
+"""Charts as SVG: the places of what the template draws. Colours are the style sheet's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import hypot
+
+from unspoken.page.axis import Axis
+from unspoken.page.charts import Arrow, Bars, Forest, Graph, Grid, Lines, Panel, Scale
+from unspoken.page.graph import BEND, Laid, arrows_of, nodes_of
+
+__all__ = ["Drawn", "DrawnGraph", "DrawnGrid", "drawn_graph", "drawn_grid", "panels", "row_axis"]
+
+
+# Rows and lines: places in percent ----------------------------------------------------------------
+
+
+def row_axis(chart: Forest | Bars) -> Axis:
+    """The axis of all rows."""
+    marks = [mark for row in chart.rows for mark in row.marks]
+    ends = [0.0, *(end for mark in marks for end in (mark.value, mark.low, mark.high))]
+    if isinstance(chart, Bars):
+        return Axis.over(ends)
+    return Axis.over([*ends, *chart.guides], signed=chart.signed)
+
+
+def panels(chart: Lines) -> Iterator[tuple[Panel, Axis, Axis]]:
+    """Each panel with its two axes."""
+    for panel in chart.panels:
+        alike = [other for other in chart.panels if other.y == panel.y]
+        heights = [value for other in alike for value in _heights(other)]
+        yield panel, _axis(panel.x, _lengths(panel)), _axis(panel.y, heights)
+
+
+def _axis(scale: Scale, values: list[float]) -> Axis:
+    return Axis.over(values, log=scale.log, whole=scale.whole)
+
+
+def _heights(panel: Panel) -> list[float]:
+    found = [0.0, *(guide.value for guide in panel.across)]
+    for line in panel.lines:
+        found += [end for dot in line.dots for end in (dot.y, dot.low, dot.high)]
+        found += [y for _, y in line.path]
+    return found
+
+
+def _lengths(panel: Panel) -> list[float]:
+    found = [guide.value for guide in panel.upright]
+    for line in panel.lines:
+        found += [dot.x for dot in line.dots]
+        found += [x for x, _ in line.path]
+    return found
+
+
+# Graphs: places in pixels -------------------------------------------------------------------------
+
+_COLUMN, _ROW, _HIGH, _LETTER, _LINE = 250.0, 110.0, 34.0, 8.6, 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A box with its middle and its size."""
+
+    name: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An arrow. path, head: as SVG has them; text: each line with its place."""
+
+    arrow: Arrow
+    path: str
+    head: str
+    width: float
+    text: tuple[tuple[float, float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnGraph:
+    """A graph in pixels."""
+
+    width: float
+    height: float
+    nodes: tuple[Node, ...]
+    arrows: tuple[Drawn, ...]
+
+
+def drawn_graph(graph: Graph) -> DrawnGraph:
+    """The boxes and arrows of a graph."""
+    places = nodes_of(graph)
+    wide = {name: _LETTER * len(name) + 28 for name in graph.nodes}
+    margin = max(wide.values()) / 2 + 4
+    top = max(y for _, y in places.values())
+    low = min(y for _, y in places.values())
+
+    def pixels(place: tuple[float, float]) -> tuple[float, float]:
+        return margin + _COLUMN * place[0], 0.6 * _ROW + _ROW * (top - place[1])
+
+    nodes = tuple(Node(name, *pixels(places[name]), wide[name], _HIGH) for name in graph.nodes)
+    boxes = {node.name: node for node in nodes}
+    return DrawnGraph(
+        width=2 * margin + _COLUMN * max(x for x, _ in places.values()),
+        height=1.2 * _ROW + _ROW * (top - low),
+        nodes=nodes,
+        arrows=tuple(
+            _arrow(one, boxes[one.arrow.start], boxes[one.arrow.end], pixels(one.text))
+            for one in arrows_of(graph)
+        ),
+    )
+
+
+def _arrow(laid: Laid, start: Node, end: Node, text: tuple[float, float]) -> Drawn:
+    dx, dy = end.x - start.x, end.y - start.y
+    width = 1.5 + 6.5 * laid.arrow.weight
+    long = 7 + 1.6 * width
+    begin, stop = _edge(start, dx, dy, 3), _edge(end, -dx, -dy, 3)
+    bend = BEND * laid.bend
+    middle = (begin[0] + stop[0]) / 2 - bend * dy, (begin[1] + stop[1]) / 2 + bend * dx
+    ux, uy = _unit(stop[0] - middle[0], stop[1] - middle[1])
+    base = stop[0] - long * ux, stop[1] - long * uy
+    half = 4 + 0.75 * width
+    corners = (
+        stop,
+        (base[0] - half * uy, base[1] + half * ux),
+        (base[0] + half * uy, base[1] - half * ux),
+    )
+    x, y = text[0], text[1] - _LINE * (len(laid.arrow.text) - 1) / 2
+    return Drawn(
+        laid.arrow,
+        path=f"M{_pair(begin)}Q{_pair(middle)} {_pair(base)}",
+        head=" ".join(map(_pair, corners)),
+        width=round(width, 1),
+        text=tuple((x, y + _LINE * n, line) for n, line in enumerate(laid.arrow.text)),
+    )
+
+
+def _edge(node: Node, dx: float, dy: float, gap: float) -> tuple[float, float]:
+    """Where a line from the middle of a box leaves it, and a little on."""
+    across = (node.width / 2) / abs(dx) if dx else float("inf")
+    upright = (node.height / 2) / abs(dy) if dy else float("inf")
+    share = min(across, upright) + gap / hypot(dx, dy)
+    return node.x + share * dx, node.y + share * dy
+
+
+def _unit(dx: float, dy: float) -> tuple[float, float]:
+    length = hypot(dx, dy) or 1.0
+    return dx / length, dy / length
+
+
+def _pair(place: tuple[float, float]) -> str:
+    return f"{place[0]:.1f},{place[1]:.1f}"
+
+
+# Grids: places in pixels --------------------------------------------------------------------------
+
+_TILE, _LEFT = 30.0, 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnGrid:
+    """A grid in pixels: the side of a tile, and where the first one begins."""
+
+    grid: Grid
+    tile: float
+    left: float
+    width: float
+    height: float
+    foot: float
+
+
+def drawn_grid(grid: Grid) -> DrawnGrid:
+    """The tiles of a grid, and room for the lines below each column."""
+    tall = _TILE * len(grid.rows)
+    lines = max(len(column) for column in grid.columns)
+    width = _LEFT + _TILE * len(grid.columns) + 2
+    return DrawnGrid(grid, _TILE, _LEFT, width, tall + _LINE * lines + 8, tall)

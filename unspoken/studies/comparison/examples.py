@@ -1,0 +1,94 @@
+"""Items on which channels disagree: what was asked, what is right, and what each answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from unspoken.evaluation.arm import Arm
+from unspoken.page import Answer, Example, Examples
+from unspoken.studies.comparison.report import Compared
+
+__all__ = ["disagreements", "predictions"]
+
+
+def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
+    """The answers of an arm, item by item; none if they are missing or of another run."""
+    path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = TypeAdapter(list[dict[str, Any]]).validate_python(list(map(json.loads, lines)))
+    except (OSError, ValueError):
+        return ()
+    if not all(row.keys() >= _ANSWER for row in rows):
+        return ()
+    right = sum(bool(row["correct"]) for row in rows)
+    return rows if (len(rows), right) == (arm.n, round(arm.accuracy * arm.n)) else ()
+
+
+_ANSWER = {"id", "question", "answers", "prediction", "correct", "messages", "message_of"}
+
+
+def disagreements(
+    report: Compared, folder: Path, most: int = 8
+) -> tuple[str, Examples] | tuple[str] | None:
+    """On how many items channels disagree, and at most `most` of them; None without answers.
+
+    Those come first on which right and wrong are most even; among equals the order of the items.
+    """
+    rows = {
+        (arm.channel, arm.condition): predictions(folder, arm)
+        for arm in report.arms
+        if arm.condition in ("matched", "deranged")
+    }
+    channels = [name for name in report.channels if rows.get((name, "matched"))]
+    if len(channels) < 2:
+        return None
+    n = len(rows[channels[0], "matched"])
+    split = _split(n, channels, rows)
+    told = f"Some channels are right and others wrong on {len(split)} of {n} items."
+    if not split:
+        return (told,)
+    shown = tuple(_example(item, channels, rows) for item in split[:most])
+    which = "They are" if len(shown) == len(split) else f"{len(shown)} of them are"
+    return f"{told} {which} below, the most evenly divided first.", Examples(_HEAD, _READ, shown)
+
+
+_HEAD = ("channel", "behind the right message", "behind another item’s")
+_READ = "what it heard"
+
+_Rows = Mapping[tuple[str, str], Sequence[dict[str, Any]]]
+
+
+def _split(n: int, channels: Sequence[str], rows: _Rows) -> list[int]:
+    """The items on which channels disagree, the most evenly divided first."""
+    right = [
+        sum(bool(rows[name, "matched"][item]["correct"]) for name in channels) for item in range(n)
+    ]
+    found = [item for item, count in enumerate(right) if 0 < count < len(channels)]
+    return sorted(found, key=lambda item: abs(2 * right[item] - len(channels)))
+
+
+def _example(item: int, channels: Sequence[str], rows: _Rows) -> Example:
+    first = rows[channels[0], "matched"][item]
+    return Example(
+        question=str(first["question"]),
+        wanted=" / ".join(map(str, first["answers"])),
+        rows=tuple(_answers(name, item, rows) for name in channels),
+    )
+
+
+def _answers(
+    name: str, item: int, rows: _Rows
+) -> tuple[str, str, tuple[Answer | None, Answer | None]]:
+    matched, deranged = rows[name, "matched"][item], rows.get((name, "deranged"), ())
+    read = "\n".join(str(words).strip() for words in matched.get("messages", {}).values())
+    return name, read, (_answer(matched), _answer(deranged[item]) if deranged else None)
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(str(row["prediction"]), bool(row["correct"]))

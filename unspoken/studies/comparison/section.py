@@ -1,0 +1,138 @@
+"""What a page shows of a comparison: gains and contents, accuracies, costs, and disagreements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.statistics import Difference
+from unspoken.page import (
+    Cell,
+    Colour,
+    Forest,
+    Grid,
+    Heading,
+    Mark,
+    Part,
+    Row,
+    Section,
+    Table,
+    accuracies,
+    arm_table,
+    bits_section,
+)
+from unspoken.studies.comparison.examples import disagreements, predictions
+from unspoken.studies.comparison.report import ChannelWorth, Compared
+
+__all__ = ["lead", "sections"]
+
+
+def lead(report: Compared) -> str:
+    """How many channels carried content, and what the others did."""
+    by_verdict: dict[str, list[str]] = {}
+    for name, worth in report.channels.items():
+        by_verdict.setdefault(worth.verdict, []).append(name)
+    carried = len(by_verdict.pop("content", ()))
+    others = [f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items()]
+    return f"{carried} of {len(report.channels)} channels show content.{''.join(others)}"
+
+
+def _and(names: Sequence[str]) -> str:
+    """Names that may hold commas, so that they can be told apart."""
+    return ", ".join(f"“{name}”" for name in names)
+
+
+def sections(report: Compared, folder: Path) -> Iterator[Section]:
+    yield Section("worth", "Gain and content", (_WORTH, _differences(report.channels)))
+    yield Section("accuracy", "Accuracy and cost", tuple(_accuracy(report, folder)))
+    if report.information:
+        yield bits_section(tuple(report.information.values()))
+    gates = Grid.read(folder / str(report.notes.get("projector_folder", "")) / "gates.json")
+    if gates is not None:
+        yield Section("gates", "Gates of the fuser", (gates,), last=True)
+    found = disagreements(report, folder)
+    if found is not None:
+        yield Section("examples", "Where channels disagree", found, last=True)
+
+
+_WORTH = (
+    "**Gain** is what the right message adds to none. **Content** is what it adds to another "
+    "item’s message of like length: a gain without content shows only that a message was there. "
+    "**Above constant** compares with trained vectors and no sender, **above lora** with a "
+    "receiver that was trained itself and hears nothing."
+)
+
+_TONES: dict[str, Colour] = {
+    "content": "green",
+    "presence only, no content shown": "amber",
+    "harm": "red",
+}
+
+
+def _differences(channels: Mapping[str, ChannelWorth]) -> Forest:
+    """Gain, content and what is left above trained controls, in points, beside zero."""
+    rows = (
+        Row(name, tuple(_marks(worth)), worth.verdict, _TONES.get(worth.verdict, "grey"))
+        for name, worth in channels.items()
+    )
+    return Forest(
+        tuple(rows),
+        "points",
+        "Percentage points, paired over the same items: 95 % intervals (Newcombe), exact McNemar p",
+        guides=(0.0,),
+        signed=True,
+    )
+
+
+def _marks(worth: ChannelWorth) -> Iterator[Mark]:
+    found: tuple[tuple[str, Colour, Difference | None], ...] = (
+        ("gain", "blue", worth.gain),
+        ("content", "green", worth.content),
+        ("above constant", "slate", worth.over_constant),
+        ("above lora", "mauve", worth.over_lora),
+    )
+    for name, colour, one in found:
+        if one is not None:
+            value, low, high = 100 * one.value, 100 * one.low, 100 * one.high
+            text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+            yield Mark(name, colour, value, low, high, text, f"p = {one.p:.2g}")
+
+
+def _accuracy(report: Compared, folder: Path) -> Iterator[Part]:
+    yield accuracies(report.arms)
+    yield arm_table(report.arms)
+    costs = _costs(report, folder)
+    if costs is not None:
+        yield Heading("What each side pays")
+        yield costs
+
+
+def _costs(report: Compared, folder: Path) -> Table | None:
+    """What each agent spends on an item with the right message; None if that was not recorded."""
+    rows: list[tuple[Cell, ...]] = []
+    for arm in report.arms:
+        if arm.condition == "matched":
+            rows += _spent(arm, [row.get("costs", {}) for row in predictions(folder, arm)])
+    head = ("channel", "agent", "tokens read", "written", "passes", "bytes sent", "seconds")
+    caption = "Means for each item, with the right message"
+    return Table(caption, head, tuple(rows)) if rows else None
+
+
+def _spent(arm: Arm, costs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Cell, ...]]:
+    for agent in costs[0] if costs and all(costs) else ():
+        read, written, passes, wire, seconds = (
+            fmean(float(one[agent][name]) for one in costs)
+            for name in ("read", "written", "passes", "wire", "seconds")
+        )
+        yield (
+            Cell.word(arm.channel),
+            Cell.word(agent),
+            Cell.of(read, ",.0f"),
+            Cell.of(written, ",.1f"),
+            Cell.of(passes, ",.1f"),
+            Cell.of(wire, ",.0f"),
+            Cell.of(seconds, ".2f"),
+        )
