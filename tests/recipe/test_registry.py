@@ -160,8 +160,8 @@ def test_a_package_that_is_broken_is_named(
     ):
         study("gossip")
     with pytest.raises((MissingExtra, RecipeError), match="the study 'gossip'"):
-        load_recipe("relay", ["studies.gossip={}"])
-    load_recipe("relay")  # asks for no other study than those that it lists
+        load_recipe("relay_projector", ["studies.gossip={}"])
+    load_recipe("relay_projector")  # asks for no other study than those that it lists
 
 
 def test_a_study_without_a_section_shows_nothing(package: Callable[..., None]) -> None:

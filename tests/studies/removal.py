@@ -109,7 +109,10 @@ def report_on(study: str, copy: Path) -> str:
 
 def other_tests(study: str, copy: Path) -> list[str]:
     """The test files of a copy that do not name the study, nor import one that does."""
-    naming = re.compile(rf"unspoken\.studies(\.{study}\b| import .*\b{study}\b)|tests\.pages\b")
+    naming = re.compile(
+        rf"unspoken\.studies(\.{study}\b| import .*\b{study}\b)|tests\.pages\b"
+        rf'|(run_study|measurements)\([^)]*"{study}"'
+    )
     own = re.compile(rf"tests\.studies\.{study}\b")
     files = sorted((copy / "tests").rglob("test_*.py"))
     texts = {path: path.read_text(encoding="utf-8") for path in files}

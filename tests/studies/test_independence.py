@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.studies.removal import STUDIES, command, import_everything, lint, python, report_on
+from tests.bench import Bench
+from tests.studies.removal import ROOT, STUDIES, command, import_everything, lint, python, report_on
 from tests.studies.removal import without as copy_without
 
 pytestmark = pytest.mark.dist  # every test runs others in a copy of the checkout
@@ -24,3 +26,45 @@ def test_without_a_study_everything_else_works(study: str, tmp_path: Path) -> No
     assert "report.html" not in report_on(other, copy)
     tests = "reuse" if study != "reuse" else "rate"
     python(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/studies/{tests}")
+
+
+_ELSEWHERE = """
+import sys
+from pathlib import Path
+from unspoken.recipe import load_recipe, measurements
+from unspoken.recipe.again import run_again
+from unspoken.recipe.registry import study
+from unspoken.recipe.results import read_results
+import telephone_of_another
+
+name, again, *settings = sys.argv[1:]
+(one,) = measurements(load_recipe(name, settings), "telephone")
+assert one.study is study("telephone") is telephone_of_another.STUDY
+report = one.run()
+(found,) = read_results(one.out)
+assert (found.study, found.report) == (one.study, report)
+run_again(one.out, Path(again))
+"""
+
+
+def test_a_study_moves_to_a_package_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    copy, site = copy_without("telephone", tmp_path), tmp_path / "site"
+    package, info = site / "telephone_of_another", site / "telephone_of_another-1.0.dist-info"
+    package.mkdir(parents=True)
+    for path in (ROOT / "unspoken" / "studies" / "telephone").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        moved = text.replace("unspoken.studies.telephone", "telephone_of_another")
+        (package / path.name).write_text(moved, encoding="utf-8")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: telephone-of-another\nVersion: 1")
+    (info / "entry_points.txt").write_text(
+        "[unspoken.studies]\ntelephone = telephone_of_another:STUDY\n"
+    )
+    settings = bench.settings("studies.telephone.hops=2", "comparison.channels=[full-text]")
+    again = tmp_path / "again"
+    python(copy, "-c", _ELSEWHERE, "telephone", str(again), *settings, path=[site])
+    hops = [
+        json.loads((out / "telephone.json").read_text(encoding="utf-8"))["channels"]
+        for out in (bench.out, again)
+    ]
+    assert hops[0] == hops[1]
