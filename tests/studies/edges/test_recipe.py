@@ -120,15 +120,15 @@ def test_the_command_prints_a_table_or_json_alone(
     def told(*more: str) -> str:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main(["edges", "edges", *settings, *more])
+            main(["measure", "edges", *settings, *more])
         assert ended.value.code == 0
         return capsys.readouterr().out
 
-    assert json.loads(told("--json")) == json.loads((out / "edges.json").read_text())
+    assert json.loads(told("--json")) == {"edges": json.loads((out / "edges.json").read_text())}
     text = told()
     assert "clerk -> solver (text): without it" in text
     assert "facts in both: 0, questions: 0" in text
-    assert f"edges.png to {out}" in text.replace("\n", "")
+    assert f"wrote {out / 'edges.json'}\nwrote {out / 'report.html'}\n" in text
 
 
 def test_the_chart_has_every_agent_and_edge(finished: tuple[Any, GraphReport, Path]) -> None:
