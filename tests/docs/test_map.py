@@ -28,7 +28,7 @@ def test_the_map_names_every_folder_and_no_other():
 def test_links_lead_to_files_that_are_there_and_are_named_by_their_path(page: str):
     path = ROOT / page
     links = re.findall(r"\[([^\]]*)\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
-    assert links
+    assert links or page == "CHANGELOG.md"
     missing = [target for _, target in links if not (path.parent / target).exists()]
     assert not missing
     named = [(name, to) for name, to in links if re.fullmatch(r"[\w/]+\.(py|md|json)", name)]
