@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -131,3 +133,16 @@ def test_the_picture_names_every_file_of_the_way(trace: Trace):
     shown = {file for file in trace.way if not file.startswith("channels/")}
     assert all(file in picture for file in shown)
     assert "channels/*.py" in picture
+
+
+@pytest.mark.real
+@pytest.mark.dist
+def test_the_example_across_processes_answers(tmp_path: Path):
+    (code,) = (one for one in re.findall(r"```python\n([^`]*)```", TEXT) if "__main__" in one)
+    (tmp_path / "across.py").write_text(code, encoding="utf-8")
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [sys.executable, "across.py"], cwd=tmp_path, env=paths, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert "Paris" in told.stdout
