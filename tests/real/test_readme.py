@@ -1,8 +1,10 @@
-"""The README's examples run; the first as it stands, the one of fusion on tiny models."""
+"""The README's examples print what it says; the one of fusion runs on tiny models."""
 
 from __future__ import annotations
 
+import io
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,48 @@ def examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
 
 
+@pytest.fixture(scope="module")
+def printed() -> list[list[str]]:
+    """The lines of the first example and of its continuation with a pool, as they are run here."""
+    names: dict[str, Any] = {}
+    return [_lines(code, names) for code, _ in shown()]
+
+
+def shown() -> list[tuple[str, str]]:
+    """Each example that shows what it prints, with that."""
+    pattern = r"```python\n([^`]*)```\n\nIt prints:\n\n```text\n([^`]*)```"
+    return re.findall(pattern, README.read_text(encoding="utf-8"))
+
+
+def _lines(code: str, names: dict[str, Any]) -> list[str]:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), names)
+    return out.getvalue().splitlines()
+
+
 @pytest.mark.real
-def test_the_example_prints_an_answer_and_its_cost_for_each_channel(capsys: pytest.CaptureFixture):
-    code = examples()[0]
-    assert len(code.splitlines()) <= 12
-    exec(compile(code, "README.md", "exec"), {})
-    lines = [line for line in capsys.readouterr().out.splitlines() if "Usage(" in line]
-    assert [line.split()[0] for line in lines] == ["text", "handoff"]
-    assert all(re.search(r"\w+.*Usage\(read=[1-9]\d*, written=[1-9]\d*", line) for line in lines)
+def test_the_examples_print_what_the_readme_says(printed: list[list[str]]):
+    assert [lines.splitlines() for _, lines in shown()] == printed
+
+
+@pytest.mark.real
+def test_the_first_example_is_short_and_its_answer_is_right_over_both_channels(
+    printed: list[list[str]],
+):
+    assert len(examples()[0].splitlines()) <= 12
+    answers, costs = printed[0][::2], printed[0][1::2]
+    assert [answer.partition(":")[0] for answer in answers] == ["text", "handoff"]
+    assert all("in the blue bowl in the kitchen" in answer for answer in answers)
+    assert all(re.fullmatch(r"  [1-9]\d* tokens read, [1-9][\d,]* bytes sent", c) for c in costs)
+
+
+@pytest.mark.real
+def test_the_pool_reuses_a_context_that_was_read_before(printed: list[list[str]]):
+    reused = [int(n) for n in re.findall(r"(\d+) reused", "\n".join(printed[1]))]
+    assert reused[0] == 0
+    assert reused[1] > 0
+    assert "kitchen" in printed[1][2]
 
 
 def test_the_example_of_fusion_runs_with_a_fuser_of_the_published_format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from unspoken.testing import tiny_backbone
+
 from ..bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-COPIED = ("unspoken", "tests", "recipes", "benchmarks", "pyproject.toml", "README.md")
+COPIED = ("unspoken", "tests", "docs", "recipes", "benchmarks", "pyproject.toml", "README.md")
 
 OTHERS = ("projector", "comparison", "out")  # of the bench, but not for training
 UNSPOKEN = ".venv/bin/python -c 'from unspoken.cli import main; main()'"  # that of the copy
@@ -68,6 +71,7 @@ class Copy:
     def write(self, step: Step) -> None:
         path = self.home / step.file
         assert not path.exists()
+        path.parent.mkdir(exist_ok=True)
         path.write_text(step.block("python"), encoding="utf-8")
 
     def insert(self, step: Step) -> None:
@@ -89,10 +93,10 @@ class Copy:
         assert found.returncode == 0, f"{command}\n{found.stdout[-4000:]}{found.stderr[-4000:]}"
         return found.stdout
 
-    def check(self, step: Step) -> str:
-        """The commands of a step; for `make check`, which installs first, what it checks."""
+    def check(self, commands: str) -> str:
+        """Run commands; for `make check`, which installs first, what it checks."""
         told: list[str] = []
-        for command in step.block("sh").strip().splitlines():
+        for command in commands.strip().splitlines():
             parts = [command]
             if command == "make check":
                 tools = ("ruff check .", "ruff format --check .", "pyright", "lint-imports")
@@ -126,7 +130,7 @@ def test_a_channel_in_six_steps(copy: Copy):
     copy.write(found[2])
     copy.insert(found[3])
     copy.insert(found[4])
-    assert passed(copy.check(found[5])) > 20
+    assert passed(copy.check(found[5].block("sh"))) > 20
     (copy.home / "use.py").write_text(found[6].block("python"))
     assert re.fullmatch(r"\d+ bytes\n", copy.run(".venv/bin/python use.py"))
 
@@ -138,9 +142,29 @@ def test_a_trained_channel_in_seven_steps(copy: Copy, bench: Bench):
     copy.write(found[3])
     copy.insert(found[4])
     copy.insert(found[5])
-    assert passed(copy.check(found[6])) > 10
+    assert passed(copy.check(found[6].block("sh"))) > 10
     sizes = [one for one in bench.settings() if re.split("[.=]", one)[0] not in OTHERS]
     train = found[7].block("sh").strip().replace(".venv/bin/unspoken", UNSPOKEN)
     copy.run(" ".join([train, *(f'"{one}"' for one in (*sizes, "projector.layers=[2]"))]))
     (copy.home / "use.py").write_text(found[7].block("python"))
     assert re.search(r"\d+ bytes\n$", copy.run(".venv/bin/python use.py"))
+
+
+def test_a_study_in_seven_steps(copy: Copy, tmp_path: Path):
+    found = steps("Adding a study in seven steps")
+    assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+    for number in (2, 3, 4, 5, 6):
+        copy.write(found[number])
+    copy.insert(found[7])
+    check, measure = found[7].block("sh").strip().splitlines()
+    copy.check(check)
+    model = tiny_backbone()
+    model.model.config.max_position_embeddings = 4096
+    model.model.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    sizes = [f"agents.{n}.model={tmp_path / 'model'}" for n in range(3)]
+    told = copy.run(" ".join([measure.replace(".venv/bin/unspoken", UNSPOKEN), *sizes]))
+    assert re.search(r"judge *│? *\d+\.\d", told)
+    out = copy.home / "out" / "brevity"
+    assert json.loads((out / "brevity.json").read_text())["task"]["items"] == 8
+    assert "Who writes how much" in (out / "report.html").read_text()

@@ -34,7 +34,7 @@ class Puppet:
     """Says where it runs and how many letters it heard; does what a question tells it by name."""
 
     role = Role()
-    backbone = SimpleNamespace(device=torch.device("cpu"))
+    model = SimpleNamespace(device=torch.device("cpu"))
 
     def __init__(self, name: str) -> None:
         self.name = name
