@@ -36,8 +36,8 @@ class Study:
     content of such a file is this study's, where several write files of one name.
 
     section: the module that shows a report, imported when a page is made. Its `sections(report,
-    folder)` gives what the page shows of it, and its `lead(report)`, if it has one, a sentence that
-    comes first.
+    folder)` gives sections of `unspoken.page`, and its `lead(report)`, if it has one, a sentence
+    that comes first.
     """
 
     name: str
