@@ -36,10 +36,10 @@ from unspoken.page import (
     render,
     write_png,
 )
-from unspoken.page.axis import Axis
+from unspoken.page.axis import Axis, panels, row_axis
 from unspoken.page.graph import arrows_of, nodes_of
 from unspoken.page.png import COLOURS, figure_of
-from unspoken.page.svg import drawn_graph, panels, row_axis
+from unspoken.page.svg import drawn_graph
 
 MARKS = (
     Mark("matched", "blue", 40.0, 30.0, 55.0, "40.0 (30-55)"),
@@ -51,8 +51,8 @@ CURVE = Line.through("words", 1, DOTS)
 DOTTED = Line("", 1, path=((2.0, 3.0), (8.0, 5.0)), dotted=True)
 LINES = Lines(
     (
-        Panel(Scale("bytes", log=True), Scale("wrong, %"), (CURVE, DOTTED), (Guide(90, "alone"),)),
-        Panel(Scale("hop", whole=True), Scale("wrong, %"), (CURVE,), upright=(Guide(3, "most"),)),
+        Panel(Scale("bytes", log=True), "wrong, %", (CURVE, DOTTED), (Guide(90, "alone"),)),
+        Panel(Scale("hop", whole=True), "wrong, %", (CURVE,), upright=(Guide(3, "most"),)),
     ),
     "Wrong answers.",
     "Wrong answers of words",
@@ -139,7 +139,10 @@ def test_lines_are_at_their_values_and_zero_has_no_place_on_a_logarithmic_axis()
     assert by_bytes.get_xscale() == "log"
     (first, across, upward), (second, _, _) = panels(LINES)
     assert (across.log, across.low, across.high) == (True, 2, 10)
-    assert (upward.low, upward.high) == (0, 100)  # equal scales share an axis, the guide is within
+    assert (upward.low, upward.high) == (
+        0,
+        100,
+    )  # of both panels, with the guide
     assert (first.x.label, second.x.label) == ("bytes", "hop")
     (figure,) = drawings(page(LINES))
     marks = [

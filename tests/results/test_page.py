@@ -266,6 +266,21 @@ def test_a_study_has_a_page_of_its_own_with_its_numbers(
         assert cell in found.words["td"]
 
 
+def test_bits_that_were_measured_alone_replace_those_of_the_comparison(tmp_path: Path) -> None:
+    out = folder_of_results(tmp_path, more=False)
+    results = told(out)
+    found = usable_bits().to_dict()["channels"][0]
+    results["information"] = {"text": {**found, "bits": {"value": 1.11, "low": 1, "high": 2}}}
+    (out / "results.json").write_text(json.dumps(results))
+    alone = Outline(write_page(out).read_text(encoding="utf-8"))
+    assert "1.11 [1.00, 2.00]" in alone.words["main"]
+    usable_bits().save(out)
+    both = Outline(write_page(out).read_text(encoding="utf-8"))
+    assert "1.11 [1.00, 2.00]" not in both.words["main"]
+    assert "4.20 [3.80, 4.50]" in both.words["main"]
+    assert both.values("id").count("bits") == 1
+
+
 def test_without_a_recipe_the_page_says_so(out: Path, tmp_path: Path) -> None:
     results = told(out)
     del results["notes"]["recipe"]

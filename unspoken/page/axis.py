@@ -1,15 +1,16 @@
-"""An axis of a drawing: values to places in percent, so that lines stretch and text does not."""
+"""Axes of charts: values to places in percent, so that lines stretch and text does not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 from typing import Any
 
 from unspoken.errors import MissingExtra
+from unspoken.page.charts import Bars, Forest, Lines, Panel
 
-__all__ = ["Axis", "Tick"]
+__all__ = ["Axis", "Tick", "panels", "row_axis"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +108,40 @@ def _locator(**options: Any) -> Any:
             "a report needs matplotlib; install it with: pip install 'unspoken[compare]'"
         ) from error
     return MaxNLocator(**options)
+
+
+def row_axis(chart: Forest | Bars) -> Axis:
+    """The axis of all rows."""
+    marks = [mark for row in chart.rows for mark in row.marks]
+    ends = [0.0, *(end for mark in marks for end in (mark.value, mark.low, mark.high))]
+    if isinstance(chart, Bars):
+        return Axis.over(ends)
+    return Axis.over([*ends, *chart.guides], signed=chart.signed)
+
+
+def panels(chart: Lines) -> Iterator[tuple[Panel, Axis, Axis]]:
+    """Each panel with its two axes."""
+    for panel in chart.panels:
+        alike = [other for other in chart.panels if other.y == panel.y]
+        heights = [value for other in alike for value in _heights(other)]
+        yield (
+            panel,
+            Axis.over(_lengths(panel), log=panel.x.log, whole=panel.x.whole),
+            Axis.over(heights),
+        )
+
+
+def _heights(panel: Panel) -> list[float]:
+    found = [0.0, *(guide.value for guide in panel.across)]
+    for line in panel.lines:
+        found += [end for dot in line.dots for end in (dot.y, dot.low, dot.high)]
+        found += [y for _, y in line.path]
+    return found
+
+
+def _lengths(panel: Panel) -> list[float]:
+    found = [guide.value for guide in panel.upright]
+    for line in panel.lines:
+        found += [dot.x for dot in line.dots]
+        found += [x for x, _ in line.path]
+    return found

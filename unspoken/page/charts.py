@@ -112,7 +112,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What an axis counts. log: logarithmic; whole: whole numbers alone."""
+    """What an x axis counts. log: logarithmic; whole: whole numbers alone."""
 
     label: str
     log: bool = False
@@ -160,10 +160,10 @@ class Guide:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over one pair of axes. across: guides at a y; upright: guides at an x."""
+    """Lines over one pair of axes. y: what it counts; across: guides at a y; upright: at an x."""
 
     x: Scale
-    y: Scale
+    y: str
     lines: tuple[Line, ...]
     across: tuple[Guide, ...] = ()
     upright: tuple[Guide, ...] = ()
@@ -171,7 +171,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Lines:
-    """Panels side by side. Those with equal y scales share an axis. text: for who sees none."""
+    """Panels side by side; equal y have one axis. text: for readers who see no picture."""
 
     panels: tuple[Panel, ...]
     caption: str

@@ -27,16 +27,16 @@ class Laid:
 
 
 def arrows_of(graph: Graph) -> Iterator[Laid]:
-    """Each arrow. Its text is near its start, where arrows are apart."""
+    """Each arrow. Its text is near its start, and on that side of it where others do not end."""
     places, bends = nodes_of(graph), dict[tuple[str, str], int]()
     for arrow in graph.arrows:
         ends = arrow.start, arrow.end
         bends[ends] = bend = bends.get(ends, -1) + 1
         (x, y), (to_x, to_y) = places[arrow.start], places[arrow.end]
-        along = 0.62 / (to_x - x) if to_x > x else 0.3
+        along = 0.5 / (to_x - x) if to_x > x else 0.3
         steep = abs(to_y - y) / max(abs(to_x - x), 1)
-        above = 0.22 + 0.16 * steep - 0.3 * bend
-        text = x + along * (to_x - x), y + along * (to_y - y) + above
+        aside = (0.22 + 0.16 * steep) * (-1 if to_y > y else 1) - 0.3 * bend
+        text = x + along * (to_x - x), y + along * (to_y - y) + aside
         yield Laid(arrow, (x, y), (to_x, to_y), bend, text)
 
 

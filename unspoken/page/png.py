@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from unspoken.errors import MissingExtra
 from unspoken.files import write_bytes
+from unspoken.page.axis import panels
 from unspoken.page.charts import (
     SERIES,
     Bars,
@@ -161,35 +161,42 @@ def _lines(chart: Lines, title: str) -> Any:
     figure = _figure(1.5 + 3.7 * len(chart.panels), 4.6, title)
     found = figure.subplots(1, len(chart.panels), sharey=shared, squeeze=False)[0]
     handles: dict[str, Any] = {}
-    for number, (axes, panel) in enumerate(zip(found, chart.panels, strict=True)):
+    for number, (axes, (panel, _, y)) in enumerate(zip(found, panels(chart), strict=True)):
         for line in panel.lines:
-            drawn = _line(axes, line)
-            if line.name:
-                handles.setdefault(line.name, drawn)
+            _line(axes, line)
         handles |= {name: one for name, one in _guides(axes, panel) if name not in handles}
         axes.set_xlabel(panel.x.label)
-        axes.set_ylabel("" if shared and number else panel.y.label)
-        _scaled(axes.xaxis, axes.set_xscale, panel.x)
-        _scaled(axes.yaxis, axes.set_yscale, panel.y)
+        axes.set_ylabel("" if shared and number else panel.y)
+        _scaled(axes, panel.x)
+        room = 0.03 * (y.high - y.low)
+        axes.set_ylim(y.low - room, y.high + room)
         axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, list(handles.values()))
+    _legend(figure, [*(_key(found[0], line) for line in chart.legend), *handles.values()])
     return figure
 
 
-def _line(axes: Any, line: Line) -> Any:
-    """Its path, and its dots with their intervals; what is drawn last stands in the legend."""
-    colour, shape = COLOURS[SERIES[line.number % 8]], "osD^vPX*"[line.number % 8]
-    style: dict[str, Any] = {"color": colour, "label": line.name}
-    drawn: Any = None
+def _line(axes: Any, line: Line) -> None:
+    """Its path, and its dots with their intervals."""
+    colour, shape = _look(line)
     if line.path:
         xs, ys = zip(*line.path, strict=True)
-        (drawn,) = axes.plot(xs, ys, ":" if line.dotted else "-", lw=1.2, **style)
+        axes.plot(xs, ys, ":" if line.dotted else "-", color=colour, lw=1.2)
     if line.dots:
         ys, lows, highs = ([getattr(dot, end) for dot in line.dots] for end in ("y", "low", "high"))
-        along = [dot.x for dot in line.dots]
-        spread = _spread(ys, lows, highs)
-        drawn = axes.errorbar(along, ys, yerr=spread, fmt=shape, ms=4, elinewidth=0.6, **style)
-    return drawn
+        along, spread = [dot.x for dot in line.dots], _spread(ys, lows, highs)
+        axes.errorbar(along, ys, yerr=spread, fmt=shape, color=colour, ms=4, elinewidth=0.6)
+
+
+def _look(line: Line) -> tuple[str, str]:
+    """Its colour and its marker."""
+    return COLOURS[SERIES[line.number % 8]], "osD^vPX*"[line.number % 8]
+
+
+def _key(axes: Any, line: Line) -> Any:
+    """What stands for a line in the legend."""
+    colour, shape = _look(line)
+    style = f"{shape if line.dots else ''}{'-' if line.path else ''}"
+    return axes.plot([], [], style, color=colour, ms=4, lw=1.2, label=line.name)[0]
 
 
 def _guides(axes: Any, panel: Panel) -> list[tuple[str, Any]]:
@@ -204,15 +211,15 @@ def _guides(axes: Any, panel: Panel) -> list[tuple[str, Any]]:
     return found
 
 
-def _scaled(axis: Any, set_scale: Callable[[str], None], scale: Scale) -> None:
+def _scaled(axes: Any, scale: Scale) -> None:
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
     if scale.log:
-        set_scale("log")
-        axis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
-        axis.set_minor_formatter(LogFormatter())
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
+        axes.xaxis.set_minor_formatter(LogFormatter())
     elif scale.whole:
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 # Graphs and grids ---------------------------------------------------------------------------------

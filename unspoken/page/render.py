@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from unspoken.page.axis import panels, row_axis
 from unspoken.page.charts import SERIES
 from unspoken.page.sections import Page
-from unspoken.page.svg import drawn_graph, drawn_grid, panels, row_axis
+from unspoken.page.svg import drawn_graph, drawn_grid
 
 __all__ = ["render"]
 

@@ -1,61 +1,17 @@
-"""Charts as SVG: the places of what the template draws. Colours are the style sheet's."""
+"""Graphs and grids as SVG: the places, in pixels, of what the template draws."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import hypot
 
-from unspoken.page.axis import Axis
-from unspoken.page.charts import Arrow, Bars, Forest, Graph, Grid, Lines, Panel, Scale
+from unspoken.page.charts import Arrow, Graph, Grid
 from unspoken.page.graph import BEND, Laid, arrows_of, nodes_of
 
-__all__ = ["Drawn", "DrawnGraph", "DrawnGrid", "drawn_graph", "drawn_grid", "panels", "row_axis"]
+__all__ = ["Drawn", "DrawnGraph", "DrawnGrid", "drawn_graph", "drawn_grid"]
 
 
-# Rows and lines: places in percent ----------------------------------------------------------------
-
-
-def row_axis(chart: Forest | Bars) -> Axis:
-    """The axis of all rows."""
-    marks = [mark for row in chart.rows for mark in row.marks]
-    ends = [0.0, *(end for mark in marks for end in (mark.value, mark.low, mark.high))]
-    if isinstance(chart, Bars):
-        return Axis.over(ends)
-    return Axis.over([*ends, *chart.guides], signed=chart.signed)
-
-
-def panels(chart: Lines) -> Iterator[tuple[Panel, Axis, Axis]]:
-    """Each panel with its two axes."""
-    for panel in chart.panels:
-        alike = [other for other in chart.panels if other.y == panel.y]
-        heights = [value for other in alike for value in _heights(other)]
-        yield panel, _axis(panel.x, _lengths(panel)), _axis(panel.y, heights)
-
-
-def _axis(scale: Scale, values: list[float]) -> Axis:
-    return Axis.over(values, log=scale.log, whole=scale.whole)
-
-
-def _heights(panel: Panel) -> list[float]:
-    found = [0.0, *(guide.value for guide in panel.across)]
-    for line in panel.lines:
-        found += [end for dot in line.dots for end in (dot.y, dot.low, dot.high)]
-        found += [y for _, y in line.path]
-    return found
-
-
-def _lengths(panel: Panel) -> list[float]:
-    found = [guide.value for guide in panel.upright]
-    for line in panel.lines:
-        found += [dot.x for dot in line.dots]
-        found += [x for x, _ in line.path]
-    return found
-
-
-# Graphs: places in pixels -------------------------------------------------------------------------
-
-_COLUMN, _ROW, _HIGH, _LETTER, _LINE = 250.0, 110.0, 34.0, 8.6, 15.0
+_COLUMN, _ROW, _HIGH, _LETTER, _LINE = 310.0, 110.0, 34.0, 8.6, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +111,6 @@ def _unit(dx: float, dy: float) -> tuple[float, float]:
 def _pair(place: tuple[float, float]) -> str:
     return f"{place[0]:.1f},{place[1]:.1f}"
 
-
-# Grids: places in pixels --------------------------------------------------------------------------
 
 _TILE, _LEFT = 30.0, 64.0
 

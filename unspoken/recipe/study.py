@@ -70,8 +70,8 @@ class Study:
     content of such a file is this study's, where several write files of one name.
 
     section: the module that shows a report, imported when a page is made. Its `sections(report,
-    folder)` gives what the page shows of it, and its `lead(report)`, if it has one, a sentence that
-    comes first.
+    folder)` gives sections of `unspoken.page`, and its `lead(report)`, if it has one, a sentence
+    that comes first.
 
     Three more, for a study that needs more than the pair of its recipe. recipe: a class of recipes
     that comes with it, and can only be trained. train: trains by such a recipe, or by one that

@@ -45,7 +45,7 @@ def chart(report: RateReport) -> Lines:
     )
 
 
-_WRONG = Scale("wrong answers, %")
+_WRONG = "wrong answers, %"
 
 
 def _alone(report: RateReport) -> tuple[Guide, ...]:

@@ -25,7 +25,7 @@ _ABOUT = (
 
 def chart(report: PlanReport) -> Lines:
     """Bias of one agent by what it reads, and of every team within the budget by its leaves."""
-    bias, budget = Scale("bias, 2 p - 1"), f"{report.limits.budget:g}"
+    bias, budget = "bias, 2 p - 1", f"{report.limits.budget:g}"
     leaves = Scale(f"leaves of a team, {budget} tokens in all", log=True)
     alone = Guide(report.alone, "one agent, same budget")
     return Lines(

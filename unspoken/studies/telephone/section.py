@@ -39,8 +39,8 @@ def chart(report: TelephoneReport) -> Lines:
     alone = Guide(100 * report.alone.accuracy, "no message")
     return Lines(
         panels=(
-            Panel(hop, Scale("right answers, %"), tuple(right), across=(alone,)),
-            Panel(hop, Scale("drift since hop 1, bits"), tuple(drift)),
+            Panel(hop, "right answers, %", tuple(right), across=(alone,)),
+            Panel(hop, "drift since hop 1, bits", tuple(drift)),
         ),
         caption="Left: right answers with 95 % Wilson intervals; dotted: behind another item's "
         "message. Right: how much likelier the right answer is than at hop 1, with 95 % intervals "
