@@ -16,7 +16,7 @@ from unspoken.channels import Embedding, SelectiveLayers, SoftWords, make_channe
 from unspoken.errors import IncompatibleModels, RecipeError
 from unspoken.projectors import LinearMap, MemoryProjector, VocabularyMixing
 from unspoken.projectors.alignment import align, shared_vocabulary
-from unspoken.recipe import ProjectorRecipe, RelayRecipe, load_recipe
+from unspoken.recipe import RelayRecipe, load_recipe
 from unspoken.relay.calibration import aligned_states, calibration_texts
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector
@@ -170,7 +170,7 @@ def test_an_unknown_kind_of_channel_is_met_with_a_suggestion(settings: list[str]
 
 def fit(name: str, settings: list[str], *more: str) -> tuple[Relay, Any, Path]:
     recipe = load_recipe(name, [*settings, *more])
-    assert isinstance(recipe, ProjectorRecipe)
+    assert isinstance(recipe, RelayRecipe)
     relay = Relay.of(recipe)
     return relay, *train_projector(relay, recipe.out)
 

@@ -70,7 +70,7 @@ def test_one_recipe_compares_and_blames(finished: tuple[RelayRecipe, Report]) ->
     assert compared.channels == report.channels
     assert isinstance(blamed, PlannerReport)
     saved = json.loads((recipe.out / "blame.json").read_text())
-    assert blamed.to_dict()["blame"] == saved["blame"]
+    assert list(blamed.to_dict()["blame"]) == saved["blame"]
 
 
 def test_the_planner_is_what_such_a_recipe_trains(finished: tuple[RelayRecipe, Report]) -> None:
