@@ -95,6 +95,6 @@ def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> 
     """Build an `UnknownName` with a did-you-mean and the list of what exists."""
     names = sorted(allowed)
     close = get_close_matches(given, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     end = f" {remedy}" if remedy else ""
     return UnknownName(f"unknown {kind} {given!r}{hint} Known: {', '.join(names) or 'none'}.{end}")

@@ -514,6 +514,7 @@ def test_all_studies_of_a_recipe_are_measured(
     assert "Gain and content" in page
     assert "Usable bits" in page
     found = unspoken("measure", "relay", *settings, *COMPARED)
+    assert "comparison: What was the message worth?\n" in found.out
     assert "full-text, tuned" in found.out
     assert "bits of 2.00" in found.out  # log2 4
     assert "..." not in found.out.replace("\N{HORIZONTAL ELLIPSIS}", "...")  # 80 columns
@@ -579,9 +580,10 @@ def test_a_broken_line_of_a_task_is_named(
         (["ask", "relay", "q"], "of kind 'relay'; ask a recipe of kind 'pipeline'"),
         (["chat", "relay"], "ask a recipe of kind 'pipeline'"),
         (["train", "planner_solver"], "RecipeError: .*kind 'pipeline' trains nothing"),
-        (["measure", "{pair}"], "RecipeError: .*lists no stud"),
-        (["measure", "relay_projector"], "RecipeError: .*lists no stud"),
-        (["measure", "relay", "--study", "rates"], "no study 'rates'"),
+        (["measure", "{pair}"], "RecipeError: .*lists no studies.* may list: .*edges"),
+        (["measure", "relay_projector"], "RecipeError: .*lists no studies.* may list: comparison"),
+        (["measure", "planner"], "RecipeError: .*kind 'planner' can only be trained"),
+        (["measure", "relay", "--study", "comparsion"], "UnknownName: .*did you mean 'comparison'"),
         (["measure", "relay", "--study", "comparison", "--study", "edges"], "no study 'edges'"),
         (["measure", "relay", "trainig.steps=3"], "RecipeError: .*trainig: Extra inputs"),
         (["measure", "relay", "channels=[text]"], "RecipeError: .*comparison.channels"),

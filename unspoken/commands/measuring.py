@@ -65,12 +65,13 @@ def _measured(measurement: Measurement, *, quiet: bool) -> dict[str, Any]:
     """The content of a study's result, which is printed too unless `quiet`."""
     from rich.console import Console
 
-    result = measurement.run()
+    study, result = measurement.study, measurement.run()
     if not quiet:
+        typer.secho(f"{study.name}: {study.title}", bold=True)
         Console().print(result.table())
         for line in result.findings():
             typer.echo(line)
-        typer.echo(f"wrote {measurement.out / measurement.study.file}")
+        typer.echo(f"wrote {measurement.out / study.file}\n")
     return result.to_dict()
 
 

@@ -128,7 +128,7 @@ def test_the_command_prints_a_table_or_json_alone(
     text = told()
     assert "clerk -> solver (text): without it" in text
     assert "facts in both: 0, questions: 0" in text
-    assert f"wrote {out / 'edges.json'}\nwrote {out / 'report.html'}\n" in text
+    assert f"wrote {out / 'edges.json'}\n\nwrote {out / 'report.html'}\n" in text
 
 
 def test_the_chart_has_every_agent_and_edge(finished: tuple[Any, GraphReport, Path]) -> None:
