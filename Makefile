@@ -17,7 +17,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/unspoken measure recipes/relay.yaml out=out/demo
+	$(BIN)/unspoken measure recipes/relay.yaml --study comparison out=out/demo
 
 test: install
 	$(BIN)/python -m pytest -q $(PAIR)
