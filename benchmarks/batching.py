@@ -95,9 +95,9 @@ def handoff(model: Backbone) -> Pipeline:
 
 def text(model: Backbone) -> Pipeline:
     """A writer that puts the fact in its own words, and an answerer."""
-    lead = f"Each fact is followed by the same fact in other words.\n\n{SHOT}"
-    lead += "In other words: foods that perish keep longer when they are cooled\n\n"
-    role = Role(lead, "Fact: {context}\nIn other words:", chat=False)
+    instructions = f"Each fact is followed by the same fact in other words.\n\n{SHOT}"
+    instructions += "In other words: foods that perish keep longer when they are cooled\n\n"
+    role = Role(instructions, "Fact: {context}\nIn other words:", chat=False)
     writer = Agent("writer", model, role=role, settings=Settings(max_tokens=32, stop=("\n",)))
     ask = Role(LEAD, f"Fact:{ASK}", "{message}", chat=False)
     solver = Agent("solver", model, role=ask, settings=SHORT)

@@ -58,7 +58,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, packing in packings(relay.receiver.spec.layers, cached).items():
         rows.append(measure(line, name, packing, items, given.batch))
-    none = line.alone().run_many([query(item) for item in items], batch_size=given.batch)
+    none = line.without_messages().run_many([query(item) for item in items], batch_size=given.batch)
     alone = [matches(run.answer, item.answers) for run, item in zip(none, items, strict=True)]
     result = {
         "benchmark": "compression",
@@ -84,7 +84,7 @@ def pipeline(recipe: str, projector: Path | None, seed: int) -> tuple[Pipeline, 
         settings += [f"pair.{side}.model=smollm2-135m-instruct" for side in ("sender", "receiver")]
     relay = Relay.of(load_recipe(recipe, settings))
     if projector is None:
-        return relay.over(Handoff()), relay
+        return relay.pipeline_over(Handoff()), relay
     return trained_pipeline(relay, load_projector(projector)), relay
 
 

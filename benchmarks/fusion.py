@@ -64,8 +64,8 @@ def main() -> None:
     cases: list[dict[str, Any]] = []
     for length, batch in track(sizes, "fusing", console=Console(stderr=True)):
         size, needed = {"length": length, "batch": batch}, pair.cache_bytes(length, batch) / GIB
-        if needed > given.memory:
-            why = f"caches of {needed:.1f} GiB exceed --memory {given.memory}"
+        if needed > given.cached:
+            why = f"caches of {needed:.1f} GiB exceed --memory {given.cached}"
             cases.append({**size, "skipped": why})
         else:
             found = measure(pair, length, batch, given.repeat, given.written)

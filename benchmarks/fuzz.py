@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from unspoken.errors import IncompatibleModels, WireError
-from unspoken.types import Memory, Spec, Spelling, Text, Vectors
+from unspoken.types import CacheSegment, Spec, Spelling, Text, Vectors
 from unspoken.wire import (
     LOSSLESS,
     BFloat16,
@@ -69,7 +69,7 @@ def samples() -> list[Message]:
     cached = header.model_copy(update={"kinds": ("sliding", "full", "full"), "window": 16})
     kv = tuple((torch.randn(2, 2, 4, 4), torch.randn(2, 2, 4, 4)) for _ in range(3))
     spelling = Spelling(("naïve", "北京 is"), torch.where(mask, 1, -1))
-    memory = Memory.of(kv, mask)
+    memory = CacheSegment.of(kv, mask)
     packings = [BFloat16(), Int8(), Int4(), LowRank(rank=2), Layers(layers=(0, 2))]
     packings.append(Tokens(share=0.5))
     vectors = [
@@ -78,7 +78,7 @@ def samples() -> list[Message]:
     return [
         Message(header, Text(("look up", "naïve 北京 🙂"))),
         *(Message(header, payload) for payload in vectors),
-        Message(cached, Memory.of(kv, mask, spelling)),
+        Message(cached, CacheSegment.of(kv, mask, spelling)),
         *(Message(cached, memory).pack(packing) for packing in (LOSSLESS, *packings)),
         Message(header, vectors[0]).pack(Int8()),
     ]

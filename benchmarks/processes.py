@@ -29,11 +29,11 @@ import torch
 from rich.progress import track
 
 from unspoken import Edge, Handoff, Pipeline, Processes, RayActors, Role
-from unspoken.agents import Spoken
+from unspoken.agents import TurnResult
 from unspoken.evaluation.result import about_machine
 from unspoken.executors import Executor, Here
 from unspoken.files import write_text
-from unspoken.types import Memory, Spec, Usage
+from unspoken.types import CacheSegment, Spec, Usage
 from unspoken.wire import Header, Message
 
 LAYERS, HEADS, WIDTH = 32, 8, 64
@@ -52,22 +52,22 @@ class Echo:
         self.spec = Spec("echo", 1, LAYERS, HEADS, WIDTH, weights="w", tokenizer="t")
         self.held: dict[int, Message] = {}
 
-    def speak(
+    def take_turn(
         self,
         fields: dict[str, tuple[str, ...]],
         heard: Sequence[tuple[Edge, Message]],
         over: Sequence[Edge],
         **_: Any,
-    ) -> Spoken[Message]:
+    ) -> TurnResult[Message]:
         seen = 0.0
         for _, message in heard:
-            assert isinstance(message.payload, Memory)
+            assert isinstance(message.payload, CacheSegment)
             for keys, values in message.payload.kv:
                 seen += float(keys.flatten()[::1024].sum() + values.flatten()[::1024].sum())
         size = int(fields["question"][0])
         if over and size not in self.held:
             self.held[size] = cache(size)
-        return Spoken((str(seen),), tuple(self.held[size] for _ in over), (Usage(),))
+        return TurnResult((str(seen),), tuple(self.held[size] for _ in over), (Usage(),))
 
 
 def cache(positions: int) -> Message:
@@ -76,7 +76,7 @@ def cache(positions: int) -> Message:
         for _ in range(LAYERS)
     )
     header = Header(channel="handoff", sender="sender", weights="w", tokenizer="t")
-    return Message(header, Memory.of(kv, torch.ones(1, positions, dtype=torch.bool)))
+    return Message(header, CacheSegment.of(kv, torch.ones(1, positions, dtype=torch.bool)))
 
 
 def main() -> None:
@@ -89,9 +89,9 @@ def main() -> None:
     given = options.parse_args()
     positions = (given.megabytes << 20) // POSITION
     with ExitStack() as opened:
-        lines = {name: opened.enter_context(pair(where)) for name, where in places().items()}
-        for line in lines.values():  # the first one makes the cache, and warms the way
-            line.run(str(positions)), line.run("1")
+        pipelines = {name: opened.enter_context(pair(where)) for name, where in places().items()}
+        for pipeline in pipelines.values():  # the first one makes the cache, and warms the way
+            pipeline.run(str(positions)), pipeline.run("1")
         copies = {"memcpy": warm_copy(given.megabytes << 20), "fresh": fresh(given.megabytes << 20)}
         took: dict[str, list[float]] = {}
         for _ in track(range(given.repeats), "messages"):
@@ -99,11 +99,11 @@ def main() -> None:
                 took.setdefault(name, []).append(seconds(copy))
             for (
                 name,
-                line,
-            ) in lines.items():  # before the others: to free a large message takes time
-                took.setdefault(f"{name} turns", []).append(seconds(partial(line.run, "1")))
-            for name, line in lines.items():
-                took.setdefault(name, []).append(seconds(partial(line.run, str(positions))))
+                pipeline,
+            ) in pipelines.items():  # before the others: to free a large message takes time
+                took.setdefault(f"{name} turns", []).append(seconds(partial(pipeline.run, "1")))
+            for name, pipeline in pipelines.items():
+                took.setdefault(name, []).append(seconds(partial(pipeline.run, str(positions))))
     limit = median(took["memcpy"])
     result = {
         "benchmark": "processes",
@@ -125,7 +125,7 @@ def main() -> None:
 
 def places() -> dict[str, Executor]:
     found: dict[str, Executor] = {"here": Here()}
-    found |= {name: Processes(name) for name in ("pipe", "memory", "tcp")}
+    found |= {name: Processes(name) for name in ("pipe", "shared_memory", "tcp")}
     return found | ({"ray": RayActors()} if find_spec("ray") else {})
 
 

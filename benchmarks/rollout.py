@@ -91,9 +91,9 @@ def apart(model: Backbone, facts: list[str], steps: int) -> dict[str, float]:
 
 
 def cache_distance(together: Rollout, alone: Rollout, row: int) -> float:
-    assert together.memory is not None
-    assert alone.memory is not None
-    ours, theirs = together.memory.rows(slice(row, row + 1)).kv, alone.memory.kv
+    assert together.cached is not None
+    assert alone.cached is not None
+    ours, theirs = together.cached.rows(slice(row, row + 1)).kv, alone.cached.kv
     pairs = [
         pair for layers in zip(ours, theirs, strict=True) for pair in zip(*layers, strict=True)
     ]

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load, save
 
 from unspoken.evaluation.result import about_machine
-from unspoken.types import Memory
+from unspoken.types import CacheSegment
 from unspoken.wire import Header, Int8, Message, Seal
 
 
@@ -65,7 +65,7 @@ def cache(positions: int) -> Message:
     shape = (1, 4, positions, 64)
     kv = tuple((torch.randn(shape), torch.randn(shape)) for _ in range(32))
     header = Header(channel="handoff", sender="reader", weights="w", tokenizer="t")
-    return Message(header, Memory.of(kv, torch.ones(1, positions, dtype=torch.bool)))
+    return Message(header, CacheSegment.of(kv, torch.ones(1, positions, dtype=torch.bool)))
 
 
 def jobs(message: Message, path: Path) -> dict[str, Callable[[], object]]:
@@ -74,7 +74,7 @@ def jobs(message: Message, path: Path) -> dict[str, Callable[[], object]]:
     message.save(path)
     whole = np.frombuffer(data, np.uint8)
     room = np.empty_like(whole)
-    assert isinstance(message.payload, Memory)
+    assert isinstance(message.payload, CacheSegment)
     named = {
         f"{side}.{n}": tensor
         for n, pair in enumerate(message.payload.kv)
@@ -99,7 +99,7 @@ def jobs(message: Message, path: Path) -> dict[str, Callable[[], object]]:
 
 def copied(message: Message) -> list[torch.Tensor]:
     """The tensors in memory of their own, as a reader that keeps them needs."""
-    assert isinstance(message.payload, Memory)
+    assert isinstance(message.payload, CacheSegment)
     return [tensor.clone() for pair in message.payload.kv for tensor in pair]
 
 

@@ -63,7 +63,7 @@ class Bench:
             "validation=4",
             "prompts.instruction=Answer.",
             "prompts.shots=1",
-            "prompts.note_lead=''",
+            "prompts.note_instructions=''",
             "prompts.note_tokens=4",
             "prompts.answer_tokens=4",
             "projector.hidden=16",

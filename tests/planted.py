@@ -16,7 +16,7 @@ from unspoken.channels import Embedding, TextChannel
 from unspoken.pipeline import Edge, Pipeline, Query
 from unspoken.projectors import EmbeddingProjector
 from unspoken.tasks import Item
-from unspoken.training import EdgeGates, GraphAnswers, Plan, fit
+from unspoken.training import EdgeGates, GraphAnswers, TrainingPlan, fit
 from unspoken.types import Settings
 
 __all__ = [
@@ -58,7 +58,7 @@ def star(model: Backbone, projector: EmbeddingProjector) -> Pipeline:
 def pair(model: Backbone, projector: EmbeddingProjector) -> Pipeline:
     """One who knows, and nobody else."""
     whole = star(model, projector)
-    return whole.keeping(whole.edges[:1])
+    return whole.with_edges(whole.edges[:1])
 
 
 def train(line: Pipeline, folder: Path) -> EmbeddingProjector:
@@ -68,7 +68,7 @@ def train(line: Pipeline, folder: Path) -> EmbeddingProjector:
     projector = channel.projector
     assert isinstance(projector, EmbeddingProjector)
     objective = GraphAnswers(line, EdgeGates(receivers=[]), (), QUERIES * 2, SAID * 2, validation=4)
-    plan = Plan(steps=120, batch_size=4, lr=2e-2, warmup=5, every=30, bf16=False)
+    plan = TrainingPlan(steps=120, batch_size=4, lr=2e-2, warmup=5, every=30, bf16=False)
     assert fit(projector, objective, plan, folder / "planted.pt", title="planted").best < 0.6
     projector.zero_grad()
     return projector.eval()

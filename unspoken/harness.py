@@ -121,7 +121,7 @@ class PipelineLM(LM):
             groups.setdefault(_settings(_arguments(request)[1]), []).append(n)
         found = [""] * len(requests)
         for settings, members in groups.items():
-            runs = self.pipeline.answering(settings).run_many(
+            runs = self.pipeline.with_answer_settings(settings).run_many(
                 [self.split(requests[n]) for n in members],
                 batch_size=self.batch_size,
                 progress="" if disable_tqdm else "lm-eval, answers",
@@ -160,7 +160,7 @@ class PipelineLM(LM):
         """Each question with the messages about it, of one row."""
         for first in range(0, len(queries), self.batch_size):
             batch = queries[first : first + self.batch_size]
-            mail = self.pipeline.mail(batch)
+            mail = self.pipeline.incoming(batch)
             for row, query in enumerate(batch):
                 yield query, [Incoming(one.channel, one.message.row(row)) for one in mail]
 
@@ -172,7 +172,7 @@ class PipelineLM(LM):
         repeated = [Incoming(one.channel, one.message.repeat(count)) for one in told]
         rows = {name: (words,) * count for name, words in fields.items()}
         model = fillable(agent.model, "continuations are scored behind")
-        losses, greedy = model.assess(agent.hear(rows, repeated).context, answers)
+        losses, greedy = model.assess(agent.read(rows, repeated).context, answers)
         pairs = zip(
             cast(list[float], losses.tolist()), cast(list[bool], greedy.tolist()), strict=True
         )

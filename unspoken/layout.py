@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unspoken.errors import EmptyPrompt
-from unspoken.types import Memory, Prompt, Spelling, Text, Vectors, left_pad
+from unspoken.types import CacheSegment, Prompt, Spelling, Text, Vectors, left_pad
 
-__all__ = ["VECTOR", "Part", "Run", "Share", "lay_out", "spell"]
+__all__ = ["VECTOR", "Part", "Chunk", "Share", "lay_out", "spell"]
 
 VECTOR = -1
 """Stands among token ids where a vector goes."""
@@ -31,7 +31,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class Chunk:
     """Tokens and vectors that are read in one forward pass, padded left.
 
     ids: (B, S), or (1, S) where all rows have read the same up to its end; `shared` if it is a
@@ -55,7 +55,7 @@ class Run:
             return self.mask
         return self.mask & (self.mask.cumsum(1) > 1)
 
-    def expand(self, batch: int) -> Run:
+    def expand(self, batch: int) -> Chunk:
         if self.ids.shape[0] == batch:
             return self
         spelling = self.spelling.repeat(batch)
@@ -64,11 +64,11 @@ class Run:
         shares = self.shares * batch
         return replace(self, ids=ids, mask=mask, spelling=spelling, vectors=vectors, shares=shares)
 
-    def without_last(self) -> Run:
+    def without_last(self) -> Chunk:
         return replace(self, ids=self.ids[:, :-1], mask=self.mask[:, :-1])
 
 
-Part = Run | Memory
+Part = Chunk | CacheSegment
 Encode = Callable[[str], tuple[list[int], list[int]]]
 
 
@@ -77,7 +77,7 @@ def spell(parts: Sequence[Part], batch: int) -> Spelling:
     words, ends = [""] * batch, list[Tensor]()
     for part in parts:
         spelling = part.spelling
-        if isinstance(part, Run):
+        if isinstance(part, Chunk):
             spelling = part.expand(batch).spelling
         if spelling is None:
             ends.append(torch.full_like(part.mask, -1, dtype=torch.long).expand(batch, -1))
@@ -114,7 +114,7 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
                 f"a segment has {segment.batch} rows and the prompt {prompt.batch}; "
                 "give every segment one entry for each row"
             )
-        if isinstance(segment, Memory):
+        if isinstance(segment, CacheSegment):
             if not segment.mask.shape[1]:  # nothing stands there
                 continue
             settle()
@@ -146,7 +146,7 @@ def _run(
     encode: Encode,
     bos: Sequence[int],
     device: torch.device,
-) -> Run:
+) -> Chunk:
     """The first `batch` rows of segments."""
     rows = [_row(segments, b, encode, bos) for b in range(batch)]
     ids, mask = left_pad([torch.tensor(row.ids, dtype=torch.long) for row in rows])
@@ -155,7 +155,7 @@ def _run(
     vectors = [vector for row in rows for vector in row.vectors]
     flat = torch.cat(vectors) if vectors else None
     shares = tuple(tuple(row.shares) for row in rows)
-    return Run(ids.to(device), mask.to(device), spelling, flat, bos=bool(bos), shares=shares)
+    return Chunk(ids.to(device), mask.to(device), spelling, flat, bos=bool(bos), shares=shares)
 
 
 @dataclass(slots=True)
@@ -219,7 +219,7 @@ def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequen
 
 def _check_end(parts: Sequence[Part]) -> None:
     last = parts[-1] if parts else None
-    if not isinstance(last, Run):
+    if not isinstance(last, Chunk):
         raise EmptyPrompt("a prompt must end with text: generation continues from its last token")
     ends = last.ids[:, -1].masked_fill(~last.mask[:, -1], VECTOR)
     empty = cast(list[int], (ends == VECTOR).nonzero().flatten().tolist())

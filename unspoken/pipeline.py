@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent, Edge, Incoming, Speaker
+from unspoken.agents import Agent, Edge, Incoming, Participant
 from unspoken.agents.roles import FIELDS, Fields
 from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
@@ -23,7 +23,7 @@ from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.types import Settings, Usage
 
-__all__ = ["Cue", "Edge", "Pipeline", "Query", "Run", "Turn", "fields_of", "leading"]
+__all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "TurnRequest", "edges_to", "fields_of"]
 
 Query = str | Mapping[str, str]
 """A question, or the fields of an item: {"question": ..., "context": ...}."""
@@ -61,14 +61,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class TurnRequest:
     """An agent's turn to come: which of the run it is, from 1, what it hears, where it sends."""
 
     agent: str
     round: int
     step: int
-    heard: Sequence[tuple[Edge, Any]]
-    over: Sequence[Edge]
+    received: Sequence[tuple[Edge, Any]]
+    outgoing: Sequence[Edge]
 
 
 class Pipeline:
@@ -106,13 +106,15 @@ class Pipeline:
             raise PipelineError(f"a pipeline runs for at least 1 round, got rounds={rounds}")
         with ExitStack() as opened:
             placed = executor.place(agents, self.edges, opened)
-            self._speakers: dict[str, Speaker[Any]] = {agent.name: agent for agent in placed}
+            self._participants: dict[str, Participant[Any]] = {
+                agent.name: agent for agent in placed
+            }
             if self.audit is not None and not all(isinstance(a, Agent) for a in placed):
                 raise PipelineError(
                     "an audit keeps what agents of this process send, and these run elsewhere; "
                     "leave out the executor, or save messages where they are made"
                 )
-            if not agents or len(self._speakers) < len(agents):
+            if not agents or len(self._participants) < len(agents):
                 raise PipelineError(
                     f"a pipeline needs agents with different names, got {[a.name for a in placed]}"
                 )
@@ -133,11 +135,12 @@ class Pipeline:
     @property
     def agents(self) -> dict[str, Agent]:
         """The agents by name. Raises `PipelineError` if they do not run in this process."""
-        found = {n: agent for n, agent in self._speakers.items() if isinstance(agent, Agent)}
-        if len(found) < len(self._speakers):
+        found = {n: agent for n, agent in self._participants.items() if isinstance(agent, Agent)}
+        if len(found) < len(self._participants):
             raise PipelineError(
-                f"agents {list(self._speakers)} run in other processes and can only be asked; make "
-                "the pipeline without an executor to compare it, to pool caches, or to reach them"
+                f"agents {list(self._participants)} run in other processes and can only be asked; "
+                "make the pipeline without an executor to compare it, to pool caches, or to reach "
+                "them"
             )
         return found
 
@@ -146,23 +149,23 @@ class Pipeline:
         """The agent whose words are the answer: the last to take its turn."""
         return self.agents[self.order[-1]]
 
-    def alone(self) -> Pipeline:
+    def without_messages(self) -> Pipeline:
         """The answering agent without anybody's message."""
         return Pipeline([self.answerer])
 
-    def keeping(self, edges: Sequence[Edge]) -> Pipeline:
+    def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
         """The same answering agent with some of the edges, and with the agents behind them.
 
         What does not reach the answering agent, at first or second hand, is left out: nobody hears
         it. Agents take their turns in the old order.
         """
         answerer = self.answerer
-        kept = leading(edges, answerer.name)
-        heard = {edge.sender for edge in kept} | {answerer.name}
-        agents = [self.agents[name] for name in self.order if name in heard]
+        kept = edges_to(edges, answerer.name)
+        received = {edge.sender for edge in kept} | {answerer.name}
+        agents = [self.agents[name] for name in self.order if name in received]
         return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
 
-    def answering(self, settings: Settings) -> Pipeline:
+    def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
         agents = {**self.agents, self.order[-1]: replace(self.answerer, settings=settings)}
         return Pipeline(list(agents.values()), self.edges, rounds=self.rounds, audit=self.audit)
@@ -175,16 +178,16 @@ class Pipeline:
     def _check_edges(self) -> None:
         for edge in self.edges:
             for name in (edge.sender, edge.receiver):
-                if name not in self._speakers:
-                    known = self._speakers
+                if name not in self._participants:
+                    known = self._participants
                     raise unknown("agent", name, known, "Edges join agents of the pipeline.")
-            sender, receiver = self._speakers[edge.sender], self._speakers[edge.receiver]
+            sender, receiver = self._participants[edge.sender], self._participants[edge.receiver]
             check_abilities(edge.channel, edge.needs, sender.spec, receiver.spec)
             edge.channel.check(sender.spec, receiver.spec)
             if isinstance(sender, Agent) and isinstance(receiver, Agent):
                 edge.channel.ask(sender.model, receiver.model)
             edge.pack.check(sender.spec.layers)
-            if not (receiver.role.hears or edge.channel.in_front):
+            if not (receiver.role.takes_messages or edge.channel.in_front):
                 raise PipelineError(
                     f"{edge.receiver!r} hears {edge.sender!r}, but its template has no "
                     "{messages}; put it where messages belong"
@@ -192,8 +195,8 @@ class Pipeline:
 
     def _order(self) -> list[str]:
         if self.rounds > 1:
-            return list(self._speakers)
-        graph = TopologicalSorter({name: () for name in self._speakers})
+            return list(self._participants)
+        graph = TopologicalSorter({name: () for name in self._participants})
         for edge in self.edges:
             graph.add(edge.receiver, edge.sender)
         try:
@@ -239,8 +242,10 @@ class Pipeline:
         order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
-        told = Console(stderr=True)
-        for batch in track(batches, progress, console=told, disable=not progress, transient=True):
+        console = Console(stderr=True)
+        for batch in track(
+            batches, progress, console=console, disable=not progress, transient=True
+        ):
             try:
                 found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
             except WorkerError as error:
@@ -252,13 +257,13 @@ class Pipeline:
     def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
         """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
         own, others = fields_of(queries), fields_of(given)
-        speakers = {self.order[-1], *(edge.sender for edge in self.edges)}
+        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
         for name in self.order if queries else ():
-            if name in speakers:
-                self._speakers[name].role.check(own if name == self.order[-1] else others)
+            if name in participants:
+                self._participants[name].role.check(own if name == self.order[-1] else others)
 
     @torch.no_grad()
-    def mail(self, queries: Sequence[Query]) -> list[Incoming]:
+    def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
         """The messages that reach the answering agent for its last turn, B rows each.
 
         Everybody else takes all turns, and nothing is answered. Raises `PipelineError` if agents
@@ -267,8 +272,8 @@ class Pipeline:
         _ = self.agents  # raises what is said above
         self._check_items(queries, queries)
         fields = fields_of(queries)
-        heard, _ = self._deliver(fields, fields)
-        return [Incoming(edge.channel, message) for edge, message in heard]
+        received, _ = self._run_turns(fields, fields)
+        return [Incoming(edge.channel, message) for edge, message in received]
 
     @torch.no_grad()
     def _batch(
@@ -278,58 +283,62 @@ class Pipeline:
         on_text: Callable[[str], None] | None = None,
     ) -> list[Run]:
         own, others = fields_of(queries), fields_of(given)
-        heard, turns = self._deliver(own, others)
+        received, turns = self._run_turns(own, others)
         last = self.order[-1]
-        spoken = self._speakers[last].speak(own, heard, [], answers=True, on_text=on_text)
-        text = spoken.text
+        result = self._participants[last].take_turn(
+            own, received, [], answers=True, on_text=on_text
+        )
+        text = result.text
         assert text is not None, "an answer is text"
-        for row, words, cost in zip(turns, text, spoken.usage, strict=True):
+        for row, words, cost in zip(turns, text, result.usage, strict=True):
             row.append(Turn(last, self.rounds, words, cost))
         return [Run(words.strip(), tuple(row)) for words, row in zip(text, turns, strict=True)]
 
-    def _deliver(
+    def _run_turns(
         self, own: Fields, others: Fields
     ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
         """All turns but the last: what the answering agent hears, and the turns of each row."""
         last, log = self.order[-1], self.audit.run() if self.audit else None
         turns: list[list[Turn]] = [[] for _ in next(iter(own.values()))]
 
-        def take(cue: Cue) -> Sequence[Any]:
-            fields = own if cue.agent == last else others
-            spoken = self._speakers[cue.agent].speak(
-                fields, cue.heard, cue.over, answers=False, step=cue.step
+        def take(request: TurnRequest) -> Sequence[Any]:
+            fields = own if request.agent == last else others
+            result = self._participants[request.agent].take_turn(
+                fields, request.received, request.outgoing, answers=False, step=request.step
             )
-            for edge, message in zip(cue.over, spoken.messages, strict=True):
+            for edge, message in zip(request.outgoing, result.messages, strict=True):
                 if log is not None:
-                    log.record(message, edge.channel, self.agents[edge.receiver], spoken.usage)
-            for row, cost in enumerate(spoken.usage):
-                words = spoken.text[row] if spoken.text is not None else None
-                turns[row].append(Turn(cue.agent, cue.round, words, cost))
-            return spoken.messages
+                    log.record(message, edge.channel, self.agents[edge.receiver], result.usage)
+            for row, cost in enumerate(result.usage):
+                words = result.text[row] if result.text is not None else None
+                turns[row].append(Turn(request.agent, request.round, words, cost))
+            return result.messages
 
-        return self.deliver(take), turns
+        return self.run_turns(take), turns
 
-    def deliver(self, take: Callable[[Cue], Sequence[Any]]) -> list[tuple[Edge, Any]]:
+    def run_turns(self, take: Callable[[TurnRequest], Sequence[Any]]) -> list[tuple[Edge, Any]]:
         """Let `take` take all turns but the last; what the answering agent then hears.
 
-        take: makes of a cue one message for each edge of `over`; None is not delivered.
+        take: makes of a cue one message for each edge of `outgoing`; None is not delivered.
         """
-        mail: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._speakers}
+        inbox: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._participants}
         rounds = range(1, self.rounds + 1)
         step = 1
         for number, name in [(number, name) for number in rounds for name in self.order][:-1]:
-            over = [edge for edge in self.edges if edge.sender == name]
-            if not over:
+            outgoing = [edge for edge in self.edges if edge.sender == name]
+            if not outgoing:
                 continue
-            heard, mail[name] = mail[name], []
-            for edge, message in zip(over, take(Cue(name, number, step, heard, over)), strict=True):
+            received, inbox[name] = inbox[name], []
+            for edge, message in zip(
+                outgoing, take(TurnRequest(name, number, step, received, outgoing)), strict=True
+            ):
                 if message is not None:
-                    mail[edge.receiver].append((edge, message))
+                    inbox[edge.receiver].append((edge, message))
             step += 1
-        return mail[self.order[-1]]
+        return inbox[self.order[-1]]
 
 
-def leading(edges: Sequence[Edge], to: str) -> list[Edge]:
+def edges_to(edges: Sequence[Edge], to: str) -> list[Edge]:
     """The edges whose messages reach an agent, at first hand or through others."""
     reached, before = {to}, set[str]()
     while reached != before:

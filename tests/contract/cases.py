@@ -63,7 +63,7 @@ def _handoff(sender: Backbone, receiver: Backbone) -> Channel:
 
 
 def _without_lead(sender: Backbone, receiver: Backbone) -> Channel:
-    return Handoff(lead=False)
+    return Handoff(opening=False)
 
 
 def _embedding(

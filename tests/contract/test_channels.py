@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, TextChannel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import tiny_backbone
-from unspoken.types import Context, Memory, Settings, Text, Vectors
+from unspoken.types import CacheSegment, Context, Settings, Text, Vectors
 from unspoken.wire import Message
 
 from .cases import CASES, Case
@@ -42,15 +42,15 @@ class World:
     sender: Agent
     receiver: Agent
 
-    def think(self, fields: dict[str, tuple[str, ...]]) -> Thought:
-        return self.sender.think(fields, needs=self.channel.needs)[0]
+    def compute(self, fields: dict[str, tuple[str, ...]]) -> SenderState:
+        return self.sender.compute(fields, needs=self.channel.needs)[0]
 
     def message(self, fields: dict[str, tuple[str, ...]]) -> Message:
-        return self.channel.send(self.think(fields))
+        return self.channel.send(self.compute(fields))
 
-    def hear(self, fields: dict[str, tuple[str, ...]], *messages: Message) -> Context:
+    def read(self, fields: dict[str, tuple[str, ...]], *messages: Message) -> Context:
         arrivals = [Incoming(self.channel, message) for message in messages]
-        return self.receiver.hear(fields, arrivals).context
+        return self.receiver.read(fields, arrivals).context
 
     def write(self, context: Context) -> tuple[str, ...]:
         return self.receiver.model.write(context, SHORT).words
@@ -87,20 +87,20 @@ def one(n: int) -> dict[str, tuple[str, ...]]:
     return {name: (rows[n],) for name, rows in FIELDS.items()}
 
 
-def tensors(payload: Text | Vectors | Memory) -> list[Tensor]:
+def tensors(payload: Text | Vectors | CacheSegment) -> list[Tensor]:
     match payload:
         case Text():
             return []
         case Vectors(values, mask):
             return [values, mask]
-        case Memory(cache, mask):
+        case CacheSegment(cache, mask):
             kv = cache.kv()
             return [*(tensor for pair in kv for tensor in pair), mask]
 
 
-def all_tensors(thought: Thought, message: Message) -> list[Tensor]:
-    memory = tensors(thought.memory) if thought.memory is not None else []
-    states = [tensor for state in thought.hidden.values() for tensor in tensors(state)]
+def all_tensors(state: SenderState, message: Message) -> list[Tensor]:
+    memory = tensors(state.cached) if state.cached is not None else []
+    states = [tensor for state in state.hidden.values() for tensor in tensors(state)]
     return [*memory, *states, *tensors(message.payload)]
 
 
@@ -127,10 +127,10 @@ def world(case: Case, tiny: Callable[..., Backbone]) -> World:
 def test_composes_with_text(world: World):
     words = TextChannel(verbatim=True)
     scribe = Agent("scribe", world.sender.model, role=Role(template="{context}"))
-    other = Incoming(words, words.send(scribe.think(FIELDS, needs=words.needs)[0]))
+    other = Incoming(words, words.send(scribe.compute(FIELDS, needs=words.needs)[0]))
     mine = Incoming(world.channel, world.message(FIELDS))
     seen = {
-        name: world.receiver.hear(FIELDS, arrivals).context
+        name: world.receiver.read(FIELDS, arrivals).context
         for name, arrivals in {
             "none": [],
             "mine": [mine],
@@ -166,9 +166,9 @@ def empty(message: Message) -> Message:
             payload = Text(("",) * len(words))
         case Vectors(values, mask):
             payload = Vectors(values[:, :0], mask[:, :0])
-        case Memory(cache, mask):
+        case CacheSegment(cache, mask):
             kv = cache.kv()
-            payload = Memory.of(tuple((k[:, :, :0], v[:, :, :0]) for k, v in kv), mask[:, :0])
+            payload = CacheSegment.of(tuple((k[:, :, :0], v[:, :, :0]) for k, v in kv), mask[:, :0])
     return Message(message.header.model_copy(update={"lead": ""}), payload)
 
 
@@ -176,11 +176,11 @@ def empty(message: Message) -> Message:
 @torch.no_grad()
 def test_an_empty_message_changes_nothing_bit_for_bit(world: World):
     message = empty(world.message(FIELDS))
-    assert same(flat(world.hear(FIELDS, message)), flat(world.hear(FIELDS)))
+    assert same(flat(world.read(FIELDS, message)), flat(world.read(FIELDS)))
 
 
 def test_without_an_edge_the_receiver_is_alone(world: World):
-    alone = world.pipeline.alone().run_many(ITEMS)
+    alone = world.pipeline.without_messages().run_many(ITEMS)
     unjoined = Pipeline([world.sender, world.receiver]).run_many(ITEMS)
     assert [run.answer for run in unjoined] == [run.answer for run in alone]
     assert [run.usage.read for run in unjoined] == [run.usage.read for run in alone]
@@ -190,7 +190,7 @@ def test_without_an_edge_the_receiver_is_alone(world: World):
 @torch.no_grad()
 def test_the_half_that_is_not_overridden_is_the_identity(world: World):
     message, prompt = world.message(FIELDS), world.receiver.prompt(FIELDS)
-    context = world.hear(FIELDS)
+    context = world.read(FIELDS)
     writes = world.channel.write(message, prompt) is not prompt
     fuses = world.channel.fuse(message, context) is not context
     assert writes != fuses
@@ -198,34 +198,34 @@ def test_the_half_that_is_not_overridden_is_the_identity(world: World):
 
 @torch.no_grad()
 def test_inputs_stay_as_they_are(world: World):
-    thought = world.think(FIELDS)
-    message = world.channel.send(thought)
-    before = [tensor.clone() for tensor in all_tensors(thought, message)]
-    text, payload = thought.text, message.payload
-    context = world.hear(FIELDS, message)
+    state = world.compute(FIELDS)
+    message = world.channel.send(state)
+    before = [tensor.clone() for tensor in all_tensors(state, message)]
+    text, payload = state.text, message.payload
+    context = world.read(FIELDS, message)
     kept = [tensor.clone() for tensor in flat(context)]
     world.write(context)
     world.score(context, ANSWERS)
-    assert same(all_tensors(thought, message), before)
+    assert same(all_tensors(state, message), before)
     assert same(flat(context), kept)
-    assert thought.text is text
+    assert state.text is text
     assert message.payload is payload
 
 
 @torch.no_grad()
 def test_ten_receivers_of_one_message_give_one_answer(world: World):
-    thought = world.think(one(0))
-    message = world.channel.send(thought)
-    before = [tensor.clone() for tensor in all_tensors(thought, message)]
+    state = world.compute(one(0))
+    message = world.channel.send(state)
+    before = [tensor.clone() for tensor in all_tensors(state, message)]
     answers, scores = set(), []
     for _ in range(10):
-        context = world.hear(one(0), message)
+        context = world.read(one(0), message)
         answers.add(world.write(context))
         scores.append(world.score(context, ANSWERS[:1]))
     assert len(answers) == 1
     assert all(torch.equal(score, scores[0]) for score in scores)
-    assert same(all_tensors(thought, message), before)
-    again = world.channel.send(thought)
+    assert same(all_tensors(state, message), before)
+    again = world.channel.send(state)
     assert again.to_bytes() == message.to_bytes()
 
 
@@ -250,10 +250,10 @@ def test_ten_edges_share_one_message(world: World):
 @pytest.mark.numbers
 @torch.no_grad()
 def test_batch_equals_single(world: World):
-    together = world.hear(FIELDS, world.message(FIELDS))
+    together = world.read(FIELDS, world.message(FIELDS))
     words, scores = world.write(together), world.score(together, ANSWERS)
     for n, answer in enumerate(ANSWERS):
-        alone = world.hear(one(n), world.message(one(n)))
+        alone = world.read(one(n), world.message(one(n)))
         assert world.write(alone) == words[n : n + 1]
         torch.testing.assert_close(
             world.score(alone, (answer,)), scores[n : n + 1], atol=1e-4, rtol=1e-5
@@ -310,11 +310,11 @@ def test_a_message_does_not_look_ahead(case: Case, world: World):
 def test_the_receivers_past_does_not_see_its_future(world: World):
     message, common = world.message(one(0)), "Where is "
     first, second = (
-        world.hear({"context": CONTEXTS[:1], "question": (common + end,)}, message)
+        world.read({"context": CONTEXTS[:1], "question": (common + end,)}, message)
         for end in ("the key?", "my hat ?")
     )
     closing = len(first.mask[0]) - int(
-        world.hear({**one(0), "question": ("?",)}, message).mask.sum()
+        world.read({**one(0), "question": ("?",)}, message).mask.sum()
     )
     before = len(first.mask[0]) - closing - 12
     for left, right in zip(flat(first)[:-2], flat(second)[:-2], strict=True):
@@ -334,7 +334,7 @@ def test_bytes_are_reported_as_they_are_and_survive(world: World, rows: int):
     assert loaded.header == message.header
     assert loaded.to_bytes() == data
     assert same(tensors(loaded.payload), tensors(message.payload))
-    before, after = world.hear(fields, message), world.hear(fields, loaded)
+    before, after = world.read(fields, message), world.read(fields, loaded)
     for left, right in zip(flat(before), flat(after), strict=True):
         torch.testing.assert_close(left, right)  # a kernel may be chosen by where its input begins
     assert world.write(before) == world.write(after)
@@ -402,9 +402,9 @@ def training(channel: Channel) -> Iterator[None]:
 
 
 def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
-    thought = world.think(FIELDS)
+    state = world.compute(FIELDS)
     with training(world.channel):
-        loss = world.score(world.hear(FIELDS, world.channel.send(thought)), ANSWERS).sum()
+        loss = world.score(world.read(FIELDS, world.channel.send(state)), ANSWERS).sum()
     trained = parameters(world.channel)
     assert loss.requires_grad == bool(trained)
     if trained:
@@ -421,14 +421,14 @@ def test_gradients_reach_the_projector_and_nothing_frozen(world: World):
 @pytest.mark.numbers
 def test_each_row_of_a_projector_hears_its_own_gradient(world: World):
     """Rows of a batch do not leak into each other: only its own row's states move a row's loss."""
-    thought = world.think(FIELDS)
-    if not thought.hidden:
+    state = world.compute(FIELDS)
+    if not state.hidden:
         pytest.skip("its message is not made of states")
-    layer, states = next(iter(thought.hidden.items()))
+    layer, states = next(iter(state.hidden.items()))
     values = states.values.detach().clone().requires_grad_()
-    hidden = {**thought.hidden, layer: Vectors(values, states.mask)}
-    message = world.channel.send(replace(thought, hidden=hidden))
-    world.score(world.hear(FIELDS, message), ANSWERS)[1].backward()
+    hidden = {**state.hidden, layer: Vectors(values, states.mask)}
+    message = world.channel.send(replace(state, hidden=hidden))
+    world.score(world.read(FIELDS, message), ANSWERS)[1].backward()
     moved = values.grad.abs().sum(-1) > 0
     assert moved[1].any()
     assert not moved[0].any()
@@ -451,14 +451,14 @@ def test_half_precision_runs(case: Case, world: World, how: str):
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
         assert len(half.pipeline.run_many(ITEMS)) == len(ITEMS)
         message = half.message(FIELDS)
-        loss = half.score(half.hear(FIELDS, message), ANSWERS)
+        loss = half.score(half.read(FIELDS, message), ANSWERS)
         with training(half.channel):
-            trained = half.score(half.hear(FIELDS, half.message(FIELDS)), ANSWERS)
+            trained = half.score(half.read(FIELDS, half.message(FIELDS)), ANSWERS)
     assert message.nbytes == len(message.to_bytes())
     assert loss.dtype == torch.float32
     if trained.requires_grad:
         trained.sum().backward()
         assert all(bool(p.grad.isfinite().all()) for _, p in parameters(half.channel))
     if not isinstance(message.payload, Text):  # words may turn out otherwise
-        exact = world.score(world.hear(FIELDS, world.message(FIELDS)), ANSWERS)
+        exact = world.score(world.read(FIELDS, world.message(FIELDS)), ANSWERS)
         torch.testing.assert_close(loss, exact, rtol=0.15, atol=0.5)

@@ -161,7 +161,7 @@ def test_a_message_arrives_and_counts(trained: Trained):
     assert list(pipeline.agents) == [edge.sender, edge.receiver]
     other = {**QUERY, "context": "nobody has 77 of them", "question": "Why not so?"}
     runs = pipeline.run_many([QUERY, other])
-    alone = pipeline.alone().run(QUERY)
+    alone = pipeline.without_messages().run(QUERY)
     assert all(run.usage.wire > 0 for run in runs)
     assert runs[0].turns[-1].usage.read >= alone.turns[-1].usage.read
 
@@ -214,8 +214,8 @@ def test_a_model_reads_a_message_by_the_folder_alone(trained: Trained, tmp_path:
     receiver.tokenizer.save_pretrained(tmp_path)
     pipeline = trained.pipeline
     (edge,) = pipeline.edges
-    thought, _ = pipeline.agents[edge.sender].think(
+    state, _ = pipeline.agents[edge.sender].compute(
         {name: (words,) for name, words in QUERY.items()}, needs=edge.channel.needs
     )
-    found = listen(edge.channel.send(thought), str(tmp_path), str(trained.home))
+    found = listen(edge.channel.send(state), str(tmp_path), str(trained.home))
     assert len(found["reading"]) == 1

@@ -64,7 +64,7 @@ def test_nothing_is_asked_twice(
     def ask(by: Evaluator, name: str) -> list[Any]:
         return [
             by.arm(name, "matched", pair),
-            by.arm(name, "none", pair.alone()),
+            by.arm(name, "none", pair.without_messages()),
             by.likelihoods(name, pair, answers),
             by.scores(name, pair, words, OTHER),
         ]

@@ -44,7 +44,7 @@ def test_a_batch_finds_what_one_item_alone_finds(
     line = pair(model, channel)
     found = likelihoods(line, QUERIES, ANSWERS, batch_size=2)
     for query, answers, nats in zip(QUERIES, ANSWERS, found.nats, strict=True):
-        read = line.answerer.hear(fields_of([query]), line.mail([query]))
+        read = line.answerer.read(fields_of([query]), line.incoming([query]))
         for answer, nat in zip(answers, nats, strict=True):
             assert -float(model.score(read.context, [answer])) == pytest.approx(nat, abs=1e-3)
 
@@ -55,7 +55,7 @@ def test_positions_are_those_of_a_message(tiny: Callable[..., Backbone]) -> None
     assert told.positions == sum(len(query["context"]) for query in QUERIES) / 3  # bytes
     cache = likelihoods(pair(model, Handoff()), QUERIES, ANSWERS)
     assert cache.positions == told.positions + len("F: ")
-    assert likelihoods(pair(model, Handoff()).alone(), QUERIES, ANSWERS).positions == 0
+    assert likelihoods(pair(model, Handoff()).without_messages(), QUERIES, ANSWERS).positions == 0
 
 
 def test_the_likelier_answer_is_the_decision() -> None:

@@ -14,10 +14,10 @@ from tests.contract.cases import CASES, Case
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.evaluation.altered import Noise, Prefix
 from unspoken.evaluation.scores import Scores, contrast, measure
-from unspoken.evaluation.sharing import SharedReader
+from unspoken.evaluation.sharing import PrefixSharing
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import FreeVectors
 from unspoken.studies.information.notes import estimate
@@ -111,17 +111,17 @@ def test_every_cell_is_what_the_receiver_says_of_that_pair(case: Case, tiny: Tin
     agent, (edge,) = pipeline.answerer, pipeline.edges
     for told, query in enumerate(QUERIES):
         with torch.no_grad():
-            thought, _ = pipeline.agents["sender"].think(
+            state, _ = pipeline.agents["sender"].compute(
                 fields_of([query]), needs=edge.channel.needs
             )
-            message = edge.channel.send(replace(thought, step=1))
+            message = edge.channel.send(replace(state, step=1))
             for n in (told, WRONG[told]):
-                read = agent.hear(fields_of([QUERIES[n]]), [Incoming(edge.channel, message)])
+                read = agent.read(fields_of([QUERIES[n]]), [Incoming(edge.channel, message)])
                 (loss,) = agent.model.score(read.context, [ANSWERS[n]]).tolist()
                 assert found.table[told][n] == pytest.approx(-loss, abs=2e-3)
         assert found.wire[told] == message.nbytes
     with torch.no_grad():
-        read = agent.hear(fields_of([QUERIES[0]]))
+        read = agent.read(fields_of([QUERIES[0]]))
         (loss,) = agent.model.score(read.context, [ANSWERS[0]]).tolist()
     assert found.alone[0] == pytest.approx(-loss, abs=2e-3)
 
@@ -165,7 +165,7 @@ def test_what_two_questions_share_is_read_for_one_row(tiny: Tiny) -> None:
     try:
         plain = model.read(prompt)
         seen.clear()
-        reader = SharedReader(model)
+        reader = PrefixSharing(model)
         found = reader.read(prompt)
         assert seen == [(1, 27), (3, 4)]
         assert reader.read(prompt) is found
@@ -210,9 +210,9 @@ class Random(Channel):
     def needs(self) -> frozenset[Need]:
         return frozenset()
 
-    def send(self, thought: Thought) -> Message:
-        batch = len(thought.given)
-        return self._message(thought, Vectors(torch.randn(batch, 4, 32), torch.ones(batch, 4) > 0))
+    def send(self, state: SenderState) -> Message:
+        batch = len(state.given)
+        return self._message(state, Vectors(torch.randn(batch, 4, 32), torch.ones(batch, 4) > 0))
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         return prompt.insert(message.payload)

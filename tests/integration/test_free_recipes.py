@@ -62,7 +62,8 @@ def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
         f"task.test={tmp_path / 'test.jsonl'}",
         "task.validation=4",
         "validation=4",
-        "prompts={instruction: Answer., shots: 1, note_lead: '', note_tokens: 4, answer_tokens: 4}",
+        "prompts={instruction: Answer., shots: 1, note_instructions: '', note_tokens: 4}",
+        "prompts.answer_tokens=4",
         f"out={tmp_path / 'out'}",
     ]
 
@@ -96,12 +97,12 @@ def test_what_a_sender_reads_follows_from_the_channel(settings: list[str]):
     relay = Relay.of(free(settings))
 
     def template(channel: Any) -> str:
-        pair = relay.over(channel)
+        pair = relay.pipeline_over(channel)
         return pair.agents[pair.edges[0].sender].role.template
 
     assert template(make_channel("text", verbatim=True)) == " {context}"
     assert template(make_channel("text", limit=3)) == "Fact: {context}\nNote:"
-    relay = relay.own
+    relay = relay.same_model
     assert template(SelectiveLayers()) == "Fact: {context}"
     assert template(SoftWords()) == "Fact: {context}\nNote:"
     assert template(make_channel("rollout")) == "Fact: {context}"
@@ -198,7 +199,7 @@ def test_a_recipe_keeps_the_words_that_both_know(settings: list[str]):
     assert torch.equal(made.table, relay.receiver.table[theirs])
     channel = make_channel("soft", projector=str(home), limit=3)
     query = {"context": "somebody likes tea", "question": "What does somebody like?"}
-    assert relay.over(channel).run(query).usage.wire > 0
+    assert relay.pipeline_over(channel).run(query).usage.wire > 0
     with pytest.raises(RecipeError, match=r"nothing to train; set training\.steps=0"):
         load_recipe("mixing", [*settings, "training.steps=3"])
 

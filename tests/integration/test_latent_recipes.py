@@ -56,7 +56,8 @@ def settings(tmp_path: Path, tiny: Callable[..., Backbone]) -> list[str]:
         f"task.test={tmp_path / 'test.jsonl'}",
         "task.validation=4",
         "validation=4",
-        "prompts={instruction: Answer., shots: 1, note_lead: '', note_tokens: 4, answer_tokens: 4}",
+        "prompts={instruction: Answer., shots: 1, note_instructions: '', note_tokens: 4}",
+        "prompts.answer_tokens=4",
         "training={steps: 4, batch_size: 4, warmup: 1, every: 2}",
         "comparison.reader.vectors=2",
         "comparison.constant.vectors=3",
@@ -146,12 +147,12 @@ def test_what_was_trained_on_one_task_is_asked_about_another(settings: list[str]
 def test_an_oracle_drops_the_examples(settings: list[str]):
     relay = Relay.of(relay_recipe("memory", settings))
     whole, oracle = relay.handoff_sender(), relay.oracle()
-    assert oracle.answerer.role.lead == ""
+    assert oracle.answerer.role.instructions == ""
     (edge,) = oracle.edges
     sender = oracle.agents[edge.sender]
     assert sender.role == whole.role
-    thought, _ = sender.think({"context": ("a fact",)}, needs=edge.channel.needs)
-    said = edge.channel.send(thought).payload
+    state, _ = sender.compute({"context": ("a fact",)}, needs=edge.channel.needs)
+    said = edge.channel.send(state).payload
     assert said.batch == 1
     assert oracle.run({"context": "a fact", "question": "what?"}).usage.wire > 0
 
@@ -194,7 +195,7 @@ def test_lora_leaves_the_receiver_as_it_is(settings: list[str], tmp_path: Path):
     assert adapted.fingerprint != relay.receiver.fingerprint
     again = train_lora(relay, recipe.compared.lora, 5000, tmp_path / "trained")
     assert again.fingerprint == adapted.fingerprint
-    line = replace(relay, receiver=adapted).alone()
+    line = replace(relay, receiver=adapted).without_messages()
     assert line.answerer.model is adapted
 
 

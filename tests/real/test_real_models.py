@@ -17,7 +17,7 @@ from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.types import MEMORY, Memory, Need, Prompt, Settings, Text
+from unspoken.types import CACHE, CacheSegment, Need, Prompt, Settings, Text
 from unspoken.wire import Message
 
 pytestmark = pytest.mark.real
@@ -109,7 +109,7 @@ def test_a_handed_over_cache_is_the_text(load: Callable[[str], Backbone], name: 
     """Token for token what plain `generate` writes; Gemma reads more than its window of 512."""
     model, text = load(name), PARAGRAPH * times
     assert times == 1 or len(model.tokens(text)) > 512
-    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({MEMORY})).memory
+    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     context = model.read(Prompt((memory, Text((QUESTION,))))).context
     want = plain(model, text + QUESTION, 12)
@@ -126,18 +126,18 @@ def test_a_thousand_tokens_of_gemma_survive_the_bytes(
     model = load("gemma-3-270m")
     text = model.shorten(PARAGRAPH * 14, 999)  # and `<bos>`
     role = Role(template="{context}")
-    thought, _ = Agent("reader", model, role=role).think(
+    state, _ = Agent("reader", model, role=role).compute(
         {"context": (text,)}, needs=Handoff().needs
     )
-    message = Handoff().send(thought)
+    message = Handoff().send(state)
     assert message.header.kinds.count("sliding") == 15
     assert message.header.window == 512
     message.save(tmp_path / "m")
     loaded = Message.load(tmp_path / "m").payload
-    assert isinstance(loaded, Memory)
-    assert thought.memory is not None
+    assert isinstance(loaded, CacheSegment)
+    assert state.cached is not None
     assert loaded.mask.shape == (1, 1000)
-    for read, sent in zip(loaded.kv, thought.memory.kv, strict=True):
+    for read, sent in zip(loaded.kv, state.cached.kv, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(read, sent, strict=True))
     context = model.read(Prompt((loaded, Text((QUESTION,))))).context
     want = model.tokenizer.decode(plain(model, text + QUESTION, 12), skip_special_tokens=True)
@@ -223,14 +223,14 @@ def test_a_rollout_of_sixteen_is_one_by_one(load: Callable[[str], Backbone], fee
     words = PARAGRAPH.split()
     texts = [" ".join(words[: 3 + 4 * n]) for n in range(16)]
     together = model.roll_out(model.read(Prompt((Text(tuple(texts)),))).context, need)
-    assert together.memory is not None
+    assert together.cached is not None
     for n, text in enumerate(texts):
         alone = model.roll_out(model.read(Prompt((Text((text,)),))).context, need)
-        assert alone.memory is not None
+        assert alone.cached is not None
         near = {"atol": 2e-3, "rtol": 2e-3}
         torch.testing.assert_close(together.vectors.values[n], alone.vectors.values[0], **near)
-        row = together.memory.rows(slice(n, n + 1))
-        for pair, others in zip(row.kv, alone.memory.kv, strict=True):
+        row = together.cached.rows(slice(n, n + 1))
+        for pair, others in zip(row.kv, alone.cached.kv, strict=True):
             for left, right in zip(pair, others, strict=True):
                 assert float((left - right).norm() / right.norm()) < 1e-3
 
@@ -239,11 +239,11 @@ def test_a_rollout_of_sixteen_is_one_by_one(load: Callable[[str], Backbone], fee
 def test_a_layer_can_be_kept_from_seeing_a_memory(model: Backbone):
     """For Gemma the memory is longer than its window of 512."""
     text = PARAGRAPH * 7
-    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({MEMORY})).memory
+    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     half = [(k, v) if n % 2 else (k[:, :0], v[:, :0]) for n, (k, v) in enumerate(memory.kv)]
     contexts = [
-        model.read(Prompt((Memory.of(kv, memory.mask), Text((QUESTION,))))).context
+        model.read(Prompt((CacheSegment.of(kv, memory.mask), Text((QUESTION,))))).context
         for kv in (memory.kv, tuple(half))
     ]
     whole, partial = (torch.softmax(model.predict(context).float(), -1) for context in contexts)

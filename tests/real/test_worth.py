@@ -10,7 +10,7 @@ import torch
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.evaluation.altered import Noise
 from unspoken.evaluation.scores import Scores, measure
 from unspoken.pipeline import Edge, Pipeline
@@ -76,10 +76,10 @@ class Embedded(Constant):
         super().__init__(FreeVectors(count=1, width=model.spec.width))
         self.model = model
 
-    def send(self, thought: Thought) -> Message:
-        rows = [torch.tensor(self.model.tokens(f" {words}")) for words in thought.given]
+    def send(self, state: SenderState) -> Message:
+        rows = [torch.tensor(self.model.tokens(f" {words}")) for words in state.given]
         ids, mask = left_pad(rows)
-        return self._message(thought, Vectors(self.model.embed(ids), mask))
+        return self._message(state, Vectors(self.model.embed(ids), mask))
 
 
 def test_vectors_count_as_words_do_and_their_noise_for_nothing(

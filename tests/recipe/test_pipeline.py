@@ -69,7 +69,7 @@ def test_a_channel_that_cannot_be_made_is_refused(
 def test_a_pipeline_runs_elsewhere_by_one_setting(tmp_path: Path, folders: dict[str, Path]) -> None:
     recipe = pipeline(tmp_path, folders["receiver"], "{kind: handoff}")
     here = build(recipe).run("why?")
-    with build(recipe.model_copy(update={"executor": "memory", "timeout": 60})) as line:
+    with build(recipe.model_copy(update={"executor": "shared_memory", "timeout": 60})) as line:
         run = line.run("why?")
     assert [(t.agent, t.text, t.usage.wire) for t in run.turns] == [
         (t.agent, t.text, t.usage.wire) for t in here.turns

@@ -46,7 +46,7 @@ KEYS: list[tuple[dict[str, Any], str]] = [
             "above": 1,
             "rank": 4,
             "gate": 0.5,
-            "lead": True,
+            "opening": True,
         },
         "33e3f5d4e890",
     ),

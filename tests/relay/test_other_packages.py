@@ -122,10 +122,10 @@ def test_its_folder_is_loaded_by_what_it_says(bench: Bench):
     loaded = load_projector(home)
     assert type(loaded) is type(projector) is trained_channel("narrow").projector
     pipeline = trained_pipeline(relay, loaded)
-    thought, _ = pipeline.agents["sender"].think(
+    state, _ = pipeline.agents["sender"].compute(
         {name: (words,) for name, words in QUERY.items()}, needs=pipeline.edges[0].channel.needs
     )
-    message = pipeline.edges[0].channel.send(thought)
+    message = pipeline.edges[0].channel.send(state)
     assert describe(message)["header"]["channel"] == "embedding"
     assert listen(message, str(bench.models["receiver"]), str(home))["reading"]
 

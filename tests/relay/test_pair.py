@@ -61,7 +61,7 @@ def block(card: str) -> str:
     [
         (),
         ("projector={kind: memory, width: 56, hidden: 16}", "comparison.pack={kind: int8}"),
-        ("projector={kind: fusion, hidden: 16, inner: 16, lead: true}", "task.protocol=shared"),
+        ("projector={kind: fusion, hidden: 16, inner: 16, opening: true}", "task.protocol=shared"),
         ("projector={kind: ridge, layers: [2], texts: 20}", "task.protocol=closed"),
         ("projector={kind: mixing}", "training.steps=0", "pair.receiver.dtype=bfloat16"),
     ],
@@ -219,7 +219,7 @@ def test_a_file_says_no_more_than_it_should(bench: Bench):
     kept = json.loads((home / "pair.json").read_text())
     assert set(kept) == {"version", "projector", "protocol", "pack", "sender", "receiver"}
     assert kept["projector"]["kind"] == "embedding"
-    assert kept["receiver"]["agent"]["lead"].startswith("Answer.")
+    assert kept["receiver"]["agent"]["instructions"].startswith("Answer.")
     assert kept["receiver"]["weights"] == load_projector(home).target_weights
     assert "likes" not in json.dumps(kept["sender"])
 

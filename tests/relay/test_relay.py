@@ -60,14 +60,14 @@ def test_worked_examples_are_not_trained_on(bench: Bench) -> None:
     relay = bench.relay("prompts.shots=3")
     assert len(relay.shots) == 3
     assert not {item.id for item in relay.shots} & {item.id for item in relay.train}
-    assert all(item.context in relay.lead for item in relay.shots)
+    assert all(item.context in relay.instructions for item in relay.shots)
     assert len(relay.train) == len(relay.task.train) - 3
 
 
 def test_every_condition_hears_the_same_lead(bench: Bench) -> None:
     relay = bench.relay()
     lines = [relay.full_text(), relay.text()]
-    assert {line.answerer.role.lead for line in lines} == {relay.lead}
+    assert {line.answerer.role.instructions for line in lines} == {relay.instructions}
 
 
 def test_models_are_loaded_as_the_recipe_asks(bench: Bench) -> None:

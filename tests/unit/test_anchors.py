@@ -21,7 +21,7 @@ from unspoken.errors import IncompatibleModels, StorageError, UnknownName
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.protocols import Model
 from unspoken.testing import KINDS, tiny_backbone
-from unspoken.types import MEMORY, Context, Need, Prompt, Read, Settings, Text, Vectors
+from unspoken.types import CACHE, Context, Need, Prompt, Read, Settings, Text, Vectors
 
 from .test_backbone import FIXED, TURNING, made
 
@@ -173,14 +173,14 @@ def test_of_equal_answers_the_one_behind_the_same_words_serves(agent: int):
 
 
 def test_the_whole_cache_is_there_when_a_memory_is_asked_for(tiny: Tiny):
-    model, needs = tiny("gemma"), frozenset({MEMORY})
+    model, needs = tiny("gemma"), frozenset({CACHE})
     reader = AnchorPool("exact").wrap(model)
     reader.read(prompt(LEADS[0]))
     read, dense = (r.read(prompt(LEADS[0]), needs=needs) for r in (reader, model))
-    assert read.memory is not None
-    assert dense.memory is not None
-    assert torch.equal(read.memory.mask, dense.memory.mask)
-    for pair in zip(read.memory.kv, dense.memory.kv, strict=True):
+    assert read.cached is not None
+    assert dense.cached is not None
+    assert torch.equal(read.cached.mask, dense.cached.mask)
+    for pair in zip(read.cached.kv, dense.cached.kv, strict=True):
         for a, b in zip(*pair, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert farthest(read.context, dense.context) < NEAR
@@ -352,12 +352,12 @@ def test_what_cannot_be_reused_is_read_densely_with_the_reason(tiny: Tiny):
     model = tiny("llama")
     reader = AnchorPool("shifted").wrap(model)
     vectors = Vectors(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool))
-    memory = model.read(rows(QUESTION), needs=frozenset({MEMORY})).memory
+    memory = model.read(rows(QUESTION), needs=frozenset({CACHE})).cached
     assert memory is not None
     hidden = frozenset({Need("hidden", 2)})
     for given, needs, reason in (
-        (Prompt((vectors, *rows(OTHER).segments)), frozenset({MEMORY}), "vectors"),
-        (Prompt((memory, *rows(OTHER).segments)), frozenset({MEMORY}), "another's cache"),
+        (Prompt((vectors, *rows(OTHER).segments)), frozenset({CACHE}), "vectors"),
+        (Prompt((memory, *rows(OTHER).segments)), frozenset({CACHE}), "another's cache"),
         (rows(OTHER), hidden, "hidden states"),
     ):
         read = reader.read(given, needs=needs)
@@ -393,7 +393,7 @@ WRITES = Settings(max_tokens=24)
 
 def team(model: Model, **role: Any) -> Pipeline:
     def agent(name: str, template: str, **more: Any) -> Agent:
-        made = Role(lead=f"You are {name}. ", template=template, chat=False, **more)
+        made = Role(instructions=f"You are {name}. ", template=template, chat=False, **more)
         return Agent(name, model, role=made, settings=WRITES)
 
     agents = [
@@ -436,12 +436,12 @@ def test_agents_that_begin_with_the_item_share_it_exactly(tiny: Tiny, chat: bool
     model, pool = tiny("llama"), AnchorPool("exact")
 
     def reads(lead: str, first: Any) -> tuple[Read, Read]:
-        role = Role(lead=lead, template="{question} ", chat=chat, first=first)
+        role = Role(instructions=lead, template="{question} ", chat=chat, first=first)
         fields = {"question": (QUESTION,)}
         agent = Agent("one", model, role=role)
-        return replace(agent, model=pool.wrap(model)).hear(fields), agent.hear(fields)
+        return replace(agent, model=pool.wrap(model)).read(fields), agent.read(fields)
 
-    for first, shared in (("lead", False), ("item", True)):
+    for first, shared in (("instructions", False), ("item", True)):
         reads(f"Plan with {first} first.", first)
         read, dense = reads(f"Judge with {first} first.", first)
         assert (read.served[0].exact > len(QUESTION)) == shared
@@ -453,7 +453,7 @@ def test_a_handed_over_cache_is_the_whole_of_what_was_read(tiny: Tiny):
     model, pool = tiny("llama"), AnchorPool("exact")
 
     def pair(model: Model) -> Pipeline:
-        role = Role(lead="Read. ", template="{question}", chat=False)
+        role = Role(instructions="Read. ", template="{question}", chat=False)
         after = Role(template="{question} So:", chat=False)
         agents = [
             Agent("one", model, role=role, settings=WRITES),

@@ -21,7 +21,7 @@ from unspoken.errors import IncompatibleModels, PipelineError, StorageError
 from unspoken.executors import Here
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
-from unspoken.types import Memory, Settings, Text, Vectors
+from unspoken.types import CacheSegment, Settings, Text, Vectors
 from unspoken.wire import Header, Int8, Layers, LowRank, Message, Seal, Tokens
 
 ITEM = {"context": "The key is in the attic.", "question": "Where is it?"}
@@ -58,7 +58,7 @@ def embedding(model: Backbone) -> Embedding:
 
 
 def sent(reader: Agent, channel: Channel) -> Message:
-    return channel.send(reader.think(FIELDS, needs=channel.needs)[0])
+    return channel.send(reader.compute(FIELDS, needs=channel.needs)[0])
 
 
 # -- what a header says ----------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_message_for_others_is_refused_before_anything_is_read(
     forged = Message(message.header.model_copy(update={field: value}), message.payload)
     arrival = Incoming(channel, Message.from_bytes(forged.to_bytes()))
     with passes(solver.model) as seen, pytest.raises(IncompatibleModels) as refused:
-        solver.think(FIELDS, [arrival])
+        solver.compute(FIELDS, [arrival])
     assert not seen
     assert "from 'reader'" in str(refused.value)
     assert solver.model.name in str(refused.value)
@@ -147,21 +147,21 @@ def test_other_weights_refuse_the_bytes_of_a_handover(reader: Agent, tiny: Tiny)
     message = Message.from_bytes(sent(reader, Handoff()).to_bytes())
     other = Agent("other", tiny("llama", seed=1))
     with pytest.raises(IncompatibleModels, match=r"receiver weights [0-9a-f]{16}, but"):
-        other.think(FIELDS, [Incoming(Handoff(), message)])
+        other.compute(FIELDS, [Incoming(Handoff(), message)])
 
 
 def test_another_payload_than_the_channel_takes_in(reader: Agent, solver: Agent):
     message = sent(reader, Handoff())
     words = Message(message.header, Text(("hi",)))
     with pytest.raises(IncompatibleModels, match="carries Text, but channel 'handoff'"):
-        solver.think(FIELDS, [Incoming(Handoff(), words)])
+        solver.compute(FIELDS, [Incoming(Handoff(), words)])
 
 
 def test_a_message_for_more_items_is_refused(reader: Agent, solver: Agent):
     two = {name: words * 2 for name, words in FIELDS.items()}
-    message = Handoff().send(reader.think(two, needs=Handoff().needs)[0])
+    message = Handoff().send(reader.compute(two, needs=Handoff().needs)[0])
     with pytest.raises(IncompatibleModels, match="has 2 rows, but 'solver' works on 1 items"):
-        solver.think(FIELDS, [Incoming(Handoff(), message)])
+        solver.compute(FIELDS, [Incoming(Handoff(), message)])
 
 
 # -- packed on the way -----------------------------------------------------------------------------
@@ -173,8 +173,8 @@ def test_a_receiver_hears_what_the_bytes_would_give(reader: Agent, solver: Agent
     run = line.run(ITEM)
     message = sent(reader, Handoff()).pack(pack)
     loaded = Message.from_bytes(message.to_bytes())
-    thought, _ = solver.think(FIELDS, [Incoming(Handoff(), loaded)])
-    assert thought.text == (run.turns[1].text,)
+    state, _ = solver.compute(FIELDS, [Incoming(Handoff(), loaded)])
+    assert state.text == (run.turns[1].text,)
     step = message.header.model_copy(update={"step": 1})
     assert run.turns[0].usage.wire == replace(message, header=step).nbytes
 
@@ -290,7 +290,7 @@ def test_a_reading_depends_on_the_message(reader: Agent, tiny: Tiny):
     said = set()
     for text in texts:
         fields = {**FIELDS, "context": (text,)}
-        message = Handoff().send(reader.think(fields, needs=Handoff().needs)[0])
+        message = Handoff().send(reader.compute(fields, needs=Handoff().needs)[0])
         assert reading(message, model) == reading(message, model, Handoff())
         said.add(reading(message, model))
     assert len(said) == 2
@@ -310,7 +310,7 @@ def test_norms_are_of_real_positions():
     mask = torch.tensor([[False, True, True]])
     keys = torch.tensor([9.0, 3, 5]).view(1, 1, 3, 1).expand(1, 2, 3, 4)
     header = Header(channel="c", sender="s", weights="", tokenizer="")
-    message = Message(header, Memory.of(((keys, keys * 2),), mask))
+    message = Message(header, CacheSegment.of(((keys, keys * 2),), mask))
     told = describe(message)
     assert told["norms"] == {"keys": [8.0], "values": [16.0]}
     assert told["odd"] == 0

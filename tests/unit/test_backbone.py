@@ -34,10 +34,10 @@ from unspoken.backbone import Backbone
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels, UnknownName
 from unspoken.testing import KINDS, tiny_backbone
 from unspoken.types import (
-    MEMORY,
+    CACHE,
     TEXT,
+    CacheSegment,
     Context,
-    Memory,
     Need,
     Prompt,
     Read,
@@ -153,8 +153,8 @@ def written(model: Backbone, context: Context, tokens: int = 8) -> tuple[str, ..
     return model.write(context, Settings(max_tokens=tokens)).words
 
 
-def cache(model: Backbone, *words: str) -> Memory:
-    memory = model.read(prompt_of(*words), needs=frozenset({MEMORY})).memory
+def cache(model: Backbone, *words: str) -> CacheSegment:
+    memory = model.read(prompt_of(*words), needs=frozenset({CACHE})).cached
     assert memory is not None
     return memory
 
@@ -291,7 +291,7 @@ def test_vectors_of_words_read_like_the_words(tiny: Tiny, kind: str):
 
 def test_reading_makes_no_vocabulary_logits(tiny: Tiny):
     model = tiny("gemma")
-    needs = frozenset({TEXT, MEMORY, Need("hidden", 3), Need("hidden", 1)})
+    needs = frozenset({TEXT, CACHE, Need("hidden", 3), Need("hidden", 1)})
     seen: list[int] = []
     hook = model.model.lm_head.register_forward_hook(lambda *_: seen.append(1))
     with hook:
@@ -363,7 +363,7 @@ def test_holes_in_a_cache_do_not_shrink_the_window(kind: str, question: str, con
     rows = {"short": ("a", "abcde"), "long": (LONG[:7], LONG)}[context]
     ends = {"equal": (" why", " who"), "unequal": (" why", " whoever")}[question]
     lead = Text(("Go. ",) * 2, shared=True)
-    held = model.read(Prompt((lead, Text(rows))), needs=frozenset({MEMORY})).memory
+    held = model.read(Prompt((lead, Text(rows))), needs=frozenset({CACHE})).cached
     assert held is not None
     answers = ("because of it, as you know", "somebody else, as you know")
     for prompt in (Prompt((held, Text(ends))), Prompt((lead, Text(rows)))):
@@ -410,7 +410,7 @@ def test_chat_leaves_out_a_system_turn_without_words(tiny: Tiny):
 # -- writing -------------------------------------------------------------------------------------
 
 
-def speak(monkeypatch: pytest.MonkeyPatch, *rows: str) -> Backbone:
+def take_turn(monkeypatch: pytest.MonkeyPatch, *rows: str) -> Backbone:
     """A model that says what it is told to: logits that favour the next byte of each row."""
     model = tiny_backbone("llama")
     ids = [[*model.tokens(row), 2] for row in rows]
@@ -448,7 +448,7 @@ def speak(monkeypatch: pytest.MonkeyPatch, *rows: str) -> Backbone:
 def test_stop_strings_cut_words_and_token_counts(
     monkeypatch: pytest.MonkeyPatch, said: str, stop: tuple[str, ...], words: str, tokens: int
 ):
-    model = speak(monkeypatch, said)
+    model = take_turn(monkeypatch, said)
     pieces: list[str] = []
     context = model.read(prompt_of("q")).context
     out = model.write(context, Settings(max_tokens=40, stop=stop), pieces.append)
@@ -459,7 +459,7 @@ def test_stop_strings_cut_words_and_token_counts(
 
 
 def test_rows_stop_on_their_own(monkeypatch: pytest.MonkeyPatch):
-    model = speak(monkeypatch, "abc.defghi", "x", "no stop at all, it goes on")
+    model = take_turn(monkeypatch, "abc.defghi", "x", "no stop at all, it goes on")
     context = model.read(prompt_of("p", "q", "r")).context
     out = model.write(context, Settings(max_tokens=12, stop=(".",)))
     assert out.words == ("abc", "x", "no stop at a")
@@ -468,7 +468,7 @@ def test_rows_stop_on_their_own(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_words_come_in_pieces(monkeypatch: pytest.MonkeyPatch):
-    model = speak(monkeypatch, "one two\nthree 北京")
+    model = take_turn(monkeypatch, "one two\nthree 北京")
     pieces: list[str] = []
     out = model.write(model.read(prompt_of("q")).context, Settings(max_tokens=40), pieces.append)
     assert "".join(pieces) == out.words[0] == "one two\nthree 北京"
@@ -492,7 +492,7 @@ def test_sampling_is_reproducible_and_leaves_the_global_generator(tiny: Tiny):
 
 
 def test_an_end_of_sequence_is_counted_once(monkeypatch: pytest.MonkeyPatch):
-    out = (model := speak(monkeypatch, "", "abcd")).write(
+    out = (model := take_turn(monkeypatch, "", "abcd")).write(
         model.read(prompt_of("p", "q")).context, Settings(max_tokens=9)
     )
     assert out.words == ("", "abcd")
@@ -573,9 +573,9 @@ def test_a_memory_behind_text_is_moved_there(architecture, name: str):
     bos = len(model._bos)
     memory = cache(model, "abcdef")
     prompt = Prompt((Text(("xy ",)), memory, Text(("gh",))))
-    read = model.read(prompt, needs=frozenset({MEMORY}))
-    assert read.memory is not None
-    keys = read.memory.kv[0][0][0, :, 3 + bos : 9 + 2 * bos]
+    read = model.read(prompt, needs=frozenset({CACHE}))
+    assert read.cached is not None
+    keys = read.cached.kv[0][0][0, :, 3 + bos : 9 + 2 * bos]
     first = model.shift(memory.kv, 3 + bos)[0][0][0]
     close(keys, first)
     assert read.context.mask.sum() == 3 + bos + 6 + bos + 2
@@ -583,7 +583,7 @@ def test_a_memory_behind_text_is_moved_there(architecture, name: str):
 
 def test_rows_of_a_memory_move_by_their_own_distance(tiny: Tiny):
     model = tiny("llama")
-    memory = model.read(prompt_of("abc", "abcdef"), needs=frozenset({MEMORY})).memory
+    memory = model.read(prompt_of("abc", "abcdef"), needs=frozenset({CACHE})).cached
     assert memory is not None
     prompt = Prompt((Text(("x", "some words ")), memory, Text(("?", "??"))))
     batch = model.score(model.read(prompt).context, ["yes", "no"])
@@ -679,7 +679,7 @@ def test_an_answer_that_would_be_too_long(tiny: Tiny, passes):
 def test_padding_takes_no_room(tiny: Tiny):
     """Rows that are long in different parts have more slots than positions."""
     model = tiny("llama")
-    memory = model.read(prompt_of("m" * 150, "m"), needs=frozenset({MEMORY})).memory
+    memory = model.read(prompt_of("m" * 150, "m"), needs=frozenset({CACHE})).cached
     assert memory is not None
     context = model.read(Prompt((memory, Text(("x", "x" * 150))))).context
     assert context.mask.shape[1] == 300

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from unspoken.backbone import Backbone
 from unspoken.backbone.caches import fresh_cache
 from unspoken.errors import ContextTooLong, IncompatibleModels
-from unspoken.types import MEMORY, TEXT, KVCache, Memory, Need, Prompt, Settings, Text, counted
+from unspoken.types import CACHE, TEXT, CacheSegment, KVCache, Need, Prompt, Settings, Text, counted
 from unspoken.wire import Header, Message
 
 Tiny = Callable[..., Backbone]
@@ -23,32 +23,32 @@ ASKED = " Where is it?"
 KINDS = ["llama", "qwen", "gpt2"]
 
 
-def read(model: Backbone, *facts: str) -> Memory:
-    memory = model.read(Prompt((Text(facts),)), needs=frozenset({MEMORY})).memory
+def read(model: Backbone, *facts: str) -> CacheSegment:
+    memory = model.read(Prompt((Text(facts),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     return memory
 
 
-def compacted(memory: Memory, keep: list[int]) -> Memory:
+def compacted(memory: CacheSegment, keep: list[int]) -> CacheSegment:
     """Some slots of a memory; their positions stay."""
     slots = torch.zeros(memory.mask.shape[1], dtype=torch.bool)
     slots[keep] = True
     cache = memory.cache.rows(slice(None), slots)
-    return Memory(cache, memory.mask[:, slots], memory.positions[:, slots])
+    return CacheSegment(cache, memory.mask[:, slots], memory.positions[:, slots])
 
 
-def recounted(memory: Memory) -> Memory:
+def recounted(memory: CacheSegment) -> CacheSegment:
     """The same slots as if no position had been left out: what must not be taken for right."""
     return replace(memory, positions=counted(memory.mask))
 
 
-def plain(model: Backbone, memory: Memory, asked: str) -> tuple[DynamicCache, Tensor, Tensor]:
+def plain(model: Backbone, memory: CacheSegment, asked: str) -> tuple[DynamicCache, Tensor, Tensor]:
     """A cache, the ids that follow it and their positions, as plain transformers takes them."""
     ids = torch.tensor([model.tokens(asked)])
     return fresh_cache(memory.kv), ids, memory.length[:, None] + torch.arange(ids.shape[1])
 
 
-def prompt(memory: Memory, *asked: str) -> Prompt:
+def prompt(memory: CacheSegment, *asked: str) -> Prompt:
     return Prompt((memory, Text(asked)))
 
 
@@ -100,7 +100,7 @@ def test_behind_other_words_its_positions_move_along(kind: str, tiny: Tiny):
     memory = compacted(read(model, FACTS[0]), KEPT)
     opened = Prompt((Text((lead,), shared=True), memory, Text((ASKED,))))
     context = model.read(opened).context
-    begin = model.read(Prompt((Text((lead,)),)), needs=frozenset({MEMORY})).memory
+    begin = model.read(Prompt((Text((lead,)),)), needs=frozenset({CACHE})).cached
     assert begin is not None
     moved = model.shift(memory.kv, len(lead))
     both = tuple(
@@ -130,7 +130,7 @@ def test_a_batch_is_as_its_rows_alone(tiny: Tiny):
     )
     mask = torch.cat((rows[0].mask, pad(rows[1].mask, (left, 0))))
     positions = torch.cat((rows[0].positions, pad(rows[1].positions, (left, 0))))
-    both = Memory(KVCache(kv), mask, positions)
+    both = CacheSegment(KVCache(kv), mask, positions)
     asked = (ASKED, " Which bench was it?")
     together = model.read(prompt(both, *asked)).context
     for row, memory in enumerate(rows):
@@ -146,7 +146,7 @@ def test_latent_steps_go_on_from_its_positions(tiny: Tiny):
     memory = compacted(read(model, FACTS[0]), KEPT)
     need = Need("rollout", limit=3)
     context = model.read(prompt(memory, ASKED), needs=frozenset({need, TEXT})).context
-    found = model.roll_out(context, need).memory
+    found = model.roll_out(context, need).cached
     assert found is not None
     after = KEPT[-1] + 1 + len(ASKED)
     assert found.positions[0, -3:].tolist() == [after, after + 1, after + 2]
@@ -159,7 +159,7 @@ def test_it_travels_with_its_positions(tiny: Tiny):
     message = Message(header, memory)
     assert len(message.to_bytes()) == message.nbytes == message.row_bytes()[0]
     back = Message.from_bytes(message.to_bytes()).payload
-    assert isinstance(back, Memory)
+    assert isinstance(back, CacheSegment)
     assert back.positions.tolist() == memory.positions.tolist() == [KEPT]
     whole = Message(header, read(model, FACTS[0]))
     assert b"positions.0" not in whole.to_bytes()

@@ -26,7 +26,7 @@ from unspoken.projectors import EmbeddingProjector
 from unspoken.protocols import movable
 from unspoken.testing import DIFFUSION_KINDS, tiny_diffusion
 from unspoken.types import (
-    MEMORY,
+    CACHE,
     TEXT,
     Context,
     Denoising,
@@ -479,12 +479,12 @@ def test_a_channel_that_needs_a_cache_refuses_a_diffusion_model(
 
 
 def test_what_needs_a_cache_is_refused_by_the_model_too(llada: DiffusionBackbone, tiny: Tiny):
-    memory = tiny("llama").read(Prompt((Text(("a",)),)), needs=frozenset({MEMORY})).memory
+    memory = tiny("llama").read(Prompt((Text(("a",)),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     with pytest.raises(IncompatibleModels, match="is a diffusion model and reads no cache"):
         llada.read(Prompt((memory, Text(("a",)))))
     with pytest.raises(IncompatibleModels, match="keeps no cache; use a causal model"):
-        llada.read(Prompt((Text(("a",)),)), needs=frozenset({MEMORY}))
+        llada.read(Prompt((Text(("a",)),)), needs=frozenset({CACHE}))
     with pytest.raises(IncompatibleModels, match="has no cache to move"):
         movable(llada, "a memory is moved")
     with pytest.raises(IncompatibleModels, match="another model's context"):
@@ -540,30 +540,30 @@ def test_all_four_pairings(tiny: Tiny, sender: str, receiver: str, kind: str):
             assert planned.text is not None  # its words come with its states
         if receiver == "diffusion":
             assert answered.usage.passes == steps
-    silent = line.alone().run(ITEMS[0]).answer
+    silent = line.without_messages().run(ITEMS[0]).answer
     assert silent != runs[0].answer
 
 
 def test_words_and_states_of_one_thought_are_one_canvas(llada: DiffusionBackbone, passes):
     planner = Agent("planner", llada, role=Role(template="{context}"), settings=PLAN)
     fields = {"context": ("The key is in the attic.",)}
-    planner.think(fields)
+    planner.compute(fields)
     with passes(llada) as seen:
-        thought, (cost,) = planner.think(fields, needs=STATES | {TEXT})
+        state, (cost,) = planner.compute(fields, needs=STATES | {TEXT})
     assert len(seen) == cost.passes == sum(budgets(12, PLAN))
-    assert thought.text is not None
-    assert thought.hidden[-1].values.shape[1] == cost.written
-    assert thought.hidden[1].mask.sum() == cost.written
+    assert state.text is not None
+    assert state.hidden[-1].values.shape[1] == cost.written
+    assert state.hidden[1].mask.sum() == cost.written
 
 
 def test_a_limit_of_words_does_not_shorten_the_canvas_of_states(llada: DiffusionBackbone):
     planner = Agent("planner", llada, role=Role(template="{context}"), settings=PLAN)
     fields = {"context": ("The key is in the attic.",)}
     needs = frozenset({Need("text", limit=4)})
-    short, _ = planner.think(fields, needs=needs)
-    both, _ = planner.think(fields, needs=needs | STATES)
+    short, _ = planner.compute(fields, needs=needs)
+    both, _ = planner.compute(fields, needs=needs | STATES)
     assert short.text != both.text
-    assert both.text == planner.think(fields, needs=STATES)[0].text
+    assert both.text == planner.compute(fields, needs=STATES)[0].text
 
 
 # On disk -----------------------------------------------------------------------------------------

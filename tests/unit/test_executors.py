@@ -43,7 +43,7 @@ from unspoken.executors.lines import Line, Segment, SharedLine
 from unspoken.pipeline import Edge, Pipeline, Run
 from unspoken.wire import Message
 
-TRANSPORTS = ("pipe", "memory", "tcp")
+TRANSPORTS = ("pipe", "shared_memory", "tcp")
 ITEMS = [
     {"context": "Ada keeps the key in a drawer.", "question": "Where is it?"},
     {"context": "Bo has none.", "question": "Does Bo have the key?"},
@@ -159,10 +159,10 @@ def test_messages_and_caches_are_the_same_to_the_bit(
     for edge in edges[:4]:
         caches: list[bytes] = []
         for pipeline in (here, there):
-            sharer, solver = (pipeline._speakers[name] for name in ("sharer", "solver"))
-            sent = sharer.speak(FIELDS, [], [edge]).messages
+            sharer, solver = (pipeline._participants[name] for name in ("sharer", "solver"))
+            sent = sharer.take_turn(FIELDS, [], [edge]).messages
             heard = [(edge, message) for message in sent]
-            (cache,) = solver.speak(FIELDS, heard, [handover]).messages
+            (cache,) = solver.take_turn(FIELDS, heard, [handover]).messages
             caches += [whole(sent[0]), whole(cache)]
         assert caches[:2] == caches[2:], edge.channel.name
         assert caches[0] != caches[1]
@@ -187,7 +187,7 @@ def whole(message: Any) -> bytes:
 def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -> None:
     class Placed:
         def place(self, agents: Sequence[Any], edges: Sequence[Edge], opened: ExitStack):
-            return list(there._speakers.values())
+            return list(there._participants.values())
 
     for edge, error in (
         (Edge("sharer", "solver", Handoff()), IncompatibleModels),
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -
             Pipeline(MAKES, [edge], executor=Placed())
         assert str(remotely.value) == str(locally.value)
     with pytest.raises(PipelineError, match="run in other processes"):
-        there.alone()
+        there.without_messages()
 
 
 @pytest.mark.dist
@@ -255,7 +255,7 @@ def test_a_lost_worker_is_named_and_started_again(puppets: Pipeline, transport: 
 
 @pytest.mark.dist
 def test_a_worker_that_hangs_is_ended_in_time(puppets: Pipeline, transport: str) -> None:
-    if transport in ("memory", "tcp"):
+    if transport in ("shared_memory", "tcp"):
         pytest.skip("the time limit is kept by the same lines as over a pipe")
     start = monotonic()
     with pytest.raises(WorkerTimeout, match=r"'receiver' did not answer within 2 s.*timeout="):
@@ -308,7 +308,10 @@ def test_nothing_is_left_behind() -> None:
         with pytest.raises(WorkerError, match=said):
             Pipeline([make], executor=Processes())  # pyright: ignore
     makes = [partial(workers.Puppet, name) for name in ("sender", "receiver")]
-    edge, place = Edge("sender", "receiver", TextChannel()), Processes("memory", limit=100_000)
+    edge, place = (
+        Edge("sender", "receiver", TextChannel()),
+        Processes("shared_memory", limit=100_000),
+    )
     with Pipeline(makes, [edge], executor=place) as pipeline:  # pyright: ignore
         assert len(set(active_children()) - others) == 2
         with pytest.raises(WireError, match=r"of agent 'sender' over 'text' has 300,\d{3} bytes"):
@@ -367,7 +370,7 @@ def test_workers_end_with_their_pipeline(number: signal.Signals, tmp_path: Path)
 # -- without processes -----------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["pipe", "memory"])
+@pytest.fixture(params=["pipe", "shared_memory"])
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Line, Connection]]:
     """A worker's end, the pipeline's end, and what the worker's end writes to."""
     one, other = Pipe()

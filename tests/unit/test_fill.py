@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unspoken.backbone import Backbone
 from unspoken.testing import KINDS
-from unspoken.types import KV, MEMORY, Prompt, Text
+from unspoken.types import CACHE, KV, Prompt, Text
 
 pytestmark = pytest.mark.numbers
 
@@ -20,10 +20,10 @@ ROWS = ("the quick brown fox jumps over the lazy dog", "what is it then, if it i
 
 
 def dense(model: Backbone) -> tuple[KV, Tensor, Tensor]:
-    read = model.read(Prompt((Text(ROWS),)), needs=frozenset({MEMORY}))
-    assert read.memory is not None
+    read = model.read(Prompt((Text(ROWS),)), needs=frozenset({CACHE}))
+    assert read.cached is not None
     run = model.lay_out(Prompt((Text(ROWS),)))[0]
-    return read.memory.kv, run.mask, run.ids  # type: ignore[union-attr]
+    return read.cached.kv, run.mask, run.ids  # type: ignore[union-attr]
 
 
 def farthest(one: KV, other: KV, mask: Tensor) -> float:

@@ -24,7 +24,7 @@ from unspoken.projectors import Fuser
 from unspoken.projectors.alignment import places, translate
 from unspoken.projectors.fuser import layer_map
 from unspoken.testing import tiny_backbone
-from unspoken.types import KV, MEMORY, Context, Memory, Prompt, Read, Settings, Spelling, Text
+from unspoken.types import CACHE, KV, CacheSegment, Context, Prompt, Read, Settings, Spelling, Text
 from unspoken.wire import Header, Message
 
 pytestmark = pytest.mark.numbers
@@ -477,13 +477,13 @@ def test_tokens_are_translated_one_by_one(tiny: Tiny, strategy: Any):
 FIELDS = {"context": ("Ada keeps the green key.", "Bo has none"), "question": ("Who?", "Where?")}
 
 
-def hear(receiver: Agent, channel: Fusion, *messages: Message) -> Read:
-    return receiver.hear(FIELDS, [Incoming(channel, message) for message in messages])
+def read(receiver: Agent, channel: Fusion, *messages: Message) -> Read:
+    return receiver.read(FIELDS, [Incoming(channel, message) for message in messages])
 
 
 def message(model: Backbone, channel: Fusion, template: str = "{context}") -> Message:
     agent = Agent("sender", model, role=Role(template=template, chat=False))
-    return channel.send(agent.think(FIELDS, needs=channel.needs)[0])
+    return channel.send(agent.compute(FIELDS, needs=channel.needs)[0])
 
 
 @torch.no_grad()
@@ -491,8 +491,8 @@ def test_what_both_have_read_is_fused_as_the_reference_does(tiny: Tiny):
     receiver, sender = tiny("llama"), tiny("qwen")
     channel = Fusion(fuser(sender, receiver))
     reader = Agent("reader", receiver, role=Role("", "{context}", "{message}", chat=False))
-    alone = hear(reader, channel).context
-    heard = hear(reader, channel, message(sender, channel)).context
+    alone = read(reader, channel).context
+    heard = read(reader, channel, message(sender, channel)).context
     rows = [receiver.tokens(words) for words in FIELDS["context"]]
     ids = torch.tensor([[0] * (24 - len(row)) + row for row in rows])
     use = torch.ones_like(ids)
@@ -515,13 +515,13 @@ def test_two_messages_follow_one_another_or_are_added(tiny: Tiny):
     channels = {order: Fusion(made, order) for order in ("sequential", "parallel")}
     first = message(sender, channels["parallel"])
     second = message(sender, channels["parallel"], "{context} is what I know")
-    alone = hear(reader, channels["parallel"]).context
+    alone = read(reader, channels["parallel"]).context
     found: dict[str, Context] = {}
     for order, channel in channels.items():
-        found[order] = hear(reader, channel, first, second).context
+        found[order] = read(reader, channel, first, second).context
         assert found[order].plain is not None
         close(found[order].plain, alone.kv, atol=0)
-    one, two = (hear(reader, channels["parallel"], m).context.kv for m in (first, second))
+    one, two = (read(reader, channels["parallel"], m).context.kv for m in (first, second))
     for n, (keys, _) in enumerate(found["parallel"].kv):
         expected = one[n][0] + two[n][0] - alone.kv[n][0]
         torch.testing.assert_close(keys, expected, atol=1e-4, rtol=0)
@@ -541,10 +541,10 @@ def test_shut_gates_leave_the_receiver_alone(tiny: Tiny):
 def test_a_memory_without_words_is_refused(tiny: Tiny):
     model = tiny("llama")
     channel = Fusion(fuser(model, model))
-    read = model.read(Prompt((Text(("a b",)),)), needs=frozenset({MEMORY}))
-    assert read.memory is not None
+    read = model.read(Prompt((Text(("a b",)),)), needs=frozenset({CACHE}))
+    assert read.cached is not None
     header = Header(channel="fusion", sender="mute", weights="", tokenizer="")
-    mute = Message(header, Memory.of(read.memory.kv, read.memory.mask))
+    mute = Message(header, CacheSegment.of(read.cached.kv, read.cached.mask))
     with pytest.raises(IncompatibleModels, match="'mute' says no words"):
         channel.fuse(mute, read.context)
 

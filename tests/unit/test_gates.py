@@ -16,11 +16,11 @@ from tests.planted import ANSWERS, ASKS, QUERIES, READS, SAID, fresh, pair, trai
 from unspoken.agents import Agent, Incoming
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels, TrainingError
 from unspoken.pipeline import Edge, Pipeline, fields_of
 from unspoken.projectors import EmbeddingProjector
-from unspoken.training import EdgeGates, GraphAnswers, Plan, fit
+from unspoken.training import EdgeGates, GraphAnswers, TrainingPlan, fit
 from unspoken.training.gates import Gated, check_gateable
 from unspoken.training.graph import frozen_channels, gateable, gates_for, kept
 from unspoken.wire import Message
@@ -28,7 +28,7 @@ from unspoken.wire import Message
 pytestmark = pytest.mark.numbers
 
 Tiny = Callable[..., Backbone]
-PLAN = Plan(steps=12, batch_size=4, lr=0.2, warmup=1, every=4, bf16=False)
+PLAN = TrainingPlan(steps=12, batch_size=4, lr=0.2, warmup=1, every=4, bf16=False)
 
 
 # Which are open -----------------------------------------------------------------------------------
@@ -111,15 +111,15 @@ def test_an_open_gate_is_the_message_and_has_a_slope(world):
     fields = fields_of(QUERIES)
     line = Pipeline([sender, receiver], [Edge("s", "r", channel)])
     with frozen_channels(line):
-        message = channel.send(sender.think(fields, needs=channel.needs)[0])
+        message = channel.send(sender.compute(fields, needs=channel.needs)[0])
         gate = torch.tensor(1.0, requires_grad=True)
         gated = Gated(channel, gate)
-        assert gated.send(sender.think(fields, needs=gated.needs)[0]).to_bytes() == (
+        assert gated.send(sender.compute(fields, needs=gated.needs)[0]).to_bytes() == (
             message.to_bytes()
         )
 
         def scores(heard: Channel) -> Tensor:
-            context = receiver.hear(fields, [Incoming(heard, message)]).context
+            context = receiver.read(fields, [Incoming(heard, message)]).context
             return receiver.model.score(context, SAID)
 
         with torch.no_grad():
@@ -145,9 +145,9 @@ def test_the_same_message_for_everybody_teaches_nothing(tiny: Tiny):
     sender, receiver = Agent("s", model, role=ASKS), Agent("r", model, role=ANSWERS)
     channel = SelectiveLayers(ratio=1.0)
     fields = fields_of(QUERIES)  # all are asked the same
-    message = channel.send(sender.think(fields, needs=channel.needs)[0])
+    message = channel.send(sender.compute(fields, needs=channel.needs)[0])
     gate = torch.tensor(1.0, requires_grad=True)
-    read = receiver.hear(fields, [Incoming(Gated(channel, gate), message)])
+    read = receiver.read(fields, [Incoming(Gated(channel, gate), message)])
     model.score(read.context, SAID).mean().backward()
     assert gate.grad is not None
     assert abs(float(gate.grad)) < 1e-5
@@ -217,12 +217,12 @@ def test_the_gradient_goes_through_an_agent_in_the_middle(tiny: Tiny):
 class Rolled(Embedding):
     """Tells each item what is known about the one before it."""
 
-    def send(self, thought: Thought) -> Message:
+    def send(self, state: SenderState) -> Message:
         states = {
             layer: replace(found, values=found.values.roll(1, 0), mask=found.mask.roll(1, 0))
-            for layer, found in thought.hidden.items()
+            for layer, found in state.hidden.items()
         }
-        return super().send(replace(thought, hidden=states))
+        return super().send(replace(state, hidden=states))
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_in_use_the_loss_is_that_of_the_pipeline_of_the_open_edges(
         pair = Pipeline([line.agents["s1"], line.agents["solver"]], [edge])
         rows = sorted(range(4, 8), key=objective.length)  # the order in which they are asked
         asked, said = ([given[row] for row in rows] for given in (QUERIES * 2, SAID * 2))
-        read = pair.answerer.hear(fields_of(asked), pair.mail(asked))
+        read = pair.answerer.read(fields_of(asked), pair.incoming(asked))
         expected = float(model.score(read.context, said).mean())
     assert found == expected  # bit for bit
 
@@ -299,13 +299,13 @@ def test_a_closed_edge_is_not_there_in_training_either(
     line = planted(tiny("llama"), trained)
     objective = objective_of(line, senders=2)
     spoken: list[str] = []
-    real = Agent.speak
+    real = Agent.take_turn
 
-    def speak(self: Agent, *given: Any, **options: Any) -> Any:
+    def take_turn(self: Agent, *given: Any, **options: Any) -> Any:
         spoken.append(self.name)
         return real(self, *given, **options)
 
-    monkeypatch.setattr(Agent, "speak", speak)
+    monkeypatch.setattr(Agent, "take_turn", take_turn)
     for step in range(5):
         spoken.clear()
         gates = objective.gates.draw(step)
@@ -324,9 +324,9 @@ def test_the_mean_slope_on_the_line_is_what_the_content_is_worth(
 
     def loss_at(gate: Tensor, blur: float) -> Tensor:
         heard = [Incoming(Gated(edge.channel, gate, blur), one.message) for one in mail]
-        return model.score(line.answerer.hear(fields, heard).context, SAID).mean()
+        return model.score(line.answerer.read(fields, heard).context, SAID).mean()
 
-    mail = line.mail(QUERIES)
+    mail = line.incoming(QUERIES)
     with torch.no_grad():
         one = torch.tensor(1.0)
         gained = float(loss_at(one, 0.0) - loss_at(one, 1.0))

@@ -111,7 +111,7 @@ def evaluate(model: Any, tasks: TaskManager, name: str, **options: Any) -> dict[
 def test_a_task_is_answered_by_the_whole_pipeline(tiny: Tiny, tasks: TaskManager) -> None:
     line = pair(tiny)
     found = evaluate(PipelineLM(line), tasks, "told")
-    asked = line.answering(Settings(max_tokens=6, stop=("\n",)))
+    asked = line.with_answer_settings(Settings(max_tokens=6, stop=("\n",)))
     runs = asked.run_many([{"question": text_of(doc)} for doc in DOCS])
     samples = sorted(found["samples"]["told"], key=lambda one: one["doc_id"])
     assert [one["resps"][0][0] for one in samples] == [run.turns[-1].text for run in runs]
@@ -134,9 +134,9 @@ def test_choices_are_scored_behind_the_messages(
     right = 0
     for doc, one in zip(DOCS, samples, strict=True):
         query = {"question": text_of(doc), "context": text_of(doc)}
-        mail = line.mail([query])
+        mail = line.incoming([query])
         fields = {name: (words,) for name, words in query.items()}
-        context = line.answerer.hear(fields, mail).context
+        context = line.answerer.read(fields, mail).context
         known = [
             -float(line.answerer.model.score(context, [f" {choice}"])) for choice in doc["choices"]
         ]
@@ -191,13 +191,13 @@ def test_what_greedy_decoding_would_write_is_known(tiny: Tiny) -> None:
     line = pair(tiny)
     query = {"question": "why so?", "context": "why so?"}
     fields = {name: (words,) for name, words in query.items()}
-    context = line.answerer.hear(fields, line.mail([query])).context
+    context = line.answerer.read(fields, line.incoming([query])).context
     ids = line.answerer.model.write(context, Settings(max_tokens=3)).ids
     assert ids is not None
     other = [*ids[0][:2], (ids[0][2] + 1) % 200 + 4]
-    repeated = line.answerer.hear(
+    repeated = line.answerer.read(
         {name: words * 3 for name, words in fields.items()},
-        [Incoming(one.channel, one.message.repeat(3)) for one in line.mail([query])],
+        [Incoming(one.channel, one.message.repeat(3)) for one in line.incoming([query])],
     ).context
     losses, greedy = line.answerer.model.assess(repeated, [ids[0], other, ids[0][:1]])
     assert greedy.tolist() == [True, False, True]
@@ -220,8 +220,10 @@ def test_batched_scores_are_those_of_single_requests(tiny: Tiny) -> None:
 
 def test_messages_are_sent_once_for_a_question(tiny: Tiny, monkeypatch: Any) -> None:
     line, asked = pair(tiny), list[int]()
-    real = line.mail
-    monkeypatch.setattr(line, "mail", lambda queries: asked.append(len(queries)) or real(queries))
+    real = line.incoming
+    monkeypatch.setattr(
+        line, "incoming", lambda queries: asked.append(len(queries)) or real(queries)
+    )
     PipelineLM(line, batch_size=2).loglikelihood(
         [request(text_of(doc), f" {choice}") for choice in ("a", "b") for doc in DOCS]
     )
@@ -255,7 +257,7 @@ def test_a_function_may_split_by_the_document(tiny: Tiny) -> None:
     lm = PipelineLM(line, split=by_fact)
     settings = {"max_gen_toks": 5}
     (given,) = lm.generate_until([Instance("generate_until", DOCS[0], ("all", settings), 0)])
-    told = line.answering(Settings(max_tokens=5)).run(
+    told = line.with_answer_settings(Settings(max_tokens=5)).run(
         {"context": DOCS[0]["fact"], "question": DOCS[0]["ask"]}
     )
     assert given == told.turns[-1].text
@@ -271,7 +273,7 @@ def test_every_request_is_answered_by_its_own_settings(tiny: Tiny) -> None:
     ]
     given = lm.generate_until(requests)
     for limit, words in zip(limits, given, strict=True):
-        alone = line.answering(Settings(max_tokens=limit)).run("why?")
+        alone = line.with_answer_settings(Settings(max_tokens=limit)).run("why?")
         assert words == alone.turns[-1].text
     assert given[0] == given[2] != given[1]
     letter = given[1][3]
@@ -281,7 +283,7 @@ def test_every_request_is_answered_by_its_own_settings(tiny: Tiny) -> None:
 
 def test_only_the_answering_agent_gets_the_settings_of_the_task(tiny: Tiny) -> None:
     line = pair(tiny)
-    other = line.answering(Settings(max_tokens=3))
+    other = line.with_answer_settings(Settings(max_tokens=3))
     assert other.agents["reader"] is line.agents["reader"]
     assert other.answerer.settings == Settings(max_tokens=3)
     assert line.answerer.settings.max_tokens == 99

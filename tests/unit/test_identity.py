@@ -9,7 +9,7 @@ from torch import nn
 from unspoken.backbone import Backbone
 from unspoken.identity import fingerprint, module_fingerprint
 from unspoken.testing import tiny_backbone
-from unspoken.types import MEMORY, Memory, Prompt, Text
+from unspoken.types import CACHE, CacheSegment, Prompt, Text
 from unspoken.wire import Header, Message
 
 pytestmark = pytest.mark.numbers
@@ -78,11 +78,11 @@ def test_a_module_is_looked_at_again_when_it_has_changed():
     assert module_fingerprint(module) == before
 
 
-def bits(model: Backbone, memory: Memory) -> Memory:
+def bits(model: Backbone, memory: CacheSegment) -> CacheSegment:
     """A cache, sent as bytes."""
     header = Header(channel="handoff", sender="s", weights=model.fingerprint, tokenizer="")
     payload = Message.from_bytes(Message(header, memory).to_bytes()).payload
-    assert isinstance(payload, Memory)
+    assert isinstance(payload, CacheSegment)
     return payload
 
 
@@ -93,7 +93,7 @@ def test_a_cache_beyond_its_window_survives_bit_for_bit(dtype: torch.dtype):
     model = tiny_backbone("gemma")
     model.model.to(dtype)
     text, behind = "a long story about a key " * 8, "where is it?"
-    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({MEMORY})).memory
+    memory = model.read(Prompt((Text((text,)),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     assert memory.mask.shape[1] > 10 * 16
     loaded = bits(model, memory)

@@ -22,30 +22,32 @@ from unspoken.channels.layers import ranked
 from unspoken.errors import IncompatibleModels
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import tiny_backbone
-from unspoken.types import MEMORY, Context, KVCache, Memory, Need, Prompt, Settings, Text
+from unspoken.types import CACHE, CacheSegment, Context, KVCache, Need, Prompt, Settings, Text
 
 pytestmark = pytest.mark.numbers
 
 Tiny = Callable[..., Backbone]
 
 FACT, LEAD, ASKED = "The key is here.", "Answer. ", "Where is it?"
-REMEMBERED = frozenset({MEMORY})
+REMEMBERED = frozenset({CACHE})
 
 
-def remembered(model: Backbone, *texts: str) -> Memory:
+def remembered(model: Backbone, *texts: str) -> CacheSegment:
     """What the model read, without `<bos>`, as if it were all."""
     agent = Agent("reader", model, role=Role(template="{context}", chat=False))
-    message = SelectiveLayers(ratio=1.0).send(agent.think({"context": texts}, needs=REMEMBERED)[0])
-    assert isinstance(message.payload, Memory)
+    message = SelectiveLayers(ratio=1.0).send(
+        agent.compute({"context": texts}, needs=REMEMBERED)[0]
+    )
+    assert isinstance(message.payload, CacheSegment)
     return message.payload
 
 
-def without(memory: Memory, *layers: int) -> Memory:
+def without(memory: CacheSegment, *layers: int) -> CacheSegment:
     kv = [(k[:, :0], v[:, :0]) if n in layers else (k, v) for n, (k, v) in enumerate(memory.kv)]
     return replace(memory, cache=KVCache(tuple(kv)))
 
 
-def heard(model: Backbone, memory: Memory, lead: str = LEAD, asked: str = ASKED) -> Context:
+def heard(model: Backbone, memory: CacheSegment, lead: str = LEAD, asked: str = ASKED) -> Context:
     batch = memory.batch
     first = (Text((lead,) * batch, shared=True),) if lead else ()
     return model.read(Prompt((*first, memory, Text((asked,) * batch)))).context
@@ -146,8 +148,8 @@ def test_rows_with_gaps_are_one_by_one(tiny: Tiny, kind: str):
 def test_bytes_are_those_of_the_layers_that_are_sent(tiny: Tiny):
     model = tiny("llama")
     agent = Agent("reader", model, role=Role(template="{context}", chat=False))
-    thought, _ = agent.think({"context": (FACT,)}, needs=REMEMBERED)
-    sizes = [SelectiveLayers(ratio=part).send(thought).nbytes for part in (1 / 3, 2 / 3, 1.0)]
+    state, _ = agent.compute({"context": (FACT,)}, needs=REMEMBERED)
+    sizes = [SelectiveLayers(ratio=part).send(state).nbytes for part in (1 / 3, 2 / 3, 1.0)]
     layer = 2 * 4 * 2 * 16 * len(FACT)  # keys and values, float32, heads, width, positions
     assert [b - a for a, b in pairwise(sizes)] == pytest.approx([layer] * 2, abs=99)
 
@@ -165,7 +167,7 @@ def test_an_unwhole_cache_is_not_passed_on(tiny: Tiny):
 
 def test_a_model_whose_layers_cannot_be_narrowed_is_refused(tiny: Tiny, passes):
     model = tiny("gpt2")
-    memory = model.read(Prompt((Text((FACT,)),)), needs=REMEMBERED).memory
+    memory = model.read(Prompt((Text((FACT,)),)), needs=REMEMBERED).cached
     assert memory is not None
     assert not model._narrows
     with (
@@ -259,11 +261,11 @@ def test_the_receiver_hears_what_is_sent(tiny: Tiny):
     model = tiny("llama")
     agent = Agent("reader", model, role=Role(template="{context}", chat=False))
     channel = SelectiveLayers(ratio=0.5)
-    message = channel.send(agent.think({"context": (FACT,)}, needs=channel.needs)[0])
+    message = channel.send(agent.compute({"context": (FACT,)}, needs=channel.needs)[0])
     solver = Agent("solver", model, role=Role("", "{messages}{question}", "{message}", chat=False))
     fields = {"question": (ASKED,)}
     with_it, bare = (
-        solver.hear(fields, arrivals).context for arrivals in ([Incoming(channel, message)], [])
+        solver.read(fields, arrivals).context for arrivals in ([Incoming(channel, message)], [])
     )
     assert int(with_it.mask.sum() - bare.mask.sum()) == len(FACT)
     assert (model.predict(with_it) - model.predict(bare)).abs().max() > 1e-3

@@ -11,14 +11,14 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from unspoken.backbone import Backbone
-from unspoken.layout import Run
-from unspoken.types import MEMORY, Memory, Prompt, Text, Vectors
+from unspoken.layout import Chunk
+from unspoken.types import CACHE, CacheSegment, Prompt, Text, Vectors
 
 Tiny = Callable[..., Backbone]
 
 
 def ends(
-    model: Backbone, *segments: Text | Vectors | Memory
+    model: Backbone, *segments: Text | Vectors | CacheSegment
 ) -> tuple[tuple[str, ...], list[list[int]]]:
     spelling = model.read(Prompt(segments)).context.spelling
     return spelling.words, spelling.ends.tolist()
@@ -52,11 +52,11 @@ def test_vectors_stand_between_words(tiny: Tiny):
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_a_memory_is_spelled_as_it_was_read(tiny: Tiny, kind: str):
     model = tiny(kind)
-    memory = model.read(Prompt((Text(("abc",)),)), needs=frozenset({MEMORY})).memory
+    memory = model.read(Prompt((Text(("abc",)),)), needs=frozenset({CACHE})).cached
     assert memory is not None
     bos = [0] if kind == "gemma" else []
     assert ends(model, memory, Text(("de",))) == (("abcde",), [[*bos, 1, 2, 3, 4, 5]])
-    silent = Memory.of(memory.kv, memory.mask)
+    silent = CacheSegment.of(memory.kv, memory.mask)
     none = [-1] * silent.mask.shape[1]
     assert ends(model, silent, Text(("de",))) == (("de",), [[*none, 1, 2]])
 
@@ -64,7 +64,7 @@ def test_a_memory_is_spelled_as_it_was_read(tiny: Tiny, kind: str):
 def test_holes_are_closed_with_their_spelling(tiny: Tiny):
     model = tiny("gemma")
     rows = Text(("a long row of words that goes on", "b"))
-    memory = model.read(Prompt((rows,)), needs=frozenset({MEMORY})).memory
+    memory = model.read(Prompt((rows,)), needs=frozenset({CACHE})).cached
     assert memory is not None
     both = model.read(Prompt((memory, Text(("?", "what is it?"))))).context
     one = model.read(Prompt((memory.rows(slice(1, 2)), Text(("what is it?",))))).context
@@ -74,7 +74,7 @@ def test_holes_are_closed_with_their_spelling(tiny: Tiny):
 
 def shares(model: Backbone, *segments: Text) -> list[tuple[tuple[str, int, int], ...]]:
     parts = model.lay_out(Prompt(segments))
-    assert isinstance(parts[-1], Run)
+    assert isinstance(parts[-1], Chunk)
     return [tuple(row) for row in parts[-1].shares]
 
 
@@ -96,8 +96,8 @@ def test_a_share_changes_no_token_and_leaves_out_those_that_straddle(tiny: Tiny)
     words = Text(("xa",)), Text(("ba",), share="middle"), Text(("by",))
     plain = model.lay_out(Prompt((Text(("xababy",)),)))[0]
     keyed = model.lay_out(Prompt(words))[0]
-    assert isinstance(plain, Run)
-    assert isinstance(keyed, Run)
+    assert isinstance(plain, Chunk)
+    assert isinstance(keyed, Chunk)
     assert torch.equal(plain.ids, keyed.ids)
     assert keyed.ids.shape == (1, 4)  # x ab ab y: both pairs reach over a border
     assert keyed.shares == ((),)

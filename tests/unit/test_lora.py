@@ -16,7 +16,7 @@ from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.testing import tiny_backbone
-from unspoken.training import Plan, fit
+from unspoken.training import TrainingPlan, fit
 from unspoken.training.lora import Adapted, load_lora, save_lora, with_lora
 from unspoken.types import Prompt, Text
 
@@ -29,7 +29,7 @@ KINDS = ["llama", "gemma"]
 
 def loss_of(model: Backbone, lead: str = "Answer briefly. ") -> Tensor:
     agent = Agent("solver", model, role=Role(lead, chat=False))
-    return model.score(agent.hear(FIELDS).context, ANSWERS).mean()
+    return model.score(agent.read(FIELDS).context, ANSWERS).mean()
 
 
 def step(adapted: Adapted, steps: int) -> list[float]:
@@ -164,7 +164,7 @@ class Fall:
 
 
 def test_fit_trains_the_adapter_alone(adapted: Adapted, tmp_path: Path) -> None:
-    plan = Plan(steps=4, batch_size=2, lr=1e-2, warmup=1, every=2, bf16=False)
+    plan = TrainingPlan(steps=4, batch_size=2, lr=1e-2, warmup=1, every=2, bf16=False)
     checkpoint = tmp_path / "lora.pt"
     history = fit(adapted.adapter, Fall(adapted), plan, checkpoint, title="lora")
     with torch.no_grad():

@@ -25,7 +25,7 @@ from unspoken.channels import Handoff, ProjectedMemory
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import MemoryProjector
 from unspoken.projectors.alignment import ends_in
-from unspoken.types import KV, MEMORY, Context, Memory, Need, Prompt, Text, Vectors
+from unspoken.types import CACHE, KV, CacheSegment, Context, Need, Prompt, Text, Vectors
 from unspoken.wire import Message
 
 pytestmark = pytest.mark.numbers
@@ -35,7 +35,7 @@ Tiny = Callable[..., Backbone]
 TEXTS = ("Ada keeps parrots.", "Bo has none, and no cage.")
 WORDS, THREES, LETTERS = r"\s?\S+", r"[\s\S]{3}", r"[\s\S]"
 ALPHABET = "".join(map(chr, range(33, 127)))
-REMEMBERED = frozenset({MEMORY})
+REMEMBERED = frozenset({CACHE})
 
 
 def projector(
@@ -71,8 +71,8 @@ def cutting(model: Backbone, pattern: str, texts: Sequence[str] = TEXTS) -> Back
     return Backbone(model.model, tokenizer, name=f"{model.name} {pattern}")
 
 
-def remembered(model: Backbone, texts: Sequence[str] = TEXTS) -> Memory:
-    memory = model.read(Prompt((Text(tuple(texts)),)), needs=REMEMBERED).memory
+def remembered(model: Backbone, texts: Sequence[str] = TEXTS) -> CacheSegment:
+    memory = model.read(Prompt((Text(tuple(texts)),)), needs=REMEMBERED).cached
     assert memory is not None
     return memory
 
@@ -81,8 +81,8 @@ def said(
     channel: ProjectedMemory, model: Backbone, texts: Sequence[str] = TEXTS, lead: str = ""
 ) -> Message:
     agent = Agent("sender", model, role=Role(lead, "{context}", chat=False))
-    thought, _ = agent.think({"context": tuple(texts)}, needs=channel.needs)
-    return channel.send(thought)
+    state, _ = agent.compute({"context": tuple(texts)}, needs=channel.needs)
+    return channel.send(state)
 
 
 def codes(message: Message) -> list[Tensor]:
@@ -214,9 +214,9 @@ def test_a_receiver_answers_from_an_exact_memory_as_from_the_text(tiny: Tiny):
     started(made, made.states(own)[own.mask], made.targets(theirs)[theirs.mask], penalty=1e-7)
     reader = Agent("reader", model, role=Role("", "{messages} Who?", "{message}", chat=False))
     channel = ProjectedMemory(made)
-    heard = reader.hear({"question": TEXTS}, [Incoming(channel, said(channel, sender))]).context
+    heard = reader.read({"question": TEXTS}, [Incoming(channel, said(channel, sender))]).context
     words = model.read(Prompt((Text(tuple(f"{text} Who?" for text in TEXTS)),))).context
-    silent = reader.hear({"question": TEXTS}).context
+    silent = reader.read({"question": TEXTS}).context
     expected = model.score(words, ["Ada", "Bo"])
     close(model.score(heard, ["Ada", "Bo"]), expected, atol=0.05)
     assert (model.score(silent, ["Ada", "Bo"]) - expected).abs().max() > 0.5
@@ -389,10 +389,10 @@ def test_a_chat_template_is_a_lead_too(tiny: Tiny):
     sender, model = tiny("llama"), tiny("qwen", seed=1)
     channel = ProjectedMemory(projector(sender, model))
     agent = Agent("sender", sender, role=Role("Read.", "{context}"))
-    thought, _ = agent.think({"context": TEXTS}, needs=channel.needs)
+    state, _ = agent.compute({"context": TEXTS}, needs=channel.needs)
     closing = sender.chat("Read.", "\0").partition("\0")[2]
     lengths = [len(model.tokens(text + closing)) for text in TEXTS]
-    assert [len(code) for code in codes(channel.send(thought))] == lengths
+    assert [len(code) for code in codes(channel.send(state))] == lengths
 
 
 @torch.no_grad()
@@ -402,11 +402,11 @@ def test_a_lead_that_was_handed_over_is_not_taken_off_the_item(tiny: Tiny):
     role = Role("A long instruction. ", "{context}", "{message}", chat=False)
     first, second = Agent("first", model, role=role), Agent("second", model, role=role)
     handoff, channel = Handoff(), ProjectedMemory(projector(model, model))
-    before, _ = first.think({"context": TEXTS}, needs=handoff.needs)
+    before, _ = first.compute({"context": TEXTS}, needs=handoff.needs)
     arrival = Incoming(handoff, handoff.send(before))
     items = ("Where is the green key?", "Who has it?")
-    thought, _ = second.think({"context": items}, [arrival], needs=channel.needs)
-    assert [len(code) for code in codes(channel.send(thought))] == [len(item) for item in items]
+    state, _ = second.compute({"context": items}, [arrival], needs=channel.needs)
+    assert [len(code) for code in codes(channel.send(state))] == [len(item) for item in items]
 
 
 # -- windows, padding, precision -------------------------------------------------------------------
@@ -426,10 +426,10 @@ def test_a_sharer_beyond_its_window_says_all_that_it_read(tiny: Tiny):
     assert sender.model.config.layer_types[0] == "sliding_attention"
     channel = ProjectedMemory(projector(sender, model))
     agent = Agent("sender", sender, role=Role("Read. ", "{context}", chat=False))
-    thought, _ = agent.think({"context": LONG}, needs=channel.needs)
-    assert thought.memory is not None
-    assert {keys.shape[2] for keys, _ in thought.memory.kv} == {len("Read. ") + 1 + len(LONG[0])}
-    found = codes(channel.send(thought))
+    state, _ = agent.compute({"context": LONG}, needs=channel.needs)
+    assert state.cached is not None
+    assert {keys.shape[2] for keys, _ in state.cached.kv} == {len("Read. ") + 1 + len(LONG[0])}
+    found = codes(channel.send(state))
     for text, code in zip(LONG, found, strict=True):
         assert len(code) == len(text)
         (alone,) = codes(said(channel, sender, [text], lead="Read. "))
@@ -508,7 +508,7 @@ def test_a_memory_stands_behind_what_was_read_before(tiny: Tiny, kind: str):
         "reader", model, role=Role("Do: ", "{messages} {question}", "{message}", chat=False)
     )
     question = ("Who keeps them?",)
-    found: Context = reader.hear({"question": question}, [Incoming(channel, message)]).context
+    found: Context = reader.read({"question": question}, [Incoming(channel, message)]).context
 
     assert isinstance(message.payload, Vectors)
     lead = torch.tensor([model.tokenizer("Do: ")["input_ids"]])
@@ -533,7 +533,7 @@ def test_free_vectors_stand_in_front_and_do_not_travel(tiny: Tiny):
     close(codes(message), codes(plain), atol=0)
     lead, memory = ProjectedMemory(made).write(message, Prompt(())).segments
     assert isinstance(lead, Vectors)
-    assert isinstance(memory, Memory)
+    assert isinstance(memory, CacheSegment)
     close(lead.values, words.expand(2, -1, -1))
     assert lead.mask.all()
 
@@ -614,7 +614,7 @@ def test_caches_that_do_not_fit_are_refused(tiny: Tiny):
     two, three, wide = tiny("qwen", layers=2), tiny("llama"), tiny("llama", width=48)
     channel = ProjectedMemory(projector(three, three))
     channel.check(three.spec, three.spec)
-    assert channel.needs == frozenset({Need("memory")})
+    assert channel.needs == frozenset({Need("cache")})
     with pytest.raises(IncompatibleModels, match=rf"a sender with 3 layers.*'{two.name}' has 2"):
         channel.check(two.spec, three.spec)
     with pytest.raises(IncompatibleModels, match=rf"a receiver with 3 layers.*'{two.name}' has 2"):

@@ -18,7 +18,7 @@ from unspoken.recipe import PipelineRecipe, RelayRecipe, load_recipe
 from unspoken.recipe.pipeline import build
 from unspoken.relay.relay import Relay
 from unspoken.tasks import TaskSource, load_task
-from unspoken.types import Memory, Segment, Spelling, Text, Vectors
+from unspoken.types import CacheSegment, Segment, Spelling, Text, Vectors
 from unspoken.wire import (
     LOSSLESS,
     BFloat16,
@@ -44,22 +44,22 @@ def vectors(dtype: torch.dtype = torch.float32, width: int = 48) -> Vectors:
     return Vectors(torch.randn(3, 5, width).to(dtype), MASK)
 
 
-def memory(dtype: torch.dtype = torch.float32, layers: int = 4) -> Memory:
+def memory(dtype: torch.dtype = torch.float32, layers: int = 4) -> CacheSegment:
     kv = tuple(tuple(torch.randn(3, 2, 5, 16).to(dtype) for _ in range(2)) for _ in range(layers))
-    return Memory.of(kv, MASK)  # pyright: ignore[reportArgumentType]
+    return CacheSegment.of(kv, MASK)  # pyright: ignore[reportArgumentType]
 
 
-def memory_without(*layers: int) -> Memory:
+def memory_without(*layers: int) -> CacheSegment:
     """As the channel `layers` sends it: no heads where a layer was left out."""
     kv = tuple(
         (k[:, :0], v[:, :0]) if n in layers else (k, v) for n, (k, v) in enumerate(memory().kv)
     )
-    return Memory.of(kv, MASK)
+    return CacheSegment.of(kv, MASK)
 
 
-def spelled() -> Memory:
+def spelled() -> CacheSegment:
     words = ("abc", "de fg", "h")
-    return Memory.of(memory().kv, MASK, Spelling(words, torch.where(MASK, 1, -1)))
+    return CacheSegment.of(memory().kv, MASK, Spelling(words, torch.where(MASK, 1, -1)))
 
 
 PAYLOADS: dict[str, Callable[[], Segment]] = {
@@ -93,7 +93,7 @@ def tensors(payload: Segment) -> list[Tensor]:
             return []
         case Vectors(values, _):
             return [values]
-        case Memory(cache, _):
+        case CacheSegment(cache, _):
             kv = cache.kv()
             return [tensor for pair in kv for tensor in pair]
 
@@ -161,7 +161,7 @@ def test_what_is_packed_arrives_as_it_says(payload: str, packing: str):
 )
 def test_what_is_lost_and_what_it_saves(packing: Packing, most: float, share: float):
     kv = tuple((torch.randn(3, 4, 5, 64), torch.randn(3, 4, 5, 64)) for _ in range(4))
-    plain = Message(HEADER, Memory.of(kv, MASK))
+    plain = Message(HEADER, CacheSegment.of(kv, MASK))
     message = plain.pack(packing)
     lost = apart(message.payload, plain.payload)
     assert lost <= most
@@ -181,7 +181,7 @@ def test_a_low_rank_is_the_best_of_its_rank():
 def test_layers_that_are_not_kept_come_as_zeros():
     plain = memory()
     payload = Message(HEADER, plain).pack(Layers(layers=(1, 2))).payload
-    assert isinstance(payload, Memory)
+    assert isinstance(payload, CacheSegment)
     for n, (got, sent) in enumerate(zip(payload.kv, plain.kv, strict=True)):
         for a, b in zip(got, sent, strict=True):
             assert torch.equal(
@@ -191,10 +191,10 @@ def test_layers_that_are_not_kept_come_as_zeros():
 
 def test_tokens_with_small_keys_and_the_first_one_are_kept():
     keys = torch.tensor([9.0, 1, 5, 3, 7]).view(1, 1, 5, 1).expand(1, 2, 5, 4)
-    plain = Memory.of(((keys, keys),), torch.ones(1, 5, dtype=torch.bool))
+    plain = CacheSegment.of(((keys, keys),), torch.ones(1, 5, dtype=torch.bool))
     header = HEADER.row(0)
     payload = Message(header, plain).pack(Tokens(share=0.5)).payload
-    assert isinstance(payload, Memory)
+    assert isinstance(payload, CacheSegment)
     assert payload.kv[0][0][0, 0, :, 0].tolist() == [9, 1, 0, 3, 0]
     assert payload.mask.all()
 
@@ -264,7 +264,9 @@ def test_layers_that_the_cache_has_not():
 def test_a_small_message_may_not_unfold_without_limit():
     """Half a kilobyte that claims a gigabyte, in layers that are left out."""
     one = torch.randn(1, 1, 1, 4)
-    plain = Message(HEADER.row(0), Memory.of(((one, one),) * 4, torch.ones(1, 1, dtype=torch.bool)))
+    plain = Message(
+        HEADER.row(0), CacheSegment.of(((one, one),) * 4, torch.ones(1, 1, dtype=torch.bool))
+    )
     data = plain.pack(Layers(layers=())).to_bytes()
     assert Message.from_bytes(data, limit=1 << 16).payload.batch == 1
     wide = data.replace(
@@ -316,7 +318,7 @@ def test_a_comparison_says_how_messages_travel(tiny: Callable[..., Backbone]):
     for settings in ([], ["comparison.pack={kind: tokens, share: 0.5}"]):
         recipe = load_recipe("memory", [*settings, "studies={}"])
         assert isinstance(recipe, RelayRecipe)
-        lines.append(Relay(recipe, model, model, task).over(Handoff()))
+        lines.append(Relay(recipe, model, model, task).pipeline_over(Handoff()))
     plain, packed = lines
     assert plain.edges[0].pack == LOSSLESS
     assert packed.edges[0].pack == Tokens(share=0.5)

@@ -46,8 +46,8 @@ class Spy(TextChannel):
         super().__init__(**options)
         self.sent: list[Message] = []
 
-    def send(self, thought: Any) -> Message:
-        self.sent.append(super().send(thought))
+    def send(self, state: Any) -> Message:
+        self.sent.append(super().send(state))
         return self.sent[-1]
 
 
@@ -297,8 +297,8 @@ def test_wire_is_the_bytes_of_each_rows_message(agent, model, kind: str):
     pair = Pipeline([planner, agent("solver")], [Edge("planner", "solver", channel)])
     for run, item in zip(pair.run_many(ITEMS), ITEMS, strict=True):
         fields = {name: (words,) for name, words in item.items()}
-        thought, _ = planner.think(fields, needs=channel.needs)
-        message = channel.send(replace(thought, step=1))
+        state, _ = planner.compute(fields, needs=channel.needs)
+        message = channel.send(replace(state, step=1))
         assert run.usage.wire == len(message.to_bytes())
 
 
@@ -460,13 +460,13 @@ def test_braces_in_an_item_are_left_alone(agent, model):
 
 def test_a_role_becomes_the_system_turn_of_a_chat_model(model):
     prompt = Agent("solver", model, role="Be brief.").prompt({"question": ("why?",)})
-    assert prompt.lead == "<turn>system\nBe brief.\n<turn>user\n"
+    assert prompt.opening == "<turn>system\nBe brief.\n<turn>user\n"
     assert "".join(s.words[0] for s in prompt.segments) == model.chat("Be brief.", "why?")
 
 
 def test_soft_vectors_stand_behind_the_lead(agent, tiny, model):
     soft = FreeVectors(count=2, width=32)
-    role = replace(ANSWERS, lead="Lead. ")
+    role = replace(ANSWERS, instructions="Lead. ")
     kinds = [type(s) for s in agent("s", role, soft=soft).prompt({"question": ("q",)}).segments]
     assert [kind.__name__ for kind in kinds[:3]] == ["Text", "Vectors", "Text"]
     tuned = Pipeline([agent("s", role, soft=soft)]).run("why?")
@@ -503,7 +503,7 @@ def test_a_handoff_is_the_text_at_the_same_positions(tiny, kind: str, lead: str)
     model = tiny(kind)
     role = Role(lead, "{context}", chat=False)
     reader = Agent("reader", model, role=role, settings=Settings(12))
-    solver = Agent("solver", model, role=replace(ANSWERS, lead=lead), settings=Settings(12))
+    solver = Agent("solver", model, role=replace(ANSWERS, instructions=lead), settings=Settings(12))
     plain = Role(lead, "{context}Q: {question}\nA:", chat=False)
     both = Agent("both", model, role=plain, settings=Settings(12))
     pair = Pipeline([reader, solver], [Edge("reader", "solver", Handoff())])
@@ -515,7 +515,7 @@ def test_a_handoff_is_the_text_at_the_same_positions(tiny, kind: str, lead: str)
 
 def test_a_lead_of_its_own_is_read_behind_the_memory(agent):
     reader = agent("reader", Role("One. ", "{context}", chat=False))
-    solver = agent("solver", replace(ANSWERS, lead="Two. "))
+    solver = agent("solver", replace(ANSWERS, instructions="Two. "))
     run = Pipeline([reader, solver], [Edge("reader", "solver", Handoff())]).run(ITEMS[0])
     assert run.turns[1].usage.read == len("Two. Q: Where is it?\nA:")
     text = agent("both", Role("One. ", "{context}Two. Q: {question}\nA:", chat=False))
@@ -535,9 +535,9 @@ def test_a_message_can_wait_as_bytes(agent, model):
     """Sent today, heard tomorrow, in another process: the same answer."""
     channel, item = Handoff(), {name: (words,) for name, words in ITEMS[0].items()}
     reader, solver = agent("reader", READS), agent("solver")
-    data = channel.send(reader.think(item, needs=channel.needs)[0]).to_bytes()
+    data = channel.send(reader.compute(item, needs=channel.needs)[0]).to_bytes()
     later = Incoming(channel, Message.from_bytes(data))
-    words = solver.think(item, [later])[0].text
+    words = solver.compute(item, [later])[0].text
     run = Pipeline([reader, solver], [Edge("reader", "solver", channel)]).run(ITEMS[0])
     assert words == (run.turns[-1].text,)
 
@@ -550,8 +550,8 @@ def test_memories_stand_in_the_order_they_came():
     arrivals = []
     for name in ("one", "two"):
         sender = Agent(name, model, role=Role(template="{question}", chat=False))
-        thought, _ = sender.think(fields, needs=Handoff().needs)
-        arrivals.append(Incoming(Handoff(), Handoff().send(thought)))
+        state, _ = sender.compute(fields, needs=Handoff().needs)
+        arrivals.append(Incoming(Handoff(), Handoff().send(state)))
     segments = solver.prompt(fields, arrivals).segments
     assert segments[0] is arrivals[0].message.payload
     assert segments[1] is arrivals[1].message.payload
@@ -565,7 +565,7 @@ def test_mail_is_what_the_answering_agent_would_hear(agent, model, passes):
         [Edge("reader", "checker", one), Edge("checker", "solver", two)],
     )
     with passes(model) as seen:
-        (found,) = line.mail(ITEMS)
+        (found,) = line.incoming(ITEMS)
     assert len(seen) <= 1 + 4  # the checker's prompt and its words; nobody answers
     assert found.channel is two
     assert found.message is two.sent[-1]
@@ -578,5 +578,5 @@ def test_mail_of_several_rounds_is_that_of_the_last(agent):
     there, back = Spy(limit=3), Spy(limit=3)
     edges = [Edge("one", "two", there), Edge("two", "one", back)]
     line = Pipeline([agent("one"), agent("two")], edges, rounds=2)
-    assert [arrival.message for arrival in line.mail(ITEMS[:2])] == [there.sent[1]]
+    assert [arrival.message for arrival in line.incoming(ITEMS[:2])] == [there.sent[1]]
     assert len(back.sent) == 1

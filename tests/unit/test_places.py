@@ -15,7 +15,7 @@ from unspoken.channels import Channel, Fusion, Handoff, TextChannel
 from unspoken.projectors import Fuser
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import layer_map
-from unspoken.types import Context, Memory, Spelling, Text
+from unspoken.types import CacheSegment, Context, Spelling, Text
 from unspoken.wire import Message
 
 pytestmark = pytest.mark.numbers
@@ -167,8 +167,8 @@ def fusion(sharer: Backbone, receiver: Backbone, **options: Any) -> Fusion:
 
 
 def message(channel: Channel, model: Backbone, fields: Any = ASKED, role: Role = ROLE) -> Message:
-    thought, _ = Agent("sharer", model, role=role).think(fields, needs=channel.needs)
-    return channel.send(thought)
+    state, _ = Agent("sharer", model, role=role).compute(fields, needs=channel.needs)
+    return channel.send(state)
 
 
 def changed(before: Context, after: Context) -> Tensor:
@@ -186,13 +186,13 @@ def changed(before: Context, after: Context) -> Tensor:
 @torch.no_grad()
 def test_without_the_lead_none_of_its_positions_changes(tiny: Tiny, sharer: str, fields: Any):
     model, receiver = tiny(sharer), tiny("llama")
-    whole, bare = fusion(model, receiver, loose=True), fusion(model, receiver, lead=False)
+    whole, bare = fusion(model, receiver, loose=True), fusion(model, receiver, opening=False)
     bare.loose = True
     reader = Agent("reader", receiver, role=ROLE)
-    alone = reader.hear(ASKED).context
+    alone = reader.read(ASKED).context
     said = {channel: message(channel, model, fields) for channel in (whole, bare)}
     heard = {
-        channel: changed(alone, reader.hear(ASKED, [Incoming(channel, said[channel])]).context)
+        channel: changed(alone, reader.read(ASKED, [Incoming(channel, said[channel])]).context)
         for channel in (whole, bare)
     }
     lead = (alone.spelling.ends <= len(LEAD)) & alone.mask
@@ -208,10 +208,10 @@ def test_without_the_lead_none_of_its_positions_changes(tiny: Tiny, sharer: str,
 @torch.no_grad()
 def test_the_item_is_fused_as_with_the_lead(tiny: Tiny):
     model, receiver = tiny("qwen"), tiny("llama")
-    whole, bare = fusion(model, receiver), fusion(model, receiver, lead=False)
+    whole, bare = fusion(model, receiver), fusion(model, receiver, opening=False)
     reader = Agent("reader", receiver, role=ROLE)
     with_lead, without = (
-        reader.hear(ASKED, [Incoming(channel, message(channel, model))]).context
+        reader.read(ASKED, [Incoming(channel, message(channel, model))]).context
         for channel in (whole, bare)
     )
     item = (with_lead.spelling.ends > len(LEAD))[:, :-1]
@@ -225,11 +225,11 @@ def test_the_item_is_fused_as_with_the_lead(tiny: Tiny):
 def test_an_item_that_differs_is_fused_only_if_loose(tiny: Tiny):
     model, receiver = tiny("qwen"), tiny("llama")
     reader = Agent("reader", receiver, role=ROLE)
-    alone, name = reader.hear(ASKED).context, slice(OURS.index("Rome"), OURS.index("? Answer"))
+    alone, name = reader.read(ASKED).context, slice(OURS.index("Rome"), OURS.index("? Answer"))
     for loose in (True, False):
         channel = fusion(model, receiver, loose=loose)
         other = message(channel, model, ELSEWHERE)
-        heard = changed(alone, reader.hear(ASKED, [Incoming(channel, other)]).context)
+        heard = changed(alone, reader.read(ASKED, [Incoming(channel, other)]).context)
         found = heard[0, len(LEAD) :][name]
         assert found.all() if loose else not found.any()
 
@@ -238,11 +238,11 @@ def test_an_item_that_differs_is_fused_only_if_loose(tiny: Tiny):
 def test_a_lead_that_was_handed_over_is_not_taken_off_the_item(tiny: Tiny):
     """The one before handed over its lead with its cache: what is spelled begins with the item."""
     model = tiny("llama")
-    handoff, channel = Handoff(), fusion(model, model, lead=False)
+    handoff, channel = Handoff(), fusion(model, model, opening=False)
     arrival = Incoming(handoff, message(handoff, model))
-    thought, _ = Agent("second", model, role=ROLE).think(ASKED, [arrival], needs=channel.needs)
-    said = channel.send(thought).payload
-    assert isinstance(said, Memory)
+    state, _ = Agent("second", model, role=ROLE).compute(ASKED, [arrival], needs=channel.needs)
+    said = channel.send(state).payload
+    assert isinstance(said, CacheSegment)
     assert said.mask.sum(1).tolist() == [len(words) for words in ASKED["question"]]
 
 
@@ -255,7 +255,7 @@ def test_a_message_that_is_fused_is_not_announced(tiny: Tiny):
     channel = fusion(model, receiver)
     arrival = Incoming(channel, message(channel, model))
     assert reader.prompt(ASKED, [arrival]) == reader.prompt(ASKED)
-    assert reader.hear(ASKED, [arrival]).tokens == reader.hear(ASKED).tokens
+    assert reader.read(ASKED, [arrival]).tokens == reader.read(ASKED).tokens
 
 
 def test_beside_words_only_the_words_are_announced(tiny: Tiny):

@@ -215,9 +215,9 @@ def test_layers_that_the_sender_has(tiny, layers: tuple[int, ...]):
 
 def test_what_stands_before_every_message_is_not_sent():
     made = projector(prompt=2)
-    lead = made.lead(3)
+    lead = made.front_vectors(3)
     assert lead.values.shape == (3, 2, 6)
     assert lead.mask.all()
     assert torch.equal(lead.values[0], lead.values[2])
     assert torch.equal(made(states()).values, out(projector()).values)
-    assert projector().lead(3).values.shape == (3, 0, 6)
+    assert projector().front_vectors(3).values.shape == (3, 0, 6)

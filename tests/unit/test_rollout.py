@@ -14,7 +14,7 @@ from unspoken.backbone.rollout import alignment
 from unspoken.channels import LatentRollout, make_channel
 from unspoken.errors import ContextTooLong
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.types import MEMORY, TEXT, Context, Memory, Need, Prompt, Rollout, Settings, Text
+from unspoken.types import CACHE, TEXT, CacheSegment, Context, Need, Prompt, Rollout, Settings, Text
 
 pytestmark = pytest.mark.numbers
 
@@ -35,9 +35,9 @@ def read(model: Backbone, *texts: str) -> Context:
     return model.read(Prompt((Text(texts),))).context
 
 
-def memory(rollout: Rollout) -> Memory:
-    assert rollout.memory is not None
-    return rollout.memory
+def memory(rollout: Rollout) -> CacheSegment:
+    assert rollout.cached is not None
+    return rollout.cached
 
 
 def close(left: torch.Tensor, right: torch.Tensor, atol: float = 1e-4) -> None:
@@ -132,12 +132,12 @@ def test_latent_steps_are_passes_of_the_sender(tiny: Tiny):
     model = tiny("llama")
     sender = Agent("sender", model, role=Role(template="{context}", chat=False))
     fields = {"context": TEXTS[:2]}
-    _, plain = sender.think(fields, needs=frozenset({MEMORY}))
-    thought, usage = sender.think(fields, needs=LatentRollout(steps=7).needs)
+    _, plain = sender.compute(fields, needs=frozenset({CACHE}))
+    state, usage = sender.compute(fields, needs=LatentRollout(steps=7).needs)
     assert [cost.passes for cost in usage] == [cost.passes + 8 for cost in plain]
     assert [cost.written for cost in usage] == [0, 0]
     assert [cost.read for cost in usage] == [cost.read for cost in plain]
-    (rolled,) = thought.rollouts.values()
+    (rolled,) = state.rollouts.values()
     assert memory(rolled).spelling.words == TEXTS[:2]
     assert memory(rolled).spelling.ends[:, -7:].unique().tolist() == [-1]
 
@@ -150,12 +150,12 @@ def test_two_rollouts_and_words_of_one_thought(tiny: Tiny):
         make_channel("rollout", steps=n, align=a) for n, a in ((1, "ridge"), (3, "identity"))
     ]
     edges = [Edge("sender", "solver", channel) for channel in channels]
-    thought, _ = sender.think(
+    state, _ = sender.compute(
         {"question": ("Where?",)}, needs=frozenset({TEXT}).union(*(c.needs for c in channels))
     )
-    sizes = [channel.send(thought).payload.mask.shape[1] for channel in channels]
+    sizes = [channel.send(state).payload.mask.shape[1] for channel in channels]
     assert sizes[1] - sizes[0] == 2
-    assert thought.text is not None
+    assert state.text is not None
     assert Pipeline([sender, solver], edges[1:]).run("Where?").turns[0].usage.wire > 0
 
 

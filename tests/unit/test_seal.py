@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unspoken.errors import MissingExtra, StorageError, WireError
-from unspoken.types import Memory, Text, Vectors
+from unspoken.types import CacheSegment, Text, Vectors
 from unspoken.wire import Header, Message, Seal
 
 HEADER = Header(channel="c", sender="s", weights="w", tokenizer="t")
@@ -23,7 +23,7 @@ SEALS = {"signed": SIGNED, "encrypted": HIDDEN, "both": BOTH}
 
 def message() -> Message:
     kv = tuple((torch.randn(2, 2, 3, 4), torch.randn(2, 2, 3, 4)) for _ in range(2))
-    return Message(HEADER, Memory.of(kv, torch.ones(2, 3, dtype=torch.bool)))
+    return Message(HEADER, CacheSegment.of(kv, torch.ones(2, 3, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("name", SEALS)
@@ -115,7 +115,7 @@ def test_encryption_names_its_extra(monkeypatch: pytest.MonkeyPatch):
 
 
 def address(payload: object) -> int:
-    assert isinstance(payload, Memory)
+    assert isinstance(payload, CacheSegment)
     return payload.kv[0][0].data_ptr()
 
 
@@ -136,7 +136,7 @@ def test_shared_memory_is_read_where_it_is():
     try:
         shared.buf[: len(data)] = data
         loaded = Message.from_bytes(shared.buf[: len(data)])
-        assert isinstance(loaded.payload, Memory)
+        assert isinstance(loaded.payload, CacheSegment)
         keys = loaded.payload.kv[0][0]
         before = float(keys[0, 0, 0, 0])
         shared.buf[:] = bytes(len(shared.buf))
@@ -178,7 +178,7 @@ def test_a_file_stays_as_it_is_whatever_happens_to_a_tensor(tmp_path: Path):
     sent.save(path)
     before = path.read_bytes()
     loaded = Message.load(path)
-    assert isinstance(loaded.payload, Memory)
+    assert isinstance(loaded.payload, CacheSegment)
     loaded.payload.kv[0][0].zero_()
     assert path.read_bytes() == before
     assert Message.load(path).to_bytes() == sent.to_bytes() == before

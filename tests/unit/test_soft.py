@@ -93,12 +93,12 @@ def test_it_stops_when_all_rows_have_ended(tiny: Tiny):
 def test_the_agents_own_limit_counts_without_another(tiny: Tiny):
     plain = Role(template="{question}", chat=False)
     sender = Agent("sender", tiny("llama"), role=plain, settings=Settings(max_tokens=3))
-    thought, (usage,) = sender.think({"question": ("Why?",)}, needs=SoftWords().needs)
-    (rollout,) = thought.rollouts.values()
+    state, (usage,) = sender.compute({"question": ("Why?",)}, needs=SoftWords().needs)
+    (rollout,) = state.rollouts.values()
     assert rollout.vectors.mask.shape[1] <= 3
     assert usage.passes == 1 + rollout.passes
-    assert thought.text is None
-    both, _ = sender.think({"question": ("Why?",)}, needs=SoftWords().needs | {TEXT})
+    assert state.text is None
+    both, _ = sender.compute({"question": ("Why?",)}, needs=SoftWords().needs | {TEXT})
     assert both.text is not None
 
 
@@ -128,12 +128,12 @@ def test_the_receiver_gets_its_own_embeddings_of_the_senders_words(tiny: Tiny):
     sender, receiver = tiny("gemma", width=48), tiny("llama")
     channel = SoftWords(limit=5, temperature=1e-4, projector=mixing(sender, receiver, 1e-4))
     agent = Agent("sender", sender, role=Role(template="{context}", chat=False))
-    thought, _ = agent.think({"context": ("a key",)}, needs=channel.needs)
-    payload = channel.send(thought).payload
+    state, _ = agent.compute({"context": ("a key",)}, needs=channel.needs)
+    payload = channel.send(state).payload
     assert isinstance(payload, Vectors)
     assert payload.values.shape[-1] == receiver.spec.width
     ours, theirs = shared_vocabulary(sender, receiver)
-    (said,) = words(sender, thought.rollouts[next(iter(channel.needs))])
+    (said,) = words(sender, state.rollouts[next(iter(channel.needs))])
     known = dict(zip(ours, theirs, strict=True))
     for vector, token in zip(payload.values[0], said, strict=True):
         if token in known:  # a special token of the sender becomes the next best word
@@ -142,7 +142,7 @@ def test_the_receiver_gets_its_own_embeddings_of_the_senders_words(tiny: Tiny):
     solver = Agent(
         "solver", receiver, role=Role("", "{messages}{question}", "{message}", chat=False)
     )
-    heard = solver.hear({"question": ("Who?",)}, [Incoming(channel, channel.send(thought))])
+    heard = solver.read({"question": ("Who?",)}, [Incoming(channel, channel.send(state))])
     assert heard.tokens == (5 + 4,)
 
 

@@ -24,13 +24,21 @@ from unspoken.errors import TrainingError
 from unspoken.pipeline import fields_of
 from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.projectors.alignment import align, shared_vocabulary
-from unspoken.training import Answers, History, Plan, Reconstruction, StoredThoughts, fit, thoughts
+from unspoken.training import (
+    Answers,
+    History,
+    Reconstruction,
+    StoredStates,
+    TrainingPlan,
+    fit,
+    sender_states,
+)
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import Need, Vectors
 
 pytestmark = pytest.mark.numbers
 
-PLAN = Plan(steps=24, batch_size=4, lr=0.05, warmup=3, every=5, bf16=False)
+PLAN = TrainingPlan(steps=24, batch_size=4, lr=0.05, warmup=3, every=5, bf16=False)
 
 
 class Net(nn.Module):
@@ -107,7 +115,7 @@ def test_training_lowers_a_loss_and_tells_its_history(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_the_rate_warms_up_and_falls_to_zero_along_a_cosine(warmup: int) -> None:
-    plan = Plan(steps=110, lr=0.3, warmup=warmup)
+    plan = TrainingPlan(steps=110, lr=0.3, warmup=warmup)
     rates = [plan.rate(step) for step in range(plan.steps + 1)]
     assert rates[:warmup] == pytest.approx([0.3 * (n + 1) / warmup for n in range(warmup)])
     assert max(rates) == pytest.approx(0.3) == pytest.approx(rates[warmup])
@@ -328,7 +336,7 @@ ITEMS = [
 ANSWERS = [f" {where}\n" for _ in range(3) for where in ("Rome", "Oslo", "a wood", "Århus 東")]
 READS = Role(template=" {context}", chat=False)
 SOLVES = Role(
-    lead="Say where.\n\n",
+    instructions="Say where.\n\n",
     template="Fact:{messages}\nQ: {question}\nA:",
     message="{message}",
     chat=False,
@@ -363,7 +371,7 @@ def answers(
     sender: Backbone, receiver: Backbone, channel: Any, folder: Path, validation: int = 2
 ) -> Answers:
     layers = channel.projector.layers if isinstance(channel, Embedding) else (0,)
-    told = StoredThoughts(Agent("s", sender, role=READS), ITEMS, layers, folder / "states")
+    told = StoredStates(Agent("s", sender, role=READS), ITEMS, layers, folder / "states")
     solver = Agent("r", receiver, role=SOLVES)
     return Answers(solver, channel, told, ITEMS, ANSWERS, validation=validation)
 
@@ -384,7 +392,7 @@ def test_the_loss_of_answers_is_what_the_receiver_would_say(
         answer = receiver.tokens(ANSWERS[row])
         parts = (
             receiver.embed(torch.tensor([receiver.tokens(before)])),
-            projector.lead(1).values,
+            projector.front_vectors(1).values,
             message.values,
             receiver.embed(torch.tensor([receiver.tokens(after) + answer])),
         )
@@ -405,7 +413,7 @@ def test_few_tokens_of_a_step_copy_no_shared_keys_and_values(
     projector = make_projector(sender, receiver, prompt=2)
     objective = answers(sender, receiver, Embedding(projector), tmp_path)
     key_heads.clear()
-    fit(projector, objective, Plan(steps=1, batch_size=4), tmp_path / "c.pt", title="step")
+    fit(projector, objective, TrainingPlan(steps=1, batch_size=4), tmp_path / "c.pt", title="step")
     assert receiver.spec.kv_heads in key_heads  # those of an answer; a long question's are copied
     assert receiver.spec.kv_heads < receiver.model.config.num_attention_heads
 
@@ -442,7 +450,7 @@ def test_twenty_steps_lower_the_loss_of_answers(
             objective.channel = Constant(FreeVectors(count=1, width=receiver.spec.width))
             objective.receiver = Agent("r", receiver, role=SOLVES, soft=module)
     first = judged(objective)
-    plan = Plan(steps=20, batch_size=5, lr=0.03, warmup=2, every=10, bf16=False)
+    plan = TrainingPlan(steps=20, batch_size=5, lr=0.03, warmup=2, every=10, bf16=False)
     history = fit(module, objective, plan, tmp_path / "c.pt", title="toy")
     losses = [loss for _, loss in history.train]
     assert sum(losses[-4:]) < 0.93 * sum(losses[:4])
@@ -461,7 +469,7 @@ def nearest(projector: EmbeddingProjector, objective: Reconstruction, rows: Sequ
     right: list[Tensor] = []
     with torch.no_grad():
         for row in rows:
-            said = projector(objective.thoughts.states([row]))
+            said = projector(objective.sender_states.states([row]))
             guess = torch.cdist(said.values[0][said.mask[0]], objective.table).argmin(1)
             place, word = objective.pairs[row]
             right.append(guess[place] == word)
@@ -473,7 +481,7 @@ def test_reconstruction_finds_the_receivers_words(
     layers: tuple[int, ...], sender: Backbone, receiver: Backbone, tmp_path: Path
 ) -> None:
     projector = make_projector(sender, receiver, layers=layers)
-    told = StoredThoughts(Agent("s", sender, role=READS), ITEMS, layers, tmp_path / "states")
+    told = StoredStates(Agent("s", sender, role=READS), ITEMS, layers, tmp_path / "states")
     objective = Reconstruction(projector, told, sender, receiver, validation=3)
     states = told.states(range(len(ITEMS)))
     projector.calibrate(states.values[states.mask])
@@ -481,7 +489,7 @@ def test_reconstruction_finds_the_receivers_words(
     assert (objective.vocabulary.shape[1] > 0) == (layers == (0,))
     held_out = range(objective.size, len(ITEMS))
     before, loss = nearest(projector, objective, held_out), judged(objective)
-    plan = Plan(steps=60, batch_size=9, lr=0.01, warmup=5, every=20, bf16=False)
+    plan = TrainingPlan(steps=60, batch_size=9, lr=0.01, warmup=5, every=20, bf16=False)
     history = fit(projector, objective, plan, tmp_path / "c.pt", title="toy")
     assert history.best < 0.5 * loss
     assert before < 0.2
@@ -492,7 +500,7 @@ def test_the_loss_of_a_reconstruction_depends_on_its_step_alone(
     sender: Backbone, receiver: Backbone, tmp_path: Path
 ) -> None:
     projector = make_projector(sender, receiver, layers=(0,))
-    told = StoredThoughts(Agent("s", sender, role=READS), ITEMS, (0,), tmp_path / "states")
+    told = StoredStates(Agent("s", sender, role=READS), ITEMS, (0,), tmp_path / "states")
     objective = Reconstruction(projector, told, sender, receiver, validation=3)
     one = objective.loss([1, 4], 3)
     torch.rand(5)
@@ -504,7 +512,7 @@ def test_a_perfect_projection_has_no_error(
     receiver: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = [item for item in ITEMS if item["context"].isascii()]
-    told = StoredThoughts(Agent("s", receiver, role=READS), plain, (0,), tmp_path / "states")
+    told = StoredStates(Agent("s", receiver, role=READS), plain, (0,), tmp_path / "states")
     projector = make_projector(receiver, receiver, layers=(0,))
     objective = Reconstruction(projector, told, receiver, receiver, validation=3)
     monkeypatch.setattr(objective, "weight", 0.0)
@@ -520,7 +528,7 @@ def test_words_that_nobody_knows_alone_leave_a_finite_loss(
     """Each of the sender's tokens spans several of the receiver's: no word is one to one."""
     pieces = tokenizer_of(["東京", "大阪"], r"..")
     other = Backbone(sender.model, pieces, name="pieces")
-    told = StoredThoughts(
+    told = StoredStates(
         Agent("s", other, role=Role(template="{context}", chat=False)),
         [{"context": "東京大阪", "question": "?"}] * 4,
         (1,),
@@ -621,7 +629,7 @@ def test_the_shared_vocabulary_holds_whole_words_of_both(tiny: Callable[..., Bac
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thoughts, "_SHARD", 5)
+    monkeypatch.setattr(sender_states, "_SHARD", 5)
 
 
 @pytest.fixture
@@ -634,14 +642,14 @@ def speaker(sender: Backbone) -> Agent:
 def test_stored_states_are_those_of_reading(
     layers: tuple[int, ...], speaker: Agent, tmp_path: Path
 ) -> None:
-    stored = StoredThoughts(speaker, ITEMS, layers, tmp_path)
+    stored = StoredStates(speaker, ITEMS, layers, tmp_path)
     assert len(stored) == len(ITEMS)
     needs = frozenset(Need("hidden", layer) for layer in layers)
     for rows in ([0], [11], [4, 5, 9], [7, 2, 7]):
         states, told = stored.states(rows), stored(rows)
         assert states.values.dtype == torch.bfloat16
         for n, row in enumerate(rows):
-            read = speaker.hear(fields_of([ITEMS[row]]), needs=needs)
+            read = speaker.read(fields_of([ITEMS[row]]), needs=needs)
             for place, layer in enumerate(layers):
                 expected = read.hidden[layer].values[0].bfloat16()
                 found = states.values[n, states.mask[n], place]
@@ -658,11 +666,11 @@ def test_stored_states_are_those_of_reading(
 def test_shards_are_the_same_as_computing_at_once(
     speaker: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = StoredThoughts(speaker, ITEMS, (0, 2), tmp_path / "parts")
+    parts = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "parts")
     assert len(list(parts.folder.iterdir())) == 3
     one = parts.states(range(12))
-    monkeypatch.setattr(thoughts, "_SHARD", 100)
-    whole = StoredThoughts(speaker, ITEMS, (0, 2), tmp_path / "whole")
+    monkeypatch.setattr(sender_states, "_SHARD", 100)
+    whole = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "whole")
     assert len(list(whole.folder.iterdir())) == 1
     two = whole.states(range(12))
     assert torch.equal(one.mask, two.mask)
@@ -672,9 +680,9 @@ def test_shards_are_the_same_as_computing_at_once(
 @pytest.mark.usefixtures("small_shards")
 def test_states_are_computed_once(speaker: Agent, passes: Any, tmp_path: Path) -> None:
     with passes(speaker.model) as seen:
-        first = StoredThoughts(speaker, ITEMS, (0, 2), tmp_path)
+        first = StoredStates(speaker, ITEMS, (0, 2), tmp_path)
         assert len(seen) == 3
-        again = StoredThoughts(speaker, ITEMS, [0, 2], tmp_path)
+        again = StoredStates(speaker, ITEMS, [0, 2], tmp_path)
         assert len(seen) == 3
     assert again.folder == first.folder
     assert torch.equal(again.states([3, 8]).values, first.states([3, 8]).values)
@@ -685,13 +693,13 @@ def test_other_thoughts_stand_in_another_folder(
 ) -> None:
     half = Backbone(copy.deepcopy(sender.model).to(torch.bfloat16), sender.tokenizer, name="half")
     made = [
-        StoredThoughts(Agent("s", backbone, role=role), items, layers, tmp_path).folder
+        StoredStates(Agent("s", backbone, role=role), items, layers, tmp_path).folder
         for backbone, role, items, layers in (
             (sender, READS, ITEMS, (0,)),
             (sender, READS, ITEMS, (1,)),
             (sender, READS, ITEMS, (0, 1)),
             (sender, READS, ITEMS[:-1], (0,)),
-            (sender, replace(READS, lead="Read: "), ITEMS, (0,)),
+            (sender, replace(READS, instructions="Read: "), ITEMS, (0,)),
             (sender, replace(READS, template="{context}"), ITEMS, (0,)),
             (sender, replace(READS, chat=True), ITEMS, (0,)),
             (tiny("gemma", width=24, seed=1), READS, ITEMS, (0,)),
@@ -700,7 +708,7 @@ def test_other_thoughts_stand_in_another_folder(
     ]
     assert len(set(made)) == len(made)
     renamed = Agent("other", Backbone(sender.model, sender.tokenizer, name="other"), role=READS)
-    assert StoredThoughts(renamed, ITEMS, (0,), tmp_path).folder == made[0]
+    assert StoredStates(renamed, ITEMS, (0,), tmp_path).folder == made[0]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -721,18 +729,18 @@ def test_a_killed_run_leaves_whole_shards_alone(
 
     with monkeypatch.context() as patch:
         if moment == "reading":
-            patch.setattr(Agent, "hear", third(Agent.hear))
+            patch.setattr(Agent, "read", third(Agent.read))
         else:
             patch.setattr(os, "fsync", third(os.fsync))
         with pytest.raises(KeyboardInterrupt):
-            StoredThoughts(speaker, ITEMS, (0,), tmp_path)
+            StoredStates(speaker, ITEMS, (0,), tmp_path)
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == [
         "states-000000.safetensors",
         "states-000005.safetensors",
     ]
     with passes(speaker.model) as seen:
-        stored = StoredThoughts(speaker, ITEMS, (0,), tmp_path)
+        stored = StoredStates(speaker, ITEMS, (0,), tmp_path)
     assert len(seen) == 1
     assert stored.folder == folder
     assert stored.states(range(12)).values.shape[0] == 12

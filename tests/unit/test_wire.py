@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import Memory, Segment, Spelling, Text, Vectors
+from unspoken.types import CacheSegment, Segment, Spelling, Text, Vectors
 from unspoken.wire import Header, Message
 from unspoken.wire.codec import chunks
 from unspoken.wire.payload import tensors_of
@@ -25,15 +25,15 @@ def vectors(dtype: torch.dtype = torch.float32) -> Vectors:
     return Vectors(torch.randn(2, 3, 4).to(dtype), mask)
 
 
-def memory(dtype: torch.dtype = torch.float32, layers: int = 12) -> Memory:
+def memory(dtype: torch.dtype = torch.float32, layers: int = 12) -> CacheSegment:
     kv = tuple((torch.randn(2, 2, 3, 4).to(dtype), torch.randn(2, 2, 3, 4)) for _ in range(layers))
-    return Memory.of(kv, torch.ones(2, 3, dtype=torch.bool))
+    return CacheSegment.of(kv, torch.ones(2, 3, dtype=torch.bool))
 
 
-def spelled(begin: int = 0) -> Memory:
+def spelled(begin: int = 0) -> CacheSegment:
     bare = memory(layers=2)
     ends = torch.tensor([[-1, 0, 5], [0, 2, 11]])
-    return Memory.of(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends, begin))
+    return CacheSegment.of(bare.kv, bare.mask, Spelling(("naïve", "北京 is a city"), ends, begin))
 
 
 def tensors(payload: Segment) -> list[Tensor]:
@@ -42,7 +42,7 @@ def tensors(payload: Segment) -> list[Tensor]:
             return []
         case Vectors(values, mask):
             return [values, mask]
-        case Memory(cache, mask):
+        case CacheSegment(cache, mask):
             kv = cache.kv()
             return [*(tensor for pair in kv for tensor in pair), mask]
 
@@ -92,10 +92,14 @@ def test_headers_of_any_name(sender: str):
 
 
 @pytest.mark.parametrize("payload", [vectors, memory])
-def test_a_row_has_no_padding(payload: Callable[[], Vectors | Memory]):
+def test_a_row_has_no_padding(payload: Callable[[], Vectors | CacheSegment]):
     whole = payload()
     mask = torch.tensor([[False, False, True], [True, True, True]])
-    whole = Vectors(whole.values, mask) if isinstance(whole, Vectors) else Memory.of(whole.kv, mask)
+    whole = (
+        Vectors(whole.values, mask)
+        if isinstance(whole, Vectors)
+        else CacheSegment.of(whole.kv, mask)
+    )
     first, second = (Message(HEADER, whole).row(n) for n in range(2))
     assert first.payload.mask.tolist() == [[True]]
     assert second.payload.mask.tolist() == [[True, True, True]]
@@ -272,10 +276,10 @@ def test_a_cache_keeps_what_it_spells(begin: int):
     expected = spelled(begin).spelling
     row = message.row(1)
     assert message.row_bytes()[1] == row.nbytes == len(row.to_bytes())
-    assert isinstance(row.payload, Memory)
+    assert isinstance(row.payload, CacheSegment)
     assert row.payload.spelling is not None
     assert row.payload.spelling.begin == begin
-    assert isinstance(payload, Memory)
+    assert isinstance(payload, CacheSegment)
     assert payload.spelling is not None
     assert expected is not None
     assert payload.spelling.words == expected.words

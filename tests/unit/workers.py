@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unspoken.agents import Agent, Edge, Role, Spoken
+from unspoken.agents import Agent, Edge, Role, TurnResult
 from unspoken.errors import EmptyPrompt
 from unspoken.executors.lines import Line, SharedLine
 from unspoken.types import Settings, Spec, Text, Usage
@@ -40,7 +40,7 @@ class Puppet:
         self.name = name
         self.spec = Spec("puppet", 1, 1, 1, 1, weights="w", tokenizer="t")
 
-    def speak(
+    def take_turn(
         self,
         fields: dict[str, tuple[str, ...]],
         heard: Sequence[tuple[Edge, Message]],
@@ -49,7 +49,7 @@ class Puppet:
         answers: bool = False,
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
-    ) -> Spoken[Message]:
+    ) -> TurnResult[Message]:
         questions = fields["question"]
         for question in questions:
             name, _, deed = question.partition(" ")
@@ -62,7 +62,7 @@ class Puppet:
         header = Header(channel="text", sender=self.name, weights="w", tokenizer="t")
         message = Message(header, Text(("x" * LETTERS,) * len(questions)))
         said = tuple(f"{os.getpid()} {count}" for count in letters)
-        return Spoken(said, (message,) * len(over), (Usage(),) * len(questions))
+        return TurnResult(said, (message,) * len(over), (Usage(),) * len(questions))
 
 
 def raises() -> None:

@@ -3,6 +3,6 @@
 from unspoken.agents.agent import Agent, Incoming
 from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Role
-from unspoken.agents.speaking import Speaker, Spoken
+from unspoken.agents.turns import Participant, TurnResult
 
-__all__ = ["Agent", "Edge", "Incoming", "Role", "Speaker", "Spoken"]
+__all__ = ["Agent", "Edge", "Incoming", "Role", "Participant", "TurnResult"]

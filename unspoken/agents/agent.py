@@ -10,9 +10,9 @@ from time import perf_counter
 
 from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
-from unspoken.agents.speaking import Spoken
+from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels, PipelineError
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model, rolls_out
@@ -37,12 +37,12 @@ class Incoming:
 class Agent:
     """Reads its prompt and its messages, then thinks: words, states, a cache, as needed.
 
-    role: a `Role`, or words that become its lead. soft: trained vectors behind the lead, a tuned
-    reader. An agent never changes; `dataclasses.replace` makes another one.
+    role: a `Role`, or words that become its instructions. soft: trained vectors after the
+    instructions, a tuned reader. An agent never changes; `dataclasses.replace` makes another one.
 
     >>> from unspoken.testing import tiny_backbone
     >>> solver = Agent("solver", tiny_backbone(), role="Answer briefly.")
-    >>> solver.role.lead
+    >>> solver.role.instructions
     'Answer briefly.'
     >>> replace(solver, settings=Settings(max_tokens=4)).role is solver.role
     True
@@ -65,7 +65,7 @@ class Agent:
     ) -> None:
         if not name.strip():
             raise PipelineError("an agent needs a name that is not empty")
-        role = Role(lead=role) if isinstance(role, str) else role
+        role = Role(instructions=role) if isinstance(role, str) else role
         vars(self).update(name=name, model=model, role=role, settings=settings, soft=soft)
 
     @property
@@ -73,7 +73,7 @@ class Agent:
         return self.model.spec
 
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
-        """Lay out what the agent reads: lead, item, messages in their slot, the cue to answer."""
+        """Lay out what the agent reads: instructions, item, messages, the cue to answer."""
         opening, closing = self._frame()
         self.role.check(fields)
         before, after = self.role.texts(fields)
@@ -116,16 +116,16 @@ class Agent:
         return written.insert(Text((after,) * prompt.batch)) if after else written
 
     def _frame(self) -> tuple[str, str]:
-        """What stands before and behind an item: the lead, in the chat template if one is used."""
-        lead, behind = self.role.lead, ""
+        """The text before and after an item: instructions, in the chat template if used."""
+        instructions, behind = self.role.instructions, ""
         if self.role.first == "item":
-            lead, behind = behind, lead
+            instructions, behind = behind, instructions
         if not (self.role.chat and self.spec.chats):
-            return lead, behind
-        opening, _, closing = self.model.chat(lead, _HERE).partition(_HERE)
+            return instructions, behind
+        opening, _, closing = self.model.chat(instructions, _HERE).partition(_HERE)
         return opening, behind + closing
 
-    def hear(
+    def read(
         self,
         fields: Fields,
         incoming: Sequence[Incoming] = (),
@@ -138,30 +138,30 @@ class Agent:
             read = replace(read, found=arrival.channel.fuse(arrival.message, read.context))
         return read
 
-    def think(
+    def compute(
         self,
         fields: Fields,
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Thought, list[Usage]]:
+    ) -> tuple[SenderState, list[Usage]]:
         """Take a turn over B items: the thought, and what it cost for each item."""
         start = perf_counter()
         silent = not needs and not on_text
         opening, _ = self._frame()
-        thought = Thought(
+        state = SenderState(
             agent=self.name,
             model=self.model,
             given=fields.get("context" if "context" in self.role.fields else "question", ()),
-            lead=opening,
+            opening=opening,
             task=task_ids(fields),
-            role=self.role.lead.strip().partition("\n")[0][:_SHOWN],
+            role=self.role.instructions.strip().partition("\n")[0][:_SHOWN],
         )
-        batch = len(thought.given)
+        batch = len(state.given)
         if silent:
-            return thought, [Usage()] * batch
-        read = self.hear(fields, incoming, needs=needs)
+            return state, [Usage()] * batch
+        read = self.read(fields, incoming, needs=needs)
         written, passes, wait = [0] * batch, read.passes, 0.0
         hidden, most = read.hidden, self._most(needs)
         if most:
@@ -169,7 +169,7 @@ class Agent:
             wait = perf_counter() - start
             words = self.model.write(read.context, settings, on_text)
             wait += words.wait
-            thought, hidden = replace(thought, text=words.words), hidden or words.hidden
+            state, hidden = replace(state, text=words.words), hidden or words.hidden
             written, passes = list(words.tokens), passes + words.passes
         rollouts = {
             need: rolls_out(self.model, "a rollout is needed").roll_out(
@@ -185,8 +185,8 @@ class Agent:
             Usage(r, w, passes, seconds=seconds, wait=wait, reused=known)
             for r, w, known in zip(read.tokens, written, reused, strict=True)
         ]
-        thought = replace(thought, hidden=hidden, memory=read.memory, rollouts=rollouts)
-        return thought, usage
+        state = replace(state, hidden=hidden, cached=read.cached, rollouts=rollouts)
+        return state, usage
 
     def _most(self, needs: frozenset[Need]) -> int:
         """The most tokens that it has to write for its channels, 0 for none."""
@@ -196,34 +196,34 @@ class Agent:
         whole = self.settings.max_tokens
         return min(whole, max((limit or whole for limit in limits), default=0))
 
-    def speak(
+    def take_turn(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Edge, Message]],
-        over: Sequence[Edge],
+        received: Sequence[tuple[Edge, Message]],
+        outgoing: Sequence[Edge],
         *,
         answers: bool = False,
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
-    ) -> Spoken[Message]:
-        """Take a turn as a `Speaker` does: think what the edges need, and send over each."""
-        needs = frozenset[Need]().union(*(edge.needs for edge in over))
-        thought, usage = self.think(
+    ) -> TurnResult[Message]:
+        """Take a turn as a `Participant` does: think what the edges need, and send over each."""
+        needs = frozenset[Need]().union(*(edge.needs for edge in outgoing))
+        state, usage = self.compute(
             fields,
-            [Incoming(edge.channel, message) for edge, message in heard],
+            [Incoming(edge.channel, message) for edge, message in received],
             needs=needs | {TEXT} if answers else needs,
             on_text=on_text,
         )
-        thought = replace(thought, step=step)
-        different = {edge.key: edge for edge in over}
-        sent = {key: edge.send(thought) for key, edge in different.items()}
-        messages = tuple(sent[edge.key] for edge in over)
+        state = replace(state, step=step)
+        different = {edge.key: edge for edge in outgoing}
+        sent = {key: edge.send(state) for key, edge in different.items()}
+        messages = tuple(sent[edge.key] for edge in outgoing)
         for message in messages:
             sizes = message.row_bytes()
             usage = [
                 replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
             ]
-        return Spoken(thought.text, messages, tuple(usage))
+        return TurnResult(state.text, messages, tuple(usage))
 
 
 def task_ids(fields: Fields) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.types import TEXT, Need
 from unspoken.wire import LOSSLESS, Message, Packing
 
@@ -36,11 +36,11 @@ class Edge:
         """What the sender has to compute for this edge."""
         return self.channel.needs | {TEXT} if self.shadow else self.channel.needs
 
-    def send(self, thought: Thought) -> Message:
+    def send(self, state: SenderState) -> Message:
         """The message as it arrives."""
-        message = self.channel.send(thought)
+        message = self.channel.send(state)
         if self.shadow:
-            assert thought.text is not None, "the sender computes what `needs` asks for"
-            header = message.header.model_copy(update={"shadow": thought.text})
+            assert state.text is not None, "the sender computes what `needs` asks for"
+            header = message.header.model_copy(update={"shadow": state.text})
             message = replace(message, header=header)
         return message.pack(self.pack)

@@ -24,13 +24,13 @@ _FIELD = re.compile(r"\{(\w+)\}")
 class Role:
     """The words around an item and its messages.
 
-    lead: an instruction or worked examples, the same for every item; read once for a batch.
+    instructions: what to do, or worked examples: the same for every item, read once for a batch.
     template: the item, with the fields {question} and {context}, and {messages} where messages go.
     message: how one message stands there, with {sender} and {message}.
-    chat: use the model's chat template if it has one (the lead becomes the system turn); otherwise
-    lead and template are read as plain text, as few-shot prompts are.
-    first: `item` puts the lead behind the item, at the end of the user's turn, so that agents with
-    unlike leads begin with the same words, which a pool then reads once and exactly.
+    chat: use the model's chat template if it has one (the instructions become the system turn);
+    otherwise instructions and template are read as plain text, as few-shot prompts are.
+    first: `item` puts the instructions after the item, at the end of the user's turn. Agents with
+    different instructions then begin with the same words, which a pool reads once and exactly.
     reuse: `exact` forbids a pool to serve this role with moved caches, as a judge may want.
     candidates: the answers between which a judge chooses, each a text that it could write.
 
@@ -38,11 +38,11 @@ class Role:
     (('',), ('Q: why?\\nA:',))
     """
 
-    lead: str = ""
+    instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
-    first: Literal["lead", "item"] = "lead"
+    first: Literal["instructions", "item"] = "instructions"
     reuse: Reuse = "any"
     candidates: tuple[str, ...] = ()
 
@@ -59,7 +59,7 @@ class Role:
             )
 
     @property
-    def hears(self) -> bool:
+    def takes_messages(self) -> bool:
         """Whether messages have a place in the template."""
         return "{messages}" in self.template
 
@@ -87,7 +87,7 @@ class Role:
     def texts(self, fields: Fields) -> tuple[list[Text], list[Text]]:
         """What `render` gives in pieces: a field's words carry its name as share key."""
         before, _, after = self.template.partition("{messages}")
-        if not self.hears:
+        if not self.takes_messages:
             before, after = "", before
         return _pieces(before, fields), _pieces(after, fields)
 

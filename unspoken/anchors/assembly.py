@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unspoken import rope
-from unspoken.anchors.plan import Piece, Plan, Row, Source
+from unspoken.anchors.plan import Piece, ReusePlan, Row, Source
 from unspoken.protocols import Fillable
 from unspoken.types import Ahead, left_pad
 
@@ -18,7 +18,7 @@ __all__ = ["assemble"]
 def assemble(
     model: Fillable,
     rows: Sequence[Row],
-    plans: Sequence[Plan],
+    plans: Sequence[ReusePlan],
     frequencies: Tensor | None,
     share: float,
 ) -> tuple[Tensor, Tensor, Ahead, int]:
@@ -57,7 +57,7 @@ def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tens
     return slots
 
 
-def _choose(plan: Plan, paid: Tensor, share: float) -> Tensor:
+def _choose(plan: ReusePlan, paid: Tensor, share: float) -> Tensor:
     """The moved positions that got most attention, in order; they are read after all."""
     moved = plan.moved
     paid = paid[len(paid) - len(plan.sources) :].cpu()[moved]
@@ -66,13 +66,13 @@ def _choose(plan: Plan, paid: Tensor, share: float) -> Tensor:
     return chosen
 
 
-def _onwards(plan: Plan, chosen: Tensor) -> Tensor:
+def _onwards(plan: ReusePlan, chosen: Tensor) -> Tensor:
     """The chosen positions and all that was read behind the first of them."""
     missing = plan.missing
     return missing[missing >= chosen[0]] if len(chosen) else missing[-1:]
 
 
-def _place(plan: Plan, room: Tensor, frequencies: Tensor | None) -> None:
+def _place(plan: ReusePlan, room: Tensor, frequencies: Tensor | None) -> None:
     """Fill a row's cache (L, 2, H, S, D), padded left, with what is known; the rest with zeros."""
     left = room.shape[3] - len(plan.sources)
     room[:, :, :, :left] = 0

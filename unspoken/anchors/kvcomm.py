@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unspoken.anchors.offsets import Lesson
-from unspoken.anchors.plan import Piece, Plan, Row, Taught
+from unspoken.anchors.plan import Piece, ReusePlan, Row, Taught
 from unspoken.anchors.shelf import Shelf
 
 __all__ = ["Anchor", "Anchors", "Template", "plan_by_anchors"]
@@ -125,7 +125,7 @@ class Template:
 
 def plan_by_anchors(
     row: Row,
-    plan: Plan,
+    plan: ReusePlan,
     template: Template | None,
     shelf: Shelf,
     pools: Sequence[Anchors],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unspoken.layout import Share
 
-__all__ = ["LADDERS", "Ladder", "Piece", "Plan", "Row", "Source", "Taught"]
+__all__ = ["LADDERS", "Ladder", "Piece", "ReusePlan", "Row", "Source", "Taught"]
 
 
 _CUE = 16
@@ -144,7 +144,7 @@ class Source(IntEnum):
 _MOVED = (Source.SHIFTED, Source.ANCHORED)
 
 
-class Plan:
+class ReusePlan:
     """How a row is to be served: caches of its beginning, and pieces that are moved into it.
 
     consumer: who reads, for the probe. sources: (S,), where each of `size` positions comes from.

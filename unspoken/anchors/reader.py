@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from unspoken.anchors.assembly import assemble
-from unspoken.anchors.plan import Plan, Row, Source
+from unspoken.anchors.plan import ReusePlan, Row, Source
 from unspoken.anchors.probe import Probe, divergence
 from unspoken.anchors.store import Store
 from unspoken.backbone.caches import close_holes
-from unspoken.layout import Part, Run, Share, spell
+from unspoken.layout import Chunk, Part, Share, spell
 from unspoken.protocols import Fillable, Wrapper
 from unspoken.types import (
+    CACHE,
     KV,
-    MEMORY,
     TEXT,
     Ahead,
+    CacheSegment,
     Context,
-    Memory,
     Need,
     Prompt,
     Read,
@@ -67,7 +67,7 @@ class PooledModel(Wrapper):
         if reason := self._unfit(parts, needs):
             read = self.model.read(prompt, needs=needs)
             return self._told(read, [Served(dense=n, reason=reason) for n in read.tokens])
-        rows = _rows(prompt, cast(list[Run], parts))
+        rows = _rows(prompt, cast(list[Chunk], parts))
         store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         with self.pool.lock:
             plans = [store.plan(row, now=now) for row in rows]
@@ -130,9 +130,9 @@ class PooledModel(Wrapper):
         """Why a prompt is read densely whatever is known, or ''."""
         if any(need.kind == "hidden" for need in needs):
             return "hidden states are asked for, and a cache has none"
-        if any(isinstance(part, Memory) for part in parts):
+        if any(isinstance(part, CacheSegment) for part in parts):
             return "another's cache stands in the prompt"
-        if any(isinstance(part, Run) and part.vectors is not None for part in parts):
+        if any(isinstance(part, Chunk) and part.vectors is not None for part in parts):
             return "vectors stand in the prompt"
         if not self.model.fills:
             return "the model does not read into a filled cache"
@@ -142,7 +142,7 @@ class PooledModel(Wrapper):
         self,
         parts: Sequence[Part],
         rows: Sequence[Row],
-        plans: Sequence[Plan],
+        plans: Sequence[ReusePlan],
         store: Store,
         needs: frozenset[Need],
     ) -> tuple[Read, list[Tensor], Ahead]:
@@ -160,7 +160,7 @@ class PooledModel(Wrapper):
             tokens=tuple(len(plan.missing) for plan in plans),
             passes=passes,
             found=context,
-            memory=Memory.of(ahead.kv, mask, spelling) if MEMORY in needs else None,
+            cached=CacheSegment.of(ahead.kv, mask, spelling) if CACHE in needs else None,
         )
         return read, [room[:, :, b, :, -len(row.ids) :] for b, row in enumerate(rows)], ahead
 
@@ -178,7 +178,7 @@ class PooledModel(Wrapper):
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def _served(self, row: Row, plan: Plan) -> Served:
+    def _served(self, row: Row, plan: ReusePlan) -> Served:
         spec = self.model.spec
         sources = plan.sources.tolist()
         dense, exact, shifted, anchored, again = (sources.count(source) for source in Source)
@@ -202,7 +202,7 @@ class PooledModel(Wrapper):
         prompt: Prompt,
         reads: tuple[Read, Read],
         caches: tuple[Sequence[Tensor], Sequence[Tensor]],
-        plans: Sequence[Plan],
+        plans: Sequence[ReusePlan],
         store: Store,
     ) -> None:
         """Compare what was reused with what was read densely, row by row; serve the latter."""
@@ -232,7 +232,7 @@ class PooledModel(Wrapper):
         return torch.stack(losses).argmin(0).tolist() if losses else []
 
 
-def _rows(prompt: Prompt, runs: Sequence[Run]) -> list[Row]:
+def _rows(prompt: Prompt, runs: Sequence[Chunk]) -> list[Row]:
     rows: list[Row] = []
     for b in range(prompt.batch):
         ids, shares = list[int](), list[Share]()
@@ -253,7 +253,7 @@ def _spelled(parts: Sequence[Part], batch: int) -> Spelling:
 
 def _caches(read: Read, rows: Sequence[Row]) -> list[Tensor]:
     """The cache of each row, (L, 2, H, S, D), of all tokens or all but the last."""
-    kv = read.memory.kv if read.memory is not None else read.context.kv
+    kv = read.cached.kv if read.cached is not None else read.context.kv
     slots = read.context.mask.shape[1]
     return [_row(kv, b, slice(slots - len(row.ids), None)) for b, row in enumerate(rows)]
 

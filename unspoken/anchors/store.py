@@ -12,7 +12,7 @@ from torch import Tensor
 from unspoken import rope
 from unspoken.anchors.kvcomm import Anchors, Template, plan_by_anchors
 from unspoken.anchors.offsets import Lesson, MeanOffset
-from unspoken.anchors.plan import Ladder, Piece, Plan, Row, Taught
+from unspoken.anchors.plan import Ladder, Piece, ReusePlan, Row, Taught
 from unspoken.anchors.shelf import Base, Shelf
 from unspoken.anchors.trie import Trie
 
@@ -47,12 +47,12 @@ class Store:
 
     # -- what can be reused ------------------------------------------------------------------------
 
-    def plan(self, row: Row, *, now: int) -> Plan:
+    def plan(self, row: Row, *, now: int) -> ReusePlan:
         """Look up what can be reused for a row."""
-        path = self.trie.find(torch.tensor(row.ids[: min(row.end, self._lead(row))]), now=now)
+        path = self.trie.find(torch.tensor(row.ids[: min(row.end, self._opening(row))]), now=now)
         consumers = row.consumers()
         beginning = [node.kv[:, :, :, :taken] for node, taken in path]
-        plan = Plan(consumers[-1], beginning, len(row.ids))
+        plan = ReusePlan(consumers[-1], beginning, len(row.ids))
         if reason := self._immovable(row, plan):
             plan.stay(reason)
         elif self.by_paper:
@@ -62,11 +62,11 @@ class Store:
             self._plan_pieces(row, plan, consumers, now)
         return plan
 
-    def _lead(self, row: Row) -> int:
+    def _opening(self, row: Row) -> int:
         """Where the part of a row ends that is reused as it stands; the paper's is the lead."""
         return row.shares[0].first if self.by_paper and row.shares else len(row.ids)
 
-    def _immovable(self, row: Row, plan: Plan) -> str:
+    def _immovable(self, row: Row, plan: ReusePlan) -> str:
         """Why nothing may be moved into a row, or ''."""
         if not self.ladder.moved:
             return "the pool moves nothing"
@@ -78,7 +78,7 @@ class Store:
             return "the prompt has no shared text"
         return self.fallen.get(plan.consumer, "")
 
-    def _plan_pieces(self, row: Row, plan: Plan, consumers: Sequence[str], now: int) -> None:
+    def _plan_pieces(self, row: Row, plan: ReusePlan, consumers: Sequence[str], now: int) -> None:
         """Every text that was read before, corrected; if a correction is missing, none at all."""
         least, taught, low = self.ladder.least, True, plan.done
         for share, consumer in zip(row.shares, consumers, strict=False):
@@ -118,9 +118,9 @@ class Store:
 
     # -- what is kept ------------------------------------------------------------------------------
 
-    def keep(self, row: Row, plan: Plan, kv: Tensor, *, now: int) -> None:
+    def keep(self, row: Row, plan: ReusePlan, kv: Tensor, *, now: int) -> None:
         """Keep what a row's read is good for: its cache (L, 2, H, S, D), the last token or not."""
-        exact = min(plan.exact, self._lead(row), kv.shape[3])
+        exact = min(plan.exact, self._opening(row), kv.shape[3])
         self.trie.add(torch.tensor(row.ids[:exact]), kv, now=now)
         if not self.ladder.moved or self.frequencies is None:
             return

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from unspoken.types import Memory, Text, Vectors
+from unspoken.types import CacheSegment, Text, Vectors
 from unspoken.wire import Message
 
 __all__ = ["describe"]
@@ -39,7 +39,7 @@ def describe(message: Message) -> dict[str, Any]:
                 for row, real in zip(values.detach(), mask, strict=True)
             ]
             told["odd"] = _odd(values)
-        case Memory(cache, mask, _, spelling):
+        case CacheSegment(cache, mask, _, spelling):
             kv = cache.kv()
             told["norms"] = {
                 "keys": [_norm(keys, mask) for keys, _ in kv],

@@ -17,7 +17,7 @@ from unspoken.channels import Channel
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import load_trained
 from unspoken.protocols import Model, device_of, tabled
-from unspoken.types import Memory, Prompt, Settings, Text, Vectors
+from unspoken.types import CacheSegment, Prompt, Settings, Text, Vectors
 from unspoken.wire import Message
 
 __all__ = ["listen", "nearest", "reading"]
@@ -56,10 +56,10 @@ def reading(
     batch, payload = message.batch, message.payload
     if isinstance(payload, Text):
         return payload.words
-    lead = (_LEAD,) * batch
-    if isinstance(payload, Memory) and payload.spelling is not None:
-        lead = payload.spelling.words  # a fusion acts on words that the receiver has read too
-    prompt = Prompt((Text(lead), Text((_ASK,) * batch)), slot=1)
+    opening = (_LEAD,) * batch
+    if isinstance(payload, CacheSegment) and payload.spelling is not None:
+        opening = payload.spelling.words  # a fusion acts on words that the receiver has read too
+    prompt = Prompt((Text(opening), Text((_ASK,) * batch)), slot=1)
     if channel is None:
         prompt = _placed(message, prompt, model)
     else:
@@ -86,7 +86,7 @@ def _placed(message: Message, prompt: Prompt, model: Model) -> Prompt:
             f"but {model.spec.name!r} embeds {model.spec.width}; give the projector that takes "
             f"in a message of channel {header.channel!r}"
         )
-    return prompt.front(payload) if isinstance(payload, Memory) else prompt.insert(payload)
+    return prompt.front(payload) if isinstance(payload, CacheSegment) else prompt.insert(payload)
 
 
 @torch.no_grad()

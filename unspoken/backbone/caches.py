@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from unspoken.errors import IncompatibleModels
-from unspoken.types import KV, Context, KVCache, Memory, Read, Spelling, Vectors, left_pad
+from unspoken.types import KV, CacheSegment, Context, KVCache, Read, Spelling, Vectors, left_pad
 
 __all__ = [
     "append",
@@ -161,13 +161,13 @@ def append(kv: KV, more: KV) -> KV:
     return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
 
 
-def filled_layers(memory: Memory, heads: int) -> KV:
+def filled_layers(cached: CacheSegment, heads: int) -> KV:
     """The cache of a memory, with zeros where a layer was left out: nothing may attend to them."""
 
     def whole(part: Tensor) -> Tensor:
         return part if part.shape[1] else part.new_zeros(part.shape[0], heads, *part.shape[2:])
 
-    return tuple((whole(keys), whole(values)) for keys, values in memory.kv)
+    return tuple((whole(keys), whole(values)) for keys, values in cached.kv)
 
 
 def seen_slots(parts: Sequence[Tensor], held: Sequence[tuple[bool, ...]]) -> Tensor | None:
@@ -240,11 +240,11 @@ def join_rows(reads: Sequence[Read]) -> Read:
             positions,
             seen=_join_seen([read.context.seen for read in reads], masks),
         )
-    memories = [read.memory for read in reads if read.memory is not None]
-    memory = None
+    memories = [read.cached for read in reads if read.cached is not None]
+    cached = None
     if memories and found is not None:
         cache = KVCache(stack(masks, [one.kv for one in memories]))
-        memory = Memory(cache, found.mask, found.positions, found.spelling)
+        cached = CacheSegment(cache, found.mask, found.positions, found.spelling)
     hidden: dict[int, Vectors] = {}
     for layer in reads[0].hidden:
         rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
@@ -254,7 +254,7 @@ def join_rows(reads: Sequence[Read]) -> Read:
         passes=max(read.passes for read in reads),  # a row takes part in its own only
         found=found,
         hidden=hidden,
-        memory=memory,
+        cached=cached,
     )
 
 

@@ -16,7 +16,7 @@ from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
 from unspoken.backbone.model import LanguageModel
 from unspoken.errors import ContextTooLong
-from unspoken.layout import VECTOR, Run
+from unspoken.layout import VECTOR, Chunk
 from unspoken.types import KV, Context, Spec, counted
 
 __all__ = ["Passes"]
@@ -61,7 +61,7 @@ class Passes(LanguageModel):
         self,
         kv: KV,
         mask: Tensor,
-        run: Run,
+        run: Chunk,
         at: Tensor,
         layers: Sequence[int] = (),
         top: int | None = None,
@@ -119,7 +119,7 @@ class Passes(LanguageModel):
             )
         return kept(cache)[:layers]
 
-    def _inputs(self, run: Run) -> dict[str, Tensor]:
+    def _inputs(self, run: Chunk) -> dict[str, Tensor]:
         if run.vectors is None:
             return {"input_ids": run.ids}
         embedded = self.embed(run.ids.clamp(min=0))

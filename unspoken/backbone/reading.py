@@ -26,14 +26,14 @@ from unspoken.backbone.caches import (
 from unspoken.backbone.moving import Moving
 from unspoken.backbone.proofs import near
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
-from unspoken.layout import Part, Run, lay_out, spell
+from unspoken.layout import Chunk, Part, lay_out, spell
 from unspoken.types import (
+    CACHE,
     KV,
-    MEMORY,
     TEXT,
+    CacheSegment,
     Context,
     KVCache,
-    Memory,
     Need,
     Prompt,
     Read,
@@ -56,7 +56,7 @@ class Reading(Moving):
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(model, tokenizer, name=name)
-        self._lead: tuple[object, KV] = ((), ())
+        self._opening: tuple[object, KV] = ((), ())
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
         """Read a prompt of B rows and compute what is needed; no vocabulary logits.
@@ -84,14 +84,14 @@ class Reading(Moving):
         return parts
 
     @torch.no_grad()
-    def read_lead(self, run: Run) -> KV:
+    def read_opening(self, run: Chunk) -> KV:
         """The cache of a shared lead, of one row, kept until another lead comes."""
         precise = torch.is_autocast_enabled(self.device.type)
         key = (tuple(run.ids[0].tolist()), precise)
-        kept, kv = self._lead
+        kept, kv = self._opening
         if kept != key:
             kv, _ = self.pass_over((), run.mask[:, :0], run, counted(run.mask))
-            self._lead = (key, kv)
+            self._opening = (key, kv)
         return kv
 
     def top(self, needs: frozenset[Need]) -> int | None:
@@ -116,8 +116,8 @@ class Reading(Moving):
                 "shorten it or choose a model with a longer context"
             )
         for n, part in enumerate(parts):
-            if isinstance(part, Memory):
-                self._check_memory(part)
+            if isinstance(part, CacheSegment):
+                self._check_cached(part)
                 assert n == 0 or self.frequencies  # raises if it cannot be moved
             elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
                 raise IncompatibleModels(
@@ -125,11 +125,11 @@ class Reading(Moving):
                     f"{self.spec.width}; project them into its space first"
                 )
 
-    def _check_memory(self, memory: Memory) -> None:
-        spec, kv = self.spec, memory.kv
+    def _check_cached(self, cached: CacheSegment) -> None:
+        spec, kv = self.spec, cached.kv
         heads = max(keys.shape[1] for keys, _ in kv)
         given = (len(kv), heads, kv[0][0].shape[3])
-        if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(memory.layers):
+        if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(cached.layers):
             if not self._narrows:
                 raise IncompatibleModels(
                     f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
@@ -140,7 +140,7 @@ class Reading(Moving):
                 f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
                 f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; use the same weights"
             )
-        compact = (memory.positions != counted(memory.mask)) & memory.mask
+        compact = (cached.positions != counted(cached.mask)) & cached.mask
         if spec.window is not None and bool(compact.any()):
             raise IncompatibleModels(
                 f"the cache has fewer slots than positions, but {self.name!r} has a sliding "
@@ -173,16 +173,16 @@ class _Reading:
         self, model: Reading, parts: Sequence[Part], batch: int, needs: frozenset[Need]
     ) -> None:
         self.model, self.parts, self.batch, self.needs = model, parts, batch, needs
-        self.runs = [part for part in parts if isinstance(part, Run)]
+        self.runs = [part for part in parts if isinstance(part, Chunk)]
         self.layers = sorted(need.layer for need in needs if need.kind == "hidden")
         if self.layers and all(run.shared for run in self.runs):
             raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
         every = (True,) * model.spec.layers
-        held = [part.layers if isinstance(part, Memory) else every for part in parts]
+        held = [part.layers if isinstance(part, CacheSegment) else every for part in parts]
         self.seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
-        if self.seen is not None and MEMORY in needs:
+        if self.seen is not None and CACHE in needs:
             raise IncompatibleModels(UNWHOLE.format(name=model.name))
-        self.whole, self.top = bool(self.layers) or MEMORY in needs, model.top(needs)
+        self.whole, self.top = bool(self.layers) or CACHE in needs, model.top(needs)
         self.kv: KV = ()
         self.positions = torch.zeros(batch, 0, dtype=torch.long, device=model.device)
         self.mask, self.end = self.positions.bool(), self.positions.sum(1)
@@ -194,10 +194,10 @@ class _Reading:
         rows = 1 if alone else self.batch
         self.kv = tuple((expand(k, rows), expand(v, rows)) for k, v in self.kv)
         at = self._places(part)
-        if isinstance(part, Memory):
+        if isinstance(part, CacheSegment):
             self._append(part, rows)
         elif part.shared and part is self.parts[0] and not last:
-            self.kv = self.model.read_lead(part)
+            self.kv = self.model.read_opening(part)
         else:
             self._run(part, rows, at, last=last)
         self.mask = torch.cat((self.mask, part.mask.expand(self.batch, -1)), 1)
@@ -206,17 +206,17 @@ class _Reading:
 
     def _places(self, part: Part) -> Tensor:
         """The positions (B, S) of a part that comes next."""
-        if isinstance(part, Memory):
+        if isinstance(part, CacheSegment):
             return self.end[:, None] + part.positions
         return (self.end[:, None] + part.mask.long().cumsum(1) - 1).clamp(min=0)
 
-    def _append(self, memory: Memory, rows: int) -> None:
+    def _append(self, cached: CacheSegment, rows: int) -> None:
         model = self.model
-        own = filled_layers(memory, model.spec.kv_heads)
+        own = filled_layers(cached, model.spec.kv_heads)
         own = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in own)
         self.kv = append(self.kv, model.shift(own, self.end[:rows]) if self.kv else own)
 
-    def _run(self, part: Run, rows: int, at: Tensor, *, last: bool) -> None:
+    def _run(self, part: Chunk, rows: int, at: Tensor, *, last: bool) -> None:
         run, top = part.expand(rows), self.top if last else None
         read = run.without_last() if last and not self.whole else run
         at = at[:rows, : read.ids.shape[1]]
@@ -240,7 +240,9 @@ class _Reading:
         known = tuple((k[:, :, :-1], v[:, :, :-1]) for k, v in kv) if self.whole else kv
         last = self.runs[-1].expand(self.batch).ids[:, -1]
         found = Context(KVCache(known), mask, last, spelling, positions, seen=seen)
-        memory = Memory(KVCache(kv), mask, positions, spelling) if MEMORY in self.needs else None
+        cached = (
+            CacheSegment(KVCache(kv), mask, positions, spelling) if CACHE in self.needs else None
+        )
         return Read(
             tokens=counts([run.mask for run in self.runs], self.batch),
             passes=len(self.runs),
@@ -248,10 +250,10 @@ class _Reading:
             hidden={
                 n: gather_states([(s[n], heard) for s, heard in self.hidden]) for n in self.layers
             },
-            memory=memory,
+            cached=cached,
         )
 
 
 def _length(part: Part) -> Tensor:
     """(B,) or (1,): the positions that a part takes up."""
-    return part.length if isinstance(part, Memory) else part.mask.sum(1)
+    return part.length if isinstance(part, CacheSegment) else part.mask.sum(1)

@@ -19,9 +19,9 @@ from unspoken.backbone.rollout import Expected, aligned, alignment, drive
 from unspoken.errors import IncompatibleModels
 from unspoken.types import (
     Ahead,
+    CacheSegment,
     Context,
     KVCache,
-    Memory,
     Need,
     Rollout,
     Settings,
@@ -138,7 +138,7 @@ class Writing(Passes):
         return Rollout(
             Vectors(driven.states, mask),
             Vectors(driven.vectors, mask),
-            Memory(
+            CacheSegment(
                 KVCache(driven.kv),
                 torch.cat((context.mask, mask), 1),
                 torch.cat((context.positions, places), 1),
@@ -170,7 +170,7 @@ class Writing(Passes):
             Vectors(*left_pad([row[:n] for row, n in zip(part, lengths, strict=True)]))
             for part in (driven.states, driven.vectors)
         ]
-        return Rollout(*said, memory=None, passes=driven.passes)
+        return Rollout(*said, cached=None, passes=driven.passes)
 
     def _logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""

@@ -9,15 +9,15 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.identity import module_fingerprint
 from unspoken.projectors import Projector
 from unspoken.protocols import Model
 from unspoken.types import (
     SEGMENT_KINDS,
+    CacheSegment,
     Context,
-    Memory,
     Need,
     Prompt,
     Segment,
@@ -33,9 +33,9 @@ __all__ = [
     "check_abilities",
     "check_identities",
     "check_widths",
-    "lead_id",
+    "opening_id",
     "remedy",
-    "spelled_lead",
+    "spelled_opening",
 ]
 
 
@@ -53,7 +53,7 @@ class Channel(ABC):
     own_cache: ClassVar[bool] = False
     """True when the receiver goes on from the sender's cache as from its own: then the sender does
     well to read what the receiver would have read, its lead included."""
-    carries: ClassVar[tuple[type[Segment], ...]] = (Text, Vectors, Memory)
+    carries: ClassVar[tuple[type[Segment], ...]] = (Text, Vectors, CacheSegment)
     """The payloads that `write` or `fuse` can take in."""
 
     @property
@@ -67,7 +67,7 @@ class Channel(ABC):
         """What the sender has to compute; a sender whose channels need no text decodes nothing."""
 
     @abstractmethod
-    def send(self, thought: Thought) -> Message:
+    def send(self, state: SenderState) -> Message:
         """The message, B rows like the thought; the thought stays as it is."""
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
@@ -129,23 +129,23 @@ class Channel(ABC):
             )
 
     def _message(
-        self, thought: Thought, payload: Segment, *, receiver: str = "", tokenizer: str = ""
+        self, state: SenderState, payload: Segment, *, receiver: str = "", tokenizer: str = ""
     ) -> Message:
-        """A message from the sender of `thought` to a model with these weights and tokenizer."""
-        sender, cached = thought.spec, isinstance(payload, Memory)
+        """A message from the sender of `state` to a model with these weights and tokenizer."""
+        sender, cached = state.spec, isinstance(payload, CacheSegment)
         header = Header(
             channel=self.name,
-            sender=thought.agent,
-            role=thought.role,
-            task=thought.task,
-            step=thought.step,
+            sender=state.agent,
+            role=state.role,
+            task=state.task,
+            step=state.step,
             weights=sender.weights,
             tokenizer=sender.tokenizer,
             dtype=sender.dtype,
             receiver=receiver,
             receiver_tokenizer=tokenizer,
             projector=self._projector,
-            lead=lead_id(thought.lead),
+            lead=opening_id(state.opening),
             kinds=sender.kinds if cached else (),
             window=sender.window if cached else None,
         )
@@ -155,7 +155,7 @@ class Channel(ABC):
     def _projector(self) -> str:
         """The fingerprint of the trained modules that the channel holds, '' for none."""
         found = [module_fingerprint(module) for module in self._modules.values()]
-        return found[0] if len(found) == 1 else lead_id("".join(found))
+        return found[0] if len(found) == 1 else opening_id("".join(found))
 
     @property
     def _modules(self) -> dict[str, nn.Module]:
@@ -165,7 +165,7 @@ class Channel(ABC):
 
 _LACKS = {
     "text": "words",
-    "memory": "a cache",
+    "cache": "a cache",
     "hidden": "hidden states",
     "rollout": "latent steps on a cache",
     "vectors": "vectors",
@@ -246,17 +246,17 @@ def remedy(module: Projector, sender: Spec, receiver: Spec) -> str:
     return f"train one with: unspoken train {module.recipe} {models}"
 
 
-def lead_id(lead: str) -> str:
+def opening_id(opening: str) -> str:
     """What stands for a shared lead in a header: 16 hex digits, or '' for none."""
-    return sha256(lead.encode()).hexdigest()[:16] if lead else ""
+    return sha256(opening.encode()).hexdigest()[:16] if opening else ""
 
 
-def spelled_lead(thought: Thought) -> int:
+def spelled_opening(state: SenderState) -> int:
     """How many characters of what the memory spells are the lead.
 
     0 if another agent handed the lead over: its cache spells nothing.
     """
-    assert thought.memory is not None
-    assert thought.memory.spelling is not None
-    words = thought.memory.spelling.words
-    return len(thought.lead) if all(row.startswith(thought.lead) for row in words) else 0
+    assert state.cached is not None
+    assert state.cached.spelling is not None
+    words = state.cached.spelling.words
+    return len(state.opening) if all(row.startswith(state.opening) for row in words) else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unspoken.channels.base import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import FreeVectors
 from unspoken.types import Need, Prompt, Spec, Vectors
@@ -31,9 +31,9 @@ class Constant(Channel):
     def needs(self) -> frozenset[Need]:
         return frozenset()
 
-    def send(self, thought: Thought) -> Message:
-        payload = self.vectors(len(thought.given))
-        return self._message(thought, payload, receiver=self.vectors.target_weights)
+    def send(self, state: SenderState) -> Message:
+        payload = self.vectors(len(state.given))
+        return self._message(state, payload, receiver=self.vectors.target_weights)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         return prompt.insert(message.payload)

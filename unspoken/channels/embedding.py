@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import StateProjector, load_projector
 from unspoken.types import Need, Prompt, Spec, Vectors
@@ -38,19 +38,19 @@ class Embedding(Channel):
     def needs(self) -> frozenset[Need]:
         return frozenset(Need("hidden", layer) for layer in self.projector.layers)
 
-    def send(self, thought: Thought) -> Message:
-        states = [thought.hidden[layer] for layer in self.projector.layers]
-        values = torch.stack([state.values for state in states], 2)
+    def send(self, state: SenderState) -> Message:
+        states = [state.hidden[layer] for layer in self.projector.layers]
+        values = torch.stack([layer.values for layer in states], 2)
         vectors = self.projector(Vectors(values, states[0].mask))
         target = self.projector.target_weights, self.projector.target_tokenizer
-        return self._message(thought, vectors, receiver=target[0], tokenizer=target[1])
+        return self._message(state, vectors, receiver=target[0], tokenizer=target[1])
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)
-        lead = self.projector.lead(message.batch)
-        if lead is not None and lead.mask.shape[1]:
+        front = self.projector.front_vectors(message.batch)
+        if front is not None and front.mask.shape[1]:
             said = message.payload.mask.any(1)
-            prompt = prompt.insert(Vectors(lead.values, lead.mask & said[:, None]))
+            prompt = prompt.insert(Vectors(front.values, front.mask & said[:, None]))
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:

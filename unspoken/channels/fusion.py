@@ -8,12 +8,12 @@ from typing import ClassVar, Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
-from unspoken.channels.thought import Thought
+from unspoken.channels.base import Channel, check_identities, remedy, spelled_opening
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import Fuser, add_changes
-from unspoken.types import KV, MEMORY, Context, KVCache, Memory, Need, Spec, Spelling
+from unspoken.types import CACHE, KV, CacheSegment, Context, KVCache, Need, Spec, Spelling
 from unspoken.wire import Message
 
 __all__ = ["Fusion", "Order", "fuse_in"]
@@ -31,41 +31,41 @@ class Fusion(Channel):
 
     fuser: a `Fuser` or the folder of one. order: with several messages, each fuser sees what the
     one before it made (`sequential`), or all see the receiver's own cache and what they change is
-    added (`parallel`). lead: whether what the sender read first, as its lead, is fused too.
+    added (`parallel`). opening: whether what the sender read first, its instructions, is fused too.
     loose: whether words that differ between equal ones are fused as well, see `places`; without
     it, the message of another item would not land where the right one does.
     """
 
     name: ClassVar[str] = "fusion"
-    carries = (Memory,)
+    carries = (CacheSegment,)
 
     def __init__(
         self,
         fuser: Fuser | str,
         order: Order = "sequential",
         *,
-        lead: bool = True,
+        opening: bool = True,
         loose: bool = False,
     ) -> None:
         if order not in get_args(Order):
             raise ValueError(f"order is one of {get_args(Order)}, not {order!r}")
         self.fuser = Fuser.from_pretrained(fuser).eval() if isinstance(fuser, str) else fuser
         self.order: Order = order
-        self.lead, self.loose = lead, loose
+        self.opening, self.loose = opening, loose
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({MEMORY})
+        return frozenset({CACHE})
 
-    def send(self, thought: Thought) -> Message:
-        assert thought.memory is not None, "the sender computes what `needs` asks for"
-        memory = thought.memory if self.lead else _behind(spelled_lead(thought), thought.memory)
+    def send(self, state: SenderState) -> Message:
+        assert state.cached is not None, "the sender computes what `needs` asks for"
+        cached = state.cached if self.opening else _behind(spelled_opening(state), state.cached)
         target = self.fuser.target_weights, self.fuser.target_tokenizer
-        return self._message(thought, memory, receiver=target[0], tokenizer=target[1])
+        return self._message(state, cached, receiver=target[0], tokenizer=target[1])
 
     def accept(self, message: Message, receiver: Spec) -> None:
         super().accept(message, receiver)
-        assert isinstance(message.payload, Memory)
+        assert isinstance(message.payload, CacheSegment)
         needed = {
             sharer: (self.fuser.source_heads, self.fuser.source_dim)
             for _, sharer in self.fuser.layers
@@ -79,19 +79,19 @@ class Fusion(Channel):
             )
 
     def fuse(self, message: Message, context: Context) -> Context:
-        memory = message.payload
-        assert isinstance(memory, Memory)
-        if not memory.mask.shape[1] or not context.kv:
+        cached = message.payload
+        assert isinstance(cached, CacheSegment)
+        if not cached.mask.shape[1] or not context.kv:
             return context
-        if memory.spelling is None:
+        if cached.spelling is None:
             raise IncompatibleModels(
                 f"fusion aligns positions by their words, but the memory from sender "
                 f"{message.header.sender!r} says no words; use the message that fusion sends"
             )
-        index = places(context.spelling, memory.spelling, loose=self.loose)[:, :-1]
+        index = places(context.spelling, cached.spelling, loose=self.loose)[:, :-1]
         plain = context.kv if context.plain is None else context.plain
 
-        kv = fuse_in(self.fuser, context.kv, plain, memory.kv, index, self.order)
+        kv = fuse_in(self.fuser, context.kv, plain, cached.kv, index, self.order)
         return replace(context, cache=KVCache(kv), plain=plain)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
@@ -104,15 +104,15 @@ class Fusion(Channel):
         check_identities(fuser, sender, receiver, fix)
 
 
-def _behind(lead: int, memory: Memory) -> Memory:
+def _behind(opening: int, cached: CacheSegment) -> CacheSegment:
     """What spells the words behind the first `lead` characters; keys stay as they are stored."""
-    assert memory.spelling is not None
-    mask = memory.mask & (memory.spelling.ends > lead)
+    assert cached.spelling is not None
+    mask = cached.mask & (cached.spelling.ends > opening)
     keep = mask.any(0)
-    ends = memory.spelling.ends.masked_fill(~mask, -1)[:, keep]
-    spelling = Spelling(memory.spelling.words, ends, lead)
-    cache = memory.cache.rows(slice(None), keep)
-    return Memory(cache, mask[:, keep], memory.positions[:, keep], spelling)
+    ends = cached.spelling.ends.masked_fill(~mask, -1)[:, keep]
+    spelling = Spelling(cached.spelling.words, ends, opening)
+    cache = cached.cache.rows(slice(None), keep)
+    return CacheSegment(cache, mask[:, keep], cached.positions[:, keep], spelling)
 
 
 def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str) -> None:

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import torch
 
-from unspoken.channels.base import Channel, lead_id
-from unspoken.channels.thought import Thought
+from unspoken.channels.base import Channel, opening_id
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.protocols import Model, movable
-from unspoken.types import MEMORY, KVCache, Memory, Need, Prompt, Spec
+from unspoken.types import CACHE, CacheSegment, KVCache, Need, Prompt, Spec
 from unspoken.wire import Message
 
-__all__ = ["MOVED", "Handoff", "accept_same", "behind_lead", "check_same"]
+__all__ = ["MOVED", "Handoff", "accept_same", "after_opening", "check_same"]
 
 
 class Handoff(Channel):
@@ -24,43 +24,43 @@ class Handoff(Channel):
     read it there: the same tokens follow as after the text. A lead that both begin with is not
     read twice. Sliding-window layers keep all positions; the model masks what is out of sight.
 
-    lead: False hands over only what stands behind the sender's shared lead, moved to position 0:
-    it has seen the lead, but the receiver does not. That is the cache enrichment by which C2C
+    opening: False hands over only what comes after the sender's shared opening, moved to position
+    0: it has seen the opening, but the receiver does not. That is the cache enrichment by which C2C
     (arXiv 2510.03215) shows what a cache can carry with no training; it needs rotary embeddings.
     """
 
     name: ClassVar[str] = "handoff"
     in_front: ClassVar[bool] = True
     own_cache: ClassVar[bool] = True
-    carries = (Memory,)
+    carries = (CacheSegment,)
 
-    def __init__(self, *, lead: bool = True) -> None:
-        self.lead = lead
+    def __init__(self, *, opening: bool = True) -> None:
+        self.opening = opening
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({MEMORY})
+        return frozenset({CACHE})
 
-    def send(self, thought: Thought) -> Message:
-        memory = self._memory(thought)
-        assert memory is not None, "the sender computes what `needs` asks for"
-        if thought.lead and not self.lead:
-            memory, thought = behind_lead(memory, thought), replace(thought, lead="")
-        memory = replace(memory, spelling=None)  # the cache is enough
-        spec = thought.spec
-        return self._message(thought, memory, receiver=spec.weights, tokenizer=spec.tokenizer)
+    def send(self, state: SenderState) -> Message:
+        cached = self._memory(state)
+        assert cached is not None, "the sender computes what `needs` asks for"
+        if state.opening and not self.opening:
+            cached, state = after_opening(cached, state), replace(state, opening="")
+        cached = replace(cached, spelling=None)  # the cache is enough
+        spec = state.spec
+        return self._message(state, cached, receiver=spec.weights, tokenizer=spec.tokenizer)
 
     def accept(self, message: Message, receiver: Spec) -> None:
         super().accept(message, receiver)
         accept_same(message, receiver)
 
-    def _memory(self, thought: Thought) -> Memory | None:
+    def _memory(self, state: SenderState) -> CacheSegment | None:
         """What is handed over."""
-        return thought.memory
+        return state.cached
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
-        assert isinstance(message.payload, Memory)
-        if prompt.lead and message.header.lead == lead_id(prompt.lead):
+        assert isinstance(message.payload, CacheSegment)
+        if prompt.opening and message.header.lead == opening_id(prompt.opening):
             prompt = replace(prompt, segments=prompt.segments[1:], slot=prompt.slot - 1)
         return prompt.front(message.payload)
 
@@ -68,7 +68,7 @@ class Handoff(Channel):
         check_same(self.name, sender, receiver)
 
     def ask(self, sender: Model, receiver: Model) -> None:
-        if not self.lead:
+        if not self.opening:
             movable(sender, MOVED)
 
 
@@ -100,26 +100,26 @@ def check_same(channel: str, sender: Spec, receiver: Spec) -> None:
             )
 
 
-def behind_lead(memory: Memory, thought: Thought) -> Memory:
+def after_opening(cached: CacheSegment, state: SenderState) -> CacheSegment:
     """The positions behind the last one that spells the lead, as if the first were position 0.
 
     `<bos>` stays behind with the lead, or without one.
     """
-    spelling = memory.spelling
+    spelling = cached.spelling
     assert spelling is not None, "a memory that was read is spelled"
-    in_lead = (spelling.ends >= 0) & (spelling.ends <= len(thought.lead))
-    begins = all(words.startswith(thought.lead) for words in spelling.words)
-    found = (in_lead & (spelling.ends > 0)).any(1)
-    if thought.lead and not (begins and bool(found.all())):
+    in_opening = (spelling.ends >= 0) & (spelling.ends <= len(state.opening))
+    begins = all(words.startswith(state.opening) for words in spelling.words)
+    found = (in_opening & (spelling.ends > 0)).any(1)
+    if state.opening and not (begins and bool(found.all())):
         raise IncompatibleModels(
-            f"a hand-over cannot tell where the lead of sender {thought.agent!r} ends: another "
-            f"agent handed it over, or the tokenizer of {thought.spec.name!r} has no offsets; use "
-            "Handoff(lead=True)"
+            f"a hand-over cannot tell where the opening of sender {state.agent!r} ends: another "
+            f"agent handed it over, or the tokenizer of {state.spec.name!r} has no offsets; use "
+            "Handoff(opening=True)"
         )
-    slots = torch.arange(memory.mask.shape[1], device=memory.mask.device)
-    last = torch.where(in_lead, slots, -1).amax(1, keepdim=True)
-    behind = memory.mask & (slots > last)
-    begin = torch.where(behind, memory.positions, memory.length[:, None]).amin(1)
-    moved = movable(thought.model, MOVED).shift(memory.kv, -begin)
-    positions = (memory.positions - begin[:, None]).clamp(min=0)
-    return Memory(KVCache(moved), behind, positions).rows(slice(None))
+    slots = torch.arange(cached.mask.shape[1], device=cached.mask.device)
+    last = torch.where(in_opening, slots, -1).amax(1, keepdim=True)
+    behind = cached.mask & (slots > last)
+    begin = torch.where(behind, cached.positions, cached.length[:, None]).amin(1)
+    moved = movable(state.model, MOVED).shift(cached.kv, -begin)
+    positions = (cached.positions - begin[:, None]).clamp(min=0)
+    return CacheSegment(KVCache(moved), behind, positions).rows(slice(None))

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from unspoken.channels.base import Channel
-from unspoken.channels.handoff import MOVED, accept_same, behind_lead, check_same
-from unspoken.channels.thought import Thought
+from unspoken.channels.handoff import MOVED, accept_same, after_opening, check_same
+from unspoken.channels.sender_state import SenderState
 from unspoken.protocols import Model, fillable, movable
-from unspoken.types import MEMORY, KVCache, Memory, Need, Prompt, Spec
+from unspoken.types import CACHE, CacheSegment, KVCache, Need, Prompt, Spec
 from unspoken.wire import Message
 
 __all__ = ["SelectiveLayers", "ranked"]
@@ -44,7 +44,7 @@ class SelectiveLayers(Channel):
     """
 
     name: ClassVar[str] = "layers"
-    carries = (Memory,)
+    carries = (CacheSegment,)
     own_cache: ClassVar[bool] = True
 
     def __init__(
@@ -83,26 +83,26 @@ class SelectiveLayers(Channel):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({MEMORY})
+        return frozenset({CACHE})
 
-    def send(self, thought: Thought) -> Message:
-        assert thought.memory is not None, "the sender computes what `needs` asks for"
-        memory = behind_lead(thought.memory, thought)
-        sent = self.chosen(len(memory.kv))
+    def send(self, state: SenderState) -> Message:
+        assert state.cached is not None, "the sender computes what `needs` asks for"
+        cached = after_opening(state.cached, state)
+        sent = self.chosen(len(cached.kv))
         kv = tuple(
             (keys, values) if n in sent else (keys[:, :0], values[:, :0])
-            for n, (keys, values) in enumerate(memory.kv)
+            for n, (keys, values) in enumerate(cached.kv)
         )
-        memory = replace(memory, cache=KVCache(kv), spelling=None)
-        spec = thought.spec
-        return self._message(thought, memory, receiver=spec.weights, tokenizer=spec.tokenizer)
+        cached = replace(cached, cache=KVCache(kv), spelling=None)
+        spec = state.spec
+        return self._message(state, cached, receiver=spec.weights, tokenizer=spec.tokenizer)
 
     def accept(self, message: Message, receiver: Spec) -> None:
         super().accept(message, receiver)
         accept_same(message, receiver)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
-        assert isinstance(message.payload, Memory)
+        assert isinstance(message.payload, CacheSegment)
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:

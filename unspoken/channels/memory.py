@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from unspoken.channels.base import Channel, check_identities, remedy, spelled_lead
-from unspoken.channels.thought import Thought
+from unspoken.channels.base import Channel, check_identities, remedy, spelled_opening
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.alignment import ends_in
 from unspoken.projectors.memory import MemoryProjector
 from unspoken.protocols import Model, movable
 from unspoken.types import (
-    MEMORY,
-    Memory,
+    CACHE,
+    CacheSegment,
     Need,
     Prompt,
     Segment,
@@ -30,7 +30,7 @@ __all__ = ["ProjectedMemory"]
 
 
 class ProjectedMemory(Channel):
-    """Codes (B, S', width) of a cache travel; the receiver's side makes a `Memory` of them.
+    """Codes (B, S', width) of a cache travel; the receiver's side makes a `CacheSegment` of them.
 
     S' is the number of the receiver's tokens in what the sender read behind its lead.
     projector: a `MemoryProjector` or the folder of one.
@@ -41,7 +41,7 @@ class ProjectedMemory(Channel):
 
     @property
     def reads(self) -> tuple[type[Segment], ...]:
-        return (Memory,)
+        return (CacheSegment,)
 
     def __init__(self, projector: MemoryProjector | str) -> None:
         if isinstance(projector, str):
@@ -50,27 +50,27 @@ class ProjectedMemory(Channel):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({MEMORY})
+        return frozenset({CACHE})
 
-    def send(self, thought: Thought) -> Message:
-        memory = thought.memory
-        assert memory is not None
-        assert memory.spelling is not None
+    def send(self, state: SenderState) -> Message:
+        cached = state.cached
+        assert cached is not None
+        assert cached.spelling is not None
         assert self.projector.tokenizer is not None, "`check` refuses a projector without one"
-        lead = spelled_lead(thought)
+        opening = spelled_opening(state)
         found = [
-            ends_in(words, ends, lead, self.projector.tokenizer)
-            for words, ends in zip(memory.spelling.words, memory.spelling.ends.cpu(), strict=True)
+            ends_in(words, ends, opening, self.projector.tokenizer)
+            for words, ends in zip(cached.spelling.words, cached.spelling.ends.cpu(), strict=True)
         ]
         (places, mask), (rest, _), (ids, _) = (
             left_pad(list(rows)) for rows in zip(*found, strict=True)
         )
-        device = memory.mask.device
+        device = cached.mask.device
         code = self.projector.encode(
-            memory, places.to(device), rest.to(device), ids.to(device), mask.to(device)
+            cached, places.to(device), rest.to(device), ids.to(device), mask.to(device)
         )
         target = self.projector.target_weights, self.projector.target_tokenizer
-        return self._message(thought, code, receiver=target[0], tokenizer=target[1])
+        return self._message(state, code, receiver=target[0], tokenizer=target[1])
 
     def accept(self, message: Message, receiver: Spec) -> None:
         super().accept(message, receiver)
@@ -86,9 +86,9 @@ class ProjectedMemory(Channel):
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)
         if self.projector.prompt.numel():
-            lead, said = self.projector.lead(message.batch), message.payload.mask.any(1)
-            mask = lead.mask & said[:, None]
-            prompt = prompt.insert(Vectors(lead.values, mask, shared=bool(said.all())))
+            front, said = self.projector.front_vectors(message.batch), message.payload.mask.any(1)
+            mask = front.mask & said[:, None]
+            prompt = prompt.insert(Vectors(front.values, mask, shared=bool(said.all())))
         return prompt.insert(self.projector.decode(message.payload))
 
     def check(self, sender: Spec, receiver: Spec) -> None:

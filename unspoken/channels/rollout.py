@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from unspoken.channels.handoff import Handoff
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.protocols import Model, rolls_out
-from unspoken.types import Memory, Need
+from unspoken.types import CacheSegment, Need
 
 __all__ = ["LatentRollout"]
 
@@ -23,20 +23,24 @@ class LatentRollout(Handoff):
 
     steps: m. align: the map from a last hidden state to the next input, the paper's `ridge` or
     `identity`, both at the mean norm of an input embedding; with tied embeddings they are equal.
-    lead: as in `Handoff`.
+    opening: as in `Handoff`.
     """
 
     name: ClassVar[str] = "rollout"
 
     def __init__(
-        self, *, steps: int = 10, align: Literal["identity", "ridge"] = "ridge", lead: bool = True
+        self,
+        *,
+        steps: int = 10,
+        align: Literal["identity", "ridge"] = "ridge",
+        opening: bool = True,
     ) -> None:
         if steps < 1 or align not in ("identity", "ridge"):
             raise ValueError(
                 f"a rollout takes at least 1 step and aligns by 'identity' or 'ridge', got "
                 f"steps={steps}, align={align!r}"
             )
-        super().__init__(lead=lead)
+        super().__init__(opening=opening)
         self.steps = steps
         self.align: Literal["identity", "ridge"] = align
 
@@ -52,5 +56,5 @@ class LatentRollout(Handoff):
         super().ask(sender, receiver)
         rolls_out(sender, "a rollout goes on in vectors")
 
-    def _memory(self, thought: Thought) -> Memory | None:
-        return thought.rollouts[self._rollout].memory
+    def _memory(self, state: SenderState) -> CacheSegment | None:
+        return state.rollouts[self._rollout].cached

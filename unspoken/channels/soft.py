@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
 from unspoken.channels.handoff import check_same
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.projectors import VocabularyMixing
 from unspoken.protocols import Model, rolls_out
 from unspoken.types import Need, Prompt, Spec, Vectors
@@ -57,16 +57,16 @@ class SoftWords(Channel):
     def _rollout(self) -> Need:
         return Need("rollout", limit=self.limit, feed="expected", temperature=self.temperature)
 
-    def send(self, thought: Thought) -> Message:
-        rollout = thought.rollouts[self._rollout]
+    def send(self, state: SenderState) -> Message:
+        rollout = state.rollouts[self._rollout]
         if self.projector is None:
-            spec = thought.spec
+            spec = state.spec
             vectors = rollout.vectors
-            return self._message(thought, vectors, receiver=spec.weights, tokenizer=spec.tokenizer)
+            return self._message(state, vectors, receiver=spec.weights, tokenizer=spec.tokenizer)
         states = Vectors(rollout.states.values[:, :, None], rollout.states.mask)
         target = self.projector.target_weights, self.projector.target_tokenizer
         vectors = self.projector(states)
-        return self._message(thought, vectors, receiver=target[0], tokenizer=target[1])
+        return self._message(state, vectors, receiver=target[0], tokenizer=target[1])
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         return prompt.insert(message.payload)

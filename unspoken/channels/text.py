@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unspoken.channels.base import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.types import TEXT, Need, Prompt, Text
 from unspoken.wire import Message
 
@@ -32,12 +32,12 @@ class TextChannel(Channel):
             return frozenset()
         return frozenset({Need("text", limit=self.limit) if self.limit else TEXT})
 
-    def send(self, thought: Thought) -> Message:
-        words = thought.given if self.verbatim else thought.text
+    def send(self, state: SenderState) -> Message:
+        words = state.given if self.verbatim else state.text
         assert words is not None, "the sender computes what `needs` asks for"
         if self.limit is not None:
-            words = tuple(thought.model.shorten(row, self.limit) for row in words)
-        return self._message(thought, Text(words))
+            words = tuple(state.model.shorten(row, self.limit) for row in words)
+        return self._message(state, Text(words))
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         """Insert the words, if any, set off by a space from what stands before them."""

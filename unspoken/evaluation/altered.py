@@ -11,9 +11,19 @@ import torch
 from torch import Tensor
 
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import PipelineError
-from unspoken.types import Context, KVCache, Memory, Need, Prompt, Segment, Spec, Text, Vectors
+from unspoken.types import (
+    CacheSegment,
+    Context,
+    KVCache,
+    Need,
+    Prompt,
+    Segment,
+    Spec,
+    Text,
+    Vectors,
+)
 from unspoken.wire import Message
 
 __all__ = ["Altered", "Noise", "Prefix"]
@@ -37,7 +47,7 @@ class Altered(Channel):
         self.channel = channel
 
     @abstractmethod
-    def alter(self, payload: Vectors | Memory) -> Segment:
+    def alter(self, payload: Vectors | CacheSegment) -> Segment:
         """What travels instead of the payload."""
 
     @property
@@ -48,8 +58,8 @@ class Altered(Channel):
     def needs(self) -> frozenset[Need]:
         return self.channel.needs
 
-    def send(self, thought: Thought) -> Message:
-        message = self.channel.send(thought)
+    def send(self, state: SenderState) -> Message:
+        message = self.channel.send(state)
         if isinstance(message.payload, Text):
             raise PipelineError(
                 f"channel {self.channel.name!r} sends words; give it a limit of tokens instead"
@@ -78,9 +88,9 @@ class Prefix(Altered):
             raise PipelineError(f"a message keeps at least 1 position, got limit={limit}")
         self.limit = limit
 
-    def alter(self, payload: Vectors | Memory) -> Segment:
+    def alter(self, payload: Vectors | CacheSegment) -> Segment:
         mask = payload.mask & (payload.mask.cumsum(1) <= self.limit)
-        if isinstance(payload, Memory) and payload.spelling is not None:
+        if isinstance(payload, CacheSegment) and payload.spelling is not None:
             ends = payload.spelling.ends.masked_fill(~mask, -1)
             payload = replace(payload, spelling=replace(payload.spelling, ends=ends))
         return replace(payload, mask=mask).rows(slice(None))
@@ -97,7 +107,7 @@ class Noise(Altered):
         super().__init__(channel)
         self.seed = seed
 
-    def alter(self, payload: Vectors | Memory) -> Segment:
+    def alter(self, payload: Vectors | CacheSegment) -> Segment:
         if isinstance(payload, Vectors):
             return Vectors(self._like(payload.values, payload.mask), payload.mask)
 

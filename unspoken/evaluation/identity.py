@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unspoken.agents import Agent
+from unspoken.agents import Agent, Role
 from unspoken.channels import Channel
 from unspoken.identity import digest
 from unspoken.pipeline import Edge, Pipeline
@@ -43,11 +43,21 @@ def _agent(agent: Agent) -> list[Any]:
     soft = _state(agent.soft) if agent.soft is not None else None
     spec = agent.spec
     dtype = f"torch.{spec.dtype}"  # as it is named in the keys of what was trained before
-    return [spec.weights, dtype, asdict(agent.role), asdict(agent.settings), soft]
+    return [spec.weights, dtype, _role(agent.role), asdict(agent.settings), soft]
+
+
+def _role(role: Role) -> dict[str, Any]:
+    found = {_FORMER.get(name, name): value for name, value in asdict(role).items()}
+    return {**found, "first": _FORMER.get(role.first, role.first)}
+
+
+_FORMER = {"instructions": "lead", "opening": "lead"}
+"""Names that stand as they were in the keys of what was trained before."""
 
 
 def _values(thing: object) -> dict[str, Any]:
-    return {name: _value(value) for name, value in sorted(vars(thing).items())}
+    named = {_FORMER.get(name, name): value for name, value in vars(thing).items()}
+    return {name: _value(value) for name, value in sorted(named.items())}
 
 
 def _value(value: object) -> Any:

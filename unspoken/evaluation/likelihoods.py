@@ -50,9 +50,9 @@ def likelihoods(
     places, shown = 0, Console(stderr=True)
     for batch in track(batches, progress, console=shown, disable=not progress, transient=True):
         asked = [queries[n] for n in batch]
-        mail = pipeline.mail(asked)
+        mail = pipeline.incoming(asked)
         places += sum(sum(positions(one.message.payload, agent.model)) for one in mail)
-        context = agent.hear(fields_of(asked), mail).context
+        context = agent.read(fields_of(asked), mail).context
         columns = [
             -agent.model.score(context, list(said)).double().cpu()
             for said in zip(*(answers[n] for n in batch), strict=True)

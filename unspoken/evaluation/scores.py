@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent, Incoming
-from unspoken.evaluation.sharing import SharedReader
+from unspoken.evaluation.sharing import PrefixSharing
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import Model
 from unspoken.types import Segment, Text
@@ -143,7 +143,7 @@ class _Questions:
         self, agent: Agent, queries: Sequence[Query], answers: Sequence[str], rows: int
     ) -> None:
         self.model, self.answers = agent.model, answers
-        self.agent = replace(agent, model=SharedReader(agent.model))
+        self.agent = replace(agent, model=PrefixSharing(agent.model))
         self.fields = fields_of(queries)
         read = [self.fields[name] for name in agent.role.fields]
         length = [sum(map(len, row)) for row in zip(*read, answers, strict=True)]
@@ -154,7 +154,7 @@ class _Questions:
         """log p of the answers (B,) in nats, behind messages of one row."""
         fields = {name: tuple(texts[n] for n in batch) for name, texts in self.fields.items()}
         repeated = [Incoming(one.channel, one.message.repeat(len(batch))) for one in told]
-        context = self.agent.hear(fields, repeated).context
+        context = self.agent.read(fields, repeated).context
         return -self.model.score(context, [self.answers[n] for n in batch]).double().cpu()
 
 
@@ -165,7 +165,7 @@ def _mail(
     mail: list[tuple[Incoming, ...]] = []
     for n in range(0, len(queries), batch_size):
         batch = queries[n : n + batch_size]
-        found = pipeline.mail(batch)
+        found = pipeline.incoming(batch)
         mail += [
             tuple(Incoming(one.channel, one.message.row(row)) for one in found)
             for row in range(len(batch))

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from unspoken.errors import IncompatibleModels
-from unspoken.layout import VECTOR, Part, Run, spell
+from unspoken.layout import VECTOR, Chunk, Part, spell
 from unspoken.protocols import Fillable, Model, Wrapper, fillable
 from unspoken.types import (
-    MEMORY,
+    CACHE,
     TEXT,
-    Memory,
+    CacheSegment,
     Need,
     Prompt,
     Read,
     Spelling,
 )
 
-__all__ = ["SharedReader"]
+__all__ = ["PrefixSharing"]
 
 
-class SharedReader(Wrapper):
+class PrefixSharing(Wrapper):
     """Reads as the model inside does; equal beginnings of rows once, and the same prompt only once.
 
     The words of a message stand in front of the question, so N questions about one message share
@@ -59,32 +59,32 @@ class SharedReader(Wrapper):
         window, length = model.spec.window, sum(part.mask.shape[1] for part in parts)
         if needs != frozenset({TEXT}) or not front or (window is not None and length >= window):
             return model.read(prompt, needs=needs)
-        begun = model.read_parts(front, 1, needs=frozenset({MEMORY})).memory
+        begun = model.read_parts(front, 1, needs=frozenset({CACHE})).cached
         assert begun is not None
-        silent = Memory(begun.cache, begun.mask, begun.positions).repeat(prompt.batch)
+        silent = CacheSegment(begun.cache, begun.mask, begun.positions).repeat(prompt.batch)
         read = model.read_parts([silent, *rest], prompt.batch, needs=needs)
         spelling = _respelled(parts, read.context.mask)
         return replace(read, found=replace(read.context, spelling=spelling))
 
 
-def _common(parts: Sequence[Part]) -> tuple[list[Run], list[Part]]:
+def _common(parts: Sequence[Part]) -> tuple[list[Chunk], list[Part]]:
     """Runs of one row that all rows begin with, and the parts behind them, of B rows.
 
     No runs if nothing but the lead is common: the model reads that once itself.
     """
-    front: list[Run] = []
+    front: list[Chunk] = []
     for n, part in enumerate(parts):
-        if isinstance(part, Run) and part.shared:
+        if isinstance(part, Chunk) and part.shared:
             front.append(part)
             continue
-        if isinstance(part, Run) and part.ids.shape[0] > 1 and (count := _alike(part)):
+        if isinstance(part, Chunk) and part.ids.shape[0] > 1 and (count := _alike(part)):
             head, tail = _cut(part, count)
             return [*front, head], [tail, *parts[n + 1 :]]
         break
     return [], list(parts)
 
 
-def _alike(run: Run) -> int:
+def _alike(run: Chunk) -> int:
     """How many first tokens and vectors are the same in all rows; each keeps one of its own."""
     shortest = int(run.mask.sum(1).min()) - 1
     ids = torch.stack([row[real][:shortest] for row, real in zip(run.ids, run.mask, strict=True)])
@@ -103,14 +103,14 @@ def _before_first(differs: Tensor, longest: int) -> int:
     return int(columns[0]) if len(columns) else longest
 
 
-def _by_row(run: Run) -> tuple[Tensor, ...]:
+def _by_row(run: Chunk) -> tuple[Tensor, ...]:
     """The vectors of each row, (n, W)."""
     assert run.vectors is not None
     counts = cast(list[int], (run.ids == VECTOR).sum(1).tolist())
     return torch.split(run.vectors, counts)
 
 
-def _cut(run: Run, count: int) -> tuple[Run, Run]:
+def _cut(run: Chunk, count: int) -> tuple[Chunk, Chunk]:
     """The first `count` places of one row, and what stands behind them in every row."""
     vectors, own = None, None
     behind = run.mask & (run.mask.cumsum(1) > count)
@@ -122,9 +122,9 @@ def _cut(run: Run, count: int) -> tuple[Run, Run]:
         vectors = rows[0][:shared] if shared else None
         left = torch.cat([row[shared:] for row in rows])
         own = left if len(left) else None
-    head = Run(ids, torch.ones_like(ids, dtype=torch.bool), _silent(ids), vectors)
+    head = Chunk(ids, torch.ones_like(ids, dtype=torch.bool), _silent(ids), vectors)
     tail_ids = run.ids[:, keep].masked_fill(~behind[:, keep], 0)
-    tail = Run(tail_ids, behind[:, keep], _silent(tail_ids), own)
+    tail = Chunk(tail_ids, behind[:, keep], _silent(tail_ids), own)
     return head, tail
 
 

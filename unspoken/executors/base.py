@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from unspoken.agents import Agent, Edge, Speaker
+from unspoken.agents import Agent, Edge, Participant
 from unspoken.errors import PipelineError
 
 __all__ = ["Executor", "Here", "Make", "check_limits"]
@@ -20,7 +20,7 @@ class Executor(Protocol):
 
     def place(
         self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
-    ) -> Sequence[Speaker[Any]]:
+    ) -> Sequence[Participant[Any]]:
         """The agents, ready to take turns over `edges`; `opened` ends what was started."""
         ...
 

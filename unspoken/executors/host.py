@@ -12,9 +12,17 @@ import torch
 from unspoken.agents import Agent, Edge
 from unspoken.errors import PipelineError, WireError
 from unspoken.executors.base import Make
-from unspoken.executors.talk import ASKED, Asked, Failed, Meet, Met, Said, Speak
+from unspoken.executors.talk import (
+    REQUEST,
+    Describe,
+    Description,
+    Failed,
+    Request,
+    TakeTurn,
+    TurnDone,
+)
 from unspoken.protocols import device_of
-from unspoken.types import KVCache, Memory, Spelling, Vectors
+from unspoken.types import CacheSegment, KVCache, Spelling, Vectors
 from unspoken.wire import Message
 from unspoken.wire.codec import Buffer
 
@@ -55,19 +63,19 @@ class Host:
     ) -> tuple[bytes, list[bytes]]:
         """The reply and its messages; what is raised becomes a reply too."""
         try:
-            reply, sent = self._answer(ASKED.validate_json(request), messages, tell)
+            reply, sent = self._answer(REQUEST.validate_json(request), messages, tell)
         except Exception as error:
             reply, sent = Failed.of(error), list[bytes]()
         return reply.to_bytes(), sent
 
     def _answer(
-        self, asked: Asked, messages: Sequence[Buffer], tell: Callable[[str], None]
-    ) -> tuple[Met | Said, list[bytes]]:
+        self, asked: Request, messages: Sequence[Buffer], tell: Callable[[str], None]
+    ) -> tuple[Description | TurnDone, list[bytes]]:
         agent, edges = self._unpacked()
         match asked:
-            case Meet():
-                return Met(name=agent.name, role=agent.role, spec=agent.spec), []
-            case Speak():
+            case Describe():
+                return Description(name=agent.name, role=agent.role, spec=agent.spec), []
+            case TakeTurn():
                 return self._speak(asked, messages, agent, edges, tell)
 
     def _unpacked(self) -> tuple[Agent, tuple[Edge, ...]]:
@@ -80,23 +88,23 @@ class Host:
     @torch.no_grad()
     def _speak(
         self,
-        asked: Speak,
+        asked: TakeTurn,
         messages: Sequence[Buffer],
         agent: Agent,
         edges: Sequence[Edge],
         tell: Callable[[str], None],
-    ) -> tuple[Said, list[bytes]]:
+    ) -> tuple[TurnDone, list[bytes]]:
         device, limit = device_of(agent.model), self.limit
         arrived = [_on(device, Message.from_bytes(data, limit=limit)) for data in messages]
-        spoken = agent.speak(
+        result = agent.take_turn(
             asked.fields,
-            [(edges[n], message) for n, message in zip(asked.heard, arrived, strict=True)],
-            [edges[n] for n in asked.over],
+            [(edges[n], message) for n, message in zip(asked.received, arrived, strict=True)],
+            [edges[n] for n in asked.outgoing],
             answers=asked.answers,
             step=asked.step,
             on_text=tell if asked.stream else None,
         )
-        leaving = list({id(message): message for message in spoken.messages}.values())
+        leaving = list({id(message): message for message in result.messages}.values())
         for message in leaving:
             if message.nbytes > self.limit:
                 raise WireError(
@@ -104,20 +112,20 @@ class Host:
                     f"{message.nbytes:,} bytes, but its executor lets through at most "
                     f"{self.limit:,}; raise the executor's `limit` or send less"
                 )
-        sent = tuple(leaving.index(message) for message in spoken.messages)
-        said = Said(text=spoken.text, usage=spoken.usage, sent=sent)
+        sent = tuple(leaving.index(message) for message in result.messages)
+        said = TurnDone(text=result.text, usage=result.usage, sent=sent)
         return said, [message.to_bytes() for message in leaving]
 
 
 def _on(device: torch.device, message: Message) -> Message:
     """The message with its tensors on the device of the agent that hears it."""
     match message.payload:
-        case Memory(cache, mask, places, spelling):
+        case CacheSegment(cache, mask, places, spelling):
             pairs = tuple((keys.to(device), values.to(device)) for keys, values in cache.kv())
             if spelling is not None:
                 spelling = Spelling(spelling.words, spelling.ends.to(device), spelling.begin)
-            memory = Memory(KVCache(pairs), mask.to(device), places.to(device), spelling)
-            return replace(message, payload=memory)
+            cached = CacheSegment(KVCache(pairs), mask.to(device), places.to(device), spelling)
+            return replace(message, payload=cached)
         case Vectors(values, mask):
             return replace(message, payload=Vectors(values.to(device), mask.to(device)))
         case _:

@@ -17,7 +17,7 @@ from weakref import finalize
 
 __all__ = ["Line", "Segment", "SharedLine", "Transport", "offer", "take"]
 
-Transport = Literal["pipe", "memory", "tcp"]
+Transport = Literal["pipe", "shared_memory", "tcp"]
 
 _COUNT = 4
 """Bytes in front of a head: how many messages stand behind it."""
@@ -120,7 +120,7 @@ def offer(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Lin
     match transport:
         case "pipe":
             return Line(pipe, limit)
-        case "memory":
+        case "shared_memory":
             return SharedLine(pipe, limit, maps=True)
         case "tcp":
             with Listener(("127.0.0.1", 0), authkey=key) as listener:
@@ -133,7 +133,7 @@ def take(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Line
     match transport:
         case "pipe":
             return Line(pipe, limit)
-        case "memory":
+        case "shared_memory":
             return SharedLine(pipe, limit, maps=False)
         case "tcp":
             port = int(pipe.recv_bytes(16))

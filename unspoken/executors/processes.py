@@ -24,7 +24,7 @@ from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.lines import Line, Transport, offer, take
 from unspoken.executors.remote import RemoteAgent
-from unspoken.executors.talk import TOLD, Failed, Meet, Met, Piece, Said, Speak
+from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
 
 __all__ = ["Processes"]
 
@@ -36,10 +36,10 @@ _GRACE = 5.0
 class Processes:
     """Every agent runs in a process of its own, with its own copy of its model.
 
-    transport: "pipe" and "tcp" (loopback, with a key) send messages through this process; "memory"
-    leaves them where the sender wrote them. timeout: seconds for a turn. start: seconds until an
-    agent is made. limit: bytes of the largest message. Processes are spawned: a script that makes
-    a pipeline with this stands under `if __name__ == "__main__":`.
+    transport: "pipe" and "tcp" (loopback, with a key) send messages through this process;
+    "shared_memory" leaves them where the sender wrote them. timeout: seconds for a turn. start:
+    seconds until an agent is made. limit: bytes of the largest message. Processes are spawned: a
+    script that makes a pipeline with this stands under `if __name__ == "__main__":`.
 
     >>> Processes("tcp", timeout=20).transport
     'tcp'
@@ -54,8 +54,10 @@ class Processes:
         if self.transport not in get_args(Transport):
             raise unknown("transport", self.transport, get_args(Transport))
         check_limits(self.timeout, self.start, self.limit)
-        if self.transport == "memory" and sys.platform == "win32":
-            raise PipelineError("'memory' passes handles as Unix does; on Windows use 'pipe'")
+        if self.transport == "shared_memory" and sys.platform == "win32":
+            raise PipelineError(
+                "'shared_memory' passes handles as Unix does; on Windows use 'pipe'"
+            )
 
     def place(
         self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
@@ -101,10 +103,10 @@ class _Worker:
 
     def ask(
         self,
-        request: Meet | Speak,
+        request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Met | Said | Failed, list[Any]]:
+    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """See `Worker`. At the time limit the process is killed, which ends every wait for it."""
         if self._closed:
             raise PipelineError(f"{self.who} was closed with its pipeline; make a new pipeline")
@@ -118,7 +120,7 @@ class _Worker:
                 while True:
                     with guarded():
                         head, sent = line.receive()
-                        reply = TOLD.validate_json(head)
+                        reply = REPLY.validate_json(head)
                     if not isinstance(reply, Piece):
                         return reply, sent
                     if on_text is not None:
@@ -137,13 +139,13 @@ class _Worker:
 
     @contextmanager
     def _limited(
-        self, request: Meet | Speak
+        self, request: Describe | TakeTurn
     ) -> Generator[Callable[[], AbstractContextManager[None]]]:
         """Kill the process at the time limit; what is `guarded` says what became of it."""
         process, own = self._process, self._settings
         assert process is not None
         seconds, name = (
-            (own.start, "start") if isinstance(request, Meet) else (own.timeout, "timeout")
+            (own.start, "start") if isinstance(request, Describe) else (own.timeout, "timeout")
         )
         late = Event()
 

@@ -15,7 +15,7 @@ from unspoken.errors import MissingExtra, PipelineError, WorkerError, WorkerTime
 from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.remote import RemoteAgent
-from unspoken.executors.talk import TOLD, Failed, Meet, Met, Piece, Said, Speak
+from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
 
 __all__ = ["RayActors"]
 
@@ -105,10 +105,10 @@ class _Worker:
 
     def ask(
         self,
-        request: Meet | Speak,
+        request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Met | Said | Failed, list[Any]]:
+    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """See `Worker`. At the time limit the actor is killed."""
         if self._closed:
             raise PipelineError(f"{self.who} was closed with its pipeline; make a new pipeline")
@@ -119,22 +119,22 @@ class _Worker:
         except BaseException:  # Ctrl-C too
             self.end()
             raise
-        if on_text is not None and isinstance(reply, Said) and reply.text is not None:
+        if on_text is not None and isinstance(reply, TurnDone) and reply.text is not None:
             on_text(reply.text[0])
         return reply, sent
 
     def _asked(
-        self, request: Meet | Speak, messages: Sequence[Any]
-    ) -> tuple[Met | Said | Failed, list[Any]]:
+        self, request: Describe | TakeTurn, messages: Sequence[Any]
+    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         ray, own = _ray(), self._settings
-        asks = isinstance(request, Meet)
+        asks = isinstance(request, Describe)
         seconds, name = (own.start, "start") if asks else (own.timeout, "timeout")
         count = 0 if asks else request.sends
         call = self._actor.answer.options(num_returns=1 + count)
         found = call.remote(request.to_bytes(), count, *messages)
         head, *sent = found if count else [found]
         try:
-            reply = TOLD.validate_json(ray.get(head, timeout=seconds))
+            reply = REPLY.validate_json(ray.get(head, timeout=seconds))
         except ray.exceptions.GetTimeoutError as error:
             raise WorkerTimeout(
                 f"{self.who} did not answer within {seconds:g} s, and its actor was ended; give it "

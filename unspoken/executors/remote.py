@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from unspoken.agents import Edge, Spoken
+from unspoken.agents import Edge, TurnResult
 from unspoken.agents.roles import Fields
 from unspoken.errors import WorkerError
-from unspoken.executors.talk import Failed, Meet, Met, Said, Speak
+from unspoken.executors.talk import Describe, Description, Failed, TakeTurn, TurnDone
 
 __all__ = ["RemoteAgent", "Worker"]
 
-T = TypeVar("T", Met, Said)
+T = TypeVar("T", Description, TurnDone)
 
 
 class Worker(Protocol):
@@ -29,10 +29,10 @@ class Worker(Protocol):
 
     def ask(
         self,
-        request: Meet | Speak,
+        request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Met | Said | Failed, list[Any]]:
+    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """The reply and its messages, which any worker of the same executor takes.
 
         Whatever this raises ends the worker first, so that nothing is left half read.
@@ -45,7 +45,7 @@ class Worker(Protocol):
 
 
 class RemoteAgent:
-    """A `Speaker` whose model is in a worker; here are its name, role and spec alone.
+    """A `Participant` whose model is in a worker; here are its name, role and spec alone.
 
     One turn at a time: other threads wait. Raises what the agent raises, `WorkerError` if the
     worker is lost or raises what is no error of ours, and `WorkerTimeout`. A lost worker is started
@@ -55,26 +55,26 @@ class RemoteAgent:
     def __init__(self, worker: Worker, edges: Sequence[Edge]) -> None:
         self._worker, self._lock = worker, Lock()
         self._edges = tuple(edges)
-        self._met, _ = self._ask(Met, Meet())
+        self._met, _ = self._ask(Description, Describe())
         self.name, self.role, self.spec = self._met.name, self._met.role, self._met.spec
         worker.who = f"agent {self.name!r}"
 
-    def speak(
+    def take_turn(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Edge, Any]],
-        over: Sequence[Edge],
+        received: Sequence[tuple[Edge, Any]],
+        outgoing: Sequence[Edge],
         *,
         answers: bool = False,
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
-    ) -> Spoken[Any]:
+    ) -> TurnResult[Any]:
         """Take a turn in the worker; in place of messages stand what the executor moves."""
-        request = Speak(
+        request = TakeTurn(
             fields=dict(fields),
-            heard=tuple(self._edges.index(edge) for edge, _ in heard),
-            over=tuple(self._edges.index(edge) for edge in over),
-            sends=len({edge.key for edge in over}),
+            received=tuple(self._edges.index(edge) for edge, _ in received),
+            outgoing=tuple(self._edges.index(edge) for edge in outgoing),
+            sends=len({edge.key for edge in outgoing}),
             answers=answers,
             step=step,
             stream=on_text is not None,
@@ -82,11 +82,11 @@ class RemoteAgent:
         with self._lock:
             if not self._worker.running:
                 self._meet_again()
-            said, sent = self._ask(Said, request, [message for _, message in heard], on_text)
-        return Spoken(said.text, tuple(sent[n] for n in said.sent), said.usage)
+            said, sent = self._ask(TurnDone, request, [message for _, message in received], on_text)
+        return TurnResult(said.text, tuple(sent[n] for n in said.sent), said.usage)
 
     def _meet_again(self) -> None:
-        met, _ = self._ask(Met, Meet())
+        met, _ = self._ask(Description, Describe())
         if met != self._met:
             self._worker.end()
             raise WorkerError(
@@ -97,7 +97,7 @@ class RemoteAgent:
     def _ask(
         self,
         kind: type[T],
-        request: Meet | Speak,
+        request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> tuple[T, list[Any]]:

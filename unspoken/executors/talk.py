@@ -12,7 +12,18 @@ from unspoken.agents import Role
 from unspoken.errors import UnspokenError, WorkerError
 from unspoken.types import Spec, Usage
 
-__all__ = ["ASKED", "TOLD", "Asked", "Failed", "Meet", "Met", "Piece", "Said", "Speak", "Told"]
+__all__ = [
+    "REQUEST",
+    "REPLY",
+    "Request",
+    "Failed",
+    "Describe",
+    "Description",
+    "Piece",
+    "TurnDone",
+    "TakeTurn",
+    "Reply",
+]
 
 
 class _Part(BaseModel):
@@ -22,29 +33,29 @@ class _Part(BaseModel):
         return self.model_dump_json().encode()
 
 
-class Meet(_Part):
+class Describe(_Part):
     """Make the agent and say who it is."""
 
     kind: Literal["meet"] = "meet"
 
 
-class Speak(_Part):
-    """Take a turn; edges by their number. As many messages as `heard` stand behind it.
+class TakeTurn(_Part):
+    """Take a turn; edges by their number. As many messages as `received` stand behind it.
 
     sends: how many different messages are to come back.
     """
 
     kind: Literal["speak"] = "speak"
     fields: dict[str, tuple[str, ...]]
-    heard: tuple[int, ...]
-    over: tuple[int, ...]
+    received: tuple[int, ...]
+    outgoing: tuple[int, ...]
     sends: int
     answers: bool
     step: int
     stream: bool
 
 
-class Met(_Part):
+class Description(_Part):
     """Who the agent is."""
 
     kind: Literal["met"] = "met"
@@ -53,7 +64,7 @@ class Met(_Part):
     spec: Spec
 
 
-class Said(_Part):
+class TurnDone(_Part):
     """The end of a turn; messages stand behind it. sent: which of them goes over each edge."""
 
     kind: Literal["said"] = "said"
@@ -96,7 +107,7 @@ class Failed(_Part):
         return found
 
 
-Asked = Meet | Speak
-Told = Met | Said | Piece | Failed
-ASKED = TypeAdapter[Asked](Annotated[Asked, Field(discriminator="kind")])
-TOLD = TypeAdapter[Told](Annotated[Told, Field(discriminator="kind")])
+Request = Describe | TakeTurn
+Reply = Description | TurnDone | Piece | Failed
+REQUEST = TypeAdapter[Request](Annotated[Request, Field(discriminator="kind")])
+REPLY = TypeAdapter[Reply](Annotated[Reply, Field(discriminator="kind")])

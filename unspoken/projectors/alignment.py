@@ -64,17 +64,19 @@ def _tokens(text: str, model: _Tokenised) -> tuple[list[int], list[tuple[int, in
     return found["input_ids"], found["offset_mapping"]
 
 
-def ends_in(words: str, ends: Tensor, lead: int, tokenizer: Any) -> tuple[Tensor, Tensor, Tensor]:
+def ends_in(
+    words: str, ends: Tensor, opening: int, tokenizer: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where each of the receiver's tokens ends, in the sender's positions: (places, rest, ids).
 
-    words: what the sender read; ends: (S,) as in `Spelling`; lead: characters that are left out at
-    the front. tokenizer: the receiver's, a `tokenizers.Tokenizer`. rest: characters of the
+    words: what the sender read; ends: (S,) as in `Spelling`; opening: characters that are left out
+    at the front. tokenizer: the receiver's, a `tokenizers.Tokenizer`. rest: characters of the
     sender's token behind the receiver's token, 0 where they end together. ids: the tokens.
     """
-    found = tokenizer.encode(words[lead:], add_special_tokens=False)
-    wanted = torch.tensor([lead + end for _, end in found.offsets], dtype=torch.long)
+    found = tokenizer.encode(words[opening:], add_special_tokens=False)
+    wanted = torch.tensor([opening + end for _, end in found.offsets], dtype=torch.long)
     ids = torch.tensor(found.ids, dtype=torch.long)
-    own = (ends > lead).nonzero().flatten()
+    own = (ends > opening).nonzero().flatten()
     if not len(own):
         return wanted[:0], wanted[:0], ids[:0]
     reached = ends[own].contiguous()

@@ -26,7 +26,7 @@ class EmbeddingProjector(StateProjector):
     attention pooling with learned queries.
 
     With `prompt`, so many free vectors stand in front of every message. They stay with the
-    receiver, and carry what it has to know about messages in general; see `lead`.
+    receiver, and carry what it has to know about messages in general; see `front_vectors`.
 
     layers: which hidden states are read, 0 being the sender's own embeddings; several are
     concatenated. Each of their dimensions is standardised by what `calibrate` saw, because a few
@@ -74,7 +74,7 @@ class EmbeddingProjector(StateProjector):
     mean: Tensor
     spread: Tensor
 
-    def lead(self, batch: int) -> Vectors:
+    def front_vectors(self, batch: int) -> Vectors:
         """The free vectors (B, n, W of the receiver) that stand in front of every message."""
         values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unspoken import rope
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors.base import Projector
-from unspoken.types import KV, KVCache, Memory, Vectors
+from unspoken.types import KV, CacheSegment, KVCache, Vectors
 
 __all__ = ["MemoryProjector"]
 
@@ -104,41 +104,41 @@ class MemoryProjector(Projector):
     # -- what travels ------------------------------------------------------------------------------
 
     def encode(
-        self, memory: Memory, places: Tensor, rest: Tensor, ids: Tensor, mask: Tensor
+        self, cached: CacheSegment, places: Tensor, rest: Tensor, ids: Tensor, mask: Tensor
     ) -> Vectors:
         """The message (B, S', width): codes of the positions `places` (B, S') of a sender's cache.
 
         rest: (B, S'), characters of that position's token behind the receiver's token. ids:
         (B, S'), the receiver's tokens.
         """
-        states = self.states(memory)
+        states = self.states(cached)
         index = places[..., None].expand(-1, -1, states.shape[-1])
         code = self.basis((states.gather(1, index) - self.mean) / self.spread)
         code = code + self.piece(rest.clamp(0, self.pieces - 1))
         return Vectors(self._spelled(code, ids), mask)
 
-    def decode(self, message: Vectors) -> Memory:
+    def decode(self, message: Vectors) -> CacheSegment:
         """The receiver's cache of a message, keys rotated from each row's first real position."""
         code, mask = message.values.to(self.basis.weight.dtype), message.mask
         layers, heads, dim = self.target
         made = self.outer(self._sources(code))
         made = made.unflatten(-1, (layers, 2, heads, dim)).permute(2, 3, 0, 4, 1, 5)
-        memory = Memory.of(tuple((k, v) for k, v in made), mask)
-        kv = rope.rotate(memory.kv, memory.positions, list(self.target_turns))
-        return replace(memory, cache=KVCache(kv))
+        cached = CacheSegment.of(tuple((k, v) for k, v in made), mask)
+        kv = rope.rotate(cached.kv, cached.positions, list(self.target_turns))
+        return replace(cached, cache=KVCache(kv))
 
-    def lead(self, batch: int) -> Vectors:
+    def front_vectors(self, batch: int) -> Vectors:
         """The free vectors (B, n, W of the receiver) that stand in front of every message."""
         values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
 
-    def states(self, memory: Memory) -> Tensor:
+    def states(self, cached: CacheSegment) -> Tensor:
         """(B, S, 2 Ls Hs Ds) float32: keys without their positions, and values."""
-        return _flat(rope.rotate(memory.kv, -memory.positions, list(self.source_turns)))
+        return _flat(rope.rotate(cached.kv, -cached.positions, list(self.source_turns)))
 
-    def targets(self, memory: Memory) -> Tensor:
+    def targets(self, cached: CacheSegment) -> Tensor:
         """(B, S, 2 Lt Ht Dt): what `decode` should make, from the receiver's own cache."""
-        return _flat(rope.rotate(memory.kv, -memory.positions, list(self.target_turns)))
+        return _flat(rope.rotate(cached.kv, -cached.positions, list(self.target_turns)))
 
     # -- where it starts ---------------------------------------------------------------------------
 

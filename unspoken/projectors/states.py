@@ -22,7 +22,7 @@ class StateProjector(Projector):
     source_tokenizer: str
     target_tokenizer: str
 
-    def lead(self, batch: int) -> Vectors | None:
+    def front_vectors(self, batch: int) -> Vectors | None:
         """Vectors (B, n, W of the receiver) that stand in front of every message and stay there."""
         return None
 

@@ -229,7 +229,7 @@ class RelayRecipe(Recipe):
 class PipelineRecipe(Recipe):
     """Agents and edges, and a task where something is measured of them.
 
-    executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `memory`
+    executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `cached`
     or `tcp` on loopback, or as `ray` actors. timeout: the seconds that a turn elsewhere may take.
     task, limit, batch_size: what the studies ask, at most so many test items, so many at a time.
     """
@@ -240,7 +240,7 @@ class PipelineRecipe(Recipe):
     rounds: int = Field(default=1, ge=1)
     dtype: str = "auto"
     device: str | None = None
-    executor: Literal["here", "pipe", "memory", "tcp", "ray"] = "here"
+    executor: Literal["here", "pipe", "shared_memory", "tcp", "ray"] = "here"
     timeout: float = Field(default=300.0, gt=0)
     task: TaskSource | None = None
     limit: int | None = Field(default=100, ge=2)

@@ -17,7 +17,7 @@ from pydantic import (
 
 from unspoken.errors import UnknownName
 from unspoken.projectors.registry import trained_kind, trained_kinds
-from unspoken.training import Plan
+from unspoken.training import TrainingPlan
 from unspoken.types import Denoising
 from unspoken.wire import LOSSLESS, Packing
 
@@ -53,7 +53,7 @@ class ModelSource(Part):
 
 
 class Stage(Part):
-    """One stage of training, see `Plan`; no steps, no stage."""
+    """One stage of training, see `TrainingPlan`; no steps, no stage."""
 
     steps: int = Field(ge=0)
     batch_size: int = Field(default=16, ge=1)
@@ -63,20 +63,21 @@ class Stage(Part):
     every: int = Field(default=50, ge=1)
     bf16: bool = True
 
-    def plan(self, seed: int) -> Plan:
-        return Plan(**self.model_dump(), seed=seed)
+    def plan(self, seed: int) -> TrainingPlan:
+        return TrainingPlan(**self.model_dump(), seed=seed)
 
 
 class Prompts(Part):
     """The words around an item, the same for every channel.
 
-    instruction and `shots` worked examples from the training items make the receiver's lead;
-    note_lead is what a writing sender reads first; note_tokens is the most it writes.
+    instruction and `shots` worked examples from the training items make the receiver's
+    instructions;
+    note_instructions is what a writing sender reads first; note_tokens is the most it writes.
     """
 
     instruction: str
     shots: int = Field(default=3, ge=0)
-    note_lead: str = ""
+    note_instructions: str = ""
     note_tokens: int = Field(default=32, ge=1)
     answer_tokens: int = Field(default=12, ge=1)
 
@@ -174,11 +175,11 @@ class AgentSource(Part):
 
     name: str
     model: str
-    lead: str = ""
+    instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
-    first: Literal["lead", "item"] = "lead"
+    first: Literal["instructions", "item"] = "instructions"
     max_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
     temperature: float = Field(default=0.0, ge=0)

@@ -63,7 +63,7 @@ def _agent(source: AgentSource, load: Callable[[str], LanguageModel]) -> Agent:
 def agent_of(source: AgentSource, model: Model) -> Agent:
     """The agent that a recipe describes, on a model that is loaded already."""
     role = Role(
-        lead=source.lead,
+        instructions=source.instructions,
         template=source.template,
         message=source.message,
         chat=source.chat,

@@ -17,7 +17,7 @@ from unspoken.projectors.alignment import align, ends_in, mean_embeddings, share
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item
 from unspoken.training.precision import in_bfloat16
-from unspoken.types import MEMORY, Need, Prompt, Text
+from unspoken.types import CACHE, Need, Prompt, Text
 
 __all__ = ["Calibration", "aligned_states", "calibration_texts", "read_by_both"]
 
@@ -67,7 +67,7 @@ def aligned_states(
     targets: list[Tensor] = []
     for batch in _batches(texts, "states of the sender"):
         fields = {"context": tuple(batch)}
-        hidden = agent.hear(fields, needs=needs).hidden
+        hidden = agent.read(fields, needs=needs).hidden
         values = torch.stack([hidden[layer].values for layer in layers], 2)
         mask = hidden[layers[0]].mask
         for said, real, kept in zip(_read(agent, fields), values, mask, strict=True):
@@ -99,8 +99,8 @@ def read_by_both(
     targets: list[Tensor] = []
     for batch in _batches(texts, "caches of both models"):
         with in_bfloat16(device):
-            own = agent.hear({"context": tuple(batch)}, needs=frozenset({MEMORY})).memory
-            other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({MEMORY})).memory
+            own = agent.read({"context": tuple(batch)}, needs=frozenset({CACHE})).cached
+            other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({CACHE})).cached
         assert own is not None
         assert other is not None
         assert own.spelling is not None
@@ -119,5 +119,5 @@ def read_by_both(
 
 def _as_read(relay: Relay, texts: Sequence[str]) -> Prompt:
     """The facts as the receiver would read them as words."""
-    lead = Text((relay.lead,) * len(texts), shared=True)
-    return Prompt((lead, Text(tuple(f"Fact: {text}" for text in texts))), 1)
+    opening = Text((relay.instructions,) * len(texts), shared=True)
+    return Prompt((opening, Text(tuple(f"Fact: {text}" for text in texts))), 1)

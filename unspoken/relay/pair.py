@@ -160,7 +160,7 @@ def load_pipeline(
     >>> from unspoken.relay.train import train_projector
     >>> from unspoken.tasks import load_task
     >>> from unspoken.testing import tiny_backbone
-    >>> short = ["task={name: people, size: 50}", "prompts={shots: 0, note_lead: ''}"]
+    >>> short = ["task={name: people, size: 50}", "prompts={shots: 0, note_instructions: ''}"]
     >>> recipe = load_recipe("mixing", short)
     >>> models = tiny_backbone("gemma", width=24), tiny_backbone("llama")
     >>> folder = Path(mkdtemp())

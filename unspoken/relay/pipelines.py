@@ -85,7 +85,7 @@ class RelayPipelines:
         self.constants[name] = relay.constant(free)
         if lora and compared.lora is not None:
             receiver = train_lora(relay, compared.lora, size, folder)
-            self.adapted[name] = replace(relay, receiver=receiver).alone()
+            self.adapted[name] = replace(relay, receiver=receiver).without_messages()
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ def _made(relay: Relay) -> dict[str, Pipeline]:
     for source in relay.recipe.compared.channels:
         match source:
             case "handoff":
-                found["handoff"] = relay.over(Handoff())
+                found["handoff"] = relay.pipeline_over(Handoff())
             case "oracle":
                 found["oracle"] = relay.oracle()
             case ChannelSource(channel=dict(options)):
-                side = relay.own if source.sender == "receiver" else relay
+                side = relay.same_model if source.sender == "receiver" else relay
                 channel = channel_of(options).calibrated(relay.receiver, relay.samples())
-                found[source.name] = side.over(channel)
+                found[source.name] = side.pipeline_over(channel)
             case _:
                 pass
     return found
@@ -166,7 +166,7 @@ def _made(relay: Relay) -> dict[str, Pipeline]:
 
 def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
     """The pipeline over a channel whose map is fitted now, or stands in `folder`."""
-    side = relay.own if source.sender == "receiver" else relay
+    side = relay.same_model if source.sender == "receiver" else relay
     still = Stage(steps=0, lr=1.0)
     changed = {"projector": source.projector, "warmup": still, "training": still}
     side = replace(side, recipe=relay.recipe.model_copy(update=changed))

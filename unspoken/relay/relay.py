@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unspoken.agents import Agent, Role
-from unspoken.agents.remembering import RememberingAgent
+from unspoken.agents.memoized import MemoizedAgent
 from unspoken.backbone import Backbone, LanguageModel, causal, load_model
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.expected import expected_answer
@@ -66,7 +66,7 @@ class Relay:
         return list(self.task.validation[: self.recipe.validation])
 
     @property
-    def lead(self) -> str:
+    def instructions(self) -> str:
         """What the receiver reads first: the instruction and the worked examples."""
         shots = "".join(
             f"{self._fact(item)}Question: {item.question}\nAnswer: {item.answers[0]}\n\n"
@@ -106,7 +106,7 @@ class Relay:
             shared = self.task.protocol == "shared"
             template = f"\n{template}" if shared else template.removeprefix("Fact:")
         message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
-        role = Role(lead=self.lead, template=template, message=message, chat=False)
+        role = Role(instructions=self.instructions, template=template, message=message, chat=False)
         settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
         return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
 
@@ -117,7 +117,7 @@ class Relay:
     def sharer(self) -> Agent:
         """The sender as it reads for fusion: the same words as the receiver."""
         template = self.template.replace("{messages}", "")
-        return Agent("sender", self.sender, role=Role(self.lead, template, chat=False))
+        return Agent("sender", self.sender, role=Role(self.instructions, template, chat=False))
 
     @property
     def canvas(self) -> bool:
@@ -133,38 +133,40 @@ class Relay:
     @cached_property
     def writer(self) -> Agent:
         """The sender as it writes a note about the fact, or where there is none the question."""
-        role = note_role(self.recipe.prompts.note_lead, self.task.protocol)
+        role = note_role(self.recipe.prompts.note_instructions, self.task.protocol)
         settings = Settings(max_tokens=self.most, stop=("\n",))
         if self.canvas:
             settings = self.recipe.planning.denoising(stop=("\n",))
-        return RememberingAgent("sender", self.sender, role=role, settings=settings)
+        return MemoizedAgent("sender", self.sender, role=role, settings=settings)
 
     def handoff_sender(self) -> Agent:
         """The sender as it reads for a hand-over: what the receiver would have read."""
         return Agent(
-            "sender", self.sender, role=Role(lead=self.lead, template="Fact: {context}", chat=False)
+            "sender",
+            self.sender,
+            role=Role(instructions=self.instructions, template="Fact: {context}", chat=False),
         )
 
     def decider(self) -> Pipeline:
         """The sender alone: it reads the fact and is asked as a receiver would be."""
         template = self.template.replace("{messages}", " {context}")
-        role = Role(lead=self.lead, template=template, chat=False)
+        role = Role(instructions=self.instructions, template=template, chat=False)
         return Pipeline([Agent("sender", self.sender, role=role)])
 
-    def restating(self, line: Pipeline) -> Pipeline:
+    def restating(self, pipeline: Pipeline) -> Pipeline:
         """The same sender and channel to a receiver that says in its own words what it heard."""
-        prompts, last = self.recipe.prompts, line.answerer
+        prompts, last = self.recipe.prompts, pipeline.answerer
         settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
 
         def taking_notes(agent: Agent) -> Agent:  # also a sender that shares the receiver's lead
-            if agent is not last and agent.role.lead != self.lead:
+            if agent is not last and agent.role.instructions != self.instructions:
                 return agent
             template = agent.role.template.replace(_ASKED, "Note:")
-            role = replace(agent.role, lead=prompts.note_lead, template=template)
+            role = replace(agent.role, instructions=prompts.note_instructions, template=template)
             wrote = settings if agent is last else agent.settings
             return replace(agent, role=role, settings=wrote, soft=None)  # it was tuned to answer
 
-        return Pipeline([taking_notes(agent) for agent in line.agents.values()], line.edges)
+        return Pipeline([taking_notes(agent) for agent in pipeline.agents.values()], pipeline.edges)
 
     def pair(self, sender: Agent, channel: Channel, solver: Agent) -> Pipeline:
         comparison = self.recipe.comparison
@@ -181,7 +183,7 @@ class Relay:
         channel = TextChannel(limit=min(limit or self.most, self.most))
         return self.pair(self.writer, channel, self.solver(soft))
 
-    def over(self, channel: Channel) -> Pipeline:
+    def pipeline_over(self, channel: Channel) -> Pipeline:
         """The sender speaks over any channel; what it reads follows from what the channel does.
 
         For a cache that becomes the receiver's own it reads what the receiver would have read; for
@@ -197,7 +199,7 @@ class Relay:
         return self.pair(self.reader(), channel, self.solver())
 
     @cached_property
-    def own(self) -> Relay:
+    def same_model(self) -> Relay:
         """The same relay, in which the receiver's weights speak too."""
         return replace(self, sender=self.receiver)
 
@@ -208,7 +210,7 @@ class Relay:
             (f"Fact: {item.context}", f"\nQuestion: {item.question}\nAnswer:") for item in items
         ]
 
-    def alone(self) -> Pipeline:
+    def without_messages(self) -> Pipeline:
         """The receiver without anybody's message."""
         return Pipeline([self.solver()])
 
@@ -224,15 +226,18 @@ class Relay:
         sender = Agent("sender", self.receiver, role=self.handoff_sender().role)
         solver = self.solver(handed=True)
         bare = Agent(
-            "receiver", self.receiver, role=replace(solver.role, lead=""), settings=solver.settings
+            "receiver",
+            self.receiver,
+            role=replace(solver.role, instructions=""),
+            settings=solver.settings,
         )
-        return self.pair(sender, Handoff(lead=False), bare)
+        return self.pair(sender, Handoff(opening=False), bare)
 
 
-def note_role(lead: str, protocol: Protocol) -> Role:
+def note_role(instructions: str, protocol: Protocol) -> Role:
     """What a sender reads before it writes a note: its lead, and the fact, or else the question."""
     about = "Question: {question}" if protocol == "closed" else "Fact: {context}"
-    return Role(lead=lead, template=f"{about}\nNote:", chat=False)
+    return Role(instructions=instructions, template=f"{about}\nNote:", chat=False)
 
 
 def _load(source: ModelSource) -> LanguageModel:

@@ -28,9 +28,9 @@ from unspoken.relay.pair import Pair
 from unspoken.relay.relay import Relay
 from unspoken.relay.saving import save, write_module
 from unspoken.relay.trained import (
-    ComputedThoughts,
+    ComputedStates,
     Start,
-    Thoughts,
+    StateSource,
     trained_channel,
     trained_pipeline,
 )
@@ -93,12 +93,12 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
     pipeline = trained_pipeline(relay, projector)  # refuses what does not fit, before any pass
     (edge,) = pipeline.edges
     sender = pipeline.agents[edge.sender]
-    thoughts = kind.thoughts(sender, [query(item) for item in items], edge.channel)
+    sender_states = kind.sender_states(sender, [query(item) for item in items], edge.channel)
 
     def warm_up(module: nn.Module, objective: Reconstruction) -> History:
         return _fit(module, objective, relay, recipe.warmup, home, "projector, words")
 
-    start = Start(relay, sender, items, len(relay.validation), thoughts, warm_up)
+    start = Start(relay, sender, items, len(relay.validation), sender_states, warm_up)
     histories = dict(kind.start(projector, recipe.projector, start))
     if recipe.training.steps:
 
@@ -106,7 +106,7 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
             torch.manual_seed(recipe.seed * 1_000_003 + step)  # a killed run goes on as it was
             kind.on_step(projector, step)
 
-        answers = _answers(relay, pipeline.answerer, edge.channel, thoughts, items, each)
+        answers = _answers(relay, pipeline.answerer, edge.channel, sender_states, items, each)
         histories["training"] = _fit(
             projector, answers, relay, recipe.training, home, "projector, answers"
         )
@@ -171,7 +171,7 @@ def _fit_without_sender(
     Its sender computes nothing: what it was given is all that the channel asks for.
     """
     items = _items(relay)
-    given = ComputedThoughts(relay.reader(), [query(item) for item in items], frozenset())
+    given = ComputedStates(relay.reader(), [query(item) for item in items], frozenset())
     stage = relay.recipe.training.model_copy(update={"lr": lr})
     answers = _answers(relay, receiver, channel, given, items)
     return _fit(module, answers, relay, stage, home, home.name.partition("-")[0])
@@ -192,14 +192,14 @@ def _answers(
     relay: Relay,
     receiver: Agent,
     channel: Channel | None,
-    thoughts: Thoughts,
+    sender_states: StateSource,
     items: Sequence[Item],
     each: Callable[[int], None] = lambda step: None,
 ) -> Answers:
     return Answers(
         receiver,
         channel,
-        thoughts,
+        sender_states,
         [query(item) for item in items],
         [relay.answer(receiver, item) for item in items],
         validation=len(relay.validation),
@@ -223,17 +223,22 @@ def _fit(
     return fit(module, objective, stage.plan(relay.recipe.seed), checkpoint, title=title)
 
 
+def _settings(part: Any) -> dict[str, Any]:
+    """Settings by the names that stand in the keys of what was trained before."""
+    return {"lead" if key == "opening" else key: value for key, value in part.model_dump().items()}
+
+
 def _key(relay: Relay, *more: Any) -> str:
     """What the trained weights depend on."""
     recipe = relay.recipe
     parts = [
         *((model.fingerprint, str(model.dtype)) for model in (relay.sender, relay.receiver)),
         [asdict(item) for item in _items(relay)],
-        relay.lead,
+        relay.instructions,
         relay.task.protocol,
         recipe.training.model_dump(),
         recipe.seed,
-        *(part if isinstance(part, str) else part.model_dump() for part in more),
+        *(part if isinstance(part, str) else _settings(part) for part in more),
     ]
     return digest(parts)[:12]
 

@@ -2,9 +2,9 @@
 
 from unspoken.training.gates import EdgeGates
 from unspoken.training.graph import GraphAnswers
-from unspoken.training.loop import History, Objective, Plan, fit
+from unspoken.training.loop import History, Objective, TrainingPlan, fit
 from unspoken.training.objectives import Answers, Reconstruction
-from unspoken.training.thoughts import StoredThoughts
+from unspoken.training.stored_states import StoredStates
 
 __all__ = [
     "Answers",
@@ -12,8 +12,8 @@ __all__ = [
     "GraphAnswers",
     "History",
     "Objective",
-    "Plan",
+    "TrainingPlan",
     "Reconstruction",
-    "StoredThoughts",
+    "StoredStates",
     "fit",
 ]

@@ -59,5 +59,5 @@ class Denoised:
     def _score(self, rows: Sequence[int], canvas: int, seed: int) -> Tensor:
         end = self.model.ends[0]
         notes = [(self.notes[row] + [end] * canvas)[:canvas] for row in rows]
-        context = self.planner.hear(fields_of([self.queries[row] for row in rows])).context
+        context = self.planner.read(fields_of([self.queries[row] for row in rows])).context
         return self.model.score(context, notes, seed=seed) / canvas

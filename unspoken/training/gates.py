@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
 from unspoken.projectors import Projector
-from unspoken.types import KVCache, Memory, Need, Prompt, Segment, Spec, Text, Vectors
+from unspoken.types import CacheSegment, KVCache, Need, Prompt, Segment, Spec, Text, Vectors
 from unspoken.wire import Message
 
 __all__ = ["EdgeGates", "Gated", "check_gateable"]
@@ -126,8 +126,8 @@ class Gated(Channel):
     def needs(self) -> frozenset[Need]:
         return self.channel.needs
 
-    def send(self, thought: Thought) -> Message:
-        return self.channel.send(thought)
+    def send(self, state: SenderState) -> Message:
+        return self.channel.send(state)
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         written = self.channel.write(message, prompt)
@@ -146,7 +146,7 @@ class Gated(Channel):
                 return segment
             case Vectors(values, mask):
                 return Vectors(values + off * _own(values, mask[..., None]), mask)
-            case Memory(cache, mask):
+            case CacheSegment(cache, mask):
                 real = mask[:, None, :, None]
                 kv = tuple((k, v + off * _own(v, real)) for k, v in cache.kv())
                 return replace(segment, cache=KVCache(kv))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unspoken.agents import Edge, Incoming
 from unspoken.channels import Channel
 from unspoken.errors import IncompatibleModels, TrainingError
-from unspoken.pipeline import Cue, Pipeline, Query, fields_of, leading
+from unspoken.pipeline import Pipeline, Query, TurnRequest, edges_to, fields_of
 from unspoken.training.gates import EdgeGates, Gated, check_gateable
 from unspoken.wire import LOSSLESS
 
@@ -29,7 +29,7 @@ def gateable(pipeline: Pipeline) -> tuple[int, ...]:
     """
     last = pipeline.order[-1]
     smooth = [edge for edge in pipeline.edges if _smooth(edge)]
-    ends = {edge.sender for edge in leading(smooth, last)} | {last}
+    ends = {edge.sender for edge in edges_to(smooth, last)} | {last}
     return tuple(
         n for n, edge in enumerate(pipeline.edges) if edge.receiver in ends and _latent(edge)
     )
@@ -46,7 +46,7 @@ def _latent(edge: Edge) -> bool:
 def _smooth(edge: Edge) -> bool:
     """Whether what the sender has heard reaches the receiver with a gradient."""
     kinds = {need.kind for need in edge.channel.needs}
-    return bool(kinds) and kinds <= {"hidden", "memory"} and edge.pack == LOSSLESS
+    return bool(kinds) and kinds <= {"hidden", "cache"} and edge.pack == LOSSLESS
 
 
 def gates_for(
@@ -102,35 +102,39 @@ class GraphAnswers:
         gates = self.gates.draw(step)
         open_ = cast(list[int], gates.detach().nonzero().flatten().tolist())
         blur = Random(f"{self.gates.seed} {step}").random()
-        line = self._line({self.learned[n]: gates[n] for n in open_}, blur)
-        return self._score(line, rows).mean()
+        pipeline = self._pipeline({self.learned[n]: gates[n] for n in open_}, blur)
+        return self._score(pipeline, rows).mean()
 
     def validate(self, batch: int = 32) -> float:
         open_ = kept(self.pipeline, self.gates, self.learned)
-        line = self.pipeline.keeping([self.pipeline.edges[n] for n in open_])
+        pipeline = self.pipeline.with_edges([self.pipeline.edges[n] for n in open_])
         rows = sorted(range(self.size, len(self.queries)), key=self.length)
-        scores = [self._score(line, rows[n : n + batch]) for n in range(0, len(rows), batch)]
+        scores = [self._score(pipeline, rows[n : n + batch]) for n in range(0, len(rows), batch)]
         return float(torch.cat(scores).mean())
 
-    def _line(self, gates: dict[int, Tensor], blur: float) -> Pipeline:
+    def _pipeline(self, gates: dict[int, Tensor], blur: float) -> Pipeline:
         """The pipeline of a step, in which these edges are open."""
         edges = [
             replace(edge, channel=Gated(edge.channel, gates[n], blur)) if n in gates else edge
             for n, edge in enumerate(self.pipeline.edges)
             if n in gates or n not in self.learned
         ]
-        return self.pipeline.keeping(edges)
+        return self.pipeline.with_edges(edges)
 
-    def _score(self, line: Pipeline, rows: Sequence[int]) -> Tensor:
+    def _score(self, pipeline: Pipeline, rows: Sequence[int]) -> Tensor:
         fields = fields_of([self.queries[row] for row in rows])
-        agents = line.agents
+        agents = pipeline.agents
 
-        def take(cue: Cue) -> Sequence[object]:
-            return agents[cue.agent].speak(fields, cue.heard, cue.over, step=cue.step).messages
+        def take(request: TurnRequest) -> Sequence[object]:
+            return (
+                agents[request.agent]
+                .take_turn(fields, request.received, request.outgoing, step=request.step)
+                .messages
+            )
 
-        heard = [Incoming(edge.channel, message) for edge, message in line.deliver(take)]
-        read = line.answerer.hear(fields, heard)
-        return line.answerer.model.score(read.context, [self.answers[row] for row in rows])
+        received = [Incoming(edge.channel, message) for edge, message in pipeline.run_turns(take)]
+        read = pipeline.answerer.read(fields, received)
+        return pipeline.answerer.model.score(read.context, [self.answers[row] for row in rows])
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from unspoken.errors import TrainingError
 from unspoken.files import atomic_file
 from unspoken.training.precision import in_bfloat16
 
-__all__ = ["History", "Objective", "Plan", "fit"]
+__all__ = ["History", "Objective", "TrainingPlan", "fit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """How a module is trained.
 
     steps: optimiser steps; batch_size: rows a step, over all processes; lr: the peak, reached after
@@ -83,7 +83,7 @@ class History:
 
 
 def fit(
-    module: nn.Module, objective: Objective, plan: Plan, checkpoint: Path, *, title: str
+    module: nn.Module, objective: Objective, plan: TrainingPlan, checkpoint: Path, *, title: str
 ) -> History:
     """Train `module` in place and leave it at its best validation loss.
 
@@ -132,7 +132,7 @@ def _step(
     step: int,
     accelerator: Accelerator,
     parameters: Sequence[nn.Parameter],
-    plan: Plan,
+    plan: TrainingPlan,
 ) -> float:
     module.train().zero_grad()
     mine = rows[accelerator.process_index :: accelerator.num_processes]
@@ -146,7 +146,7 @@ def _step(
     return float(_mean(loss.detach(), accelerator))
 
 
-def _check_work(objective: Objective, plan: Plan, processes: int, title: str) -> None:
+def _check_work(objective: Objective, plan: TrainingPlan, processes: int, title: str) -> None:
     if objective.size < 1 or plan.steps < 1:
         raise TrainingError(
             f"{title}: {objective.size} rows and {plan.steps} steps; need 1 of each"
@@ -159,7 +159,7 @@ def _check_work(objective: Objective, plan: Plan, processes: int, title: str) ->
 
 
 @contextmanager
-def _passes(module: nn.Module, plan: Plan) -> Generator[None]:
+def _passes(module: nn.Module, plan: TrainingPlan) -> Generator[None]:
     """bfloat16 if the plan says so; accelerate would keep one precision for a whole process.
 
     What is trained for stands behind a lead, so its tokens are few, forwards and backwards.
@@ -173,7 +173,7 @@ def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
     return cast(Tensor, accelerator.reduce(tensor, "mean"))
 
 
-def _batches(objective: Objective, plan: Plan) -> Iterator[list[int]]:
+def _batches(objective: Objective, plan: TrainingPlan) -> Iterator[list[int]]:
     """Endless batches, the same for the same seed; rows of like length stand together."""
     rng = random.Random(plan.seed)
     size = min(plan.batch_size, objective.size)
@@ -189,7 +189,9 @@ def _batches(objective: Objective, plan: Plan) -> Iterator[list[int]]:
 class _State:
     """All that a killed run needs: weights, optimiser, step, history, the best weights so far."""
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, plan: TrainingPlan
+    ) -> None:
         self.module, self.optimizer, self.plan = module, optimizer, plan
         self.step, self.history = 0, History()
         self.first = _copy(module)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unspoken.backbone import Backbone
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.files import write_bytes
-from unspoken.layout import Run
+from unspoken.layout import Chunk
 from unspoken.types import KV, counted
 
 __all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
@@ -61,7 +61,7 @@ class Adapted(Backbone):
         """End the training: the model as it is now, with an identity, keeping the lead it read."""
         return Backbone(self.model, self.tokenizer, name=self.name)
 
-    def read_lead(self, run: Run) -> KV:
+    def read_opening(self, run: Chunk) -> KV:
         return self.pass_over((), run.mask[:, :0], run, counted(run.mask))[0]
 
 

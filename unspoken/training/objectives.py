@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from unspoken.agents import Agent, Incoming
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.errors import TrainingError
 from unspoken.pipeline import Query, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.projectors.alignment import align, mean_embeddings, shared_vocabulary
 from unspoken.protocols import Tabled
-from unspoken.training.thoughts import StoredThoughts
+from unspoken.training.stored_states import StoredStates
 from unspoken.types import Vectors
 
 __all__ = ["Answers", "Reconstruction"]
@@ -35,14 +35,19 @@ class Answers:
         self,
         receiver: Agent,
         channel: Channel | None,
-        thoughts: Callable[[Sequence[int]], Thought],
+        sender_states: Callable[[Sequence[int]], SenderState],
         queries: Sequence[Query],
         answers: Sequence[str],
         *,
         validation: int,
         each: Callable[[int], None] = lambda step: None,
     ) -> None:
-        self.receiver, self.channel, self.thoughts, self.each = receiver, channel, thoughts, each
+        self.receiver, self.channel, self.sender_states, self.each = (
+            receiver,
+            channel,
+            sender_states,
+            each,
+        )
         self.queries, self.answers = queries, answers
         self.size = len(queries) - validation
 
@@ -62,9 +67,9 @@ class Answers:
     def _score(self, rows: Sequence[int]) -> Tensor:
         incoming: list[Incoming] = []
         if self.channel is not None:
-            incoming.append(Incoming(self.channel, self.channel.send(self.thoughts(rows))))
+            incoming.append(Incoming(self.channel, self.channel.send(self.sender_states(rows))))
         fields = fields_of([self.queries[row] for row in rows])
-        read = self.receiver.hear(fields, incoming)
+        read = self.receiver.read(fields, incoming)
         return self.receiver.model.score(read.context, [self.answers[row] for row in rows])
 
 
@@ -82,21 +87,21 @@ class Reconstruction:
     def __init__(
         self,
         projector: EmbeddingProjector,
-        thoughts: StoredThoughts,
+        sender_states: StoredStates,
         sender: Tabled,
         receiver: Tabled,
         *,
         validation: int,
     ) -> None:
-        self.projector, self.thoughts = projector, thoughts
+        self.projector, self.sender_states = projector, sender_states
         self.sender, self.receiver = sender, receiver
-        self.size = len(thoughts) - validation
-        aligned = (align(text, sender, receiver) for text in thoughts.texts)
+        self.size = len(sender_states) - validation
+        aligned = (align(text, sender, receiver) for text in sender_states.texts)
         self.pairs = [(place.to(sender.device), word.to(sender.device)) for place, word in aligned]
         if not any(len(place) for place, _ in self.pairs):
             raise TrainingError(
-                f"no word of the {len(thoughts)} texts of {sender.spec.name!r} has a place among "
-                "its states, so there is nothing to warm up on; set warmup.steps=0"
+                f"no word of the {len(sender_states)} texts of {sender.spec.name!r} has a place "
+                "among its states, so there is nothing to warm up on; set warmup.steps=0"
             )
         self.table = receiver.table
         self.variance = self.table.var(0).sum()
@@ -105,7 +110,7 @@ class Reconstruction:
         self.vocabulary = torch.tensor(known, device=sender.device).view(2, -1)
 
     def length(self, row: int) -> int:
-        return len(self.thoughts.texts[row])
+        return len(self.sender_states.texts[row])
 
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
         rng = torch.Generator().manual_seed(step)
@@ -119,12 +124,12 @@ class Reconstruction:
         return self._loss(states, targets, words, rng)
 
     def validate(self) -> float:
-        rows = range(self.size, len(self.thoughts))
+        rows = range(self.size, len(self.sender_states))
         return float(self._loss(*self._text(rows), torch.Generator().manual_seed(0)))
 
     def _text(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """States (n, N, W) of aligned positions, their targets (n, W'), and word ids or -1."""
-        hidden = self.thoughts.states(rows)
+        hidden = self.sender_states.states(rows)
         states: list[Tensor] = []
         targets: list[Tensor] = []
         words: list[Tensor] = []

@@ -9,7 +9,7 @@ real. All values are immutable: nothing writes into a tensor that stands here.
 from unspoken.types.cache import KV, Cache, KVCache, counted
 from unspoken.types.prompt import (
     SEGMENT_KINDS,
-    Memory,
+    CacheSegment,
     Prompt,
     Reuse,
     Segment,
@@ -20,12 +20,12 @@ from unspoken.types.prompt import (
     left_pad,
 )
 from unspoken.types.reading import Ahead, Context, Read, Rollout, Served, Usage, Words
-from unspoken.types.settings import MEMORY, TEXT, Denoising, Need, NeedKind, Settings
+from unspoken.types.settings import CACHE, TEXT, Denoising, Need, NeedKind, Settings
 from unspoken.types.spec import Spec
 
 __all__ = [
     "KV",
-    "MEMORY",
+    "CACHE",
     "SEGMENT_KINDS",
     "TEXT",
     "Ahead",
@@ -33,7 +33,7 @@ __all__ = [
     "Context",
     "Denoising",
     "KVCache",
-    "Memory",
+    "CacheSegment",
     "Need",
     "NeedKind",
     "Prompt",

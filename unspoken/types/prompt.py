@@ -13,7 +13,7 @@ from unspoken.types.cache import KV, Cache, KVCache, counted
 
 __all__ = [
     "SEGMENT_KINDS",
-    "Memory",
+    "CacheSegment",
     "Prompt",
     "Reuse",
     "Segment",
@@ -24,7 +24,7 @@ __all__ = [
     "left_pad",
 ]
 
-SegmentKind = Literal["text", "vectors", "memory"]
+SegmentKind = Literal["text", "vectors", "cache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Spelling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Memory:
+class CacheSegment:
     """A cache that is a part of a prompt: its slots, their positions, and what it spells.
 
     cache: B rows of S slots. mask: (B, S). positions: (B, S), counted from where the memory begins;
@@ -115,7 +115,7 @@ class Memory:
     spelling: Spelling | None = None
 
     @classmethod
-    def of(cls, kv: KV, mask: Tensor, spelling: Spelling | None = None) -> Memory:
+    def of(cls, kv: KV, mask: Tensor, spelling: Spelling | None = None) -> CacheSegment:
         """Keys and values, L x (B, H, S, D), every real slot of which is one position further."""
         return cls(KVCache(kv), mask, counted(mask), spelling)
 
@@ -138,26 +138,26 @@ class Memory:
         """Which layers it holds."""
         return tuple(keys.shape[1] > 0 for keys, _ in self.kv)
 
-    def rows(self, index: slice) -> Memory:
+    def rows(self, index: slice) -> CacheSegment:
         """Some rows, without the slots that are padding in all of them."""
         mask = self.mask[index]
         keep = mask.any(0)
         spelling = self.spelling.rows(index, keep) if self.spelling else None
         cache, positions = self.cache.rows(index, keep), self.positions[index][:, keep]
-        return Memory(cache, mask[:, keep], positions, spelling)
+        return CacheSegment(cache, mask[:, keep], positions, spelling)
 
-    def repeat(self, batch: int) -> Memory:
+    def repeat(self, batch: int) -> CacheSegment:
         """One row as B equal ones; nothing is copied."""
         spelling = self.spelling.repeat(batch) if self.spelling else None
         mask, positions = (part.expand(batch, -1) for part in (self.mask, self.positions))
-        return Memory(self.cache.expand(batch), mask, positions, spelling)
+        return CacheSegment(self.cache.expand(batch), mask, positions, spelling)
 
 
-Segment = Text | Vectors | Memory
+Segment = Text | Vectors | CacheSegment
 SEGMENT_KINDS: Mapping[type[Segment], SegmentKind] = {
     Text: "text",
     Vectors: "vectors",
-    Memory: "memory",
+    CacheSegment: "cache",
 }
 Reuse = Literal["any", "exact"]
 
@@ -188,7 +188,9 @@ class Prompt:
 
     def front(self, segment: Segment) -> Prompt:
         """The prompt with `segment` before everything else but the memories that came before."""
-        n = next((n for n, s in enumerate(self.segments) if not isinstance(s, Memory)), self.slot)
+        n = next(
+            (n for n, s in enumerate(self.segments) if not isinstance(s, CacheSegment)), self.slot
+        )
         segments = (*self.segments[:n], segment, *self.segments[n:])
         return replace(self, segments=segments, slot=self.slot + 1)
 
@@ -198,7 +200,7 @@ class Prompt:
         return replace(self, segments=tuple(segment.rows(one) for segment in self.segments))
 
     @property
-    def lead(self) -> str:
+    def opening(self) -> str:
         """The shared text with which the prompt begins, or ''."""
         first = self.segments[0] if self.segments else None
         return first.words[0] if isinstance(first, Text) and first.shared else ""

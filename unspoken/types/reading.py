@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from unspoken.types.cache import KV, Cache, KVCache, counted
-from unspoken.types.prompt import Memory, Spelling, Vectors
+from unspoken.types.prompt import CacheSegment, Spelling, Vectors
 
 __all__ = ["Ahead", "Context", "Read", "Rollout", "Served", "Usage", "Words"]
 
@@ -120,7 +120,7 @@ class Read:
     """Result of reading a prompt: the context, and whatever else was needed.
 
     tokens: tokens read in each row; passes: forward passes. hidden: layer -> (B, S', W) states of
-    the positions behind the shared lead, `<bos>` excluded. memory: the cache of all S positions.
+    the positions behind the shared opening, `<bos>` excluded. cached: the cache of all S positions.
     found: the context, None when only hidden states of lower layers were needed. served: where a
     pool took each row from; () without a pool.
     """
@@ -129,7 +129,7 @@ class Read:
     passes: int
     found: Context | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
-    memory: Memory | None = None
+    cached: CacheSegment | None = None
     served: tuple[Served, ...] = ()
 
     @property
@@ -171,5 +171,5 @@ class Rollout:
 
     states: Vectors
     vectors: Vectors
-    memory: Memory | None
+    cached: CacheSegment | None
     passes: int

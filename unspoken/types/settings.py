@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MEMORY", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
+__all__ = ["CACHE", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
 
 Feed = Literal["identity", "ridge", "expected"]
-NeedKind = Literal["text", "memory", "hidden", "rollout"]
+NeedKind = Literal["text", "cache", "hidden", "rollout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Need:
 
 
 TEXT = Need("text")
-MEMORY = Need("memory")
+CACHE = Need("cache")
 
 
 @dataclass(frozen=True, slots=True)

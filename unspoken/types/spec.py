@@ -33,7 +33,7 @@ class Spec:
     positions: int | None = None
     dtype: str = ""
     kinds: tuple[Literal["full", "sliding"], ...] = ()
-    gives: tuple[NeedKind, ...] = ("text", "memory", "hidden", "rollout")
-    takes: tuple[SegmentKind, ...] = ("text", "vectors", "memory")
+    gives: tuple[NeedKind, ...] = ("text", "cache", "hidden", "rollout")
+    takes: tuple[SegmentKind, ...] = ("text", "vectors", "cache")
     states: Literal["read", "written"] = "read"
     chats: bool = False

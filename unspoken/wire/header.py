@@ -18,7 +18,7 @@ __all__ = [
     "Header",
     "LayerRun",
     "Layout",
-    "MemoryLayout",
+    "CacheLayout",
     "TextLayout",
     "VectorsLayout",
 ]
@@ -184,7 +184,7 @@ class LayerRun(_Fields):
     dtypes: tuple[DType, DType]
 
 
-class MemoryLayout(_Positioned):
+class CacheLayout(_Positioned):
     """A cache, L x (B, H, S, D) for keys and for values, and the words that it spells.
 
     words: the bytes of each row's words, () for a cache that spells nothing. begin: as in
@@ -198,7 +198,7 @@ class MemoryLayout(_Positioned):
     compact: bool = False
 
     @model_validator(mode="after")
-    def _few_layers(self) -> MemoryLayout:
+    def _few_layers(self) -> CacheLayout:
         if sum(run.count for run in self.layers) > 1024:
             raise ValueError("a cache of more than 1024 layers")
         if self.words and len(self.words) != self.rows:
@@ -222,14 +222,14 @@ class MemoryLayout(_Positioned):
             found["words"] = Part(torch.uint8, (sum(self.words),))
         return found
 
-    def row(self, index: int) -> MemoryLayout:
+    def row(self, index: int) -> CacheLayout:
         """The layout of row `index` alone, without padding."""
         count = self.positions[index]
         words = self.words[index : index + 1]
         return self.model_copy(update={"length": count, "positions": (count,), "words": words})
 
 
-Layout = Annotated[TextLayout | VectorsLayout | MemoryLayout, Field(discriminator="kind")]
+Layout = Annotated[TextLayout | VectorsLayout | CacheLayout, Field(discriminator="kind")]
 
 
 class Envelope(_Fields):

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from unspoken.errors import WireError
-from unspoken.types import KVCache, Memory, Segment, Spelling, Text, Vectors, counted
+from unspoken.types import CacheSegment, KVCache, Segment, Spelling, Text, Vectors, counted
 from unspoken.wire.compression import LOSSLESS, Packing
 from unspoken.wire.header import (
     DTYPES,
+    CacheLayout,
     DType,
     LayerRun,
     Layout,
-    MemoryLayout,
     TextLayout,
     VectorsLayout,
 )
@@ -43,7 +43,7 @@ def layout_of(payload: Segment, packing: Packing = LOSSLESS) -> Layout:
             packing=packing,
         )
     spelling = payload.spelling
-    return MemoryLayout(
+    return CacheLayout(
         kind="memory",
         length=length,
         positions=counts,
@@ -55,7 +55,7 @@ def layout_of(payload: Segment, packing: Packing = LOSSLESS) -> Layout:
     )
 
 
-def _runs(payload: Memory) -> tuple[LayerRun, ...]:
+def _runs(payload: CacheSegment) -> tuple[LayerRun, ...]:
     shapes: list[tuple[int, tuple[int, int], tuple[DType, DType]]] = [
         (k.shape[1], (k.shape[3], v.shape[3]), (_type(k), _type(v))) for k, v in payload.kv
     ]
@@ -111,21 +111,21 @@ def _beside(payload: Segment) -> dict[str, Tensor]:
     if isinstance(payload, Text):
         return {"words": _words_out(payload.words)}
     found = {"mask": payload.mask}
-    if isinstance(payload, Memory) and _compact(payload):
+    if isinstance(payload, CacheSegment) and _compact(payload):
         found["positions"] = payload.positions.masked_fill(~payload.mask, 0).int()
-    if isinstance(payload, Memory) and payload.spelling is not None:
+    if isinstance(payload, CacheSegment) and payload.spelling is not None:
         found |= {"ends": payload.spelling.ends.int(), "words": _words_out(payload.spelling.words)}
     return found
 
 
-def _planes(payload: Vectors | Memory) -> list[Tensor]:
+def _planes(payload: Vectors | CacheSegment) -> list[Tensor]:
     """The tensors of the payload as (B, H, S, D), in the order of its layout."""
     if isinstance(payload, Vectors):
         return [payload.values[:, None]]
     return [tensor for pair in payload.kv for tensor in pair]
 
 
-def _scores(payload: Vectors | Memory, planes: Sequence[Tensor]) -> Tensor:
+def _scores(payload: Vectors | CacheSegment, planes: Sequence[Tensor]) -> Tensor:
     """(B, S): large for positions that matter most. See `Tokens`."""
     if isinstance(payload, Vectors):
         return _norms(planes[0])
@@ -155,11 +155,11 @@ def payload_from(tensors: Mapping[str, Tensor], layout: Layout) -> Segment:
         _check_spelling(spelling, mask)
     kv = tuple(zip(planes[::2], planes[1::2], strict=True))
     positions = _positions(tensors["positions"], mask) if layout.compact else counted(mask)
-    return Memory(KVCache(kv), mask, positions, spelling)
+    return CacheSegment(KVCache(kv), mask, positions, spelling)
 
 
 def _unpacked(
-    tensors: Mapping[str, Tensor], layout: VectorsLayout | MemoryLayout, mask: Tensor
+    tensors: Mapping[str, Tensor], layout: VectorsLayout | CacheLayout, mask: Tensor
 ) -> list[Tensor]:
     packing = layout.packing
     if packing.kind == "lossless":
@@ -175,9 +175,9 @@ def _unpacked(
     return planes
 
 
-def _compact(memory: Memory) -> bool:
+def _compact(cached: CacheSegment) -> bool:
     """Whether a cache has fewer slots than positions."""
-    return bool(((memory.positions != counted(memory.mask)) & memory.mask).any())
+    return bool(((cached.positions != counted(cached.mask)) & cached.mask).any())
 
 
 def _positions(tensor: Tensor, mask: Tensor) -> Tensor:

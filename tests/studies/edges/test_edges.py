@@ -109,12 +109,12 @@ def test_the_answering_agent_stays_whatever_edges_are_kept(agent):
         [Edge("a", "b", WORDS), Edge("b", "c", WORDS)],
     )
     first, last = chain.edges
-    assert chain.keeping([first]).order == ["c"]
-    assert chain.keeping([first]).edges == ()
-    assert chain.keeping([last]).order == ["b", "c"]
-    assert chain.keeping([first, last]).edges == chain.edges
-    answers = [run.answer for run in chain.alone().run_many(QUERIES)]
-    assert [run.answer for run in chain.keeping([first]).run_many(QUERIES)] == answers
+    assert chain.with_edges([first]).order == ["c"]
+    assert chain.with_edges([first]).edges == ()
+    assert chain.with_edges([last]).order == ["b", "c"]
+    assert chain.with_edges([first, last]).edges == chain.edges
+    answers = [run.answer for run in chain.without_messages().run_many(QUERIES)]
+    assert [run.answer for run in chain.with_edges([first]).run_many(QUERIES)] == answers
 
 
 def test_an_edge_that_comes_back_in_a_later_round_leads_to_the_answer(agent):
@@ -124,9 +124,9 @@ def test_an_edge_that_comes_back_in_a_later_round_leads_to_the_answer(agent):
         rounds=2,
     )
     there, back = debate.edges
-    assert debate.keeping([there, back]).edges == (there, back)
-    assert debate.keeping([back]).edges == ()
-    assert debate.keeping([there]).order == ["left", "right"]
+    assert debate.with_edges([there, back]).edges == (there, back)
+    assert debate.with_edges([back]).edges == ()
+    assert debate.with_edges([there]).order == ["left", "right"]
 
 
 # Replays ------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_a_replay_is_what_a_pipeline_of_these_edges_does(agent, model, kind: str
     replay = Replay(pipeline, QUERIES, ["x"] * 4)
     for kept in ({0, 1, 2}, {0, 2}, {1, 2}, {1}, {0}, set()):
         found = replay.ask(only(kept))
-        line = pipeline.keeping([edges[n] for n in sorted(kept)])
+        line = pipeline.with_edges([edges[n] for n in sorted(kept)])
         assert list(found.words) == [run.answer for run in line.run_many(QUERIES, batch_size=4)]
 
 
@@ -188,7 +188,7 @@ def test_agents_that_hear_nothing_new_are_not_run_again(agent, tiny, passes):
     edges = [Edge(name, "solver", TextChannel(limit=2)) for name in ("a", "b", "c")]
     pipeline = Pipeline(agents, edges)
     with passes(sender) as once:
-        pipeline.mail(QUERIES)
+        pipeline.incoming(QUERIES)
     found = trials(pipeline)
     with passes(sender) as sent, passes(receiver) as answered:
         attribute(found)

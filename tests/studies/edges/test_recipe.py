@@ -25,7 +25,7 @@ def settings_of(home: Path, folders: dict[str, Path]) -> list[str]:
     return [
         *models,
         f"agents.1.model={folders['sender']}",
-        *(f"agents.{n}.lead=Say." for n in (1, 2, 3, 4, 5)),
+        *(f"agents.{n}.instructions=Say." for n in (1, 2, 3, 4, 5)),
         *(f"agents.{n}.max_tokens=4" for n in (1, 2, 5)),
         f"task.train={train}",
         f"task.test={test}",

@@ -61,7 +61,7 @@ def whole(settings: Sequence[str], tmp_path: Path, *more: str) -> RelayRecipe:
             f"studies.planner.causal.model={tmp_path / 'model'}",
             "validation=4",
             "planning={tokens: 12, steps: 4, block: 6}",
-            "prompts={instruction: Answer., shots: 1, note_lead: 'N. ', note_tokens: 4}",
+            "prompts={instruction: Answer., shots: 1, note_instructions: 'N. ', note_tokens: 4}",
             "projector.hidden=16",
             "projector.prompt=2",
             "warmup.steps=0",  # a random planner writes no words

@@ -133,7 +133,7 @@ def test_each_plan_length_has_a_projector_of_its_own_and_shares_the_rest(
 
 
 def _sent(line: Pipeline, queries: list[dict[str, str]]) -> Any:
-    (heard,) = line.mail(queries)
+    (heard,) = line.incoming(queries)
     return heard.message
 
 

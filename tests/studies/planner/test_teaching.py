@@ -23,7 +23,7 @@ from unspoken.studies.planner import (
 )
 from unspoken.tasks import load_task
 from unspoken.testing import tiny_diffusion
-from unspoken.training import History, Plan, Reconstruction, StoredThoughts, fit
+from unspoken.training import History, Reconstruction, StoredStates, TrainingPlan, fit
 from unspoken.training.denoised import Denoised
 from unspoken.types import TEXT, Denoising
 
@@ -39,7 +39,7 @@ class Training:
         self.objective = Denoised(planner, queries, facts, canvas=(4, 8), validation=4)
 
     def fit(self, folder: Path, steps: int) -> History:
-        plan = Plan(steps=steps, batch_size=6, lr=3e-3, warmup=2, every=10, bf16=False)
+        plan = TrainingPlan(steps=steps, batch_size=6, lr=3e-3, warmup=2, every=10, bf16=False)
         self.model.model.requires_grad_(True)
         return fit(self.model.model, self.objective, plan, folder / "c.pt", title="planner")
 
@@ -99,26 +99,26 @@ def test_states_of_a_plan_stand_with_its_words(tmp_path: Path, tiny: Callable[..
         settings=Denoising(max_tokens=8, steps=4),
     )
     queries = training.objective.queries
-    thoughts = StoredThoughts(planner, queries, [-1], tmp_path / "states")
-    written = [planner.think(fields_of([asked]), needs=frozenset({TEXT}))[0] for asked in queries]
-    words = [thought.text[0] for thought in written if thought.text]
-    kept = [n for n, text in enumerate(thoughts.texts) if text]
+    sender_states = StoredStates(planner, queries, [-1], tmp_path / "states")
+    written = [planner.compute(fields_of([asked]), needs=frozenset({TEXT}))[0] for asked in queries]
+    words = [state.text[0] for state in written if state.text]
+    kept = [n for n, text in enumerate(sender_states.texts) if text]
     assert len(kept) > len(queries) / 2
-    assert all(thoughts.texts[n] == words[n] for n in kept)
+    assert all(sender_states.texts[n] == words[n] for n in kept)
     projector = EmbeddingProjector(source_width=32, target_width=32, hidden=8)
-    warm = Reconstruction(projector, thoughts, training.model, receiver, validation=4)
+    warm = Reconstruction(projector, sender_states, training.model, receiver, validation=4)
     for n in kept:
         place, word = warm.pairs[n]
         assert place.tolist() == list(range(len(word)))
         assert word.tolist() == receiver.tokens(words[n])
-        assert len(word) <= len(thoughts.states([n]).values[0])
-    again = StoredThoughts(planner, queries, [-1], tmp_path / "states")
-    assert again.texts == thoughts.texts
+        assert len(word) <= len(sender_states.states([n]).values[0])
+    again = StoredStates(planner, queries, [-1], tmp_path / "states")
+    assert again.texts == sender_states.texts
     other = Agent("planner", training.model, role=planner.role, settings=Denoising(max_tokens=6))
-    assert StoredThoughts(other, queries, [-1], tmp_path / "states").folder != thoughts.folder
-    thoughts.texts = [""] * len(queries)
+    assert StoredStates(other, queries, [-1], tmp_path / "states").folder != sender_states.folder
+    sender_states.texts = [""] * len(queries)
     with pytest.raises(TrainingError, match=r"set warmup.steps=0"):
-        Reconstruction(projector, thoughts, training.model, receiver, validation=4)
+        Reconstruction(projector, sender_states, training.model, receiver, validation=4)
 
 
 def test_a_planner_is_trained_once_and_comes_back(settings: list[str], tmp_path: Path):

@@ -20,12 +20,12 @@ task: {{name: people, protocol: shared, size: 40, validation: 8}}
 agents:
   - name: planner
     model: {model}
-    lead: You plan.
+    instructions: You plan.
     template: "{{context}} {{question}} Plan:"
     max_tokens: 12
   - name: judge
     model: {model}
-    lead: You judge with care.
+    instructions: You judge with care.
     template: "{{context}} {{question}} {{messages}} So:"
     max_tokens: 12
     candidates: [" yes", " no"]

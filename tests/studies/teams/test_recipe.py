@@ -150,6 +150,6 @@ def test_agents_of_two_models_are_not_planned_together(
         recipe(bench, "task.protocol=shared")
     relay = Relay.of(recipe(bench, "comparison.channels=[]"))
     told = bench.recipe("comparison.channels=[{name: all, channel: {kind: text, verbatim: true}}]")
-    lines = dict(curves(replace(relay.own, recipe=told)))
+    lines = dict(curves(replace(relay.same_model, recipe=told)))
     with pytest.raises(PipelineError, match="plan each sender by itself"):
         plan_team(lines, relay.decider(), relay.task, Terms(budgets=(2, 4, 8)))

@@ -140,7 +140,7 @@ class Echo(Pipeline):
 
 def echoed(bench: Bench, *, silent: bool) -> TelephoneReport:
     relay = bench.relay("comparison.channels=[]")
-    line = relay.over(TextChannel(verbatim=True))
+    line = relay.pipeline_over(TextChannel(verbatim=True))
     echo = Echo(relay.restating(line), silent=silent)
     return play({"words": Players(line, echo)}, relay.task, hops=3, limit=6)
 
@@ -162,21 +162,21 @@ def test_silence_is_passed_on_as_silence(bench: Bench) -> None:
 
 
 def test_whoever_restates_hears_what_the_solver_hears(bench: Bench) -> None:
-    relay = bench.relay("comparison.channels=[]", "prompts.note_lead=Notes.")
+    relay = bench.relay("comparison.channels=[]", "prompts.note_instructions=Notes.")
     tuned = relay.full_text(None)
     for line, template in (
         (tuned, "Fact:{messages}\nNote:"),
-        (relay.own.over(Handoff()), "{messages}\nNote:"),
+        (relay.same_model.pipeline_over(Handoff()), "{messages}\nNote:"),
     ):
         restating = relay.restating(line)
         assert restating.edges == line.edges
         role, settings = restating.answerer.role, restating.answerer.settings
-        assert (role.lead, role.template) == ("Notes.", template)
+        assert (role.instructions, role.template) == ("Notes.", template)
         assert (settings.max_tokens, settings.stop) == (4, ("\n",))
         sender = restating.agents["sender"].role
         assert sender.template == line.agents["sender"].role.template
-        hands_over = line.agents["sender"].role.lead == relay.lead
-        assert sender.lead == ("Notes." if hands_over else "")
+        hands_over = line.agents["sender"].role.instructions == relay.instructions
+        assert sender.instructions == ("Notes." if hands_over else "")
 
 
 def test_a_cache_is_read_again_at_every_hop(bench: Bench) -> None:
@@ -196,6 +196,6 @@ def test_a_game_without_hops_or_secrets_is_refused(bench: Bench) -> None:
     ):
         recipe(bench, "task.protocol=closed")
     relay: Relay = bench.relay("comparison.channels=[]")
-    line = relay.alone()
+    line = relay.without_messages()
     with pytest.raises(DataError, match="two items and a hop"):
         play({"x": Players(line, line)}, relay.task, hops=0)

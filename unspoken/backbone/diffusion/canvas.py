@@ -18,13 +18,13 @@ from unspoken.backbone.diffusion.watching import Frame, watched
 from unspoken.backbone.generation import cut
 from unspoken.backbone.model import LanguageModel
 from unspoken.errors import ContextTooLong, IncompatibleModels
-from unspoken.layout import Run, lay_out
+from unspoken.layout import Chunk, lay_out
 from unspoken.types import (
     TEXT,
+    CacheSegment,
     Context,
     Denoising,
     KVCache,
-    Memory,
     Need,
     Prompt,
     Read,
@@ -50,7 +50,7 @@ class Laid(Context):
     will be written.
     """
 
-    run: Run = field(kw_only=True)
+    run: Chunk = field(kw_only=True)
     layers: tuple[int, ...] = ()
 
 
@@ -80,14 +80,14 @@ class CanvasModel(LanguageModel):
         Raises `EmptyPrompt`, `ContextTooLong` and `IncompatibleModels`.
         """
         if odd := sorted({need.kind for need in needs} - {*self.spec.gives}):
-            kept = {"memory": "keeps no cache", "rollout": "does not think on from a cache"}
+            kept = {"cache": "keeps no cache", "rollout": "does not think on from a cache"}
             raise IncompatibleModels(self._refusal(kept.get(odd[0], f"gives no {odd[0]}")))
         for segment in prompt.segments:
             self._check_segment(segment)
         apart = (replace(s, shared=False) if isinstance(s, Text) else s for s in prompt.segments)
         whole = replace(prompt, segments=tuple(apart))
         (run,) = lay_out(whole, self.encode, self._before, self.device)
-        assert isinstance(run, Run)
+        assert isinstance(run, Chunk)
         self._check_room(run.mask, 0)
         layers = tuple(sorted(need.layer for need in needs if need.kind == "hidden"))
         laid = Laid(
@@ -107,7 +107,7 @@ class CanvasModel(LanguageModel):
         return self._bos
 
     def _check_segment(self, segment: Segment) -> None:
-        if isinstance(segment, Memory):
+        if isinstance(segment, CacheSegment):
             raise IncompatibleModels(self._refusal("reads no cache"))
         if isinstance(segment, Vectors) and "vectors" not in self.spec.takes:
             raise IncompatibleModels(self._refusal("reads token ids, no vectors", "'text'"))

@@ -5,9 +5,9 @@ CONTRIBUTING.md adds one in seven steps.
 """
 
 from unspoken.relay.trained.base import (
-    ComputedThoughts,
+    ComputedStates,
     Start,
-    Thoughts,
+    StateSource,
     TrainedChannel,
     identities,
     trained_channel,
@@ -15,9 +15,9 @@ from unspoken.relay.trained.base import (
 )
 
 __all__ = [
-    "ComputedThoughts",
+    "ComputedStates",
     "Start",
-    "Thoughts",
+    "StateSource",
     "TrainedChannel",
     "identities",
     "trained_channel",

@@ -13,7 +13,7 @@ from torch import nn
 
 from unspoken.agents import Agent
 from unspoken.channels import Channel
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.projectors import Projector
 from unspoken.projectors.registry import trained_kind
@@ -24,10 +24,10 @@ from unspoken.training import History, Reconstruction
 from unspoken.types import Need
 
 __all__ = [
-    "ComputedThoughts",
+    "ComputedStates",
     "Identities",
     "Start",
-    "Thoughts",
+    "StateSource",
     "TrainedChannel",
     "identities",
     "trained_channel",
@@ -37,7 +37,7 @@ __all__ = [
 S = TypeVar("S", bound=ProjectorSettings)
 P = TypeVar("P", bound=Projector)
 
-Thoughts = Callable[[Sequence[int]], Thought]
+StateSource = Callable[[Sequence[int]], SenderState]
 """Numbers of items to what the sender thinks of these items."""
 
 
@@ -54,7 +54,7 @@ class Start:
     sender: Agent
     items: Sequence[Item]
     validation: int
-    thoughts: Thoughts
+    sender_states: StateSource
     fit: Callable[[nn.Module, Reconstruction], History]
 
 
@@ -84,11 +84,13 @@ class TrainedChannel(ABC, Generic[S, P]):
 
     def pipeline(self, relay: Relay, channel: Channel) -> Pipeline:
         """Sender and receiver over the channel: what each reads follows from what it does."""
-        return relay.over(channel)
+        return relay.pipeline_over(channel)
 
-    def thoughts(self, sender: Agent, queries: Sequence[Query], channel: Channel) -> Thoughts:
+    def sender_states(
+        self, sender: Agent, queries: Sequence[Query], channel: Channel
+    ) -> StateSource:
         """What the sender thinks of each query, as training asks for it; computed every time."""
-        return ComputedThoughts(sender, queries, channel.needs)
+        return ComputedStates(sender, queries, channel.needs)
 
     def start(self, projector: P, settings: S, given: Start) -> Mapping[str, History]:
         """What comes before training on answers: a closed form, or a warm-up and its history."""
@@ -120,16 +122,16 @@ def trained_pipeline(relay: Relay, projector: Projector) -> Pipeline:
     return kind.pipeline(relay, kind.channel(projector, settings))
 
 
-class ComputedThoughts:
+class ComputedStates:
     """What a sender thinks of queries, computed anew each time; nothing is kept."""
 
     def __init__(self, sender: Agent, queries: Sequence[Query], needs: frozenset[Need]) -> None:
         self.sender, self.queries, self.needs = sender, queries, needs
 
     @torch.no_grad()
-    def __call__(self, rows: Sequence[int]) -> Thought:
+    def __call__(self, rows: Sequence[int]) -> SenderState:
         fields = fields_of([self.queries[row] for row in rows])
-        return self.sender.think(fields, needs=self.needs)[0]
+        return self.sender.compute(fields, needs=self.needs)[0]
 
 
 class Identities(TypedDict):

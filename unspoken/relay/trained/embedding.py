@@ -14,8 +14,8 @@ from unspoken.pipeline import Query
 from unspoken.projectors import EmbeddingProjector
 from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.relay import Relay
-from unspoken.relay.trained.base import Start, Thoughts, TrainedChannel, identities
-from unspoken.training import History, Reconstruction, StoredThoughts
+from unspoken.relay.trained.base import Start, StateSource, TrainedChannel, identities
+from unspoken.training import History, Reconstruction, StoredStates
 
 __all__ = ["EmbeddingSettings", "TrainedEmbedding"]
 
@@ -56,22 +56,24 @@ class TrainedEmbedding(TrainedChannel[EmbeddingSettings, EmbeddingProjector]):
     def channel(self, projector: EmbeddingProjector, settings: EmbeddingSettings) -> Channel:
         return Embedding(projector)
 
-    def thoughts(self, sender: Agent, queries: Sequence[Query], channel: Channel) -> Thoughts:
+    def sender_states(
+        self, sender: Agent, queries: Sequence[Query], channel: Channel
+    ) -> StateSource:
         assert isinstance(channel, Embedding)
         folder = models.cache_folder() / "states"
-        return StoredThoughts(sender, queries, channel.projector.layers, folder)
+        return StoredStates(sender, queries, channel.projector.layers, folder)
 
     def start(
         self, projector: EmbeddingProjector, settings: EmbeddingSettings, given: Start
     ) -> Mapping[str, History]:
-        relay, thoughts = given.relay, given.thoughts
-        assert isinstance(thoughts, StoredThoughts)
-        seen = thoughts.states(range(min(len(thoughts), _SAMPLE)))
+        relay, sender_states = given.relay, given.sender_states
+        assert isinstance(sender_states, StoredStates)
+        seen = sender_states.states(range(min(len(sender_states), _SAMPLE)))
         projector.calibrate(seen.values[seen.mask])
         if not relay.recipe.warmup.steps or settings.vectors is not None:
             return {}
         words = Reconstruction(
-            projector, thoughts, relay.sender, relay.receiver, validation=given.validation
+            projector, sender_states, relay.sender, relay.receiver, validation=given.validation
         )
         projector.prompt.requires_grad_(False)
         history = given.fit(projector, words)

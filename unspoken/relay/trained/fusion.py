@@ -26,7 +26,7 @@ class FusionSettings(ProjectorSettings):
     """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
 
     map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
-    lead: whether the words that both models read first are fused too.
+    opening: whether the words that both models read first are fused too.
     """
 
     kind: Literal["fusion"]
@@ -37,7 +37,7 @@ class FusionSettings(ProjectorSettings):
     depth: int = Field(default=3, ge=3)
     rank: int | None = Field(default=None, ge=1)
     gate: float = 0.0
-    lead: bool = False
+    opening: bool = False
 
 
 class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
@@ -63,7 +63,7 @@ class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
         return fuser
 
     def channel(self, projector: Fuser, settings: FusionSettings) -> Channel:
-        return Fusion(projector, lead=settings.lead, loose=True)
+        return Fusion(projector, opening=settings.opening, loose=True)
 
     def on_step(self, projector: Fuser, step: int) -> None:
         projector.anneal_to(step)

@@ -40,7 +40,7 @@ class MemorySettings(ProjectorSettings):
 
 
 class TrainedMemory(TrainedChannel[MemorySettings, MemoryProjector]):
-    """Channel `memory`: a closed form from texts that both read, then training on answers."""
+    """Channel `cached`: a closed form from texts that both read, then training on answers."""
 
     settings = MemorySettings
     projector = MemoryProjector

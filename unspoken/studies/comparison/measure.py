@@ -60,7 +60,7 @@ def compare(
     evaluator = Evaluator(items, batch_size, Store(out))
     arms: list[Arm] = []
     for name, pipeline in pipelines.items():
-        arms.append(evaluator.arm(name, "none", pipeline.alone()))
+        arms.append(evaluator.arm(name, "none", pipeline.without_messages()))
         arms.append(evaluator.arm(name, "matched", pipeline))
         arms.append(evaluator.arm(name, "deranged", pipeline, other))
         for control, lines in controls.items():

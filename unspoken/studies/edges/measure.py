@@ -110,7 +110,7 @@ def _arms(
 ) -> Iterator[Arm]:
     other = partners(evaluator.items, seed)
     for name, numbers in graphs.items():
-        line = pipeline.keeping([pipeline.edges[n] for n in numbers])
+        line = pipeline.with_edges([pipeline.edges[n] for n in numbers])
         yield evaluator.arm(name, condition_of(numbers), line)
         if numbers:
             yield evaluator.arm(name, "deranged", line, other)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from unspoken.evaluation.statistics import Estimate, mean
-from unspoken.pipeline import leading
+from unspoken.pipeline import edges_to
 from unspoken.studies.edges.attribution import bits
 from unspoken.studies.edges.trials import Edges, Trials
 
@@ -89,5 +89,5 @@ def _live(trials: Trials, kept: Edges) -> Edges:
     """Those of the edges from which the answering agent hears anything."""
     edges = trials.pipeline.edges
     chosen = [edges[n] for n in sorted(kept)]
-    heard = {id(edge) for edge in leading(chosen, trials.pipeline.order[-1])}
+    heard = {id(edge) for edge in edges_to(chosen, trials.pipeline.order[-1])}
     return frozenset(n for n in kept if id(edges[n]) in heard)

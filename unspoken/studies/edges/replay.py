@@ -11,7 +11,7 @@ import torch
 
 from unspoken.agents import Edge, Incoming
 from unspoken.errors import DataError
-from unspoken.pipeline import Cue, Pipeline, Query, fields_of
+from unspoken.pipeline import Pipeline, Query, TurnRequest, fields_of
 from unspoken.wire import Message
 
 __all__ = ["Answered", "Carry", "Replay", "Sent", "as_sent"]
@@ -51,7 +51,7 @@ class Replay:
     >>> edge = Edge("planner", "solver", TextChannel(limit=4))
     >>> pair = Pipeline([Agent("planner", model), Agent("solver", model)], [edge])
     >>> found = Replay(pair, ["how many?"], [" two"]).ask(lambda step, edge, message: None)
-    >>> found.words[0] == pair.alone().run("how many?").answer
+    >>> found.words[0] == pair.without_messages().run("how many?").answer
     True
     """
 
@@ -75,37 +75,39 @@ class Replay:
             found[step, edge] = message
             return message
 
-        self.pipeline.deliver(partial(self._take, keep))
+        self.pipeline.run_turns(partial(self._take, keep))
         return found
 
     @torch.no_grad()
     def ask(self, carry: Carry = as_sent, *, write: bool = True) -> Answered:
         """Answer the items over what `carry` lets arrive; without `write` only score answers."""
-        heard = self.pipeline.deliver(partial(self._take, carry))
-        key = _key(heard)
+        received = self.pipeline.run_turns(partial(self._take, carry))
+        key = _key(received)
         found = self._answered.get(key)
         if found is None or (write and not found.words):
-            self._answered[key] = found = self._answer(heard, write)
+            self._answered[key] = found = self._answer(received, write)
         return found
 
-    def _take(self, carry: Carry, cue: Cue) -> list[Message | None]:
-        key = (cue.step, _key(cue.heard))
+    def _take(self, carry: Carry, request: TurnRequest) -> list[Message | None]:
+        key = (request.step, _key(request.received))
         if key not in self._taken:
-            speaker = self._agents[cue.agent]
-            spoken = speaker.speak(self.fields, cue.heard, cue.over, step=cue.step)
-            self._taken[key] = spoken.messages
-        pairs = zip(cue.over, self._taken[key], strict=True)
-        return [carry(cue.step, self._numbers[id(edge)], message) for edge, message in pairs]
+            participant = self._agents[request.agent]
+            result = participant.take_turn(
+                self.fields, request.received, request.outgoing, step=request.step
+            )
+            self._taken[key] = result.messages
+        pairs = zip(request.outgoing, self._taken[key], strict=True)
+        return [carry(request.step, self._numbers[id(edge)], message) for edge, message in pairs]
 
-    def _answer(self, heard: Sequence[tuple[Edge, Message]], write: bool) -> Answered:
+    def _answer(self, received: Sequence[tuple[Edge, Message]], write: bool) -> Answered:
         agent = self.pipeline.answerer
-        arrivals = [Incoming(edge.channel, message) for edge, message in heard]
-        context = agent.hear(self.fields, arrivals).context
+        arrivals = [Incoming(edge.channel, message) for edge, message in received]
+        context = agent.read(self.fields, arrivals).context
         nats = -agent.model.score(context, self.answers).double()
         words = agent.model.write(context, agent.settings).words if write else ()
         return Answered(tuple(cast(list[float], nats.tolist())), tuple(map(str.strip, words)))
 
 
-def _key(heard: Sequence[tuple[Edge, Message]]) -> object:
+def _key(received: Sequence[tuple[Edge, Message]]) -> object:
     """What an agent hears: the messages themselves, not what they say."""
-    return tuple((id(edge), message) for edge, message in heard)
+    return tuple((id(edge), message) for edge, message in received)

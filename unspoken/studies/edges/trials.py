@@ -104,8 +104,8 @@ class Trials:
     def _ask(self, kept: Edges, wrong: Edges, write: bool) -> Outcome:
         nats, words = [0.0] * len(self.items), [""] * len(self.items)
         title = f"{len(kept)} of {len(self.every)} edges" + (", one of them wrong" if wrong else "")
-        told = Console(stderr=True)
-        for batch in track(self._batches, title, console=told, transient=True):
+        console = Console(stderr=True)
+        for batch in track(self._batches, title, console=console, transient=True):
             found = batch.own.ask(_carry(kept, wrong, batch), write=write)
             for place, row in enumerate(batch.rows):
                 nats[row] = found.nats[place]

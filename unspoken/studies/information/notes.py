@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unspoken.agents import Agent
 from unspoken.evaluation.scores import contrast
-from unspoken.evaluation.sharing import SharedReader
+from unspoken.evaluation.sharing import PrefixSharing
 from unspoken.pipeline import Query, fields_of
 
 __all__ = ["Written", "estimate"]
@@ -53,7 +53,7 @@ def estimate(
     they hold nonsense for likely, and clips at zero: nothing is clipped here. The tokens that were
     drawn are scored, with the end of the note if it ended within the writer's `max_tokens`.
     """
-    agent = replace(writer, model=SharedReader(writer.model))
+    agent = replace(writer, model=PrefixSharing(writer.model))
     size = len(queries)
     batches = [range(n, min(n + batch_size, size)) for n in range(0, size, batch_size)]
     rounds, tokens, shown = list[tuple[float, ...]](), 0, Console(stderr=True)
@@ -74,7 +74,7 @@ def _notes(
     notes: list[tuple[int, ...]] = []
     for number, batch in enumerate(batches):
         settings = replace(agent.settings, temperature=1.0, seed=seed + number)
-        read = agent.hear(fields_of([queries[n] for n in batch]))
+        read = agent.read(fields_of([queries[n] for n in batch]))
         notes += agent.model.write(read.context, settings).ids
     return notes
 
@@ -85,7 +85,7 @@ def _scores(
     """log p of all notes (N,) about one source, in nats."""
     found = torch.zeros(len(notes), dtype=torch.float64)
     for batch in batches:
-        read = agent.hear(fields_of([query] * len(batch)))
+        read = agent.read(fields_of([query] * len(batch)))
         score = agent.model.score(read.context, [notes[n] for n in batch])
         found[list(batch)] = -score.double().cpu()
     return found

@@ -76,7 +76,9 @@ def prepared_planners(
     start = perf_counter()
     planner = planner_of(settings.recipe_for(recipe), task, trained_folder(recipe))
     executor = causal(_load(recipe.pair.receiver), "the executor answers from")
-    silent = recipe.prompts.model_copy(update={"note_lead": ""})  # the planner was trained without
+    silent = recipe.prompts.model_copy(
+        update={"note_instructions": ""}
+    )  # the planner was trained without
     trained = settings.teaching.training.steps > 0
     ours = recipe.model_copy(update={"prompts": silent} if trained else {})
     relay = Relay(ours, planner, executor, task)

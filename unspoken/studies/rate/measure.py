@@ -56,7 +56,7 @@ def rates(
     report = RateReport(
         points=points,
         fits={curve: form for curve, form in fits.items() if form is not None},
-        alone=evaluator.arm("no message", "none", next(iter(lines.values())).alone()),
+        alone=evaluator.arm("no message", "none", next(iter(lines.values())).without_messages()),
         ceiling=next(iter(found.values())).ceiling,
         **about(lines.values(), task, len(drawn), seed, notes),
     )

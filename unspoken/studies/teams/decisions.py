@@ -9,8 +9,8 @@ from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.expected import Expected
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import Model
+from unspoken.studies.teams.answer_pairs import answer_pairs
 from unspoken.studies.teams.calibrate import Sent, Solo
-from unspoken.studies.teams.rivals import rivals
 from unspoken.studies.teams.windows import Window, windows
 from unspoken.tasks import Item
 
@@ -29,15 +29,15 @@ class Room:
     """
 
     evaluator: Evaluator
-    lone: Pipeline
+    decider: Pipeline
     answers: Sequence[tuple[str, str]]
     seed: int
 
     @classmethod
-    def of(cls, evaluator: Evaluator, lone: Pipeline, *, expected: Expected, seed: int) -> Room:
-        """Each item's own answer against a rival, see `rivals`. Raises `DataError`."""
-        answers = rivals(evaluator, lone, expected=expected, seed=seed)
-        return cls(evaluator, lone, answers, seed)
+    def of(cls, evaluator: Evaluator, decider: Pipeline, *, expected: Expected, seed: int) -> Room:
+        """Each item's own answer against a rival, see `answer_pairs`. Raises `DataError`."""
+        answers = answer_pairs(evaluator, decider, expected=expected, seed=seed)
+        return cls(evaluator, decider, answers, seed)
 
     @property
     def items(self) -> Sequence[Item]:
@@ -45,7 +45,7 @@ class Room:
 
     @property
     def reader(self) -> Model:
-        return self.lone.answerer.model
+        return self.decider.answerer.model
 
     @property
     def whole(self) -> float:
@@ -60,30 +60,30 @@ class Room:
     def alone(self, budget: int, agent: int) -> tuple[int, ...]:
         """What one agent decides from its windows."""
         name = f"alone, {budget} tokens, agent {agent + 1}"
-        return self._reading(budget, agent).likelihoods(name, self.lone, self.answers).signs
+        return self._reading(budget, agent).likelihoods(name, self.decider, self.answers).signs
 
     def solo(self, budget: int) -> Solo:
         """What each of three agents decides alone with a budget of tokens."""
         signs = tuple(self.alone(budget, agent) for agent in range(AGENTS))
         return Solo(budget, self.read(budget), signs)
 
-    def sent(self, channel: str, setting: str, line: Pipeline, leaf: int) -> Sent:
+    def sent(self, channel: str, setting: str, pipeline: Pipeline, leaf: int) -> Sent:
         """What the receiver decides from the message of each of three agents with `leaf` tokens.
 
         A message costs the positions that the receiver reads; as many again if a sender wrote it.
         """
         asked = [
             self._reading(leaf, agent).likelihoods(
-                f"{channel}, {setting}, agent {agent + 1}", line, self.answers
+                f"{channel}, {setting}, agent {agent + 1}", pipeline, self.answers
             )
             for agent in range(AGENTS)
         ]
         positions = sum(one.positions for one in asked) / AGENTS
-        written = any(need.writes for edge in line.edges for need in edge.channel.needs)
+        written = any(need.writes for edge in pipeline.edges for need in edge.channel.needs)
         cost = positions * (2 if written else 1)
         signs = tuple(one.signs for one in asked)
         silent = self._reading(leaf, 0).likelihoods(
-            f"{channel}, no message", line.alone(), self.answers
+            f"{channel}, no message", pipeline.without_messages(), self.answers
         )
         return Sent(channel, setting, positions, cost, signs, silent.signs)
 

@@ -27,7 +27,7 @@ _DRAWS = 4_000_000
 
 
 def plan_team(
-    lines: Mapping[str, Mapping[str, Pipeline]],
+    pipelines: Mapping[str, Mapping[str, Pipeline]],
     alone: Pipeline,
     task: Task,
     terms: Terms = Terms(),
@@ -41,28 +41,28 @@ def plan_team(
 ) -> PlanReport:
     """Measure beta, gamma and rho, enumerate the teams, and let three senders vote.
 
-    lines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees the
-    message alone. alone: the sender's model, which reads the fact and decides itself. A decision is
-    which of two answers is likelier, see `rivals`. expected: how an answer is written. With `out`,
-    the report and all likelihoods are kept there. Raises `DataError`, and `PipelineError` for
-    another sender's model.
+    pipelines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees
+    the message alone. alone: the sender's model, which reads the fact and decides itself. A
+    decision is which of two answers is likelier, see `answer_pairs`. expected: how an answer is
+    written. With `out`, the report and all likelihoods are kept there. Raises `DataError`, and
+    `PipelineError` for another sender's model.
     """
     drawn = sample(task.test, limit, seed)
     if len(drawn) < 2:
         raise DataError(f"a plan is calibrated on two items or more, got {len(drawn)}")
-    _check(lines, alone)
+    _check(pipelines, alone)
     evaluator = Evaluator(drawn, batch_size, Store(out))
     room = Room.of(evaluator, alone, expected=expected, seed=seed)
     check_budgets([room.read(budget) for budget in terms.budgets])
     solos = tuple(room.solo(budget) for budget in terms.budgets)
     found = Calibration(solos, terms.budgets.index(terms.leaf), room.whole)
     sent = [
-        room.sent(channel, setting, line, terms.leaf)
-        for channel, settings in lines.items()
-        for setting, line in settings.items()
+        room.sent(channel, setting, pipeline, terms.leaf)
+        for channel, settings in pipelines.items()
+        for setting, pipeline in settings.items()
     ]
     window = terms.window or min(
-        _left(line, drawn) for settings in lines.values() for line in settings.values()
+        _left(pipeline, drawn) for settings in pipelines.values() for pipeline in settings.values()
     )
     limits = Limits(terms.budget, window, solos[0].read, room.whole)
     ranked = options(found, sent, limits)
@@ -77,7 +77,7 @@ def plan_team(
         limits=limits,
         leaf=terms.leaf,
         **about(
-            [line for settings in lines.values() for line in settings.values()],
+            [pipeline for settings in pipelines.values() for pipeline in settings.values()],
             task,
             len(drawn),
             seed,
@@ -89,14 +89,14 @@ def plan_team(
     return report
 
 
-def _check(lines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> None:
-    if not any(lines.values()):
+def _check(pipelines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> None:
+    if not any(pipelines.values()):
         raise PipelineError("a plan needs a channel over which agents speak; name one")
     weights = alone.answerer.spec.weights
-    for channel, settings in lines.items():
-        for line in settings.values():
-            for name in line.order[:-1]:
-                spec = line.agents[name].spec
+    for channel, settings in pipelines.items():
+        for pipeline in settings.values():
+            for name in pipeline.order[:-1]:
+                spec = pipeline.agents[name].spec
                 if spec.weights != weights:
                     raise PipelineError(
                         f"over {channel!r} {spec.name!r} speaks, but the agent that is planned "
@@ -104,15 +104,15 @@ def _check(lines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> None
                     )
 
 
-def _left(line: Pipeline, items: Sequence[Item]) -> int:
+def _left(pipeline: Pipeline, items: Sequence[Item]) -> int:
     """Positions that the receiver's model has beside the longest prompt, one for each at least."""
-    agent = line.answerer
+    agent = pipeline.answerer
     positions = agent.spec.positions
     if positions is None:
         return 1 << 20
     count = agent.model.tokens
     longest = max(len(count(item.question)) + len(count(item.answers[0])) for item in items)
-    return max(positions - len(count(agent.role.lead + agent.role.template)) - longest, 1)
+    return max(positions - len(count(agent.role.instructions + agent.role.template)) - longest, 1)
 
 
 def _measured(found: Calibration, number: int, seed: int) -> Measured:

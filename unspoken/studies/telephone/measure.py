@@ -67,7 +67,7 @@ def play(
     pipelines = [players.answering for players in channels.values()]
     report = TelephoneReport(
         channels={name: found for name, (found, _) in played.items()},
-        alone=evaluator.arm("no message", "none", pipelines[0].alone()),
+        alone=evaluator.arm("no message", "none", pipelines[0].without_messages()),
         told={name: told for name, (_, told) in played.items()},
         **about(pipelines, task, len(items), seed, notes),
     )
@@ -112,14 +112,14 @@ class _Game:
         shown = range(min(_SHOWN, len(self.items)))
         return measured, tuple(tuple(words[n] for words in said) for n in shown)
 
-    def _hear(self, at: str, evaluator: Evaluator, line: Pipeline) -> _Heard:
+    def _hear(self, at: str, evaluator: Evaluator, pipeline: Pipeline) -> _Heard:
         """Ask behind the messages of one hop."""
-        rows = evaluator.predictions(at, "matched", line)
-        answers = [(self.expected(line.answerer, item),) for item in evaluator.items]
-        asked = evaluator.likelihoods(at, line, answers)
+        rows = evaluator.predictions(at, "matched", pipeline)
+        answers = [(self.expected(pipeline.answerer, item),) for item in evaluator.items]
+        asked = evaluator.likelihoods(at, pipeline, answers)
         return _Heard(
             matched=Arm.of(at, "matched", rows),
-            deranged=evaluator.arm(at, "deranged", line, self.other),
+            deranged=evaluator.arm(at, "deranged", pipeline, self.other),
             given=[normalise(row.prediction) for row in rows],
             bits=[nats / log(2) for (nats,) in asked.nats],
         )

@@ -12,13 +12,13 @@ from unspoken.evaluation.expected import Expected
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item, matches, normalise
 
-__all__ = ["blind", "rivals"]
+__all__ = ["answer_pairs", "without_fact"]
 
 _DRAWN = 16
 
 
-def rivals(
-    evaluator: Evaluator, lone: Pipeline, *, expected: Expected, seed: int
+def answer_pairs(
+    evaluator: Evaluator, decider: Pipeline, *, expected: Expected, seed: int
 ) -> list[tuple[str, str]]:
     """For each item its answer, and the other item's answer that is its equal before any reading.
 
@@ -26,7 +26,7 @@ def rivals(
     the bias of an agent that has read nothing is about 0, as the theory of weak signals wants it,
     and a decision cannot be taken from the question alone. Raises `DataError` if an item has none.
     """
-    items, agent = evaluator.items, lone.answerer
+    items, agent = evaluator.items, decider.answerer
     drawn = [_wrong(item, items, Random(f"{seed} {item.id}")) for item in items]
     count = min(_DRAWN, *(len(others) for others in drawn))
     answers = [
@@ -34,16 +34,16 @@ def rivals(
         for item, others in zip(items, drawn, strict=True)
     ]
     unread = evaluator.about([replace(item, context="") for item in items])
-    asked = unread.likelihoods("alone, nothing read", blind(lone), answers)
+    asked = unread.likelihoods("alone, nothing read", without_fact(decider), answers)
     return [
         (said[0], said[1 + min(range(count), key=lambda n: abs(nats[1 + n] - nats[0]))])
         for said, nats in zip(answers, asked.nats, strict=True)
     ]
 
 
-def blind(lone: Pipeline) -> Pipeline:
+def without_fact(decider: Pipeline) -> Pipeline:
     """The same agent without the fact."""
-    agent = lone.answerer
+    agent = decider.answerer
     template = agent.role.template.replace(" {context}", "").replace("{context}", "")
     role = replace(agent.role, template=template)
     return Pipeline([replace(agent, role=role)])

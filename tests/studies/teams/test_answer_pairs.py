@@ -14,7 +14,7 @@ from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.expected import expected_answer
 from unspoken.evaluation.likelihoods import likelihoods
 from unspoken.pipeline import Pipeline
-from unspoken.studies.teams.rivals import blind, rivals
+from unspoken.studies.teams.answer_pairs import answer_pairs, without_fact
 from unspoken.studies.teams.windows import window
 from unspoken.tasks import Item, normalise
 
@@ -30,9 +30,9 @@ def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
         for n, thing in enumerate(what)
     ]
     role = Role("", "F: {context}\nQ: {question}\nA:", chat=False)
-    lone = Pipeline([Agent("sender", tiny("llama"), role=role)])
-    found = rivals(Evaluator(items, 4), lone, expected=expected_answer, seed=0)
-    read = blind(lone)
+    decider = Pipeline([Agent("sender", tiny("llama"), role=role)])
+    found = answer_pairs(Evaluator(items, 4), decider, expected=expected_answer, seed=0)
+    read = without_fact(decider)
     assert read.answerer.role.template == "F:\nQ: {question}\nA:"
     for item, (right, rival) in zip(items, found, strict=True):
         wrong = [
@@ -47,7 +47,7 @@ def test_a_rival_is_as_likely_as_the_answer_to_whoever_has_read_nothing(
         assert away[rival] == pytest.approx(min(away.values()), abs=1e-3)
     same = Evaluator([items[2], replace(items[2], id="q9")])
     with pytest.raises(DataError, match="has no wrong answer among the 2 items"):
-        rivals(same, lone, expected=expected_answer, seed=0)
+        answer_pairs(same, decider, expected=expected_answer, seed=0)
 
 
 def test_a_window_is_so_many_tokens_in_a_row(tiny: Callable[..., Backbone]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unspoken import Agent, Edge, Pipeline, Role, Settings, TextChannel
-from unspoken.agents.remembering import RememberingAgent
+from unspoken.agents.memoized import MemoizedAgent
 from unspoken.testing import tiny_backbone
 
 ROLE = Role(template="{context}", chat=False)
@@ -23,7 +23,7 @@ def test_says_the_same_and_costs_the_same_but_writes_once(monkeypatch):
     monkeypatch.setattr(
         model, "write", lambda context, *a: written.append(context.batch) or write(context, *a)
     )
-    pair = _pair(RememberingAgent("sender", model, role=ROLE))
+    pair = _pair(MemoizedAgent("sender", model, role=ROLE))
     first = pair.run_many(QUERIES, batch_size=2)
     again = pair.run_many(QUERIES, elsewhere=[*QUERIES[1:], QUERIES[0]], batch_size=3)
     assert sum(written) == len(QUERIES)
@@ -42,7 +42,7 @@ def test_a_sampling_agent_writes_anew(monkeypatch):
         model, "write", lambda context, *a: calls.append(context.batch) or write(context, *a)
     )
     warm = Settings(temperature=1.0, max_tokens=3)
-    pair = _pair(RememberingAgent("sender", model, role=ROLE, settings=warm))
+    pair = _pair(MemoizedAgent("sender", model, role=ROLE, settings=warm))
     pair.run_many(QUERIES)
     pair.run_many(QUERIES)
     assert sum(calls) == 2 * len(QUERIES)

@@ -10,14 +10,14 @@ from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
 from unspoken.types import Spec, Usage
 
-__all__ = ["Speaker", "Spoken"]
+__all__ = ["Participant", "TurnResult"]
 
 M = TypeVar("M")
 """A message: the `Message` itself in this process, or what stands for its bytes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spoken(Generic[M]):
+class TurnResult(Generic[M]):
     """A turn: B strings if the agent wrote, a message for each edge, the cost of each item."""
 
     text: tuple[str, ...] | None
@@ -25,7 +25,7 @@ class Spoken(Generic[M]):
     usage: tuple[Usage, ...]
 
 
-class Speaker(Protocol[M]):
+class Participant(Protocol[M]):
     """An agent that takes turns: an `Agent`, or one that runs in another process."""
 
     @property
@@ -35,20 +35,20 @@ class Speaker(Protocol[M]):
     @property
     def spec(self) -> Spec: ...
 
-    def speak(
+    def take_turn(
         self,
         fields: Fields,
-        heard: Sequence[tuple[Edge, M]],
-        over: Sequence[Edge],
+        received: Sequence[tuple[Edge, M]],
+        outgoing: Sequence[Edge],
         *,
         answers: bool = False,
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
-    ) -> Spoken[M]:
-        """Take a turn over B items: hear messages, each with the edge it came over, and send.
+    ) -> TurnResult[M]:
+        """Take a turn over B items: read messages, each with the edge it came over, and send.
 
-        A message is sent for each edge in `over`; those with the same key share it. answers: words
-        are needed, whatever the edges need. step: which turn of the run it is, from 1. on_text
-        hears the words as they come.
+        A message is sent for each edge in `outgoing`; edges with the same key share it. answers:
+        words are needed, whatever the edges need. step: which turn of the run it is, from 1.
+        on_text gets the words as they come.
         """
         ...

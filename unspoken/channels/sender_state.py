@@ -6,32 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unspoken.protocols import Model
-from unspoken.types import Memory, Need, Rollout, Spec, Vectors
+from unspoken.types import CacheSegment, Need, Rollout, Spec, Vectors
 
-__all__ = ["Thought"]
+__all__ = ["SenderState"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Thought:
+class SenderState:
     """What an agent holds after its turn: only what its channels asked for.
 
-    given: what the agent was told about each of the B items, word for word. lead: the shared text
-    that it read first. task: what stands for each item, by `task_ids`. role: the first line of what
-    the agent was told to be. step: its turn in a pipeline, from 1. text: B strings that it wrote.
-    hidden and memory as in `Read`, or hidden as in `Words`. rollouts: by the need that asked for
-    each.
+    given: what the agent was told about each of the B items, word for word. opening: the shared
+    text that it read first. task: what stands for each item, by `task_ids`. role: the first line of
+    what the agent was told to be. step: its turn in a pipeline, from 1. text: B strings that it
+    wrote. hidden and cached as in `Read`, or hidden as in `Words`. rollouts: by the need that asked
+    for each.
     """
 
     agent: str
     model: Model
     given: tuple[str, ...]
-    lead: str = ""
+    opening: str = ""
     task: tuple[str, ...] = ()
     role: str = ""
     step: int = 0
     text: tuple[str, ...] | None = None
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
-    memory: Memory | None = None
+    cached: CacheSegment | None = None
     rollouts: Mapping[Need, Rollout] = field(default_factory=dict[Need, Rollout])
 
     @property

@@ -13,19 +13,19 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from unspoken.agents import Agent
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.files import write_bytes
 from unspoken.identity import digest
 from unspoken.pipeline import Query, fields_of
 from unspoken.protocols import device_of
 from unspoken.types import Need, Vectors, left_pad
 
-__all__ = ["StoredThoughts"]
+__all__ = ["StoredStates"]
 
 _SHARD = 256  # items a file, so that memory stays bounded
 
 
-class StoredThoughts:
+class StoredStates:
     """What a sender thinks of each query: states (S, N, W) of some layers, bfloat16, in shards.
 
     Computed when missing, a shard at a time, each written atomically; a killed run goes on with the
@@ -42,7 +42,7 @@ class StoredThoughts:
         before, after = sender.role.render(fields)
         self.texts = [b + a for b, a in zip(before, after, strict=True)]
         spec, role = sender.spec, sender.role
-        frame = [spec.weights, f"torch.{spec.dtype}", role.lead, role.chat]
+        frame = [spec.weights, f"torch.{spec.dtype}", role.instructions, role.chat]
         self.writes = sender.spec.states == "written"
         if self.writes:
             frame.append(repr(sender.settings))
@@ -65,10 +65,10 @@ class StoredThoughts:
     def __len__(self) -> int:
         return len(self.queries)
 
-    def __call__(self, rows: Sequence[int]) -> Thought:
+    def __call__(self, rows: Sequence[int]) -> SenderState:
         """The thought about some queries, as the sender would have it."""
         states = self.states(rows)
-        return Thought(
+        return SenderState(
             agent=self.sender.name,
             model=self.sender.model,
             given=tuple(self.texts[row] for row in rows),
@@ -99,14 +99,14 @@ class StoredThoughts:
         said: dict[str, str] = {}
         for n in range(0, len(order), 16):
             batch = order[n : n + 16]
-            thought, _ = self.sender.think(
+            state, _ = self.sender.compute(
                 fields_of([self.queries[row] for row in batch]), needs=needs
             )
-            hidden = [thought.hidden[layer] for layer in self.layers]
-            values = torch.stack([state.values for state in hidden], 2).bfloat16().cpu()
+            hidden = [state.hidden[layer] for layer in self.layers]
+            values = torch.stack([layer.values for layer in hidden], 2).bfloat16().cpu()
             for row, value, mask in zip(batch, values, hidden[0].mask.cpu(), strict=True):
                 tensors[str(row)] = value[mask].contiguous()
-            for row, words in zip(batch, thought.text or (), strict=False):
+            for row, words in zip(batch, state.text or (), strict=False):
                 count, held = len(self.sender.model.tokens(words)), len(tensors[str(row)])
                 said[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
         write_bytes(self._path(start), save(tensors, said or None))

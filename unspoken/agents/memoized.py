@@ -8,13 +8,13 @@ from functools import cached_property
 
 from unspoken.agents import Agent, Incoming
 from unspoken.agents.roles import Fields
-from unspoken.channels.thought import Thought
+from unspoken.channels.sender_state import SenderState
 from unspoken.types import TEXT, Need, Usage
 
-__all__ = ["RememberingAgent"]
+__all__ = ["MemoizedAgent"]
 
 
-class RememberingAgent(Agent):
+class MemoizedAgent(Agent):
     """Keeps the words it wrote about an item, and what they cost, for the next time it is asked.
 
     Greedy writing gives the same words again, so the matched and the deranged arm need them once.
@@ -25,25 +25,25 @@ class RememberingAgent(Agent):
     def _said(self) -> dict[tuple[object, ...], tuple[str, Usage]]:
         return {}
 
-    def think(
+    def compute(
         self,
         fields: Fields,
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Thought, list[Usage]]:
+    ) -> tuple[SenderState, list[Usage]]:
         words_only = {need.kind for need in needs} == {"text"} and on_text is None
         if incoming or not words_only or self.settings.temperature > 0:
-            return super().think(fields, incoming, needs=needs, on_text=on_text)
+            return super().compute(fields, incoming, needs=needs, on_text=on_text)
         rows = zip(*(fields[name] for name in self.role.fields), strict=True)
         keys: list[tuple[object, ...]] = [(needs, *row) for row in rows]
         new = [n for n, key in enumerate(keys) if key not in self._said]
         if new:
             part = {name: tuple(values[n] for n in new) for name, values in fields.items()}
-            thought, usage = super().think(part, needs=needs)
-            for n, words, cost in zip(new, thought.text or (), usage, strict=True):
+            state, usage = super().compute(part, needs=needs)
+            for n, words, cost in zip(new, state.text or (), usage, strict=True):
                 self._said[keys[n]] = (words, cost)
         said = [self._said[key] for key in keys]
-        silent, _ = super().think(fields, needs=frozenset())
+        silent, _ = super().compute(fields, needs=frozenset())
         return replace(silent, text=tuple(words for words, _ in said)), [cost for _, cost in said]
