@@ -16,7 +16,7 @@ from unspoken.recipe.loading import recipe_of
 from unspoken.relay import train as training
 from unspoken.relay.relay import Relay
 
-__all__ = ["Bench", "Counter", "items", "run_study", "write"]
+__all__ = ["Bench", "Counter", "items", "run_study", "timeless", "write"]
 
 
 def items(split: str, count: int, *, groups: int = 0) -> list[dict[str, Any]]:
@@ -101,6 +101,16 @@ def run_study(name: str, recipe: Recipe, **settings: Any) -> Any:
         recipe = recipe_of({**content, "studies": {name: settings}})
     (found,) = measurements(recipe, name)
     return found.run()
+
+
+_TIMES = {"seconds", "training_seconds", "machine", "recipe"}
+
+
+def timeless(content: Any) -> Any:
+    """Results without times and places."""
+    if isinstance(content, dict):
+        return {name: timeless(one) for name, one in content.items() if name not in _TIMES}
+    return [timeless(one) for one in content] if isinstance(content, list) else content
 
 
 class Counter:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.bench import Bench, run_study
+from tests.bench import Bench, run_study, timeless
 from tests.studies.edges.test_recipe import settings_of
 from tests.studies.teams.test_recipe import TEAM
 from unspoken.cli import main
@@ -19,8 +19,6 @@ from unspoken.recipe.loading import recipe_of
 from unspoken.recipe.registry import studies
 from unspoken.recipe.study import Study
 from unspoken.results import run_again
-
-_TIMES = {"seconds", "training_seconds", "machine", "recipe"}
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +39,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) ->
         graph = "studies.edges.graph=null"
         run_study("edges", load_recipe("edges", [*settings_of(made.home, folders), graph]))
     return made
-
-
-def timeless(content: Any) -> Any:
-    """Results without times and places."""
-    if isinstance(content, dict):
-        return {name: timeless(one) for name, one in content.items() if name not in _TIMES}
-    return [timeless(one) for one in content] if isinstance(content, list) else content
 
 
 def test_one_command_recomputes_every_number(
@@ -74,7 +65,6 @@ def main_ended(arguments: list[str]) -> None:
 
 
 def test_the_page_shows_what_was_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    (bench.out / "report.html").unlink()
     main_ended(["report", str(bench.out), "--json"])
     path = Path(json.loads(capsys.readouterr().out)["page"])
     text = path.read_text(encoding="utf-8")

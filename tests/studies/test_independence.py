@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import Bench
+from tests.bench import Bench, timeless
 from tests.studies.removal import ROOT, STUDIES, command, import_everything, lint, python, report_on
 from tests.studies.removal import without as copy_without
 
@@ -32,9 +32,8 @@ _ELSEWHERE = """
 import sys
 from pathlib import Path
 from unspoken.recipe import load_recipe, measurements
-from unspoken.recipe.again import run_again
 from unspoken.recipe.registry import study
-from unspoken.recipe.results import read_results
+from unspoken.results import read_results, run_again, write_page
 import telephone_of_another
 
 name, again, *settings = sys.argv[1:]
@@ -43,6 +42,9 @@ assert one.study is study("telephone") is telephone_of_another.STUDY
 report = one.run()
 (found,) = read_results(one.out)
 assert (found.study, found.report) == (one.study, report)
+sections = [section.title for section in one.study.sections(report, one.out)]
+page = write_page(one.out).read_text(encoding="utf-8")
+assert sections and all(title in page for title in sections), sections
 run_again(one.out, Path(again))
 """
 
@@ -64,7 +66,7 @@ def test_a_study_moves_to_a_package_of_its_own(bench: Bench, tmp_path: Path) -> 
     again = tmp_path / "again"
     python(copy, "-c", _ELSEWHERE, "telephone", str(again), *settings, path=[site])
     hops = [
-        json.loads((out / "telephone.json").read_text(encoding="utf-8"))["channels"]
+        timeless(json.loads((out / "telephone.json").read_text(encoding="utf-8"))["channels"])
         for out in (bench.out, again)
     ]
     assert hops[0] == hops[1]

@@ -137,7 +137,10 @@ VERBS = "ask chat train measure report inspect recipes models doctor"
     ids=["module", "script"],
 )
 def test_the_command_is_installed(command: list[str]) -> None:
-    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, check=True, env=here
+    )
     shown = re.findall(r"^\W+([a-z]+)  +[A-Z]", done.stdout, re.M)
     assert sorted(shown) == sorted(VERBS.split())
     assert "Usage: unspoken " in done.stdout

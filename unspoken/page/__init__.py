@@ -19,7 +19,7 @@ from unspoken.page.charts import (
     Scale,
     Tile,
 )
-from unspoken.page.measured import accuracies, arm_table, bits_section, percent
+from unspoken.page.measured import arm_table, bits_section, percent
 from unspoken.page.png import write_png
 from unspoken.page.render import render
 from unspoken.page.sections import (
@@ -65,7 +65,6 @@ __all__ = [
     "Section",
     "Table",
     "Tile",
-    "accuracies",
     "arm_table",
     "bits_section",
     "percent",

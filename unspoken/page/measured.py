@@ -7,18 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate
-from unspoken.page.charts import Bars, Colour, Forest, Mark, Row
+from unspoken.page.charts import Colour, Forest, Mark, Row
 from unspoken.page.sections import Cell, Section, Table
 
-__all__ = ["accuracies", "arm_table", "bits_section", "percent"]
-
-_CONDITIONS: dict[str, Colour] = {
-    "none": "grey",
-    "matched": "blue",
-    "deranged": "orange",
-    "constant": "slate",
-    "lora": "mauve",
-}
+__all__ = ["arm_table", "bits_section", "percent"]
 
 
 def percent(value: float, low: float, high: float) -> str:
@@ -28,24 +20,6 @@ def percent(value: float, low: float, high: float) -> str:
     '50.0 (40-60)'
     """
     return f"{100 * value:.1f} ({100 * low:.0f}-{100 * high:.0f})"
-
-
-def accuracies(arms: Sequence[Arm]) -> Bars:
-    """Right answers in percent, condition by condition."""
-    names = dict.fromkeys(arm.channel for arm in arms)
-    rows = (Row(name, tuple(_right(arm) for arm in arms if arm.channel == name)) for name in names)
-    return Bars(tuple(rows), "% right", "Right answers in percent, with 95 % Wilson intervals")
-
-
-def _right(arm: Arm) -> Mark:
-    return Mark(
-        arm.condition,
-        _CONDITIONS.get(arm.condition, "grey"),
-        100 * arm.accuracy,
-        100 * arm.ci_low,
-        100 * arm.ci_high,
-        percent(arm.accuracy, arm.ci_low, arm.ci_high),
-    )
 
 
 def arm_table(arms: Sequence[Arm], what: str = "channel") -> Table:

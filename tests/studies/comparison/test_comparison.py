@@ -8,6 +8,7 @@ from tests.bench import Bench
 from unspoken.backbone import Backbone
 from unspoken.files import sha256
 from unspoken.studies.comparison import Report
+from unspoken.studies.comparison.section import chart
 
 ARM = {
     "channel",
@@ -101,6 +102,19 @@ def test_the_report_can_be_read_and_seen(finished: tuple[Bench, Report]) -> None
         "report.png",
         "results.json",
         "trained",
+    }
+
+
+def test_the_chart_has_a_bar_for_every_arm(finished: tuple[Bench, Report]) -> None:
+    _, report = finished
+    bars = {
+        (row.name, mark.name): (mark.value, mark.low, mark.high)
+        for row in chart(report.arms).rows
+        for mark in row.marks
+    }
+    assert bars == {
+        (arm.channel, arm.condition): (100 * arm.accuracy, 100 * arm.ci_low, 100 * arm.ci_high)
+        for arm in report.arms
     }
 
 

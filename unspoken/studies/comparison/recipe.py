@@ -6,11 +6,12 @@ from unspoken.evaluation.bits import Information, informed
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.items import chosen
 from unspoken.evaluation.store import Store
-from unspoken.page import accuracies, write_png
+from unspoken.page import write_png
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import Prepared, noted, prepared
 from unspoken.studies.comparison.measure import compare
 from unspoken.studies.comparison.report import Report
+from unspoken.studies.comparison.section import chart
 from unspoken.studies.comparison.settings import ComparisonSettings
 
 __all__ = ["run_comparison"]
@@ -37,7 +38,7 @@ def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
         },
     )
     title = f"{report.title}: what was the message worth?"
-    write_png(accuracies(report.arms), recipe.out / "report.png", title)
+    write_png(chart(report.arms), recipe.out / "report.png", title)
     return report
 
 

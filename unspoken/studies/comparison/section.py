@@ -10,6 +10,7 @@ from typing import Any
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.statistics import Difference
 from unspoken.page import (
+    Bars,
     Cell,
     Colour,
     Forest,
@@ -20,14 +21,14 @@ from unspoken.page import (
     Row,
     Section,
     Table,
-    accuracies,
     arm_table,
     bits_section,
+    percent,
 )
 from unspoken.studies.comparison.examples import disagreements, predictions
 from unspoken.studies.comparison.report import ChannelWorth, Compared
 
-__all__ = ["lead", "sections"]
+__all__ = ["chart", "lead", "sections"]
 
 
 def lead(report: Compared) -> str:
@@ -101,8 +102,35 @@ def _marks(worth: ChannelWorth) -> Iterator[Mark]:
             yield Mark(name, colour, value, low, high, text, f"p = {one.p:.2g}")
 
 
+_CONDITIONS: dict[str, Colour] = {
+    "none": "grey",
+    "matched": "blue",
+    "deranged": "orange",
+    "constant": "slate",
+    "lora": "mauve",
+}
+
+
+def chart(arms: Sequence[Arm]) -> Bars:
+    """Right answers in percent, condition by condition."""
+    names = dict.fromkeys(arm.channel for arm in arms)
+    rows = (Row(name, tuple(_right(arm) for arm in arms if arm.channel == name)) for name in names)
+    return Bars(tuple(rows), "% right", "Right answers in percent, with 95 % Wilson intervals")
+
+
+def _right(arm: Arm) -> Mark:
+    return Mark(
+        arm.condition,
+        _CONDITIONS.get(arm.condition, "grey"),
+        100 * arm.accuracy,
+        100 * arm.ci_low,
+        100 * arm.ci_high,
+        percent(arm.accuracy, arm.ci_low, arm.ci_high),
+    )
+
+
 def _accuracy(report: Compared, folder: Path) -> Iterator[Part]:
-    yield accuracies(report.arms)
+    yield chart(report.arms)
     yield arm_table(report.arms)
     costs = _costs(report, folder)
     if costs is not None:
