@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from unspoken.errors import RecipeError
 
@@ -43,6 +43,12 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "planner": {"planner": "teaching"},
 }
+_RENAMED = {
+    "agents": ("lead", "instructions"),
+    "prompts": ("note_lead", "note_instructions"),
+    "projector": ("lead", "opening"),
+}
+"""Keys inside a part, or inside each part of a list."""
 
 
 def check_spelling(content: Mapping[str, Any]) -> None:
@@ -51,5 +57,14 @@ def check_spelling(content: Mapping[str, Any]) -> None:
     if kind in _KINDS:
         raise RecipeError(f"kind: {kind} {_KINDS[kind]}")
     moved = _KEYS.get(kind, {})
-    if old := [f"{name}: moved to {moved[name]}" for name in content if name in moved]:
+    old = [f"{name}: moved to {moved[name]}" for name in content if name in moved]
+    if old := [*old, *_renamed(content)]:
         raise RecipeError("; ".join(old))
+
+
+def _renamed(content: Mapping[str, Any]) -> Iterator[str]:
+    for name, (old, new) in _RENAMED.items():
+        value: object = content.get(name)
+        parts = cast(list[object], value) if isinstance(value, list) else [value]
+        if any(isinstance(part, Mapping) and old in part for part in parts):
+            yield f"{name}: {old} is now called {new}"
