@@ -5,6 +5,7 @@ The keys are those of commit 4ba0381. A key that changes makes everybody train a
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,10 +13,15 @@ from typing import Any, cast
 import pytest
 import torch
 
+from unspoken.agents import Agent, Role
+from unspoken.channels import Handoff
+from unspoken.evaluation.identity import identity
+from unspoken.pipeline import Edge, Pipeline
 from unspoken.recipe.parts import FreeSettings, LoraSettings
 from unspoken.relay import train
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item, Overlap, Task
+from unspoken.testing import tiny_backbone
 
 from ..pairs import recipe_of
 
@@ -116,3 +122,19 @@ def test_the_keys_of_controls():
     pair = relay({"kind": "embedding"})
     assert train._key(pair, FreeSettings(vectors=2, lr=0.01), "reader") == "20b67d738fcd"
     assert train._key(pair, LoraSettings(lr=0.01), "500") == "f5a5368067bc"
+
+
+def test_what_the_key_of_a_graph_says_of_agents_and_edges():
+    model = tiny_backbone()
+    reader = Agent("reader", model, role=Role("Say.", "{context}"))
+    solver = Agent("solver", model, role=Role("Do.", first="item"))
+    found = identity(Pipeline([reader, solver], [Edge("reader", "solver", Handoff())]))
+    _, _, agents, edges = found
+    shared = {"message": "{sender}:{message}\n\n", "chat": True}
+    more = {"reuse": "any", "candidates": ()}
+    said = [
+        {"lead": "Say.", "template": "{context}", **shared, "first": "lead", **more},
+        {"lead": "Do.", "template": "{messages}{question}", **shared, "first": "item", **more},
+    ]
+    assert json.dumps([agent[2] for agent in agents]) == json.dumps(said)  # their order counts
+    assert edges == [("reader", "solver", "handoff", {"lead": "True"})]
