@@ -31,7 +31,7 @@ from unspoken.training import (
     StoredStates,
     TrainingPlan,
     fit,
-    sender_states,
+    stored_states,
 )
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import Need, Vectors
@@ -629,7 +629,7 @@ def test_the_shared_vocabulary_holds_whole_words_of_both(tiny: Callable[..., Bac
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender_states, "_SHARD", 5)
+    monkeypatch.setattr(stored_states, "_SHARD", 5)
 
 
 @pytest.fixture
@@ -669,7 +669,7 @@ def test_shards_are_the_same_as_computing_at_once(
     parts = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "parts")
     assert len(list(parts.folder.iterdir())) == 3
     one = parts.states(range(12))
-    monkeypatch.setattr(sender_states, "_SHARD", 100)
+    monkeypatch.setattr(stored_states, "_SHARD", 100)
     whole = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "whole")
     assert len(list(whole.folder.iterdir())) == 1
     two = whole.states(range(12))
