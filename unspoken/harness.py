@@ -1,7 +1,7 @@
-"""Any task of lm-eval through a pipeline: `import unspoken.harness` adds the model `unspoken`.
+"""Run any lm-eval task on a pipeline: `import unspoken.harness` adds the model `unspoken`.
 
-lm-eval (https://github.com/EleutherAI/lm-evaluation-harness) prepares the words of a request,
-worked examples included, and counts what is right. On its own command line:
+lm-eval (https://github.com/EleutherAI/lm-evaluation-harness) prepares the text of a request,
+including worked examples, and counts right answers. On its own command line:
 
     python -m unspoken.harness run --model unspoken --model_args recipe=planner_solver --tasks TASK
 """
@@ -34,22 +34,22 @@ except ModuleNotFoundError as error:
 __all__ = ["PipelineLM", "Split", "parted", "shared"]
 
 Split = Callable[[Instance], Mapping[str, str]]
-"""What of a request agents read: {"question": ..., "context": ...}."""
+"""The parts of a request that agents read: {"question": ..., "context": ...}."""
 
 _SHARED = "shared"
 _KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p"}
 
 
 def shared(request: Instance) -> dict[str, str]:
-    """Everybody reads the whole request, by {question} or by {context}."""
+    """All agents read the whole request, as {question} or as {context}."""
     words = str(_arguments(request)[0])
     return {"question": words, "context": words}
 
 
 def parted(marker: str) -> Split:
-    """What stands before the last `marker` is the {context}, the rest from there the {question}.
+    """The text before the last `marker` is the {context}, and the rest is the {question}.
 
-    Worked examples stand before it, so they are read with the context. Raises `DataError` for a
+    Worked examples come before it, so they are read with the context. Raises `DataError` for a
     request without the marker.
 
     >>> ask = Instance("generate_until", {}, ("Ada keeps a parrot.\\nQuestion: Who?", {}), 0)
@@ -62,7 +62,7 @@ def parted(marker: str) -> Split:
         before, found, after = words.rpartition(marker)
         if not found:
             raise DataError(
-                f"split={marker!r} does not stand in the request {words[:80]!r}; name words that "
+                f"split={marker!r} is not in the request {words[:80]!r}; name words that "
                 f"begin the receiver's part of every request, or use split={_SHARED!r}"
             )
         return {"context": before, "question": found + after}
@@ -74,16 +74,16 @@ class PipelineLM(LM):
     """A pipeline as a model of lm-eval.
 
     pipeline, or recipe: one of kind `pipeline`, by name or path, with overrides. split: what agents
-    read of a request. `shared`: everybody all of it. Other words: what stands before their last
-    occurrence is the {context}, the rest the {question}. A function: its fields, made of the
-    request and its `doc`.
+    read of a request. `shared`: all agents read all of it. Other words: the text before their last
+    occurrence is the {context}, and the rest is the {question}. A function: it returns the fields,
+    made from the request and its `doc`.
 
-    generate_until: the whole pipeline answers; the task's settings replace those of the answering
-    agent, all others keep theirs. loglikelihood: the other agents send their messages, and the
-    answering agent's probability of each continuation behind them counts; so tasks of multiple
-    choice work. loglikelihood_rolling is refused, since no question stands before running text.
-    usage: the cost of all agents so far, of generate_until alone. Raises `PipelineError`,
-    `RecipeError`, and `DataError` for requests that cannot be split or settings unheard of.
+    generate_until: the whole pipeline answers. The task's settings replace those of the answering
+    agent, and the others keep theirs. loglikelihood: the other agents send their messages, and the
+    answering agent scores each continuation after them. So multiple choice tasks work.
+    loglikelihood_rolling is refused, since running text has no question before it. usage: the cost
+    of all agents so far, of generate_until alone. Raises `PipelineError`, `RecipeError`, and
+    `DataError` for requests that cannot be split or unknown settings.
 
     >>> from unspoken.testing import tiny_backbone
     >>> lm = PipelineLM(Pipeline([Agent("solver", tiny_backbone())]))
@@ -115,7 +115,7 @@ class PipelineLM(LM):
         self.split = _split(split) if isinstance(split, str) else split
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The answers of the pipeline, as they were written up to the first of `until`."""
+        """The answers of the pipeline, each up to the first of `until`."""
         groups: dict[Settings, list[int]] = {}
         for n, request in enumerate(requests):
             groups.setdefault(_settings(_arguments(request)[1]), []).append(n)
@@ -137,41 +137,43 @@ class PipelineLM(LM):
     ) -> list[tuple[float, bool]]:
         """log p of each continuation in nats, and whether greedy decoding would write it.
 
-        The answering agent's, behind the messages of all others, which are sent once for requests
-        that ask the same.
+        The answering agent computes both after the messages of all others. Requests that ask the
+        same get the same messages, which are sent once.
         """
         asked: dict[tuple[tuple[str, str], ...], list[int]] = {}
         for n, request in enumerate(requests):
             asked.setdefault(tuple(sorted(self.split(request).items())), []).append(n)
         found: dict[int, tuple[float, bool]] = {}
-        for fields, told in self._told([dict(key) for key in asked]):
+        for fields, incoming in self._with_messages([dict(key) for key in asked]):
             members = asked[tuple(sorted(fields.items()))]
             for first in range(0, len(members), self.batch_size):
                 part = members[first : first + self.batch_size]
-                rows = self._scored(fields, told, [str(_arguments(requests[n])[1]) for n in part])
+                rows = self._scored(
+                    fields, incoming, [str(_arguments(requests[n])[1]) for n in part]
+                )
                 found.update(zip(part, rows, strict=True))
         for n, request in enumerate(requests):
             self.cache_hook.add_partial("loglikelihood", _arguments(request), found[n])
         return [found[n] for n in range(len(requests))]
 
-    def _told(
+    def _with_messages(
         self, queries: Sequence[dict[str, str]]
     ) -> Iterator[tuple[dict[str, str], list[Incoming]]]:
         """Each question with the messages about it, of one row."""
         for first in range(0, len(queries), self.batch_size):
             batch = queries[first : first + self.batch_size]
-            mail = self.pipeline.incoming(batch)
+            incoming = self.pipeline.incoming(batch)
             for row, query in enumerate(batch):
-                yield query, [Incoming(one.channel, one.message.row(row)) for one in mail]
+                yield query, [Incoming(one.channel, one.message.row(row)) for one in incoming]
 
     def _scored(
-        self, fields: Mapping[str, str], told: Sequence[Incoming], answers: Sequence[str]
+        self, fields: Mapping[str, str], incoming: Sequence[Incoming], answers: Sequence[str]
     ) -> list[tuple[float, bool]]:
         """One question's continuations, side by side in a batch."""
         count, agent = len(answers), self.pipeline.answerer
-        repeated = [Incoming(one.channel, one.message.repeat(count)) for one in told]
+        repeated = [Incoming(one.channel, one.message.repeat(count)) for one in incoming]
         rows = {name: (words,) * count for name, words in fields.items()}
-        model = fillable(agent.model, "continuations are scored behind")
+        model = fillable(agent.model, "continuations are scored after")
         losses, greedy = model.assess(agent.read(rows, repeated).context, answers)
         pairs = zip(
             cast(list[float], losses.tolist()), cast(list[bool], greedy.tolist()), strict=True
@@ -183,7 +185,7 @@ class PipelineLM(LM):
     ) -> list[float]:
         """Refused with a `PipelineError`."""
         raise PipelineError(
-            "the perplexity of running text asks a model alone: no question stands before it that "
+            "the perplexity of running text needs only a model: it has no question before it that "
             "agents could send messages about. Tasks of generate_until, loglikelihood and multiple "
             "choice work; for this one use lm-eval's own model `hf`"
         )
@@ -198,7 +200,7 @@ class PipelineLM(LM):
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval keeps among its results: agents, channels, split, and the cost so far."""
+        """What lm-eval keeps in its results: agents, channels, split, and the cost so far."""
         return {
             "agents": {
                 name: f"{agent.spec.name} ({agent.spec.weights})"
@@ -223,7 +225,7 @@ def _split(name: str) -> Split:
 
 
 def _placed(device: str | None) -> list[str]:
-    """A recipe's override; lm-eval's command line says cuda:0 where nobody has asked for it."""
+    """A recipe's override. lm-eval's command line gives cuda:0 even if no device is asked for."""
     absent = device is None or (device.startswith("cuda") and not torch.cuda.is_available())
     return [] if absent else [f"device={device}"]
 
@@ -250,11 +252,11 @@ def _check_shared(agents: Iterable[Agent]) -> None:
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
-    """How lm-eval wants a request answered. Raises `DataError` for what agents do not do."""
+    """The settings of a request. Raises `DataError` for settings that agents do not have."""
     wanted = cast(dict[str, Any], utils.normalize_gen_kwargs(dict(given)))
     if odd := set(wanted) - _KNOWN:
         raise DataError(
-            f"the task sets {sorted(odd)} for generation, and agents know {sorted(_KNOWN)}; "
+            f"the task sets {sorted(odd)} for generation, but agents take only {sorted(_KNOWN)}; "
             "change its generation_kwargs"
         )
     return Settings(
@@ -265,7 +267,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     )
 
 
-# Beside lm-eval's own, which importing lm_eval.models has put there: ours alone would hide them.
+# Importing lm_eval.models has registered lm-eval's models. Without it, ours would hide them.
 registry.register_model("unspoken")(PipelineLM)
 
 if __name__ == "__main__":

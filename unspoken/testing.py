@@ -1,4 +1,4 @@
-"""Test doubles that ship: tiny random models made in milliseconds, and a model that is a script.
+"""Test doubles: tiny random models made in milliseconds, and a model that follows a script.
 
 >>> tiny_backbone("gemma").spec.window
 16
@@ -109,7 +109,7 @@ KINDS = ("llama", "qwen", "gemma", "gpt2")
 def tiny_backbone(
     kind: str = "llama", *, width: int = 32, layers: int = 3, seed: int = 0
 ) -> Backbone:
-    """A random model of some thousand parameters; equal arguments give equal weights."""
+    """A random model of some thousand parameters. Equal arguments give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(_config(kind, width, layers))
@@ -123,7 +123,7 @@ DIFFUSION_KINDS = ("llada", "dream", "bert")
 def tiny_diffusion(
     kind: str = "llada", *, width: int = 32, layers: int = 3, seed: int = 0
 ) -> DiffusionBackbone:
-    """A random masked-diffusion model; its mask is the token `<turn>`."""
+    """A random masked-diffusion model. Its mask is the token `<turn>`."""
     sizes = _sizes(width, layers)
     match kind:
         case "llada":
@@ -198,7 +198,7 @@ def _tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScriptCache:
-    """What a `ScriptedModel` has read, word for word; it holds no tensors."""
+    """What a `ScriptedModel` has read, word for word. It holds no tensors."""
 
     words: tuple[str, ...]
 
@@ -217,15 +217,15 @@ class ScriptCache:
         return ScriptCache(self.words * batch)
 
     def kv(self) -> KV:
-        raise IncompatibleModels("a script keeps words, no keys and values; use a causal model")
+        raise IncompatibleModels("a script keeps words, not keys and values; use a causal model")
 
 
 class ScriptedModel:
-    """A `Model` without weights: a function says what it answers to the words that it has read.
+    """A `Model` without weights: a function returns its answer to the words that it has read.
 
-    Characters are its tokens. It holds its own answer for likely, one nat in all, and any other for
-    unlikely, one nat a character more. It reads and writes words alone, so it takes part in every
-    study that reads and scores, and nothing that needs a cache or a table takes it.
+    Characters are its tokens. Its own answer costs one nat in all. Any other answer costs one nat a
+    character more. It reads and writes only words, so it works in every study that reads and
+    scores, but not where a cache or a table is needed.
 
     >>> model = ScriptedModel(lambda words: " Paris" if "France" in words else " no idea")
     >>> context = model.read(Prompt((Text(("The capital of France is",)),))).context
@@ -268,11 +268,11 @@ class ScriptedModel:
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
         if odd := sorted({need.kind for need in needs} - {"text"}):
-            raise IncompatibleModels(f"a script gives words, and no {odd[0]}; use a causal model")
+            raise IncompatibleModels(f"a script gives words, not {odd[0]}; use a causal model")
         rows = [""] * prompt.batch
         for segment in prompt.segments:
             if not isinstance(segment, Text):
-                raise IncompatibleModels("a script reads words alone; use the channel 'text'")
+                raise IncompatibleModels("a script reads only words; use the channel 'text'")
             rows = [row + more for row, more in zip(rows, segment.words, strict=True)]
         ids, mask = left_pad([torch.tensor(self.tokens(row)) for row in rows])
         ends, _ = left_pad([torch.arange(1, len(row) + 1) for row in rows], -1)

@@ -148,7 +148,7 @@ def test_equal_weights_are_asked_for_before_anything_is_fitted(settings: list[st
     [
         ("[{name: x}]", "give either a channel"),
         ("[{name: x, channel: {kind: handoff}, projector: {kind: ridge}}]", "give either"),
-        ("[{name: x, channel: {kind: soft}}, {name: x, channel: {kind: text}}]", "stand twice"),
+        ("[{name: x, channel: {kind: soft}}, {name: x, channel: {kind: text}}]", "appear twice"),
         ("[{name: x, projector: {kind: embedding}}]", "embedding"),
     ],
 )

@@ -148,7 +148,7 @@ def test_another_package_does_not_replace_ours(package: Callable[..., None]) -> 
     [
         ("import nothing_of_the_kind\nSTUDY = 1", "No module named 'nothing_of_the_kind'; install"),
         ("", "has no attribute 'STUDY'; install what it needs"),
-        ("STUDY = 3", "is to be a Study, but what its package names is of type int; name a Study"),
+        ("STUDY = 3", "has to be a Study, but what its package names is of type int; name a Study"),
     ],
 )
 def test_a_package_that_is_broken_is_named(

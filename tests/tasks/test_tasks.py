@@ -84,7 +84,7 @@ def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
         (json.dumps(GOOD | {"id": ""}).encode(), "id: .*at least 1"),
         (json.dumps(GOOD | {"anwser": "x"}).encode(), "anwser: Extra"),
         (json.dumps({"id": "q2"}).encode(), "context: Field required; question: Field required"),
-        (json.dumps(GOOD).encode(), "id 'q1' stands on an earlier line"),
+        (json.dumps(GOOD).encode(), "id 'q1' is used on an earlier line"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: bytes, said: str) -> None:

@@ -328,7 +328,7 @@ def test_what_cannot_work_is_refused_with_a_sentence(tiny: Tiny) -> None:
         lm.apply_chat_template([])
     with pytest.raises(DataError, match=r"the task sets \['num_beams'\]"):
         lm.generate_until([Instance("generate_until", {}, ("a", {"num_beams": 3}), 0)])
-    with pytest.raises(DataError, match="split='Fact:' does not stand in the request 'none'"):
+    with pytest.raises(DataError, match="split='Fact:' is not in the request 'none'"):
         parted("Fact:")(request("none", " a"))
     assert shared(request("all", " a")) == {"question": "all", "context": "all"}
 

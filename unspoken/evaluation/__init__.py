@@ -1,1 +1,1 @@
-"""What all studies measure with: answers, likelihoods, altered messages, statistics, results."""
+"""What all studies use to measure: answers, likelihoods, altered messages, statistics, results."""

@@ -32,8 +32,8 @@ __all__ = ["Altered", "Noise", "Prefix"]
 class Altered(Channel):
     """Another channel, and a change to what it sends: vectors (B, S, W) or a cache.
 
-    Raises `PipelineError` for a channel whose message stands before the whole prompt: its first
-    positions are the lead's.
+    Raises `PipelineError` for a channel whose message comes before the whole prompt, because its
+    first positions are the instructions'.
     """
 
     name: ClassVar[str] = "altered"
@@ -41,8 +41,8 @@ class Altered(Channel):
     def __init__(self, channel: Channel) -> None:
         if channel.in_front:
             raise PipelineError(
-                f"the message of {channel.name!r} begins with the lead and is not altered; choose "
-                "a channel whose message stands in the prompt's slot"
+                f"the message of {channel.name!r} begins with the instructions and is not altered; "
+                "choose a channel whose message is in the prompt's slot"
             )
         self.channel = channel
 
@@ -99,8 +99,8 @@ class Prefix(Altered):
 class Noise(Altered):
     """Random numbers with the mean and spread that each dimension has in the message.
 
-    Moments over all real positions of the batch; a message gets the same noise every time, by
-    `seed`. What is left of a message's worth then is worth without content.
+    Moments are taken over all real positions of the batch. A message gets the same noise every
+    time, by `seed`. Any gain that is left does not come from the content.
     """
 
     def __init__(self, channel: Channel, seed: int = 0) -> None:
@@ -130,6 +130,6 @@ class Noise(Altered):
 
 
 def _number(values: Tensor) -> int:
-    """A seed that is the content's own."""
+    """A seed made from the content."""
     content = values.detach().float().cpu().contiguous().numpy().tobytes()
     return int(sha256(content).hexdigest()[:12], 16)

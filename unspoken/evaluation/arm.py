@@ -17,8 +17,8 @@ __all__ = ["Arm", "Prediction"]
 class Prediction:
     """What was answered about one item, and at what cost: a line of `predictions/*.jsonl`.
 
-    messages: the words of each agent that wrote any, the answering one left out; message_of: the id
-    of the item that these agents worked on. usage: of all agents; costs: the same by agent.
+    messages: the words of each agent that wrote any, except the answering one. message_of: the id
+    of the item that these agents worked on. usage: of all agents. costs: the same by agent.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Prediction:
 
     @classmethod
     def of(cls, item: Item, run: Run, other: Item | None = None) -> Prediction:
-        """other: the item that everybody but the answering agent worked on instead."""
+        """other: the item that all agents but the answering one worked on instead."""
         return cls(
             id=item.id,
             question=item.question,
@@ -47,17 +47,17 @@ class Prediction:
         )
 
     def about(self, item: Item) -> bool:
-        """Whether it is about this item, and right if it is one of the item's answers."""
+        """Whether it is about this item, and right exactly if its answer is accepted."""
         right = matches(self.prediction, item.answers)
         return (self.id, self.answers, self.correct) == (item.id, item.answers, right)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One channel in one condition over n items; costs are means per item, of all agents.
+    """One channel in one condition over n items. Costs are means per item, of all agents.
 
     accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
-    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item; empty
+    tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item, empty
     where an arm is read back from results.json.
     """
 

@@ -18,12 +18,13 @@ __all__ = ["Information", "informed"]
 
 @dataclass(frozen=True)
 class Information:
-    """Usable bits of one channel's messages about N items; means over items, 95 % intervals.
+    """Usable bits of one channel's messages about N items: means over items, 95 % intervals.
 
     bits: what the right message tells of the answer, at most `ceiling` = log2 N. deranged: the same
-    of another item's message. pvi: against no message at all. identified: the share of items whose
-    own message makes their answer likeliest, Wilson interval. positions, wire: of a message, in
-    positions (words in the receiver's tokens) and bytes. seconds: of the whole measurement.
+    of another item's message (a mismatched message). pvi: against no message at all. identified:
+    the share of items whose right message makes their answer likeliest, Wilson interval. positions,
+    wire: of a message, in positions (words in the receiver's tokens) and bytes. seconds: of the
+    whole measurement.
     items: bits, pvi and identified of each item.
     """
 

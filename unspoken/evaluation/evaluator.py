@@ -19,7 +19,7 @@ __all__ = ["Evaluator"]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Asks pipelines about the same items; what the store knows already is not asked again.
+    """Asks pipelines about the same items. Answers that the store has are not computed again.
 
     With a folder, the store keeps predictions/, likelihoods/ and information/ there.
     """
@@ -46,7 +46,7 @@ class Evaluator:
     def predictions(
         self, channel: str, condition: str, pipeline: Pipeline, other: Sequence[int] | None = None
     ) -> list[Prediction]:
-        """The answer to each item; other: whose item everybody but the answering agent works on."""
+        """The answer to each item. other: the items that all but the answering agent work on."""
         queries, items = self.queries, self.items
         elsewhere = None if other is None else [queries[n] for n in other]
 
@@ -70,7 +70,7 @@ class Evaluator:
     def likelihoods(
         self, name: str, pipeline: Pipeline, answers: Sequence[Sequence[str]]
     ) -> Likelihoods:
-        """How likely the answering agent holds each of an item's answers; see `likelihoods`."""
+        """The log probability of each of an item's answers; see `likelihoods`."""
         queries = self.queries
         return self.store.get(
             f"likelihoods/{name}.json",
@@ -84,7 +84,7 @@ class Evaluator:
     def scores(
         self, name: str, pipeline: Pipeline, answers: Sequence[str], partners: Sequence[int]
     ) -> Scores:
-        """What the answering agent makes of every message with every question; see `measure`."""
+        """The scores of every message with every question; see `measure`."""
         queries = self.queries
         return self.store.get(
             f"information/{name}.json",

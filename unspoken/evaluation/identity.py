@@ -42,7 +42,7 @@ def _edge(edge: Edge) -> tuple[Any, ...]:
 def _agent(agent: Agent) -> list[Any]:
     soft = _state(agent.soft) if agent.soft is not None else None
     spec = agent.spec
-    dtype = f"torch.{spec.dtype}"  # as it is named in the keys of what was trained before
+    dtype = f"torch.{spec.dtype}"  # the name in the keys of what was trained before
     return [spec.weights, dtype, _role(agent.role), asdict(agent.settings), soft]
 
 
@@ -52,7 +52,7 @@ def _role(role: Role) -> dict[str, Any]:
 
 
 _FORMER = {"instructions": "lead", "opening": "lead"}
-"""Names that stand as they were in the keys of what was trained before."""
+"""Earlier names, which the keys of what was trained before keep."""
 
 
 def _values(thing: object) -> dict[str, Any]:

@@ -12,7 +12,7 @@ __all__ = ["chosen", "query", "sample"]
 
 
 def query(item: Item) -> dict[str, str]:
-    """What a pipeline is asked about an item; its roles decide who sees what."""
+    """What a pipeline is asked about an item. The roles decide which agent reads what."""
     return {"question": item.question, "context": item.context}
 
 

@@ -1,4 +1,4 @@
-"""How likely a pipeline holds given answers: what decisions between them and drift are made of."""
+"""The log probabilities of given answers, from which decisions and drift are computed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Likelihoods", "likelihoods"]
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """N items and their answers: log p in nats, an item a row; positions of a message, the mean."""
+    """N items and their answers: log p in nats, one row an item. positions: a message's mean."""
 
     nats: tuple[tuple[float, ...], ...]
     positions: float
 
     @property
     def signs(self) -> tuple[int, ...]:
-        """1 where the first answer is likelier than the second, else -1: decisions of two."""
+        """1 where the first of two answers is likelier than the second, else -1."""
         return tuple(1 if first > second else -1 for first, second in self.nats)
 
 
@@ -38,10 +38,10 @@ def likelihoods(
     batch_size: int = 16,
     progress: str = "",
 ) -> Likelihoods:
-    """How likely the answering agent holds each of an item's answers, behind its messages.
+    """The log probability that the answering agent gives each answer, after its messages.
 
-    answers: equally many for each item, as the agent would write them, the space before included.
-    The prompt is read once for all of them; items of like length are read together.
+    answers: equally many for each item, as the agent would write them, with the space before them.
+    The prompt is read once for all of them. Items of similar length are read together.
     """
     agent = pipeline.answerer
     order = sorted(range(len(queries)), key=lambda n: len(str(queries[n])))
@@ -50,12 +50,12 @@ def likelihoods(
     places, shown = 0, Console(stderr=True)
     for batch in track(batches, progress, console=shown, disable=not progress, transient=True):
         asked = [queries[n] for n in batch]
-        mail = pipeline.incoming(asked)
-        places += sum(sum(positions(one.message.payload, agent.model)) for one in mail)
-        context = agent.read(fields_of(asked), mail).context
+        incoming = pipeline.incoming(asked)
+        places += sum(sum(positions(one.message.payload, agent.model)) for one in incoming)
+        context = agent.read(fields_of(asked), incoming).context
         columns = [
-            -agent.model.score(context, list(said)).double().cpu()
-            for said in zip(*(answers[n] for n in batch), strict=True)
+            -agent.model.score(context, list(column)).double().cpu()
+            for column in zip(*(answers[n] for n in batch), strict=True)
         ]
         rows = cast(list[list[float]], torch.stack(columns, 1).tolist())
         found.update(zip(batch, rows, strict=True))

@@ -18,7 +18,7 @@ __all__ = ["Result", "about", "about_machine", "markdown_table"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What has to be known of a measurement to repeat it.
+    """What is needed to repeat a measurement.
 
     models: name and fingerprint of each. task: its name, protocol and split, how many items, and
     the files they came from with their SHA-256. notes: what else was set, the recipe among it.
@@ -33,7 +33,7 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Of a table: task, protocol and number of items."""
+        """The title of a table: task, protocol and number of items."""
         return f"{self.task['name']}, {self.task['protocol']}, n = {self.task['items']}"
 
     @property
@@ -54,8 +54,8 @@ def about(
     notes: Mapping[str, Any] | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The fields of a `Result` about test items. more: what else is to be known of the task."""
-    specs = {agent.spec for line in pipelines for agent in line.agents.values()}
+    """The fields of a `Result` about test items. more: further fields of the task."""
+    specs = {agent.spec for pipeline in pipelines for agent in pipeline.agents.values()}
     return {
         "models": [
             {"name": spec.name, "fingerprint": spec.weights}

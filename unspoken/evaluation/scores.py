@@ -1,4 +1,4 @@
-"""Usable information: how much a receiver learns of its answer from the right message.
+"""Usable information: how much the right message tells a receiver about its answer.
 
 Receiver-side V-information (Xu et al., arXiv 2002.10689) in the contrastive form of arXiv
 2512.21720, with the receiver itself as the critic: the same for words, vectors and caches.
@@ -31,14 +31,14 @@ __all__ = ["Scores", "contrast", "measure", "positions"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a receiver made of N messages and N questions, in nats; derived values are in bits.
+    """A receiver's scores of N messages and N questions, in nats. Derived values are in bits.
 
     table: (N, N), log p(answer_i | message_l, question_i) at [l][i]. alone: (N,), the same without
     a message. partners: for each item another, whose message is the wrong one. positions, wire:
-    positions and bytes of each message; words count in the receiver's tokens. seconds: of it all.
+    positions and bytes of each message. Words count in the receiver's tokens. seconds: of it all.
 
-    >>> told = Scores(((-1.0, -9.0), (-9.0, -1.0)), (-4.0, -4.0), (1, 0), (5, 5), (64, 64), 0.1)
-    >>> round(sum(told.bits) / 2, 3), told.ceiling, told.identified
+    >>> scores = Scores(((-1.0, -9.0), (-9.0, -1.0)), (-4.0, -4.0), (1, 0), (5, 5), (64, 64), 0.1)
+    >>> round(sum(scores.bits) / 2, 3), scores.ceiling, scores.identified
     (1.0, 1.0, (1.0, 1.0))
     """
 
@@ -51,7 +51,7 @@ class Scores:
 
     @property
     def ceiling(self) -> float:
-        """log2 N: what a message that tells N items apart is worth, and no message more."""
+        """log2 N: the bits of a message that tells N items apart. No message has more."""
         return log2(len(self.alone))
 
     @cached_property
@@ -61,7 +61,7 @@ class Scores:
 
     @cached_property
     def deranged(self) -> tuple[float, ...]:
-        """The same with another item's message in the place of the right one."""
+        """The same with another item's message (a mismatched message)."""
         return contrast(torch.tensor(self.table, dtype=torch.float64), self.partners)
 
     @property
@@ -80,8 +80,8 @@ class Scores:
 def contrast(table: Tensor, right: Sequence[int]) -> tuple[float, ...]:
     """Bits of message `right[i]` about item i among all N: (N, N) nats to N terms, <= log2 N.
 
-    Not clipped at zero, unlike arXiv 2512.21720: a message that misleads is worth less than
-    nothing, and clipping would hide it. The mean over all shifts of `right` is never positive.
+    Not clipped at zero, in contrast to arXiv 2512.21720: a message that misleads has negative bits,
+    and clipping would hide that. The mean over all shifts of `right` is never positive.
     """
     columns = torch.arange(table.shape[1])
     against = table - table[torch.as_tensor(list(right)), columns]
@@ -104,40 +104,40 @@ def measure(
     rows: int = 32,
     progress: str = "",
 ) -> Scores:
-    """Ask the answering agent every question behind every message.
+    """Ask the answering agent every question after every message.
 
     answers: the words that the agent would write, with the space before them. The other agents
-    work on each item once, in batches of `batch_size`; then `rows` questions at a time are read
-    behind one message.
+    work on each item once, in batches of `batch_size`. Then `rows` questions at a time are read
+    after one message.
     """
     start = perf_counter()
-    mail = _mail(pipeline, queries, batch_size)
+    messages = _messages(pipeline, queries, batch_size)
     questions = _Questions(pipeline.answerer, queries, answers, rows)
     first: dict[tuple[bytes, ...], int] = {}
-    same = [first.setdefault(_bytes(told), n) for n, told in enumerate(mail)]
-    table = torch.zeros(len(mail), len(queries), dtype=torch.float64)
+    same = [first.setdefault(_bytes(found), n) for n, found in enumerate(messages)]
+    table = torch.zeros(len(messages), len(queries), dtype=torch.float64)
     asked = list(product(questions.batches, first.values()))
     with torch.no_grad():
         alone = torch.zeros(len(queries), dtype=torch.float64)
         for batch in questions.batches:
             alone[batch] = questions.score(batch)
         shown = Console(stderr=True)
-        for batch, told in track(
+        for batch, number in track(
             asked, progress, console=shown, disable=not progress, transient=True
         ):
-            table[told, batch] = questions.score(batch, mail[told])
+            table[number, batch] = questions.score(batch, messages[number])
     return Scores(
         table=tuple(_floats(row) for row in table[same]),
         alone=_floats(alone),
         partners=tuple(partners),
-        positions=tuple(_positions(told, questions.model) for told in mail),
-        wire=tuple(sum(one.message.nbytes for one in told) for told in mail),
+        positions=tuple(_positions(found, questions.model) for found in messages),
+        wire=tuple(sum(one.message.nbytes for one in found) for found in messages),
         seconds=perf_counter() - start,
     )
 
 
 class _Questions:
-    """The answering agent and what it is asked, in batches of questions of like length."""
+    """The answering agent and what it is asked, in batches of questions of similar length."""
 
     def __init__(
         self, agent: Agent, queries: Sequence[Query], answers: Sequence[str], rows: int
@@ -150,41 +150,41 @@ class _Questions:
         order = sorted(range(len(answers)), key=length.__getitem__)
         self.batches = [order[n : n + rows] for n in range(0, len(order), rows)]
 
-    def score(self, batch: Sequence[int], told: Sequence[Incoming] = ()) -> Tensor:
-        """log p of the answers (B,) in nats, behind messages of one row."""
+    def score(self, batch: Sequence[int], messages: Sequence[Incoming] = ()) -> Tensor:
+        """log p of the answers (B,) in nats, after messages of one row."""
         fields = {name: tuple(texts[n] for n in batch) for name, texts in self.fields.items()}
-        repeated = [Incoming(one.channel, one.message.repeat(len(batch))) for one in told]
+        repeated = [Incoming(one.channel, one.message.repeat(len(batch))) for one in messages]
         context = self.agent.read(fields, repeated).context
         return -self.model.score(context, [self.answers[n] for n in batch]).double().cpu()
 
 
-def _mail(
+def _messages(
     pipeline: Pipeline, queries: Sequence[Query], batch_size: int
 ) -> list[tuple[Incoming, ...]]:
     """For each item the messages that reach the answering agent, one row each."""
-    mail: list[tuple[Incoming, ...]] = []
+    messages: list[tuple[Incoming, ...]] = []
     for n in range(0, len(queries), batch_size):
         batch = queries[n : n + batch_size]
         found = pipeline.incoming(batch)
-        mail += [
+        messages += [
             tuple(Incoming(one.channel, one.message.row(row)) for one in found)
             for row in range(len(batch))
         ]
-    return mail
+    return messages
 
 
-def _bytes(told: Sequence[Incoming]) -> tuple[bytes, ...]:
-    """What messages say, whatever items they are about."""
-    return tuple(sha256(one.message.about(()).to_bytes()).digest() for one in told)
+def _bytes(messages: Sequence[Incoming]) -> tuple[bytes, ...]:
+    """What messages hold, without the items that they are about."""
+    return tuple(sha256(one.message.about(()).to_bytes()).digest() for one in messages)
 
 
-def _positions(told: Sequence[Incoming], receiver: Model) -> int:
+def _positions(messages: Sequence[Incoming], receiver: Model) -> int:
     """How many positions the messages of one row have."""
-    return sum(positions(one.message.payload, receiver)[0] for one in told)
+    return sum(positions(one.message.payload, receiver)[0] for one in messages)
 
 
 def positions(payload: Segment, receiver: Model) -> list[int]:
-    """How many positions each row of a payload has; words count in the receiver's tokens."""
+    """How many positions each row of a payload has. Words count in the receiver's tokens."""
     if isinstance(payload, Text):
         return [len(receiver.tokens(words.strip())) for words in payload.words]
     return cast(list[int], payload.mask.sum(1).tolist())

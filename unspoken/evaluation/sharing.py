@@ -1,4 +1,4 @@
-"""A reader for many questions behind one message: what all rows begin with is read once."""
+"""A model that reads many questions after one message, and reads their common beginning once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["PrefixSharing"]
 
 
 class PrefixSharing(Wrapper):
-    """Reads as the model inside does; equal beginnings of rows once, and the same prompt only once.
+    """Reads as the model inside does, but an equal beginning of rows once, and a prompt once.
 
-    The words of a message stand in front of the question, so N questions about one message share
-    it: tokens and vectors are compared after tokenisation, and what is read is the same but for
-    rounding. A prompt that comes again, as with a channel that fuses, gets the same `Read`. A model
-    that cannot be read in parts reads every row itself.
+    The words of a message come before the question, so N questions about one message share them.
+    Tokens and vectors are compared after tokenisation. The result is the same except for rounding.
+    A prompt that comes again, as with a channel that fuses, gets the same `Read`. A model that
+    cannot be read in parts reads every row itself.
     """
 
     def __init__(self, model: Model) -> None:
@@ -68,24 +68,24 @@ class PrefixSharing(Wrapper):
 
 
 def _common(parts: Sequence[Part]) -> tuple[list[Chunk], list[Part]]:
-    """Runs of one row that all rows begin with, and the parts behind them, of B rows.
+    """Runs of one row that all rows begin with, and the parts after them, of B rows.
 
-    No runs if nothing but the lead is common: the model reads that once itself.
+    No runs if nothing but the instructions is common: the model reads those once itself.
     """
     front: list[Chunk] = []
     for n, part in enumerate(parts):
         if isinstance(part, Chunk) and part.shared:
             front.append(part)
             continue
-        if isinstance(part, Chunk) and part.ids.shape[0] > 1 and (count := _alike(part)):
+        if isinstance(part, Chunk) and part.ids.shape[0] > 1 and (count := _equal_start(part)):
             head, tail = _cut(part, count)
             return [*front, head], [tail, *parts[n + 1 :]]
         break
     return [], list(parts)
 
 
-def _alike(run: Chunk) -> int:
-    """How many first tokens and vectors are the same in all rows; each keeps one of its own."""
+def _equal_start(run: Chunk) -> int:
+    """How many first tokens and vectors all rows share. Each row keeps at least one after them."""
     shortest = int(run.mask.sum(1).min()) - 1
     ids = torch.stack([row[real][:shortest] for row, real in zip(run.ids, run.mask, strict=True)])
     count = _before_first(ids != ids[:1], shortest)
@@ -111,20 +111,20 @@ def _by_row(run: Chunk) -> tuple[Tensor, ...]:
 
 
 def _cut(run: Chunk, count: int) -> tuple[Chunk, Chunk]:
-    """The first `count` places of one row, and what stands behind them in every row."""
-    vectors, own = None, None
-    behind = run.mask & (run.mask.cumsum(1) > count)
-    keep = behind.any(0)
+    """The first `count` places of one row, and what comes after them in every row."""
+    vectors, tail_vectors = None, None
+    later = run.mask & (run.mask.cumsum(1) > count)
+    keep = later.any(0)
     ids = run.ids[0][run.mask[0]][None, :count]
     if run.vectors is not None:
         shared = int((ids == VECTOR).sum())
         rows = _by_row(run)
         vectors = rows[0][:shared] if shared else None
         left = torch.cat([row[shared:] for row in rows])
-        own = left if len(left) else None
+        tail_vectors = left if len(left) else None
     head = Chunk(ids, torch.ones_like(ids, dtype=torch.bool), _silent(ids), vectors)
-    tail_ids = run.ids[:, keep].masked_fill(~behind[:, keep], 0)
-    tail = Chunk(tail_ids, behind[:, keep], _silent(tail_ids), own)
+    tail_ids = run.ids[:, keep].masked_fill(~later[:, keep], 0)
+    tail = Chunk(tail_ids, later[:, keep], _silent(tail_ids), tail_vectors)
     return head, tail
 
 

@@ -57,7 +57,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float], *, seed: int = 0, level: float = 0.95) -> Estimate:
-    """The mean over items, with the percentile bootstrap's interval: 9,999 resamples, by seed.
+    """The mean over items, with the interval of the percentile bootstrap: 9,999 resamples, by seed.
 
     B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
     Equal values have an interval of no width. Raises `DataError` without two values,
@@ -89,8 +89,8 @@ def resampled(
 ) -> Estimate:
     """Any statistic of items, given by their numbers: percentile bootstrap, 999 resamples, by seed.
 
-    For what is no mean over items, such as a fit or a correlation. Raises `DataError` without two
-    items, `MissingExtra` without scipy.
+    For statistics that are not a mean over items, such as a fit or a correlation. Raises
+    `DataError` without two items, `MissingExtra` without scipy.
 
     >>> resampled(lambda numbers: float(max(numbers)), range(40)).value
     39.0
@@ -144,9 +144,9 @@ def difference(first: Sequence[bool], second: Sequence[bool], level: float = 0.9
 
     The interval is method 10 of R. G. Newcombe, "Improved confidence intervals for the difference
     between binomial proportions based on paired data", Statistics in Medicine 17 (1998) 2635-2650:
-    two Wilson intervals, combined by the correlation of the pairs. Unlike the usual normal
-    interval it stays within -1 and 1, and has a width even when no pair differs.
-    p is `mcnemar`'s: near 0.05 interval and p may disagree, the test being the more cautious one.
+    two Wilson intervals, combined by the correlation of the pairs. In contrast to the usual
+    normal interval it stays within -1 and 1, and has a width even when no pair differs.
+    p is `mcnemar`'s. Near 0.05 interval and p may disagree: the test is the more cautious one.
     Raises `DataError` for sequences that are empty or of unequal length.
 
     >>> round(difference([True] * 3 + [False], [False] * 4).value, 2)

@@ -1,4 +1,4 @@
-"""Measurements that are kept, and found again by what they depend on."""
+"""A store of measurements, found again by what they depend on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Check = Callable[[Any], bool]
 
 
 class Store:
-    """What was measured, by key: in memory, and with a folder in its files too.
+    """Measurements by key: in memory, and also in files if there is a folder.
 
-    A measurement is a dataclass, kept in one file of JSON, or a list of dataclasses, kept in a file
-    of the suffix .jsonl, one in a line. Its key stands for all that it depends on, and is kept with
-    it. A file that is missing, broken, of another key or of another version counts as nothing: what
-    it should hold is measured again. Files are written whole or not at all.
+    A measurement is a dataclass, kept in one JSON file, or a list of dataclasses, kept in a .jsonl
+    file, one a line. Its key is made of all that it depends on, and is kept with it. A file that is
+    missing, broken, of another key or of another version is ignored, and its content is measured
+    again. Files are written whole or not at all.
 
     >>> from unspoken.evaluation.statistics import Interval
     >>> store = Store()
@@ -46,7 +46,7 @@ class Store:
         measure: Callable[[], _Kept],
         sound: Check | None = None,
     ) -> _Kept:
-        """What was measured under this key, or else what `measure` finds now; kept as `name`."""
+        """The measurement of this key, or the result of `measure`, which is kept as `name`."""
         found = self.find(name, key, kind, sound)
         if found is None:
             found = measure()
@@ -56,14 +56,14 @@ class Store:
     def find(
         self, name: str, key: str, kind: type[_Kept], sound: Check | None = None
     ) -> _Kept | None:
-        """What was measured under this key, if anything was and `sound` has nothing against it."""
+        """The measurement of this key, if there is one and `sound` accepts it."""
         found = self._known.get((str(kind), key))
         if found is None and self.folder is not None:
             found = _read(self.folder / name, key, kind)
         return None if found is None or (sound is not None and not sound(found)) else found
 
     def keep(self, name: str, key: str, kind: type[_Kept], found: _Kept) -> None:
-        """Remember a measurement, and write it where there is a folder."""
+        """Keep a measurement, and write it if there is a folder."""
         self._known[str(kind), key] = found
         if self.folder is not None:
             write_text(self.folder / name, _text(name, key, found))
@@ -87,7 +87,7 @@ def _content(name: str, text: str) -> Any:
 
 
 def _read(path: Path, key: str, kind: type[_Kept]) -> _Kept | None:
-    """What stands there, if it would be written the same: then it is whole and of this key."""
+    """The content of a file, if it would be written the same: then it is whole and of this key."""
     name = path.name
     try:
         content = _content(name, path.read_text(encoding="utf-8"))

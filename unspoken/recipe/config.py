@@ -1,6 +1,6 @@
-"""What recipes of a pair and of a pipeline may say, checked by pydantic before anything is loaded.
+"""The settings of recipes for a pair and for a pipeline, checked before anything is loaded.
 
-The settings of a study stand in its folder, see `unspoken.recipe.registry`.
+The settings of a study are in its folder, see `unspoken.recipe.registry`.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ __all__ = ["Comparison", "PairSource", "PipelineRecipe", "Recipe", "RelayRecipe"
 
 
 def _settings(name: str, given: Any) -> Part:
-    """What stands below a study's name, as the study's own class. Raises `ValidationError`."""
+    """The settings below a study's name, as the study's class. Raises `ValidationError`."""
     try:
         return study(name).settings.model_validate(given)
     except UnknownName as error:
-        line = _line((name,), str(error).removesuffix("."))
-        raise ValidationError.from_exception_data("studies", [line]) from error
+        problem = _problem((name,), str(error).removesuffix("."))
+        raise ValidationError.from_exception_data("studies", [problem]) from error
     except ValidationError as error:
-        lines = [_line((name, *one["loc"]), one["msg"]) for one in error.errors()]
-        raise ValidationError.from_exception_data("studies", lines) from error
+        problems = [_problem((name, *one["loc"]), one["msg"]) for one in error.errors()]
+        raise ValidationError.from_exception_data("studies", problems) from error
 
 
-def _line(place: tuple[int | str, ...], said: str) -> InitErrorDetails:
-    kind = PydanticCustomError("study", "{said}", {"said": said})
+def _problem(place: tuple[int | str, ...], reason: str) -> InitErrorDetails:
+    kind = PydanticCustomError("study", "{reason}", {"reason": reason})
     return InitErrorDetails(type=kind, loc=place, input=None)
 
 
 def _of_their_studies(given: Any) -> Any:
-    """Settings of studies as the classes of these studies; anything but a mapping stays."""
+    """Settings of studies as the classes of these studies. Anything but a mapping stays as is."""
     if not isinstance(given, Mapping):
         return given
     named = cast(Mapping[Any, Any], given)
@@ -75,7 +75,7 @@ Studies = Annotated[dict[str, SerializeAsAny[Part]], BeforeValidator(_of_their_s
 
 
 class Recipe(Part):
-    """What a file of settings asks for; its `kind` says which class reads it.
+    """The settings of a YAML file. Its `kind` says which class reads it.
 
     studies: what is measured, in this order. out: the folder of results and trained weights.
     """
@@ -134,10 +134,10 @@ _Compared = Annotated[
 class Comparison(Part):
     """Channels between the sender that has read a fact and the receiver that is asked.
 
-    A kind of projector among the channels, as `embedding`, is the recipe's own projector; any other
-    channel joins as a `ChannelSource`. transfer: whose test items are asked, if not those of
-    `task`, on which everything is trained. pack: how vectors and caches travel. limit: at most so
-    many test items.
+    A kind of projector among the channels, such as `embedding`, is the recipe's projector. Any
+    other channel joins as a `ChannelSource`. transfer: the task whose test items are asked, if not
+    those of `task`, on which everything is trained. pack: how vectors and caches travel. limit: the
+    most test items that are asked.
     """
 
     channels: tuple[_Compared, ...]
@@ -150,10 +150,10 @@ class Comparison(Part):
     batch_size: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Comparison:
+    def _distinct(self) -> Comparison:
         names = [name if isinstance(name, str) else name.name for name in self.channels]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"channels are told apart by name, but {sorted(twice)} stand twice")
+            raise ValueError(f"channels are told apart by name, but {sorted(twice)} appear twice")
         return self
 
 
@@ -167,10 +167,10 @@ class PairSource(Part):
 class RelayRecipe(Recipe):
     """A pair of models on a task, what is trained for it, and what is compared on it.
 
-    planning: how a sender writes that is a diffusion model. items: at most so many training items,
-    drawn by the seed, where what the sender thinks of them is dear. comparison: what all studies
-    measure; without it the recipe can only be trained. trained: where trained weights are, if not
-    below `out`.
+    planning: how a sender that is a diffusion model writes. items: the most training items, drawn
+    by the seed, for a sender whose states are expensive. comparison: what all studies measure.
+    Without it the recipe can only be trained. trained: where trained weights are, if not below
+    `out`.
     """
 
     kind: Literal["relay"]
@@ -220,18 +220,19 @@ class RelayRecipe(Recipe):
         _ = self.compared
 
     def check_private(self, reason: str) -> None:
-        """Raise `ValueError` unless the sender alone reads the fact of the items that are asked."""
+        """Raise `ValueError` unless only the sender reads the fact of the items that are asked."""
         task = self.compared.transfer or self.task
         if task.protocol != "private":
             raise ValueError(f"takes task.protocol=private, got {task.protocol!r}: {reason}")
 
 
 class PipelineRecipe(Recipe):
-    """Agents and edges, and a task where something is measured of them.
+    """Agents and edges, and a task if something is measured of them.
 
-    executor: where agents run: in this process (`here`), in one each over a `pipe`, shared `cached`
-    or `tcp` on loopback, or as `ray` actors. timeout: the seconds that a turn elsewhere may take.
-    task, limit, batch_size: what the studies ask, at most so many test items, so many at a time.
+    executor: where agents run: in this process (`here`), in a process each (over a `pipe`,
+    `shared_memory` or `tcp` on loopback), or as `ray` actors. timeout: the seconds that a turn
+    elsewhere may take. task: what the studies ask. limit: the most test items. batch_size: how many
+    are asked at a time.
     """
 
     kind: Literal["pipeline"]
@@ -249,7 +250,7 @@ class PipelineRecipe(Recipe):
 
     @property
     def asked(self) -> TaskSource:
-        """The task that studies ask about. Raises `RecipeError` if there is none."""
+        """The task that studies ask about. Raises `RecipeError` if the recipe has none."""
         if self.task is None:
             raise RecipeError(
                 "studies of a pipeline need a task; add for example task: {name: qasc}"

@@ -1,6 +1,6 @@
-"""The files of recipes: where they are, what they continue, and what they say they do.
+"""The files of recipes: where they are, what they continue, and their first sentences.
 
-Nothing here reads a recipe's settings, so this module is imported at once.
+Nothing here reads a recipe's settings, so this module imports fast.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from unspoken.errors import RecipeError, unknown
 __all__ = ["UNREADABLE", "chain", "find_recipe", "first_sentence", "listed_studies", "recipe_names"]
 
 UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
-"""What a file raises that is no recipe."""
+"""The errors that a file raises if it is not a recipe."""
 
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`.
 
-    One that ships is also found as `recipes/NAME.yaml`, wherever the package stands.
+    One that ships is also found as `recipes/NAME.yaml`, from any working directory.
     """
     given = Path(name)
     if given.is_file():
@@ -58,7 +58,7 @@ def listed_studies(name: str) -> list[str]:
 
 
 def first_sentence(path: Path) -> str:
-    """What a recipe does: the first sentence of the remark at its top."""
+    """What a recipe does: the first sentence of the comment at its top."""
     remark: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.removeprefix("#").strip()

@@ -21,8 +21,8 @@ __all__ = ["kept", "load_recipe", "recipe_of"]
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and put `key=value` overrides on top. Raises `RecipeError`, `UnknownName`.
 
-    A recipe with `base: other.yaml` continues another one that stands beside it. Its studies, and a
-    projector of another kind, replace those of the other; all else is merged.
+    A recipe with `base: other.yaml` continues another one in the same folder. Its studies, and a
+    projector of another kind, replace those of the other. All else is merged.
     """
     path = find_recipe(name)
     try:
@@ -32,14 +32,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             merged.merge_with_dotlist([override])  # unlike a merge, it reaches into lists
         content = OmegaConf.to_container(merged, resolve=True)
     except UNREADABLE as error:
-        told = " ".join(str(error).split())
-        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {told}") from error
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{path}: cannot be read with {list(overrides)}: {reason}") from error
     try:
         return recipe_of(TypeAdapter(dict[str, Any]).validate_python(content))
     except ValidationError as error:
-        lines = [_told(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+        lines = [_described(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
         raise RecipeError(
-            f"{path}: " + "; ".join(lines) + ". See its remarks for what each setting means"
+            f"{path}: " + "; ".join(lines) + ". See its comments for what each setting means"
         ) from error
     except UnknownName as error:
         raise RecipeError(f"{path}: kind: {error}") from error
@@ -47,14 +47,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
 
 
-def _told(place: str, said: str) -> str:
-    return f"{place}: {said}" if place else said.removeprefix("Value error, ")
+def _described(place: str, reason: str) -> str:
+    return f"{place}: {reason}" if place else reason.removeprefix("Value error, ")
 
 
 def recipe_of(content: Mapping[str, Any]) -> Recipe:
     """A recipe from its settings.
 
-    Raises `UnknownName` for its kind, `RecipeError` for what earlier versions wrote, and
+    Raises `UnknownName` for its kind, `RecipeError` for settings of earlier versions, and
     `ValidationError`.
     """
     check_spelling(content)
@@ -73,7 +73,7 @@ def _recipe_classes() -> Iterator[type[Recipe]]:
 
 
 def kept(recipe: Recipe) -> dict[str, Any]:
-    """A recipe with all its settings, as a note among the results that it led to."""
+    """A recipe with all its settings, as a note in its results."""
     return {"recipe": recipe.model_dump(mode="json", by_alias=True)}
 
 
@@ -92,8 +92,8 @@ def _with_base(path: Path) -> Any:
 def _make_room(below: Any, content: Any, key: str = "") -> None:
     """Take out of `below` what `content` replaces as a whole.
 
-    These are its studies, and its projector if `content` has one of another kind: they share
-    nothing. key: what alone is set, if it is one setting.
+    These are its studies, and its projector if `content` has one of another kind, because kinds
+    share no settings. key: the setting, if only one is set.
     """
     kinds = [OmegaConf.select(one, "projector.kind") for one in (below, content)]
     if key in ("", "projector") and kinds[1] not in (None, kinds[0]):

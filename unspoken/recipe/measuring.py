@@ -28,14 +28,14 @@ class Measurement:
         return self.recipe.out
 
     def run(self) -> StudyReport:
-        """Measure, and write what was found to `out`; what stands there already is reused."""
+        """Measure, and write the results to `out`. Results that are there already are reused."""
         return self.study.run(self.recipe, self.settings)
 
 
 def measurements(recipe: Recipe, name: str | None = None) -> list[Measurement]:
     """The studies of a recipe in its order, or the one of that name.
 
-    Raises `RecipeError` if the recipe does not list it, and `UnknownName` if nobody registered it.
+    Raises `RecipeError` if the recipe does not list it, and `UnknownName` if it is not registered.
     """
     listed = recipe.studies
     if not listed:

@@ -1,4 +1,4 @@
-"""What recipes of earlier versions said, and what to write instead."""
+"""Settings of earlier versions of recipes, and what to write instead."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ __all__ = [
 
 
 class Part(BaseModel):
-    """A mapping of settings: unknown ones are refused, and none changes later."""
+    """A mapping of settings. Unknown ones are refused, and none can be changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class ModelSource(Part):
 
 
 class Stage(Part):
-    """One stage of training, see `TrainingPlan`; no steps, no stage."""
+    """One stage of training, see `TrainingPlan`. Without steps there is no stage."""
 
     steps: int = Field(ge=0)
     batch_size: int = Field(default=16, ge=1)
@@ -71,8 +71,8 @@ class Prompts(Part):
     """The words around an item, the same for every channel.
 
     instruction and `shots` worked examples from the training items make the receiver's
-    instructions;
-    note_instructions is what a writing sender reads first; note_tokens is the most it writes.
+    instructions. note_instructions: what a writing sender reads first. note_tokens: the most tokens
+    that it writes.
     """
 
     instruction: str
@@ -83,7 +83,7 @@ class Prompts(Part):
 
 
 class CanvasSettings(Part):
-    """How a sender that writes by diffusion writes, see `Denoising`; tokens: of its canvas."""
+    """How a sender writes by diffusion, see `Denoising`. tokens: the size of its canvas."""
 
     tokens: int = Field(default=64, ge=1)
     steps: int = Field(default=64, ge=1)
@@ -101,14 +101,14 @@ class CanvasSettings(Part):
 
 
 class ProjectorSettings(Part):
-    """Settings of a trained channel; each kind derives its own, see `unspoken.relay.trained`."""
+    """Settings of a trained channel. Each kind derives a class, see `unspoken.relay.trained`."""
 
     kind: Any
-    """The name by which it is registered: each kind narrows this to a `Literal`."""
+    """The name that it is registered by. Each kind narrows this to a `Literal`."""
 
 
 def _of_its_kind(given: Any) -> Any:
-    """The settings as the class that their kind registered; anything but a mapping stays."""
+    """The settings as the class of their kind. Anything but a mapping is left as it is."""
     if not isinstance(given, Mapping):
         return given
     settings = dict(cast(Mapping[str, Any], given))
@@ -124,8 +124,8 @@ def _of_its_kind(given: Any) -> Any:
 def _in_closed_form(settings: ProjectorSettings) -> ProjectorSettings:
     if not trained_kind(settings.kind).closed_form:
         raise ValueError(
-            f"{settings.kind!r} has to be trained, and only a closed form is fitted on the way; "
-            "make it the recipe's own projector"
+            f"{settings.kind!r} has to be trained, but a comparison only fits closed forms; "
+            "make it the recipe's projector"
         )
     return settings
 
@@ -141,8 +141,7 @@ class ChannelSource(Part):
     """One more channel of a comparison: any that is registered, or one with a map in closed form.
 
     channel: its kind and options. projector: a map that is fitted first, without training, and
-    brings its channel along. sender: whose weights speak; `receiver` for channels between equal
-    weights.
+    has its channel. sender: whose weights send. `receiver` is for channels between equal weights.
     """
 
     name: str
@@ -158,7 +157,7 @@ class ChannelSource(Part):
 
 
 class FreeSettings(Part):
-    """Free vectors: how many, and how fast they learn; steps and batches are the projector's."""
+    """Free vectors: their number and learning rate. Steps and batches are the projector's."""
 
     vectors: int = Field(default=16, ge=1)
     lr: float = Field(gt=0)
@@ -171,7 +170,7 @@ class LoraSettings(Part):
 
 
 class AgentSource(Part):
-    """An agent of a pipeline; canvas: how it writes if its model is a diffusion model."""
+    """An agent of a pipeline. canvas: how it writes if its model is a diffusion model."""
 
     name: str
     model: str
@@ -190,9 +189,9 @@ class AgentSource(Part):
 
 
 class EdgeSource(BaseModel):
-    """An edge: `from` and `to` are agents; `channel` holds its kind and options.
+    """An edge: `from` and `to` are agents. `channel` holds its kind and options.
 
-    pack: how its messages travel; shadow: whether words of the sender go along, see `Edge`.
+    pack: how its messages travel. shadow: whether the sender's words travel too, see `Edge`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

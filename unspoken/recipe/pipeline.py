@@ -1,4 +1,4 @@
-"""Pipelines by recipe."""
+"""Pipelines from recipes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["agent_of", "build", "channel_of"]
 
 
 def build(recipe: PipelineRecipe) -> Pipeline:
-    """Make the pipeline. Here each model is loaded once, elsewhere by each agent for itself."""
+    """Make the pipeline. Here each model is loaded once, elsewhere once for each agent."""
     edges: list[Edge] = []
     for source in recipe.edges:
         channel = channel_of(source.channel)

@@ -32,7 +32,7 @@ _STUDIES = Registry("study", "unspoken.studies", _OWN)
 
 
 def study_names() -> list[str]:
-    """Every study that can be run here, ours first; a page shows them in this order."""
+    """Every study that can be run here, ours first. A page shows them in this order."""
     return [*_OWN, *(name for name in _STUDIES.names() if name not in _OWN)]
 
 
@@ -45,7 +45,7 @@ def study(name: str) -> Study:
     found = _STUDIES.find(name)
     if not isinstance(found, Study):
         raise RecipeError(
-            f"the study {name!r} is to be a Study, but what its package names is of type "
+            f"the study {name!r} has to be a Study, but what its package names is of type "
             f"{type(found).__name__}; name a Study, or uninstall its package"
         )
     return found

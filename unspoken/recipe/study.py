@@ -1,4 +1,4 @@
-"""A study: one measurement by recipe, what it writes, and how that is read back and shown."""
+"""A study: one measurement by recipe, its file, and how that is read back and shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Study", "StudyReport", "Trained"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What training by recipe leaves: what it is, its folder, and how many parameters it has."""
+    """The result of training by recipe: what it is, its folder, and its number of parameters."""
 
     what: str
     folder: Path
@@ -29,7 +29,7 @@ class Trained:
 
 
 class StudyReport(Protocol):
-    """What a study found, as a terminal shows it and as a file keeps it."""
+    """The results of a study, for a terminal and for a file."""
 
     def table(self) -> Table:
         """The numbers."""
@@ -58,25 +58,26 @@ def _fits(recipe: Any, settings: Any) -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """What the registry knows of a measurement.
+    """A measurement, as the registry keeps it.
 
-    name: as in the registry and below `studies` in a recipe; title: the question that it answers.
-    kind: the kind of recipe that may list it; settings: the class of what stands below its name.
+    name: as in the registry and below `studies` in a recipe. title: the question that it answers.
+    kind: the kind of recipe that may list it. settings: the class of the settings below its name.
     run: measures by a recipe and settings, writes its file into the folder of the recipe, and
-    returns a report. check: raises `ValueError` if recipe and settings do not fit; it is called
+    returns a report. check: raises `ValueError` if recipe and settings do not fit. It is called
     when the recipe is loaded, before any model is.
 
-    file: the JSON that it writes; report: the class that this is read back as; owns: whether the
-    content of such a file is this study's, where several write files of one name.
+    file: the JSON file that it writes. report: the class that the file is read back as. owns:
+    whether the content of such a file is this study's, if several write files of one name.
 
     section: the module that shows a report, imported when a page is made. Its `sections(report,
     folder)` gives sections of `unspoken.page`, and its `lead(report)`, if it has one, a sentence
     that comes first.
 
-    Three more, for a study that needs more than the pair of its recipe. recipe: a class of recipes
-    that comes with it, and can only be trained. train: trains by such a recipe, or by one that
-    lists the study, in place of the projector. prepare: by a recipe, settings and `lora`, makes
-    the pipelines that every study of this recipe measures, see `unspoken.relay.pipelines.prepared`.
+    Three more fields are for a study that needs more than the pair of its recipe. recipe: a class
+    of recipes that comes with it, and can only be trained. train: trains by such a recipe, or by
+    one that lists the study, in place of the projector. prepare: makes, from a recipe, settings and
+    `lora`, the pipelines that every study of this recipe measures, see
+    `unspoken.relay.pipelines.prepared`.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Study:
         return TypeAdapter(self.report).validate_python(content)
 
     def sections(self, report: Result, folder: Path) -> Iterable[Any]:
-        """What a page shows of a report; `folder` holds what stands beside its file."""
+        """What a page shows of a report. `folder` is the folder of its file."""
         return () if self.section is None else import_module(self.section).sections(report, folder)
 
     def lead(self, report: Result) -> str:

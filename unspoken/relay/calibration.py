@@ -1,4 +1,4 @@
-"""What a closed form is fitted to: texts, and what both models hold of the same positions."""
+"""What a closed form is fitted to: texts, and the states of both models at the same positions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def calibration_texts(
 ) -> list[str]:
     """`count` facts of the task, as many random texts, or half of each.
 
-    A random text is a row of random words that both vocabularies know. In prose the next word can
-    be guessed and a map may lean on that; in a random row only the word itself tells what it is.
+    A random text is a row of random words that both vocabularies have. In prose the next word can
+    be guessed, and a map may rely on that. In a random row only the word itself tells what it is.
     """
     facts = 0 if calibration == "random" else count if calibration == "text" else count // 2
-    told = [item.context for item in items[:facts]]
-    return [*told, *(_random(relay, count - facts) if calibration != "text" else ())]
+    texts = [item.context for item in items[:facts]]
+    return [*texts, *(_random(relay, count - facts) if calibration != "text" else ())]
 
 
 def _random(relay: Relay, count: int) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _batches(texts: Sequence[str], title: str) -> Iterator[list[str]]:
 def aligned_states(
     relay: Relay, agent: Agent, layers: Sequence[int], texts: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """What the sender holds where a word of the receiver ends, and that word's embedding.
+    """The sender's states where a word of the receiver ends, and that word's embedding.
 
     (n, N, W of the sender) and (n, W of the receiver).
     """
@@ -70,9 +70,9 @@ def aligned_states(
         hidden = agent.read(fields, needs=needs).hidden
         values = torch.stack([hidden[layer].values for layer in layers], 2)
         mask = hidden[layers[0]].mask
-        for said, real, kept in zip(_read(agent, fields), values, mask, strict=True):
+        for text, real, kept in zip(_read(agent, fields), values, mask, strict=True):
             place, word = (
-                part.to(real.device) for part in align(said, relay.sender, relay.receiver)
+                part.to(real.device) for part in align(text, relay.sender, relay.receiver)
             )
             count, mean = mean_embeddings(place, word, int(kept.sum()), relay.receiver.table)
             states.append(real[kept][count > 0].float())
@@ -89,7 +89,7 @@ def _read(agent: Agent, fields: dict[str, tuple[str, ...]]) -> list[str]:
 def read_by_both(
     relay: Relay, agent: Agent, projector: MemoryProjector, texts: Sequence[str]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What both models hold of the same positions, and the receiver's tokens there.
+    """The states of both models at the same positions, and the receiver's tokens there.
 
     (n, states), (n,) and (n, targets); states and targets in bfloat16.
     """
@@ -99,18 +99,18 @@ def read_by_both(
     targets: list[Tensor] = []
     for batch in _batches(texts, "caches of both models"):
         with in_bfloat16(device):
-            own = agent.read({"context": tuple(batch)}, needs=frozenset({CACHE})).cached
-            other = relay.receiver.read(_as_read(relay, batch), needs=frozenset({CACHE})).cached
-        assert own is not None
-        assert other is not None
-        assert own.spelling is not None
-        assert other.spelling is not None
-        found, wanted = projector.states(own), projector.targets(other)
-        front = len(other.spelling.words[0]) - len(batch[0]) - 1
+            sent = agent.read({"context": tuple(batch)}, needs=frozenset({CACHE})).cached
+            received = relay.receiver.read(_as_read(relay, batch), needs=frozenset({CACHE})).cached
+        assert sent is not None
+        assert received is not None
+        assert sent.spelling is not None
+        assert received.spelling is not None
+        found, wanted = projector.states(sent), projector.targets(received)
+        front = len(received.spelling.words[0]) - len(batch[0]) - 1
         for row in range(len(batch)):
-            words, ends = own.spelling.words[row], own.spelling.ends[row]
+            words, ends = sent.spelling.words[row], sent.spelling.ends[row]
             place, _, ids = ends_in(words, ends.cpu(), 0, projector.tokenizer)
-            keep = other.spelling.ends[row] > front
+            keep = received.spelling.ends[row] > front
             states.append(found[row, place.to(device)].bfloat16())
             tokens.append(ids.to(device))
             targets.append(wanted[row, keep].bfloat16())

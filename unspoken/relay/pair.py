@@ -1,4 +1,4 @@
-"""A trained pair in its folder: everything but the weights, so that one call makes its pipeline."""
+"""A trained pair in its folder: all but the weights, so that one call makes its pipeline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Pair", "PairedAgent", "load_pipeline"]
 
 
 class PairedAgent(Part):
-    """One of the two agents: its words and settings, and which weights its model had."""
+    """One of the two agents: its prompts and settings, and the weights that its model had."""
 
     agent: AgentSource
     dtype: str
@@ -40,7 +40,7 @@ class PairedAgent(Part):
 
     @classmethod
     def of(cls, agent: Agent) -> PairedAgent:
-        """What there is to say about an agent. Raises `TrainingError` if a file cannot say it."""
+        """The settings of an agent. Raises `TrainingError` if a file cannot keep them."""
         spec, settings = agent.spec, agent.settings
         folder = Path(spec.name)
         source = AgentSource(
@@ -70,7 +70,7 @@ def _canvas(settings: Denoising) -> CanvasSettings:
 
 
 class Pair(Part):
-    """What the file pair.json says: two agents, and the channel that was trained between them.
+    """The content of the file pair.json: two agents, and the channel that was trained between them.
 
     projector: its settings, as the recipe gave them. pack: how messages travel.
     """
@@ -132,9 +132,10 @@ class Pair(Part):
 
     def __str__(self) -> str:
         settings = self.projector.model_dump(exclude={"kind"}, exclude_defaults=True)
-        told = ", ".join(f"{name}={value}" for name, value in settings.items())
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         sender, receiver = self.sender.agent.model, self.receiver.agent.model
-        return f"{self.projector.kind} from {sender} to {receiver}" + (f", {told}" if told else "")
+        more = f", {shown}" if shown else ""
+        return f"{self.projector.kind} from {sender} to {receiver}{more}"
 
 
 def load_pipeline(
@@ -147,12 +148,12 @@ def load_pipeline(
     """The pipeline of a trained pair, as it was trained: same prompts, settings and weights.
 
     folder: the `out` of a recipe that trained one pair, or the folder below it that training named.
-    sender, receiver: other names or folders of the two models, or models that are loaded already;
-    without them both are loaded by the names that they had. device: where models go that are loaded
-    here. No task and no recipe is needed.
+    sender, receiver: other names or folders of the two models, or models that are loaded already.
+    Without them both are loaded by the names that they had. device: where models that are loaded
+    here are put. No task and no recipe is needed.
 
     Raises `PairError` if the folder holds no pair, several of them, or one whose models are not
-    here; `IncompatibleModels` if a model has other weights than the one that was trained with.
+    here. Raises `IncompatibleModels` if a model has other weights than the trained one had.
 
     >>> from tempfile import mkdtemp
     >>> from unspoken.recipe import load_recipe
@@ -194,7 +195,7 @@ def _model(
     load: Callable[..., Model],
     home: Path,
 ) -> Model:
-    """The model of one side, with the weights and words that it was trained with."""
+    """The model of one side, with the weights and the tokenizer that it was trained with."""
     if given is not None and not isinstance(given, str):
         model = given
     else:
@@ -229,12 +230,12 @@ def _home(folder: Path) -> Path:
             f"folder that `unspoken train` named at its end"
         )
     if len(found) > 1:
-        told = "; ".join(f"{home}: {_told(home)}" for home in found)
-        raise PairError(f"{folder} holds {len(found)} trained pairs; name one of them: {told}")
+        shown = "; ".join(f"{home}: {_described(home)}" for home in found)
+        raise PairError(f"{folder} holds {len(found)} trained pairs; name one of them: {shown}")
     return found[0]
 
 
-def _told(home: Path) -> str:
+def _described(home: Path) -> str:
     try:
         return str(Pair.read(home))
     except PairError:

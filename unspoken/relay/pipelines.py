@@ -1,6 +1,6 @@
 """The pipelines of one pair on one task, by channel and by length of its messages.
 
-What is trained for them and not there yet is trained first.
+What they need and is not trained yet is trained first.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class RelayPipelines:
 
     @classmethod
     def of(cls, relay: Relay, *, lora: bool = True) -> RelayPipelines:
-        """Make the pipelines; what is trained for them and not there yet is trained.
+        """Make the pipelines. What they need and is not trained yet is trained.
 
-        lora: whether the receiver itself is trained too, where the recipe asks for it.
+        lora: whether the receiver itself is trained too, if the recipe asks for it.
         """
         compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
         found = cls()
@@ -90,7 +90,7 @@ class RelayPipelines:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A relay that is ready to be asked; seconds: what it took to train what was not there."""
+    """A relay that is ready to be asked. seconds: the time to train what was missing."""
 
     relay: Relay
     task: Task
@@ -99,9 +99,9 @@ class Prepared:
 
 
 def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared:
-    """The relay of a recipe with all its pipelines; lora: as in `RelayPipelines.of`.
+    """The relay of a recipe with all its pipelines. lora: as in `RelayPipelines.of`.
 
-    If a study that the recipe lists prepares pipelines of its own, its other studies measure these.
+    If a study that the recipe lists prepares its pipelines, the other studies measure these too.
     """
     for name, settings in recipe.studies.items():
         prepare = study(name).prepare
@@ -121,13 +121,13 @@ def asked(relay: Relay) -> Task:
 
 
 def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
-    """The recipe, and what was trained on where another task is asked, as notes of a result."""
+    """Notes of a result: the recipe, and the task trained on if another task is asked."""
     trained_on = {} if recipe.compared.transfer is None else {"trained_on": relay.task.name}
     return {**trained_on, **kept(recipe)}
 
 
 def curves(relay: Relay, lengths: Sequence[int] = ()) -> Iterator[tuple[str, dict[str, Pipeline]]]:
-    """Each channel and its pipelines by length; words are read by the tuned reader."""
+    """Each channel and its pipelines by length. The tuned reader reads words."""
     compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
     words = {"full-text": relay.full_text, "text": relay.text}
     ready = _made(relay)  # refused at once
@@ -147,7 +147,7 @@ def curves(relay: Relay, lengths: Sequence[int] = ()) -> Iterator[tuple[str, dic
 
 
 def _made(relay: Relay) -> dict[str, Pipeline]:
-    """Pipelines over channels that need nothing but their settings, by name."""
+    """Pipelines over channels that need only their settings, by name."""
     found: dict[str, Pipeline] = {}
     for source in relay.recipe.compared.channels:
         match source:
@@ -165,7 +165,7 @@ def _made(relay: Relay) -> dict[str, Pipeline]:
 
 
 def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
-    """The pipeline over a channel whose map is fitted now, or stands in `folder`."""
+    """The pipeline over a channel whose map is fitted now, or is in `folder` already."""
     side = relay.same_model if source.sender == "receiver" else relay
     still = Stage(steps=0, lr=1.0)
     changed = {"projector": source.projector, "warmup": still, "training": still}
@@ -176,7 +176,7 @@ def _fitted(relay: Relay, source: ChannelSource, folder: Path) -> Pipeline:
 def _by_length(pipeline: Pipeline, lengths: Sequence[int]) -> dict[str, Pipeline]:
     """The pipeline with its messages cut to their first positions, and whole at the end.
 
-    Only whole if the message begins with the lead, or is words.
+    Only whole if the message begins with the instructions, or is words.
     """
     found: dict[str, Pipeline] = {}
     for n in () if any(_uncut(edge.channel) for edge in pipeline.edges) else lengths:

@@ -75,7 +75,7 @@ class Relay:
         return f"{self.recipe.prompts.instruction}\n\n{shots}"
 
     def instruction(self, count: int) -> Tensor:
-        """Where free vectors start: embeddings (count, W) of the instruction, again and again."""
+        """The start of free vectors: embeddings (count, W) of the instruction, repeated."""
         words = self.receiver.tokens(self.recipe.prompts.instruction)
         ids = (words * (count // len(words) + 1))[:count]
         return self.receiver.embed(torch.tensor(ids, dtype=torch.long, device=self.receiver.device))
@@ -95,14 +95,14 @@ class Relay:
                 return f"{{messages}}{_ASKED}"
 
     def answer(self, agent: Agent, item: Item) -> str:
-        """The right answer as an agent writes it, and the new line with which a receiver is trained
-        to end it."""
+        """The right answer as an agent writes it, and a new line: a receiver is trained to end with
+        one."""
         return expected_answer(agent, item, end="\n")
 
     def solver(self, soft: FreeVectors | None = None, *, handed: bool = False) -> Agent:
-        """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its memory."""
+        """The receiver; with `soft` it is a tuned reader. `handed`: the fact is in its cache."""
         template = self.template
-        if handed:  # what is in its memory ends with the fact
+        if handed:  # what is in its cache ends with the fact
             shared = self.task.protocol == "shared"
             template = f"\n{template}" if shared else template.removeprefix("Fact:")
         message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
@@ -121,7 +121,7 @@ class Relay:
 
     @property
     def canvas(self) -> bool:
-        """Whether the sender writes by diffusion: then its states are those of its note too."""
+        """Whether the sender writes by diffusion. Then its states are also those of its note."""
         return self.sender.spec.states == "written"
 
     @property
@@ -132,7 +132,7 @@ class Relay:
 
     @cached_property
     def writer(self) -> Agent:
-        """The sender as it writes a note about the fact, or where there is none the question."""
+        """The sender as it writes a note about the fact, or without one about the question."""
         role = note_role(self.recipe.prompts.note_instructions, self.task.protocol)
         settings = Settings(max_tokens=self.most, stop=("\n",))
         if self.canvas:
@@ -154,11 +154,11 @@ class Relay:
         return Pipeline([Agent("sender", self.sender, role=role)])
 
     def restating(self, pipeline: Pipeline) -> Pipeline:
-        """The same sender and channel to a receiver that says in its own words what it heard."""
+        """The same sender and channel to a receiver that restates the message in its own words."""
         prompts, last = self.recipe.prompts, pipeline.answerer
         settings = Settings(max_tokens=prompts.note_tokens, stop=("\n",))
 
-        def taking_notes(agent: Agent) -> Agent:  # also a sender that shares the receiver's lead
+        def taking_notes(agent: Agent) -> Agent:  # also a sender with the receiver's instructions
             if agent is not last and agent.role.instructions != self.instructions:
                 return agent
             template = agent.role.template.replace(_ASKED, "Note:")
@@ -184,11 +184,12 @@ class Relay:
         return self.pair(self.writer, channel, self.solver(soft))
 
     def pipeline_over(self, channel: Channel) -> Pipeline:
-        """The sender speaks over any channel; what it reads follows from what the channel does.
+        """The sender sends over any channel. What it reads follows from what the channel does.
 
-        For a cache that becomes the receiver's own it reads what the receiver would have read; for
-        what fuses both read the same words; what has to be written is a note, and a diffusion model
-        has states of nothing else; for all others the sender reads the fact alone.
+        For a cache that becomes the receiver's own, it reads what the receiver would have read. For
+        a channel that fuses, both read the same words. For a channel that needs writing it writes a
+        note. A diffusion model also writes a note, as it has no other states. For all others it
+        reads the fact alone.
         """
         if channel.own_cache:
             return self.pair(self.handoff_sender(), channel, self.solver(handed=True))
@@ -200,27 +201,27 @@ class Relay:
 
     @cached_property
     def same_model(self) -> Relay:
-        """The same relay, in which the receiver's weights speak too."""
+        """The same relay with the receiver's weights on both sides."""
         return replace(self, sender=self.receiver)
 
     def samples(self, count: int = 8) -> list[tuple[str, str]]:
-        """Facts and what is asked behind them, for channels that are calibrated on the receiver."""
+        """Facts and the questions after them, for channels that are calibrated on the receiver."""
         items = Random(self.recipe.seed).sample(self.train, min(count, len(self.train)))
         return [
             (f"Fact: {item.context}", f"\nQuestion: {item.question}\nAnswer:") for item in items
         ]
 
     def without_messages(self) -> Pipeline:
-        """The receiver without anybody's message."""
+        """The receiver without any message."""
         return Pipeline([self.solver()])
 
     def constant(self, vectors: FreeVectors) -> Pipeline:
         return self.pair(self.reader(), Constant(vectors), self.solver())
 
     def oracle(self) -> Pipeline:
-        """The receiver's own cache of the fact, read behind worked examples that it never sees.
+        """The receiver's own cache of the fact, read after worked examples that it never sees.
 
-        Cache-to-Cache (arXiv 2510.03215), section 3.1: what a better cache alone is worth, without
+        Cache-to-Cache (arXiv 2510.03215), section 3.1: the gain of a better cache alone, without
         training.
         """
         sender = Agent("sender", self.receiver, role=self.handoff_sender().role)
@@ -235,7 +236,7 @@ class Relay:
 
 
 def note_role(instructions: str, protocol: Protocol) -> Role:
-    """What a sender reads before it writes a note: its lead, and the fact, or else the question."""
+    """What a sender reads before it writes a note: instructions, and the fact or the question."""
     about = "Question: {question}" if protocol == "closed" else "Fact: {context}"
     return Role(instructions=instructions, template=f"{about}\nNote:", chat=False)
 

@@ -19,7 +19,7 @@ __all__ = ["save", "write_module"]
 
 
 def save(home: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill the folder `home`, which is there as a whole or not at all.
+    """Have `write` fill the folder `home`, which then exists as a whole or not at all.
 
     Under torchrun every process has trained, and one of them writes.
     """

@@ -42,13 +42,13 @@ __all__ = ["train_by", "train_lora", "train_projector", "train_vectors", "traine
 
 
 def train_by(recipe: Recipe) -> Trained:
-    """Train what a recipe asks for, or find what it trained before: a projector, or a planner.
+    """Train a recipe's projector or planner, or find the one that it trained before.
 
     Raises `RecipeError` if there is nothing to train.
     """
     for one in studies():
-        own = one.recipe is not None and isinstance(recipe, one.recipe)
-        if one.train is not None and (own or one.name in recipe.studies):
+        reads = one.recipe is not None and isinstance(recipe, one.recipe)
+        if one.train is not None and (reads or one.name in recipe.studies):
             return one.train(recipe)
     if not isinstance(recipe, RelayRecipe):
         raise RecipeError(
@@ -60,15 +60,15 @@ def train_by(recipe: Recipe) -> Trained:
 
 
 def trained_folder(recipe: RelayRecipe) -> Path:
-    """Where what a recipe trains is kept."""
+    """The folder of what a recipe trains."""
     return recipe.trained or recipe.out / "trained"
 
 
 def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
-    """Train a projector, or load the one that the same recipe left below `folder`; and its place.
+    """A projector and its folder: trained, or loaded if the same recipe left it below `folder`.
 
-    First what its kind starts with (`warmup`, or a closed form), then towards the receiver's
-    answers (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
+    Its kind comes first (`warmup`, or a closed form), then training on the receiver's answers
+    (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
     """
     recipe = relay.recipe
     plans = [recipe.planning] if relay.canvas else []
@@ -79,13 +79,13 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
         save(home, partial(_write_projector, relay, projector, histories, home))
     projector = load_projector(home).to(relay.receiver.device)
     if not (home / PAIR).exists():  # trained by an earlier version
-        with suppress(StorageError):  # in a folder that nobody may write to, all else works
+        with suppress(StorageError):  # the folder may be read-only, and all else works
             Pair.of(relay, trained_pipeline(relay, projector)).write(home)
     return projector, home
 
 
 def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]]:
-    """A fresh projector, through all its stages; `home` is where it is going to be saved."""
+    """A fresh projector after all its stages. `home` is where it will be saved."""
     recipe, items = relay.recipe, _items(relay)
     kind = trained_channel(recipe.projector.kind)
     torch.manual_seed(recipe.seed)
@@ -124,10 +124,10 @@ def _write_projector(
 
 
 def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: str) -> FreeVectors:
-    """Train free vectors with the projector's budget, or load those that stand in `folder`.
+    """Train free vectors with the projector's budget, or load those that are in `folder`.
 
-    what: 'reader' is a soft prompt behind the lead, trained on reading the fact as text;
-    'constant' stands in the message's place, with no sender at all.
+    what: 'reader' is a soft prompt after the instructions, trained on reading the fact as text.
+    'constant' is in the message's place, without a sender.
     """
     home = folder / f"{what}-{_key(relay, settings, what)}"
     if not (home / "config.json").exists():
@@ -143,9 +143,9 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
 
 
 def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Path) -> Backbone:
-    """Train the receiver itself, by LoRA and without any message, or load what stands in `folder`.
+    """Train the receiver itself, by LoRA and without any message, or load what is in `folder`.
 
-    As many parameters as the projector has, the same steps and batches: what it gains is no
+    It has as many parameters as the projector, and the same steps and batches. What it gains is not
     communication.
     """
     home = folder / f"lora-{_key(relay, settings, str(parameters))}"
@@ -166,9 +166,9 @@ def _fit_without_sender(
     lr: float,
     home: Path,
 ) -> History:
-    """Train a control on answers, as the recipe trains the projector but for `lr`.
+    """Train a control on answers, as the recipe trains the projector, with another `lr`.
 
-    Its sender computes nothing: what it was given is all that the channel asks for.
+    Its sender computes nothing: the channel asks for no more than the sender's input.
     """
     items = _items(relay)
     given = ComputedStates(relay.reader(), [query(item) for item in items], frozenset())
@@ -178,7 +178,7 @@ def _fit_without_sender(
 
 
 def _items(relay: Relay) -> list[Item]:
-    """Training items, and behind them the validation items that choose the best weights."""
+    """Training items, and after them the validation items that choose the best weights."""
     few = relay.validation
     if not few or not relay.train:
         raise DataError(
@@ -224,7 +224,7 @@ def _fit(
 
 
 def _settings(part: Any) -> dict[str, Any]:
-    """Settings by the names that stand in the keys of what was trained before."""
+    """Settings by the names in the keys of what was trained before."""
     return {"lead" if key == "opening" else key: value for key, value in part.model_dump().items()}
 
 

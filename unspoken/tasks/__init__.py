@@ -1,8 +1,8 @@
-"""Tasks: facts that a sender reads, questions that a receiver answers, apart by construction.
+"""Tasks: facts that a sender reads, and questions that a receiver answers, in disjoint splits.
 
-No fact (a context, normalised), no question and, where items have one, no group of the training
-items stands in validation; no fact and no question in the test. What had to be left out for that
-is counted in `Overlap`.
+Training and validation share no fact (a context, normalised), no question and no group, if items
+have one. Training and test share no fact and no question. Training items that would break this are
+dropped, and `Overlap` counts them.
 """
 
 from unspoken.tasks.items import Item, load_jsonl

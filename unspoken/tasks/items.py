@@ -1,4 +1,4 @@
-"""Items: what is asked, and the lines of a file that say so."""
+"""Items: what is asked, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question: what the sender reads, what the receiver is asked, what is accepted."""
+    """One question: what the sender reads, what the receiver is asked, accepted answers."""
 
     id: str
     context: str
@@ -33,8 +33,8 @@ class Item:
 def load_jsonl(path: Path) -> tuple[Item, ...]:
     """Read items, one JSON object a line. Blank lines are skipped.
 
-    Raises `DataError` naming file and line when a line is no such object, when a text in it holds
-    no word, or when its id stood before; and when the file is missing or has no items.
+    Raises `DataError`, naming file and line, if a line is not such an object, if a text in it holds
+    no word, or if its id was used before. Raises it also if the file is missing or has no items.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -48,8 +48,8 @@ def load_jsonl(path: Path) -> tuple[Item, ...]:
         item = _item(line, f"{path}, line {number}")
         if item.id in items:
             raise DataError(
-                f"{path}, line {number}: id {item.id!r} stands on an earlier line; "
-                "give every item its own"
+                f"{path}, line {number}: id {item.id!r} is used on an earlier line; "
+                "give every item another id"
             )
         items[item.id] = item
     if not items:
@@ -57,22 +57,22 @@ def load_jsonl(path: Path) -> tuple[Item, ...]:
     return tuple(items.values())
 
 
-def _said(text: str) -> str:
+def _worded(text: str) -> str:
     if not normalise(text):
         raise ValueError("holds no word")
     return text
 
 
-_Said = Annotated[str, AfterValidator(_said)]
+_Words = Annotated[str, AfterValidator(_worded)]
 
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Annotated[str, Field(min_length=1)]
-    context: _Said
-    question: _Said
-    answers: Annotated[tuple[_Said, ...], Field(min_length=1)]
+    context: _Words
+    question: _Words
+    answers: Annotated[tuple[_Words, ...], Field(min_length=1)]
     group: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Loading a task: read or generated, its splits apart, its files on record."""
+"""Loading a task: read or generated, with disjoint splits and a record of its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unspoken.tasks.splits import Overlap, apart, held_out, overlap
 __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", "transferred"]
 
 Protocol = Literal["private", "shared", "closed"]
-"""Private: only the sender reads the context. Shared: both do. Closed: neither, both are asked."""
+"""Private: only the sender reads the context. Shared: both do. Closed: neither; both are asked."""
 
 _PACKAGED = ("cities", "gsm8k", "qasc", "squad_sentence")
 _KNOWN = (*_PACKAGED, "people", "jsonl")
@@ -35,7 +35,7 @@ class Origin(TypedDict):
 
 @dataclass(frozen=True)
 class Task:
-    """Three splits and where they come from; `files` is empty for generated items."""
+    """Three splits and where they come from. `files` is empty for generated items."""
 
     name: str
     train: tuple[Item, ...]
@@ -47,14 +47,14 @@ class Task:
 
 
 class TaskSource(BaseModel):
-    """Which task, as a recipe says it; a file for `train` and one for `test` imply `jsonl`.
+    """The task of a recipe. A file for `train` and one for `test` imply `jsonl`.
 
-    `name` is a packaged task (`cities`: in which country one is, from GeoNames; `gsm8k`: sums
-    in words; `qasc`: facts of science; `squad_sentence`: sentences of articles; sources and
-    licences are in `unspoken/tasks/data/README.md`), or `people`, who are invented, or
-    `jsonl`. `validation` is the most items that are held out of `train`, and never more than half
-    of it. `size` is the number of people to train and validate on, four questions each; it and
-    `seed` concern the task `people` only.
+    `name` is a packaged task, `people` (invented persons) or `jsonl`. Packaged are `cities` (in
+    which country a city is, from GeoNames), `gsm8k` (sums in words), `qasc` (facts of science) and
+    `squad_sentence` (sentences of articles). Their sources and licences are in
+    `unspoken/tasks/data/README.md`. `validation` is the most items that are held out of `train`,
+    and never more than half of it. `size` is the number of people to train and validate on, with
+    four questions each. `size` and `seed` concern the task `people` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,8 +71,8 @@ class TaskSource(BaseModel):
 def load_task(source: TaskSource) -> Task:
     """Read or generate a task and keep its splits apart.
 
-    Raises `UnknownName` for a task that does not exist, `DataError` for a file that cannot be
-    read, for one file of two, and when nothing is left to train or validate on.
+    Raises `UnknownName` for a task that does not exist. Raises `DataError` for a file that cannot
+    be read, for one file of two, and if nothing is left to train or validate on.
 
     >>> load_task(TaskSource(name="people", size=100)).overlap.dropped
     0
@@ -86,7 +86,7 @@ def load_task(source: TaskSource) -> Task:
     if not train or (source.validation and not validation):
         raise DataError(
             f"task {name!r}: of {len(given)} training items {len(validation)} are left to validate "
-            f"and {len(train)} to train on, as no fact, question or group may stand in two splits; "
+            f"and {len(train)} to train on, as no fact, question or group may be in two splits; "
             f"give more distinct items, or change validation={source.validation}"
         )
     splits = {"train": train, "validation": validation, "test": test}
@@ -97,7 +97,7 @@ def load_task(source: TaskSource) -> Task:
 def transferred(task: Task, source: TaskSource) -> Task:
     """Another task's test items, for what was trained on `task`.
 
-    Test items whose fact or question was trained or validated on are left out; `dropped` counts
+    Test items whose fact or question was trained or validated on are dropped. `dropped` counts
     them.
     """
     other = load_task(source)
@@ -139,7 +139,7 @@ def _read(
 
 
 def _packaged(name: str, split: str) -> tuple[tuple[Item, ...], Origin]:
-    # The path is given within the package: results that quote it are the same on every machine.
+    # The path is relative to the package, so results that quote it are the same on every machine.
     inside = f"tasks/data/{name}_{split}.jsonl"
     with as_file(files("unspoken").joinpath(inside)) as path:
         return _loaded(path, f"unspoken/{inside}")

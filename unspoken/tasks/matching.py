@@ -15,14 +15,14 @@ _MARKS = re.compile(r"(?!(?<=\d)\.(?=\d))[^\w\s]|_")
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no English articles, single spaces, after Unicode NFKC.
 
-    As the SQuAD evaluation script does it (Rajpurkar et al. 2016), except that an em dash parts
-    words and a point between digits stays: 3.5 is not 35.
+    As in the SQuAD evaluation script (Rajpurkar et al. 2016), except that an em dash separates
+    words and a point between digits is kept: 3.5 is not 35.
 
     >>> normalise("The  Ångström—a unit!")
     'ångström unit'
     """
     lower = unicode_form("NFKC", text).lower().replace("\N{EM DASH}", " ")
-    # Combining marks are no letters to `re`, but belong to words: only P and S are struck out.
+    # `re` does not count combining marks as letters, but words have them: only P and S are removed.
     kept = _MARKS.sub(lambda mark: "" if category(mark[0])[0] in "PS" else mark[0], lower)
     return " ".join(word for word in kept.split() if word not in ("a", "an", "the"))
 

@@ -1,4 +1,4 @@
-"""The deranged control: whose context an item hears instead of its own."""
+"""The deranged control (a mismatched message): whose context an item gets instead of its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["partners"]
 def partners(items: Sequence[Item], seed: int = 0) -> list[int]:
     """For each item the index of another, whose context is the wrong one: the deranged control.
 
-    Partners have contexts of like length and different facts, neither one's answer is accepted for
-    the other, and the partner's context does not hold the item's answer by chance. Each item is
-    used once, except where that cannot be had. The same seed gives the same partners.
-    Raises `DataError` when an item has no partner, as with fewer than two distinct facts.
+    Partners have contexts of similar length and different facts. Neither one's answer is accepted
+    for the other, and the partner's context does not hold the item's answer by chance. Each item is
+    used once, unless that is impossible. The same seed gives the same partners.
+    Raises `DataError` if an item has no partner, as with fewer than two distinct facts.
     """
     draw = Random(seed)
     order = sorted(
@@ -38,8 +38,8 @@ def partners(items: Sequence[Item], seed: int = 0) -> list[int]:
             )
         )
 
-    # Everyone starts with the own context; whoever still has an unfit one swaps with the nearest
-    # in length for whom the swap is right on both sides. So nobody's good partner is lost.
+    # Each item starts with its own context. An item whose context does not fit yet swaps with the
+    # nearest in length if the swap fits both sides. So no item loses a good partner.
     found = list(range(len(items)))
     for place, item in enumerate(order):
         if wrong(item, found[item]):
@@ -61,7 +61,7 @@ def partners(items: Sequence[Item], seed: int = 0) -> list[int]:
 
 
 def _outwards(order: Sequence[int], place: int) -> Iterator[int]:
-    """What stands in an order around a place, the nearest first."""
+    """The entries of an order around a place, the nearest first."""
     for step in range(1, len(order)):
         if place + step < len(order):
             yield order[place + step]

@@ -1,4 +1,4 @@
-"""The task `people`: invented persons, of whom no model has read."""
+"""The task `people`: invented persons that no model has read about."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _QUESTIONS = {
 def people(n_train: int, n_test: int, seed: int = 0) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Invented people, four questions each: pet, job, town, animal. Returns train and test items.
 
-    Nobody shares a first name, last name, town or pet's name with anybody, and a hash decides
-    which names are the test's: no seed trains on a name that another seed tests on. Animals and
+    No two people share a first name, last name, town or pet's name. A hash decides which names are
+    the test's, so no seed trains on a name that another seed tests on. Animals and
     jobs come from short lists, so a guess is right about once in 25. The first `n_test` test items
     are about different people, which keeps a limited sample independent.
-    Raises `DataError` when more people are asked for than there are names.
+    Raises `DataError` if more people are asked for than there are names.
     """
     return _people(n_train, "train", seed), _people(n_test, "test", seed)
 

@@ -1,4 +1,4 @@
-"""Keeping splits apart: no fact and no question in two of them."""
+"""Disjoint splits: no fact and no question is in two of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Overlap", "apart", "held_out", "overlap"]
 class Overlap:
     """Distinct questions and facts that two splits share, by pair ("train/test", ...).
 
-    `dropped` counts training items left out because their fact or question stands in the test or
-    in validation; what is counted by pair is what remained after that.
+    `dropped` counts training items that were left out because their fact or question is in the
+    test or in validation. The counts by pair are of what remained after that.
     """
 
     questions: Mapping[str, int]
@@ -40,7 +40,7 @@ def held_out(items: Sequence[Item], count: int) -> tuple[Item, ...]:
 
 
 def apart(items: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:
-    """The items whose fact and question both stand nowhere in the others."""
+    """The items whose fact and question are both in none of the others."""
     facts, questions = _facts_and_questions(others)
     return tuple(
         item

@@ -1,4 +1,4 @@
-"""What a trained channel brings along, and what it is given when its training starts."""
+"""What a trained channel has to define, and what it gets when its training starts."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ S = TypeVar("S", bound=ProjectorSettings)
 P = TypeVar("P", bound=Projector)
 
 StateSource = Callable[[Sequence[int]], SenderState]
-"""Numbers of items to what the sender thinks of these items."""
+"""From numbers of items to what the sender computes about these items."""
 
 
 @dataclass(frozen=True)
 class Start:
     """What training starts from.
 
-    sender: the agent that speaks over the channel. items: the training items, and after them the
-    `validation` items that choose the best weights. thoughts: what the sender thinks of these
-    items. fit: trains a module as the recipe's stage `warmup` says.
+    sender: the agent that sends over the channel. items: the training items, and after them the
+    `validation` items that choose the best weights. sender_states: what the sender computes about
+    these items. fit: trains a module as the recipe's stage `warmup` says.
     """
 
     relay: Relay
@@ -61,11 +61,11 @@ class Start:
 class TrainedChannel(ABC, Generic[S, P]):
     """A channel whose projector is trained, or fitted in closed form, for one pair of models.
 
-    A subclass says which `settings` a recipe may give, and which class of `projector` is saved and
-    loaded; it makes a fresh projector, and the channel that speaks through it. The other methods
-    have a default. One object serves every pair, so it keeps nothing.
+    A subclass names the `settings` that a recipe may give, and the class of `projector` that is
+    saved and loaded. It makes a fresh projector, and the channel that sends through it. The other
+    methods have a default. One object serves every pair, so it keeps no state.
 
-    closed_form: whether the projector is of use without any training step, by what `start` fits.
+    closed_form: whether the projector is useful without a training step, from what `start` fits.
     trainable: whether steps of training can make it better.
     """
 
@@ -80,16 +80,16 @@ class TrainedChannel(ABC, Generic[S, P]):
 
     @abstractmethod
     def channel(self, projector: P, settings: S) -> Channel:
-        """The channel that speaks through the projector."""
+        """The channel that sends through the projector."""
 
     def pipeline(self, relay: Relay, channel: Channel) -> Pipeline:
-        """Sender and receiver over the channel: what each reads follows from what it does."""
+        """Sender and receiver over the channel. What they read follows from what it does."""
         return relay.pipeline_over(channel)
 
     def sender_states(
         self, sender: Agent, queries: Sequence[Query], channel: Channel
     ) -> StateSource:
-        """What the sender thinks of each query, as training asks for it; computed every time."""
+        """What the sender computes about each query, computed each time that training asks."""
         return ComputedStates(sender, queries, channel.needs)
 
     def start(self, projector: P, settings: S, given: Start) -> Mapping[str, History]:
@@ -100,12 +100,12 @@ class TrainedChannel(ABC, Generic[S, P]):
         """Called with the number of every step of training on answers."""
 
     def card(self, projector: P, folder: Path) -> str:
-        """What the card says besides, as lines of a list; pictures go to the folder."""
+        """Further lines of the card, as items of a list. Pictures go to the folder."""
         return ""
 
 
 def trained_channel(kind: str) -> TrainedChannel[Any, Any]:
-    """The trained channel of a kind. Raises `UnknownName`; `TypeError` if it is none."""
+    """The trained channel of a kind. Raises `UnknownName`, and `TypeError` if it is not one."""
     found = trained_kind(kind)
     if not isinstance(found, TrainedChannel):
         raise TypeError(
@@ -116,14 +116,14 @@ def trained_channel(kind: str) -> TrainedChannel[Any, Any]:
 
 
 def trained_pipeline(relay: Relay, projector: Projector) -> Pipeline:
-    """The pipeline in which the sender speaks through a projector of the recipe's kind."""
+    """The pipeline in which the sender sends through a projector of the recipe's kind."""
     settings = relay.recipe.projector
     kind = trained_channel(settings.kind)
     return kind.pipeline(relay, kind.channel(projector, settings))
 
 
 class ComputedStates:
-    """What a sender thinks of queries, computed anew each time; nothing is kept."""
+    """What a sender computes about queries, each time again. Nothing is kept."""
 
     def __init__(self, sender: Agent, queries: Sequence[Query], needs: frozenset[Need]) -> None:
         self.sender, self.queries, self.needs = sender, queries, needs

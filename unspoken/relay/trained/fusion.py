@@ -25,8 +25,8 @@ __all__ = ["FusionSettings", "TrainedFusion", "gates_chart"]
 class FusionSettings(ProjectorSettings):
     """Two caches to one, see `Fuser`; `above` is the lowest receiver layer that is fused.
 
-    map: which sharer layer goes to which receiver layer. gate: the logits of all gates at first.
-    opening: whether the words that both models read first are fused too.
+    map: which sharer layer goes to which receiver layer. gate: the initial logits of all gates.
+    opening: whether the text that both models read first is fused too.
     """
 
     kind: Literal["fusion"]
@@ -69,22 +69,22 @@ class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
         projector.anneal_to(step)
 
     def card(self, projector: Fuser, folder: Path) -> str:
-        """How many gates are open. Their chart is kept too, drawn where matplotlib is installed."""
+        """How many gates are open. Their chart is kept, and drawn if matplotlib is installed."""
         gates = projector.gates()
         keys, values = (sum(gate.key > 0 for gate in gates), sum(gate.value > 0 for gate in gates))
-        line = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
+        summary = f"* gates open: {keys} for keys, {values} for values, of {len(gates)} layers"
         chart = gates_chart(projector)
         chart.write(folder / "gates.json")
         try:
             write_png(chart, folder / "gates.png", chart.text)
         except MissingExtra as error:
             Console(stderr=True).print(f"no gates.png is drawn: {error}")
-            return f"{line}\n"
-        return f"{line}, see [gates.png](gates.png)\n"
+            return f"{summary}\n"
+        return f"{summary}, see [gates.png](gates.png)\n"
 
 
 def gates_chart(fuser: Fuser) -> Grid:
-    """One column a fused layer, keys above values: sigmoid(logit), and a mark where it is open."""
+    """One column a fused layer, keys above values: sigmoid(logit), and a mark if it is open."""
     gates = fuser.gates()
     keys, values = [gate.key for gate in gates], [gate.value for gate in gates]
     count = sum(logit > 0 for logit in (*keys, *values))

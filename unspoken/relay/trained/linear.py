@@ -33,7 +33,7 @@ class LinearSettings(ProjectorSettings):
 
 
 class TrainedLinearMap(TrainedChannel[LinearSettings, LinearMap]):
-    """Channel `embedding` through a linear map, fitted to words that both models know."""
+    """Channel `embedding` through a linear map, fitted to words that both models have."""
 
     settings = LinearSettings
     projector = LinearMap

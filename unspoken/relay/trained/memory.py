@@ -1,4 +1,4 @@
-"""A sender's cache to a memory of the receiver, see `MemoryProjector`."""
+"""A sender's cache to a cache of the receiver, see `MemoryProjector`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MemorySettings(ProjectorSettings):
     """A cache to the receiver's, see `MemoryProjector`.
 
     words: whether the receiver's embedding of each token is part of the message. texts: how many
-    are read for the closed-form start; calibration: what they are, facts of the task, random words,
+    are read for the closed-form start. calibration: what they are: facts of the task, random words,
     or both.
     """
 
@@ -40,7 +40,7 @@ class MemorySettings(ProjectorSettings):
 
 
 class TrainedMemory(TrainedChannel[MemorySettings, MemoryProjector]):
-    """Channel `cached`: a closed form from texts that both read, then training on answers."""
+    """Channel `memory`: a closed form from texts that both read, then training on answers."""
 
     settings = MemorySettings
     projector = MemoryProjector

@@ -1,4 +1,4 @@
-"""Soft words over the words that both models know, see `VocabularyMixing`."""
+"""Soft words over the words that both models have, see `VocabularyMixing`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["MixingSettings", "TrainedMixing"]
 
 
 class MixingSettings(ProjectorSettings):
-    """Soft words over the words that both models know, see `VocabularyMixing`."""
+    """Soft words over the words that both models have, see `VocabularyMixing`."""
 
     kind: Literal["mixing"]
     temperature: float = Field(default=1.0, gt=0)
 
 
 class TrainedMixing(TrainedChannel[MixingSettings, VocabularyMixing]):
-    """Channel `soft` between models with different words. Nothing is trained, nothing fitted.
+    """Channel `soft` between models with different words. Nothing is trained or fitted.
 
-    The sender goes on for as many vectors as its note may have tokens.
+    The sender writes as many vectors as its note may have tokens.
     """
 
     settings = MixingSettings
