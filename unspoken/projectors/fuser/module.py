@@ -215,7 +215,7 @@ class Fuser(Projector):
         return fuser.eval()
 
     def to_published(self, folder: str | Path, *, receiver: str = "", sharer: str = "") -> None:
-        """Write the layout that `from_published` reads; the names of the models are for others.
+        """Write the layout that `from_published` reads. The names of the models are for people.
 
         Raises `StorageError` for what that layout cannot say.
         """
