@@ -31,7 +31,7 @@ class UnspokenError(Exception):
 
 
 class UnknownName(UnspokenError, LookupError):
-    """A model, channel, agent, recipe or task name that nobody registered."""
+    """A model, channel, agent, recipe or task name that is not registered."""
 
 
 class MissingExtra(UnspokenError, ImportError):
@@ -63,11 +63,11 @@ class DataError(UnspokenError, ValueError):
 
 
 class RecipeError(UnspokenError, ValueError):
-    """A recipe that cannot be read, or that says something it may not."""
+    """A recipe that cannot be read, or that sets what it may not."""
 
 
 class StorageError(UnspokenError, OSError):
-    """A file could not be written; what stood there before is untouched."""
+    """A file could not be written. The old file is untouched."""
 
 
 class TrainingError(UnspokenError, RuntimeError):
@@ -79,7 +79,7 @@ class WireError(UnspokenError, ValueError):
 
 
 class WorkerError(UnspokenError, RuntimeError):
-    """The process or actor of an agent ended, broke off, or raised what is no error of ours.
+    """The process or actor of an agent ended, broke off, or raised an error that is not ours.
 
     done: from `Pipeline.run_many`, the runs of the batches before, by their place in the queries.
     """

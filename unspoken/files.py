@@ -20,7 +20,7 @@ __all__ = ["atomic_file", "atomic_folder", "sha256", "write_bytes", "write_text"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; a reader sees the old file or the new one."""
+    """Write a text file atomically. A reader sees the old file or the new one."""
     write_bytes(path, text.encode())
 
 
@@ -32,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Generator[BinaryIO]:
-    """A file to write; it takes the place of `target` at the end, or vanishes on any error.
+    """A file to write. It takes the place of `target` at the end, or vanishes on any error.
 
     What is written goes to the disk as it comes. Raises `StorageError` as `write_bytes`.
     """
@@ -53,7 +53,7 @@ def atomic_file(target: Path) -> Generator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Generator[Path]:
-    """A folder to fill; it takes the place of `target` at the end, or vanishes on any error.
+    """A folder to fill. It takes the place of `target` at the end, or vanishes on any error.
 
     The old `target` stays until the new one is whole.
     """

@@ -1,4 +1,4 @@
-"""What stands for content: a digest of words or settings, a fingerprint of weights."""
+"""Ids of content: a digest of words or settings, a fingerprint of weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def module_fingerprint(module: nn.Module) -> str:
     """The fingerprint of a module's state, computed anew only when a tensor has changed.
 
     Every message asks for it, and a fuser has a thousand tensors. A change is seen as autograd sees
-    it: what is written through `.data` behind its back is not, once the module was asked.
+    it. What is written through `.data` later is not seen.
     """
     state = module.state_dict(keep_vars=True)
     versions = [(tensor.data_ptr(), tensor._version) for tensor in state.values()]

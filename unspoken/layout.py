@@ -16,7 +16,7 @@ from unspoken.types import CacheSegment, Prompt, Spelling, Text, Vectors, left_p
 __all__ = ["VECTOR", "Part", "Chunk", "Share", "lay_out", "spell"]
 
 VECTOR = -1
-"""Stands among token ids where a vector goes."""
+"""Takes the place of a token id where a vector goes."""
 
 
 class Share(NamedTuple):
@@ -37,7 +37,7 @@ class Chunk:
     ids: (B, S), or (1, S) where all rows have read the same up to its end; `shared` if it is a
     shared text. mask: (B, S). spelling: the words of these rows. vectors: (N, W), those of all rows
     in row order, or None. bos: whether the rows begin with the tokenizer's `<bos>`. shares: for
-    each row what others may read too, counted without padding.
+    each row the tokens that other agents may read too, counted without padding.
     """
 
     ids: Tensor
@@ -50,7 +50,7 @@ class Chunk:
 
     @property
     def heard(self) -> Tensor:
-        """(B, S): the positions whose hidden states are part of a thought; `<bos>` is none."""
+        """(B, S): the positions whose hidden states may be sent, which `<bos>` is not."""
         if not self.bos:
             return self.mask
         return self.mask & (self.mask.cumsum(1) > 1)
@@ -73,7 +73,7 @@ Encode = Callable[[str], tuple[list[int], list[int]]]
 
 
 def spell(parts: Sequence[Part], batch: int) -> Spelling:
-    """The words of B rows, part after part; memories are silent here unless they are spelled."""
+    """The words of B rows, part after part. Caches have none here unless they are spelled."""
     words, ends = [""] * batch, list[Tensor]()
     for part in parts:
         spelling = part.spelling
@@ -89,12 +89,12 @@ def spell(parts: Sequence[Part], batch: int) -> Spelling:
 
 
 def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.device) -> list[Part]:
-    """Cut a prompt into caches and runs; neighbouring texts are tokenised together.
+    """Cut a prompt into caches and runs. Neighbouring texts are tokenised together.
 
-    What stands in front of a cache becomes a run of one row if all rows have read the same so far.
+    What comes before a cache becomes a run of one row if all rows have read the same so far.
 
     encode: words to token ids and the ends of the tokens, in characters. `bos` is put before the
-    first token unless a cache stands there. Raises `EmptyPrompt` when a row has nothing to read or
+    first token unless a cache is there. Raises `EmptyPrompt` when a row has nothing to read or
     does not end with a token.
     """
     parts: list[Part] = []
@@ -103,7 +103,7 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
     def settle(*, end: bool = False) -> None:
         if not loose:
             return
-        same = not end and all(len(part.mask) == 1 for part in parts) and _alike(loose)
+        same = not end and all(len(part.mask) == 1 for part in parts) and _all_equal(loose)
         rows = 1 if same else prompt.batch
         parts.append(_run(loose, rows, encode, () if parts else bos, device))
         loose.clear()
@@ -115,7 +115,7 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
                 "give every segment one entry for each row"
             )
         if isinstance(segment, CacheSegment):
-            if not segment.mask.shape[1]:  # nothing stands there
+            if not segment.mask.shape[1]:  # it is empty
                 continue
             settle()
             parts.append(segment)
@@ -132,7 +132,7 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
     return parts
 
 
-def _alike(segments: Sequence[Text | Vectors]) -> bool:
+def _all_equal(segments: Sequence[Text | Vectors]) -> bool:
     """Whether all rows are known to be equal."""
     return all(
         len(set(segment.words)) == 1 if isinstance(segment, Text) else segment.shared
@@ -168,8 +168,8 @@ class _Row:
     vectors: list[Tensor] = field(default_factory=list[Tensor])
     shares: list[Share] = field(default_factory=list[Share])
 
-    def say(self, texts: Sequence[tuple[str, str]], encode: Encode) -> None:
-        """Texts one after the other, each with its share key, tokenised together."""
+    def add_texts(self, texts: Sequence[tuple[str, str]], encode: Encode) -> None:
+        """Add texts one after the other, each with its share key, tokenised together."""
         words = "".join(text for text, _ in texts)
         if not words:
             return
@@ -186,14 +186,14 @@ class _Row:
         self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
         self.words += words
 
-    def show(self, vectors: Tensor) -> None:
+    def add_vectors(self, vectors: Tensor) -> None:
         self.ids += [VECTOR] * vectors.shape[0]
         self.ends += [-1] * vectors.shape[0]
         self.vectors.append(vectors)
 
 
 def _within(ends: Sequence[int], begin: int, end: int) -> tuple[int, int]:
-    """The tokens, first and one behind the last, that lie wholly in the characters begin to end."""
+    """The tokens, first and one past the last, that lie wholly in the characters begin to end."""
     if ends[0] < 0:  # the tokenizer does not tell
         return 0, 0
     first = bisect_right(ends, begin)
@@ -207,10 +207,10 @@ def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequen
         if isinstance(segment, Text):
             texts.append((segment.words[b], segment.share))
             continue
-        row.say(texts, encode)
-        row.show(segment.values[b][segment.mask[b]])
+        row.add_texts(texts, encode)
+        row.add_vectors(segment.values[b][segment.mask[b]])
         texts = []
-    row.say(texts, encode)
+    row.add_texts(texts, encode)
     if len(bos) and row.ids[1:2] == list(bos):  # a chat template wrote it already
         del row.ids[0], row.ends[0]
         row.shares = [Share(name, first - 1, last - 1) for name, first, last in row.shares]

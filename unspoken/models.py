@@ -2,7 +2,7 @@
 
 A packaged model is a GGUF file inside a PyPI package. transformers reads it slowly and will not
 save it, so it is converted once to safetensors in the cache folder: under a lock, into a folder
-beside the place, moved there when whole.
+beside its place, which is moved there when whole.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ PACKAGED = {
 
 def cache_folder() -> Path:
     """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache."""
-    if own := os.environ.get("UNSPOKEN_CACHE"):
-        return Path(own)
+    if chosen := os.environ.get("UNSPOKEN_CACHE"):
+        return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
 
 
 def resolve(name: str) -> str:
-    """The folder or Hugging Face name to load `name` from; converts a packaged model at first."""
+    """The folder or Hugging Face name to load `name` from. Converts a packaged model first."""
     if name in PACKAGED:
         return str(_converted(PACKAGED[name]))
     if "/" in name or "\\" in name or Path(name).is_dir():
@@ -112,7 +112,7 @@ _REMEDY = (
 def load_tokenizer(name: str, where: str) -> Any:
     """The tokenizer of a model that was resolved to `where`.
 
-    A converted one is read once: `AutoTokenizer` parses its file several times, which for Gemma's
+    A converted one is read once. `AutoTokenizer` parses its file several times, which for Gemma's
     262,000 words takes two seconds more.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -128,9 +128,10 @@ def load_tokenizer(name: str, where: str) -> Any:
 
 
 def plain(model: Any) -> Any:
-    """The same model, weights and all, without the mark of a GGUF file that it once came from.
+    """The same model with the same weights, without the mark of the GGUF file it came from.
 
-    Its weights are plain numbers since it was converted, but transformers does not save it so.
+    Its weights are plain numbers since it was converted, but transformers does not save a model
+    with that mark.
     """
     if getattr(model, "hf_quantizer", None) is None:
         return model
@@ -149,19 +150,19 @@ def explained(name: str) -> Generator[None]:
         if name in PACKAGED:
             raise StorageError(
                 f"the converted {name!r} under {cache_folder()} does not load ({error}); remove "
-                "that folder, and it is converted again"
+                "that folder to have it converted again"
             ) from error
         bare = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
         if bare or isinstance(error, OSError):
             raise UnknownName(
-                f"no model at {name!r}: it is neither a model folder nor at hand from the hub. "
+                f"no model at {name!r}: it is neither a model folder nor available from the hub. "
                 f"Known: {', '.join(sorted(PACKAGED))}. {_REMEDY}"
             ) from error
         raise
 
 
 def is_ready(model: Packaged) -> bool:
-    """Whether the model stands converted in the cache, every file with its recorded size."""
+    """Whether the converted model is in the cache, every file with its recorded size."""
     folder = cache_folder() / "models" / model.name
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
@@ -184,7 +185,7 @@ def verify(model: Packaged) -> bool:
 
 _MANIFEST = "manifest.json"
 _LAYOUT = 2
-"""Grows when conversion writes something else; what another version wrote is converted again."""
+"""Grows when conversion writes something else. Other versions are converted again."""
 
 
 def _converted(model: Packaged) -> Path:
@@ -239,7 +240,7 @@ def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
 
 
 def _slim_tokenizer(folder: Path) -> None:
-    """Write the tokenizer's files as they are parsed fastest: at every load.
+    """Write the tokenizer's files in the form that is parsed fastest, at every load.
 
     No white space, and merges as one string "a b" where no token holds a space.
     """

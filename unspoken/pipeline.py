@@ -1,4 +1,4 @@
-"""Agents and edges: who speaks to whom, over which channel, and what it cost."""
+"""Agents and edges: who sends to whom, over which channel, and what it cost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """An agent's turn to come: which of the run it is, from 1, what it hears, where it sends."""
+    """An agent's next turn: its number in the run, from 1, what it receives, where it sends."""
 
     agent: str
     round: int
@@ -72,15 +72,15 @@ class TurnRequest:
 
 
 class Pipeline:
-    """Agents joined by channels; the last one answers.
+    """Agents joined by channels. The last one answers.
 
     Agents take turns in an order that respects the edges. With `rounds` above 1 they take turns as
     listed, that many times, and edges may run in circles: a message that goes back arrives in the
-    next round. Everything that cannot work is refused here, before any forward pass.
+    next round. What cannot work is refused here, before any forward pass.
 
-    executor: where agents run. Elsewhere than in this process an agent is given as a function that
-    makes it there; `close`, or the end of a `with`, ends what the executor has started.
-    audit: a folder, or an `Audit`, that keeps every message; agents run in this process then.
+    executor: where agents run. For another process, an agent is given as a function that makes it
+    there. `close`, or the end of a `with`, ends what the executor has started.
+    audit: a folder, or an `Audit`, that keeps every message. Agents then run in this process.
 
     >>> from unspoken.channels import TextChannel
     >>> from unspoken.testing import tiny_backbone
@@ -111,7 +111,7 @@ class Pipeline:
             }
             if self.audit is not None and not all(isinstance(a, Agent) for a in placed):
                 raise PipelineError(
-                    "an audit keeps what agents of this process send, and these run elsewhere; "
+                    "an audit keeps what agents of this process send, but these run elsewhere; "
                     "leave out the executor, or save messages where they are made"
                 )
             if not agents or len(self._participants) < len(agents):
@@ -129,7 +129,7 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """End what the executor has started; agents in this process stay as they are."""
+        """End what the executor has started. Agents in this process stay as they are."""
         self._opened.close()
 
     @property
@@ -150,14 +150,14 @@ class Pipeline:
         return self.agents[self.order[-1]]
 
     def without_messages(self) -> Pipeline:
-        """The answering agent without anybody's message."""
+        """The answering agent without messages."""
         return Pipeline([self.answerer])
 
     def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
-        """The same answering agent with some of the edges, and with the agents behind them.
+        """The same answering agent with some of the edges, and with the agents that send over them.
 
-        What does not reach the answering agent, at first or second hand, is left out: nobody hears
-        it. Agents take their turns in the old order.
+        An edge that does not reach the answering agent, directly or through other agents, is left
+        out. Agents take their turns in the old order.
         """
         answerer = self.answerer
         kept = edges_to(edges, answerer.name)
@@ -189,8 +189,8 @@ class Pipeline:
             edge.pack.check(sender.spec.layers)
             if not (receiver.role.takes_messages or edge.channel.in_front):
                 raise PipelineError(
-                    f"{edge.receiver!r} hears {edge.sender!r}, but its template has no "
-                    "{messages}; put it where messages belong"
+                    f"{edge.receiver!r} receives messages from {edge.sender!r}, but its template "
+                    "has no {messages}; put it where messages belong"
                 )
 
     def _order(self) -> list[str]:
@@ -210,12 +210,12 @@ class Pipeline:
     # -- running -----------------------------------------------------------------------------------
 
     def run(self, query: Query, *, on_text: Callable[[str], None] | None = None) -> Run:
-        """Answer one question; `on_text` hears the answer's words as they come."""
+        """Answer one question. `on_text` gets the answer's words as they come."""
         self._check_items([query], [query])
         return self._batch([query], [query], on_text)[0]
 
     async def arun(self, query: Query) -> Run:
-        """`run` in a thread of its own, for asyncio programs."""
+        """`run` in a separate thread, for asyncio programs."""
         return await asyncio.to_thread(self.run, query)
 
     def run_many(
@@ -226,10 +226,10 @@ class Pipeline:
         elsewhere: Sequence[Query] | None = None,
         progress: str = "",
     ) -> list[Run]:
-        """Answer many questions, batched by length; runs come back in the order of `queries`.
+        """Answer many questions, batched by length. Runs come back in the order of `queries`.
 
-        elsewhere: items that everybody but the answering agent works on instead, so that each
-        answer is given with another item's message. progress: the title of a progress bar. If the
+        elsewhere: items that all agents but the answering one work on instead, so that each answer
+        is given with another item's message. progress: the title of a progress bar. If the
         worker of an agent is lost, its `WorkerError` has the runs of the batches before as `done`.
         """
         given = queries if elsewhere is None else elsewhere
@@ -256,20 +256,21 @@ class Pipeline:
 
     def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
         """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
-        own, others = fields_of(queries), fields_of(given)
+        answer_fields, sender_fields = fields_of(queries), fields_of(given)
         participants = {self.order[-1], *(edge.sender for edge in self.edges)}
         for name in self.order if queries else ():
             if name in participants:
-                self._participants[name].role.check(own if name == self.order[-1] else others)
+                fields = answer_fields if name == self.order[-1] else sender_fields
+                self._participants[name].role.check(fields)
 
     @torch.no_grad()
     def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
         """The messages that reach the answering agent for its last turn, B rows each.
 
-        Everybody else takes all turns, and nothing is answered. Raises `PipelineError` if agents
-        do not run in this process.
+        All other agents take all their turns, and nothing is answered. Raises `PipelineError` if
+        agents do not run in this process.
         """
-        _ = self.agents  # raises what is said above
+        _ = self.agents  # raises if they run elsewhere
         self._check_items(queries, queries)
         fields = fields_of(queries)
         received, _ = self._run_turns(fields, fields)
@@ -282,11 +283,11 @@ class Pipeline:
         given: Sequence[Query],
         on_text: Callable[[str], None] | None = None,
     ) -> list[Run]:
-        own, others = fields_of(queries), fields_of(given)
-        received, turns = self._run_turns(own, others)
+        answer_fields, sender_fields = fields_of(queries), fields_of(given)
+        received, turns = self._run_turns(answer_fields, sender_fields)
         last = self.order[-1]
         result = self._participants[last].take_turn(
-            own, received, [], answers=True, on_text=on_text
+            answer_fields, received, [], answers=True, on_text=on_text
         )
         text = result.text
         assert text is not None, "an answer is text"
@@ -295,14 +296,14 @@ class Pipeline:
         return [Run(words.strip(), tuple(row)) for words, row in zip(text, turns, strict=True)]
 
     def _run_turns(
-        self, own: Fields, others: Fields
+        self, answer_fields: Fields, sender_fields: Fields
     ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
-        """All turns but the last: what the answering agent hears, and the turns of each row."""
+        """All turns but the last: what the answering agent receives, and the turns of each row."""
         last, log = self.order[-1], self.audit.run() if self.audit else None
-        turns: list[list[Turn]] = [[] for _ in next(iter(own.values()))]
+        turns: list[list[Turn]] = [[] for _ in next(iter(answer_fields.values()))]
 
         def take(request: TurnRequest) -> Sequence[Any]:
-            fields = own if request.agent == last else others
+            fields = answer_fields if request.agent == last else sender_fields
             result = self._participants[request.agent].take_turn(
                 fields, request.received, request.outgoing, answers=False, step=request.step
             )
@@ -317,9 +318,9 @@ class Pipeline:
         return self.run_turns(take), turns
 
     def run_turns(self, take: Callable[[TurnRequest], Sequence[Any]]) -> list[tuple[Edge, Any]]:
-        """Let `take` take all turns but the last; what the answering agent then hears.
+        """Let `take` take all turns but the last, and return what the answering agent receives.
 
-        take: makes of a cue one message for each edge of `outgoing`; None is not delivered.
+        take: makes one message for each edge of `outgoing`. None is not delivered.
         """
         inbox: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._participants}
         rounds = range(1, self.rounds + 1)
@@ -339,7 +340,7 @@ class Pipeline:
 
 
 def edges_to(edges: Sequence[Edge], to: str) -> list[Edge]:
-    """The edges whose messages reach an agent, at first hand or through others."""
+    """The edges whose messages reach an agent, directly or through other agents."""
     reached, before = {to}, set[str]()
     while reached != before:
         before = reached

@@ -1,6 +1,6 @@
 """Parts by name: our own, and those that other packages register as entry points.
 
-A name stands for `module:attribute`, and the module is imported when its part is asked for.
+A name refers to `module:attribute`, and the module is imported when its part is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Registry:
     """Parts of one sort, by name.
 
     what: what such a part is called in errors. group: the group of entry points by which another
-    package adds one. own: our parts, name to `module:attribute`; nobody can replace them.
+    package adds one. own: our parts, name to `module:attribute`, which no package can replace.
 
     >>> numbers = Registry("number", "unspoken.doctest", {"pi": "math:pi"})
     >>> round(numbers.find("pi"), 2)

@@ -1,9 +1,9 @@
 """What agents, channels and studies may ask of a language model.
 
 A `Model` reads, writes and scores; an agent needs no more. What only some models can do has a
-protocol of its own, which is asked for by a function of like name: `movable(model, ...)` returns
-the model as a `Movable`, or says what to use instead. Channels, pools and training ask when they
-are put together, before anything is read.
+separate protocol, and a function of the same name asks for it: `movable(model, ...)` returns the
+model as a `Movable`, or raises an error that says what to use instead. Channels, pools and training
+ask when they are put together, before anything is read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Model(Protocol):
-    """A language model as an agent sees it: who it is, its words, and how it reads and writes.
+    """A language model as an agent uses it: its identity, its words, how it reads and writes.
 
     It may be weights in this process, a serving engine, or a script. What `read` returns holds a
     cache that only the same model has to understand.
@@ -57,11 +57,11 @@ class Model(Protocol):
 
     @property
     def spec(self) -> Spec:
-        """Shapes, identity and abilities; what `Channel.check` compares."""
+        """Shapes, identity and abilities, which `Channel.check` compares."""
         ...
 
     def tokens(self, words: str) -> list[int]:
-        """Token ids of `words` on their own, without special tokens around them."""
+        """Token ids of `words` alone, without special tokens around them."""
         ...
 
     def encode(self, words: str) -> tuple[list[int], list[int]]:
@@ -123,7 +123,7 @@ class RollsOut(Protocol):
 
 
 class Fillable(Movable, Model, Protocol):
-    """Its cache lies open: it can be read in parts, filled slot by slot, and asked for logits."""
+    """Its cache is open: prompts are read in parts, slots are filled, logits are asked for."""
 
     @property
     def device(self) -> torch.device: ...
@@ -186,7 +186,7 @@ class Fillable(Movable, Model, Protocol):
 
 
 class Tabled(Model, Protocol):
-    """Its tokenizer and its tables of embeddings can be read, which training needs."""
+    """Its tokenizer and its tables of embeddings can be read, as training needs."""
 
     @property
     def device(self) -> torch.device: ...
@@ -236,12 +236,12 @@ def movable(model: Model, what: str) -> Movable:
 def rolls_out(model: Model, what: str) -> RollsOut:
     """The model as one that goes on in vectors, as `what` does. Raises `IncompatibleModels`."""
     name = model.spec.name
-    lack = f"{what}, and {name!r} writes words alone; use a causal model, or the channel 'text'"
+    lack = f"{what}, and {name!r} writes only words; use a causal model, or the channel 'text'"
     return _asked(model, "roll_out", lack)
 
 
 def fillable(model: Model, what: str) -> Fillable:
-    """The model as one whose cache lies open, which `what` needs. Raises `IncompatibleModels`."""
+    """The model as one whose cache is open, which `what` needs. Raises `IncompatibleModels`."""
     name = model.spec.name
     lack = f"{what} a cache, and {name!r} keeps none here; use a causal model in its place"
     return _asked(model, "fill", lack)
@@ -250,7 +250,7 @@ def fillable(model: Model, what: str) -> Fillable:
 def tabled(model: Model, what: str) -> Tabled:
     """The model as one with tables, which `what` needs. Raises `IncompatibleModels`."""
     name = model.spec.name
-    lack = f"{what} tables of embeddings, and {name!r} shows none; load its weights here"
+    lack = f"{what} tables of embeddings, and {name!r} has none here; load its weights"
     return _asked(model, "table", lack)
 
 
@@ -258,9 +258,9 @@ def tabled(model: Model, what: str) -> Tabled:
 
 
 class Wrapper:
-    """A model that reads or writes in another way; all else is that of the model inside.
+    """A model that reads or writes in another way. All else comes from the model inside.
 
-    What `movable` and its like give is the model inside too.
+    `movable` and the similar functions also return the model inside.
     """
 
     def __init__(self, inner: Model) -> None:
@@ -308,5 +308,5 @@ def unwrapped(model: Model) -> Model:
 
 
 def device_of(model: Model) -> torch.device:
-    """Where its tensors are; the CPU for a model that has none in this process."""
+    """Where its tensors are, or the CPU for a model that has none in this process."""
     return getattr(unwrapped(model), "device", torch.device("cpu"))

@@ -19,7 +19,7 @@ __all__ = ["rotate", "turn"]
 def rotate(kv: KV, by: Tensor, frequencies: Sequence[Tensor]) -> KV:
     """Rotate the keys of every layer by `by` positions: one number per row, or per position.
 
-    kv: L x (B, H, S, D). by: (B,) or (B, S), positions, negative moves to the left. frequencies: L
+    kv: L x (B, H, S, D). by: (B,) or (B, S), positions; negative moves to the left. frequencies: L
     tensors (R/2,) in radians per position, R <= D being the width that the model rotates.
     """
     by = by[:, None] if by.ndim == 1 else by
@@ -46,9 +46,9 @@ def _turn(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def turn(keys: Tensor, by: Tensor, frequencies: Tensor, out: Tensor | None = None) -> Tensor:
     """Rotate the keys (L, H, n, D) of all layers by `by` (n,) positions, into `out` if given.
 
-    frequencies: (L, R/2), as in `rotate`, stacked, or (1, R/2) if all layers turn alike. Rotation
-    by a token's position, negated, gives the key free of its place; rotation by another position
-    puts it there.
+    frequencies: (L, R/2), as in `rotate`, stacked, or (1, R/2) if they are equal in all layers.
+    Rotation by a token's position, negated, gives the key without its position. Rotation by another
+    position puts it there.
     """
     out = torch.empty_like(keys) if out is None else out
     angle = by[:, None].double() * frequencies[:, None, None].double()

@@ -470,7 +470,7 @@ def test_a_channel_that_needs_a_cache_refuses_a_diffusion_model(
 ):
     causal = tiny("llama")
     what = "latent steps on a cache" if kind in ("rollout", "soft") else "a cache"
-    with passes(llada) as seen, pytest.raises(IncompatibleModels, match=f"needs {what} of its"):
+    with passes(llada) as seen, pytest.raises(IncompatibleModels, match=f"needs {what} from its"):
         pair(llada, causal, make_channel(kind))
     if kind != "soft":  # soft words are vectors, which it could read
         with pytest.raises(IncompatibleModels, match="makes its receiver read a cache"):

@@ -545,7 +545,7 @@ def test_a_memory_without_words_is_refused(tiny: Tiny):
     assert read.cached is not None
     header = Header(channel="fusion", sender="mute", weights="", tokenizer="")
     mute = Message(header, CacheSegment.of(read.cached.kv, read.cached.mask))
-    with pytest.raises(IncompatibleModels, match="'mute' says no words"):
+    with pytest.raises(IncompatibleModels, match="'mute' has no words"):
         channel.fuse(mute, read.context)
 
 

@@ -21,13 +21,13 @@ from unspoken.wire import Message
 
 __all__ = ["Agent", "Incoming", "task_ids"]
 
-_SHOWN = 120  # characters of a role that stand in a header
+_SHOWN = 120  # characters of a role that a header shows
 _HERE = "\x00"  # where the user's words go while a chat template is rendered
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message on its way to an agent, and the channel that knows what to do with it."""
+    """A message on its way to an agent, and the channel that takes it in."""
 
     channel: Channel
     message: Message
@@ -35,10 +35,11 @@ class Incoming:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Agent:
-    """Reads its prompt and its messages, then thinks: words, states, a cache, as needed.
+    """Reads its prompt and its messages, then computes what is needed: words, states, a cache.
 
     role: a `Role`, or words that become its instructions. soft: trained vectors after the
-    instructions, a tuned reader. An agent never changes; `dataclasses.replace` makes another one.
+    instructions, which make it a tuned reader. An agent never changes. `dataclasses.replace` makes
+    another one.
 
     >>> from unspoken.testing import tiny_backbone
     >>> solver = Agent("solver", tiny_backbone(), role="Answer briefly.")
@@ -95,7 +96,7 @@ class Agent:
         return prompt
 
     def _check(self, arrival: Incoming, batch: int) -> None:
-        """Refuse what is not for this model, or not for so many items, before anything is read."""
+        """Refuse a message for another model or number of items, before anything is read."""
         message = arrival.message
         arrival.channel.accept(message, self.model.spec)
         if message.batch != batch:
@@ -111,19 +112,19 @@ class Agent:
         before, after = self.role.around(message.header.sender)
         opened = prompt.insert(Text((before,) * prompt.batch)) if before else prompt
         written = channel.write(message, opened)
-        if written is opened:  # the channel fuses; there is nothing to announce
+        if written is opened:  # the channel fuses, so the prompt shows no message
             return prompt
         return written.insert(Text((after,) * prompt.batch)) if after else written
 
     def _frame(self) -> tuple[str, str]:
         """The text before and after an item: instructions, in the chat template if used."""
-        instructions, behind = self.role.instructions, ""
+        before, after = self.role.instructions, ""
         if self.role.first == "item":
-            instructions, behind = behind, instructions
+            before, after = after, before
         if not (self.role.chat and self.spec.chats):
-            return instructions, behind
-        opening, _, closing = self.model.chat(instructions, _HERE).partition(_HERE)
-        return opening, behind + closing
+            return before, after
+        opening, _, closing = self.model.chat(before, _HERE).partition(_HERE)
+        return opening, after + closing
 
     def read(
         self,
@@ -132,7 +133,7 @@ class Agent:
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
     ) -> Read:
-        """Read the prompt with its messages; the same call in training and in use."""
+        """Read the prompt with its messages. Training and use make the same call."""
         read = self.model.read(self.prompt(fields, incoming), needs=needs)
         for arrival in incoming if read.found else ():
             read = replace(read, found=arrival.channel.fuse(arrival.message, read.context))
@@ -146,7 +147,7 @@ class Agent:
         needs: frozenset[Need] = frozenset({TEXT}),
         on_text: Callable[[str], None] | None = None,
     ) -> tuple[SenderState, list[Usage]]:
-        """Take a turn over B items: the thought, and what it cost for each item."""
+        """Take a turn over B items: what the agent holds after it, and the cost of each item."""
         start = perf_counter()
         silent = not needs and not on_text
         opening, _ = self._frame()
@@ -189,7 +190,7 @@ class Agent:
         return state, usage
 
     def _most(self, needs: frozenset[Need]) -> int:
-        """The most tokens that it has to write for its channels, 0 for none."""
+        """The most tokens that the agent has to write for its channels, 0 for none."""
         limits = [need.limit for need in needs if need.kind == "text"]
         if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
             limits.append(None)  # its states are those of a whole canvas
@@ -206,7 +207,7 @@ class Agent:
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> TurnResult[Message]:
-        """Take a turn as a `Participant` does: think what the edges need, and send over each."""
+        """Take a turn as a `Participant`: compute what the edges need, and send over each edge."""
         needs = frozenset[Need]().union(*(edge.needs for edge in outgoing))
         state, usage = self.compute(
             fields,
@@ -227,9 +228,9 @@ class Agent:
 
 
 def task_ids(fields: Fields) -> tuple[str, ...]:
-    """What stands for each item in a header: 16 hex digits of its fields' SHA-256.
+    """The id of each item in a header: 16 hex digits of its fields' SHA-256.
 
-    Equal items have equal ones, so a receiver and a log can tell what a message is about.
+    Equal items have equal ids, so a receiver and a log can tell what a message is about.
     """
     rows = zip(*(fields[name] for name in sorted(fields)), strict=True)
     return tuple(sha256(json.dumps(row).encode()).hexdigest()[:16] for row in rows)

@@ -1,4 +1,4 @@
-"""Edges: who speaks to whom, and over which channel."""
+"""Edges: who sends to whom, and over which channel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Edge"]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`sender` speaks to `receiver` over `channel`.
+    """`sender` sends messages to `receiver` over `channel`.
 
-    pack: how vectors and caches travel; what was lost on the way is lost to the receiver too.
-    shadow: the sender also writes, and its words go along for people to read.
+    pack: how vectors and caches travel. The receiver gets them with what packing loses.
+    shadow: the sender also writes, and the message carries its words for people to read.
     """
 
     sender: str

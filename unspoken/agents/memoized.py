@@ -1,4 +1,4 @@
-"""An agent that writes about each item once, however many arms of a comparison ask it."""
+"""An agent that writes about each item once, for all arms of a comparison."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["MemoizedAgent"]
 
 
 class MemoizedAgent(Agent):
-    """Keeps the words it wrote about an item, and what they cost, for the next time it is asked.
+    """Keeps the words it wrote about an item, and their cost, for the next call.
 
-    Greedy writing gives the same words again, so the matched and the deranged arm need them once.
-    The cost is charged in full every time. Only words are kept: states and caches would not fit.
+    Greedy writing gives the same words again, so the matched arm and the deranged arm (mismatched
+    messages) share them. Every call is charged in full. Only words are kept, because states and
+    caches take too much room.
     """
 
     @cached_property
-    def _said(self) -> dict[tuple[object, ...], tuple[str, Usage]]:
+    def _written(self) -> dict[tuple[object, ...], tuple[str, Usage]]:
         return {}
 
     def compute(
@@ -38,12 +39,12 @@ class MemoizedAgent(Agent):
             return super().compute(fields, incoming, needs=needs, on_text=on_text)
         rows = zip(*(fields[name] for name in self.role.fields), strict=True)
         keys: list[tuple[object, ...]] = [(needs, *row) for row in rows]
-        new = [n for n, key in enumerate(keys) if key not in self._said]
+        new = [n for n, key in enumerate(keys) if key not in self._written]
         if new:
             part = {name: tuple(values[n] for n in new) for name, values in fields.items()}
             state, usage = super().compute(part, needs=needs)
             for n, words, cost in zip(new, state.text or (), usage, strict=True):
-                self._said[keys[n]] = (words, cost)
-        said = [self._said[key] for key in keys]
+                self._written[keys[n]] = (words, cost)
+        found = [self._written[key] for key in keys]
         silent, _ = super().compute(fields, needs=frozenset())
-        return replace(silent, text=tuple(words for words, _ in said)), [cost for _, cost in said]
+        return replace(silent, text=tuple(words for words, _ in found)), [cost for _, cost in found]

@@ -1,4 +1,4 @@
-"""Roles: what an agent is told besides the item it works on."""
+"""Roles: what an agent reads besides its item and its messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Role:
 
     instructions: what to do, or worked examples: the same for every item, read once for a batch.
     template: the item, with the fields {question} and {context}, and {messages} where messages go.
-    message: how one message stands there, with {sender} and {message}.
+    message: how one message is shown there, with {sender} and {message}.
     chat: use the model's chat template if it has one (the instructions become the system turn);
     otherwise instructions and template are read as plain text, as few-shot prompts are.
     first: `item` puts the instructions after the item, at the end of the user's turn. Agents with
@@ -79,7 +79,7 @@ class Role:
                 )
 
     def render(self, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """B texts before the messages and B texts behind them. Raises `EmptyPrompt`."""
+        """B texts before the messages and B texts after them. Raises `EmptyPrompt`."""
         self.check(fields)
         before, after = self.texts(fields)
         return _joined(before, fields), _joined(after, fields)
@@ -92,13 +92,13 @@ class Role:
         return _pieces(before, fields), _pieces(after, fields)
 
     def around(self, sender: str) -> tuple[str, str]:
-        """The words before and behind one message."""
+        """The words before and after one message."""
         before, _, after = self.message.partition("{message}")
         return before.replace("{sender}", sender), after.replace("{sender}", sender)
 
 
 def _pieces(template: str, fields: Fields) -> list[Text]:
-    """The template cut at its fields; without the pieces that say nothing."""
+    """The template cut at its fields, without empty pieces."""
     batch = len(next(iter(fields.values())))
     found: list[Text] = []
     for n, piece in enumerate(_FIELD.split(template)):  # every other one is a field's name

@@ -1,4 +1,4 @@
-"""What a pipeline asks of an agent, wherever it is."""
+"""What a pipeline asks of an agent, in this process or another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unspoken.types import Spec, Usage
 __all__ = ["Participant", "TurnResult"]
 
 M = TypeVar("M")
-"""A message: the `Message` itself in this process, or what stands for its bytes elsewhere."""
+"""A message: the `Message` itself in this process, or a reference to its bytes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +47,8 @@ class Participant(Protocol[M]):
     ) -> TurnResult[M]:
         """Take a turn over B items: read messages, each with the edge it came over, and send.
 
-        A message is sent for each edge in `outgoing`; edges with the same key share it. answers:
-        words are needed, whatever the edges need. step: which turn of the run it is, from 1.
+        A message is sent for each edge in `outgoing`. Edges with the same key share it. answers:
+        words are needed, even if no edge needs them. step: which turn of the run it is, from 1.
         on_text gets the words as they come.
         """
         ...

@@ -1,4 +1,4 @@
-"""Channels: how one agent's thought reaches another."""
+"""Channels: how what one agent computed reaches another."""
 
 from unspoken.channels.base import Channel
 from unspoken.channels.constant import Constant

@@ -40,35 +40,35 @@ __all__ = [
 
 
 class Channel(ABC):
-    """Turns a thought into a message, and a message into something the receiver takes in.
+    """Turns a sender's state into a message, and a message into what the receiver takes in.
 
-    A channel overrides `write`, which acts before the receiver reads, or `fuse`, which acts after;
-    the other one stays the identity, so that messages over different channels compose. Channels
-    hold no state of a conversation: one instance may serve many edges.
+    A channel overrides `write`, which acts before the receiver reads, or `fuse`, which acts after.
+    The other one stays the identity, so that messages over different channels compose. A channel
+    holds no state of a conversation, so one instance may serve many edges.
     """
 
     name: ClassVar[str]
     in_front: ClassVar[bool] = False
-    """True when the message stands before the whole prompt instead of in its slot."""
+    """True when the message goes before the whole prompt instead of into its slot."""
     own_cache: ClassVar[bool] = False
-    """True when the receiver goes on from the sender's cache as from its own: then the sender does
-    well to read what the receiver would have read, its lead included."""
+    """True when the receiver continues from the sender's cache as if it had read it itself. The
+    sender should then read what the receiver would have read, the shared opening included."""
     carries: ClassVar[tuple[type[Segment], ...]] = (Text, Vectors, CacheSegment)
     """The payloads that `write` or `fuse` can take in."""
 
     @property
     def reads(self) -> tuple[type[Segment], ...]:
-        """What a receiver must be able to take in, one of them at least: `carries`, if unsaid."""
+        """What a receiver must be able to read, at least one of them; `carries` by default."""
         return self.carries
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[Need]:
-        """What the sender has to compute; a sender whose channels need no text decodes nothing."""
+        """What the sender has to compute. If no channel needs text, the sender decodes nothing."""
 
     @abstractmethod
     def send(self, state: SenderState) -> Message:
-        """The message, B rows like the thought; the thought stays as it is."""
+        """The message, with the B rows of `state`. The state is not changed."""
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         """The receiver's prompt with the message in it."""
@@ -79,9 +79,10 @@ class Channel(ABC):
         return context
 
     def calibrated(self, receiver: Model, samples: Sequence[tuple[str, str]]) -> Channel:
-        """The channel with what it measures on the receiver: pairs of what is said and then asked.
+        """The channel with what it measures on the receiver.
 
-        Most measure nothing. A comparison calls it once, with training items.
+        samples: pairs of what comes first and what is asked after it. Most channels measure
+        nothing. A comparison calls this once, with training items.
         """
         return self
 
@@ -89,7 +90,7 @@ class Channel(ABC):
         """Raise `IncompatibleModels`, naming both sides and the remedy, if the two do not fit."""
 
     def ask(self, sender: Model, receiver: Model) -> None:
-        """Ask both models for what the channel does with them besides reading and writing.
+        """Ask both models for the abilities that the channel needs besides reading and writing.
 
         Called when a pipeline of this process is made, after `check`. Raises `IncompatibleModels`.
         """
@@ -109,17 +110,17 @@ class Channel(ABC):
             if meant and meant != found:
                 raise IncompatibleModels(
                     f"the message from {header.sender!r} was made for {what} {meant}, but receiver "
-                    f"{receiver.name!r} hears it with {found or 'none'}; use the {what} that the "
-                    "sender had in mind, or let it send anew"
+                    f"{receiver.name!r} reads it with {found or 'none'}; use the {what} that it "
+                    "was made for, or send it again"
                 )
         for module in self._modules.values():
             for what in ("weights", "tokenizer"):
-                meant, said = getattr(module, f"source_{what}", ""), getattr(header, what)
-                if meant and meant != said:
+                trained, stated = getattr(module, f"source_{what}", ""), getattr(header, what)
+                if trained and trained != stated:
                     raise IncompatibleModels(
-                        f"the message comes from {header.sender!r} with {what} {said}, but the "
-                        f"{_called(module)} of receiver {receiver.name!r} was trained with {meant};"
-                        " use the sender that it was trained with"
+                        f"the message comes from {header.sender!r} with {what} {stated}, but the "
+                        f"{_called(module)} of receiver {receiver.name!r} was trained with "
+                        f"{trained}; use the sender that it was trained with"
                     )
         if not isinstance(message.payload, self.carries):
             raise IncompatibleModels(
@@ -173,17 +174,17 @@ _LACKS = {
 
 
 def check_abilities(channel: Channel, needs: Iterable[Need], sender: Spec, receiver: Spec) -> None:
-    """Raise `IncompatibleModels` if a side cannot do at all what the channel asks of it."""
+    """Raise `IncompatibleModels` if a side lacks an ability that the channel needs."""
     for kind in sorted({need.kind for need in needs} - set(sender.gives)):
         raise IncompatibleModels(
-            f"channel {channel.name!r} needs {_LACKS[kind]} of its sender, but {sender.name!r} "
-            f"gives {_listed(sender.gives)} alone; use a causal model, or a channel like 'text'"
+            f"channel {channel.name!r} needs {_LACKS[kind]} from its sender, but {sender.name!r} "
+            f"gives only {_listed(sender.gives)}; use a causal model, or a channel like 'text'"
         )
     kinds = [SEGMENT_KINDS[segment] for segment in channel.reads]
     if not set(kinds) & set(receiver.takes):
         raise IncompatibleModels(
             f"channel {channel.name!r} makes its receiver read {_listed(kinds)}, but "
-            f"{receiver.name!r} reads {_listed(receiver.takes)} alone; use a causal model, or a "
+            f"{receiver.name!r} reads only {_listed(receiver.takes)}; use a causal model, or a "
             "channel like 'text'"
         )
 
@@ -247,14 +248,14 @@ def remedy(module: Projector, sender: Spec, receiver: Spec) -> str:
 
 
 def opening_id(opening: str) -> str:
-    """What stands for a shared lead in a header: 16 hex digits, or '' for none."""
+    """The id of a shared opening in a header: 16 hex digits, or '' for none."""
     return sha256(opening.encode()).hexdigest()[:16] if opening else ""
 
 
 def spelled_opening(state: SenderState) -> int:
-    """How many characters of what the memory spells are the lead.
+    """How many characters of what the cache spells are the opening.
 
-    0 if another agent handed the lead over: its cache spells nothing.
+    0 if another agent handed the opening over, because its cache spells nothing.
     """
     assert state.cached is not None
     assert state.cached.spelling is not None

@@ -15,7 +15,7 @@ __all__ = ["Constant"]
 
 
 class Constant(Channel):
-    """n trained vectors (n, W) in the place of a message; what they gain is no communication.
+    """n trained vectors (n, W) in the place of a message. What they gain is no communication.
 
     Prefix tuning (arXiv 2101.00190) at the embedding layer, in the slot of the message.
     vectors: a `FreeVectors` or the folder of one.

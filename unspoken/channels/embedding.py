@@ -49,19 +49,19 @@ class Embedding(Channel):
         assert isinstance(message.payload, Vectors)
         front = self.projector.front_vectors(message.batch)
         if front is not None and front.mask.shape[1]:
-            said = message.payload.mask.any(1)
-            prompt = prompt.insert(Vectors(front.values, front.mask & said[:, None]))
+            filled = message.payload.mask.any(1)
+            prompt = prompt.insert(Vectors(front.values, front.mask & filled[:, None]))
         return prompt.insert(message.payload)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        projector, told = self.projector, remedy(self.projector, sender, receiver)
-        check_widths(projector, sender, receiver, told)
-        check_identities(projector, sender, receiver, told)
+        projector, fix = self.projector, remedy(self.projector, sender, receiver)
+        check_widths(projector, sender, receiver, fix)
+        check_identities(projector, sender, receiver, fix)
         highest = max(n if n >= 0 else -n - 1 for n in projector.layers)  # -1 is the last one
         if highest > sender.layers:
             raise IncompatibleModels(
                 f"the projector reads layers {list(projector.layers)}, but sender {sender.name!r} "
-                f"has {sender.layers}; {told}"
+                f"has {sender.layers}; {fix}"
             )
 
 

@@ -25,14 +25,14 @@ class Fusion(Channel):
     """The sender's KV cache travels, L x (B, H, S, D), with the words that it spells.
 
     Each position of the receiver that shares words with the sender is fused with the sender's;
-    the others and the last token stay bit for bit. What the receiver has not read itself does not
-    reach it: let both read the text, or add the channel 'text'. The sender's keys come as stored,
-    counted from 0, and the fuser learns to place them.
+    the other positions and the last token stay bit for bit. What the receiver has not read itself
+    does not reach it: let both read the text, or add the channel 'text'. The sender's keys come as
+    stored, counted from 0, and the fuser learns to place them.
 
     fuser: a `Fuser` or the folder of one. order: with several messages, each fuser sees what the
-    one before it made (`sequential`), or all see the receiver's own cache and what they change is
+    previous one made (`sequential`), or all see the receiver's own cache and what they change is
     added (`parallel`). opening: whether what the sender read first, its instructions, is fused too.
-    loose: whether words that differ between equal ones are fused as well, see `places`; without
+    loose: whether words that differ between equal ones are fused as well, see `places`. Without
     it, the message of another item would not land where the right one does.
     """
 
@@ -59,7 +59,7 @@ class Fusion(Channel):
 
     def send(self, state: SenderState) -> Message:
         assert state.cached is not None, "the sender computes what `needs` asks for"
-        cached = state.cached if self.opening else _behind(spelled_opening(state), state.cached)
+        cached = state.cached if self.opening else _after(spelled_opening(state), state.cached)
         target = self.fuser.target_weights, self.fuser.target_tokenizer
         return self._message(state, cached, receiver=target[0], tokenizer=target[1])
 
@@ -85,8 +85,8 @@ class Fusion(Channel):
             return context
         if cached.spelling is None:
             raise IncompatibleModels(
-                f"fusion aligns positions by their words, but the memory from sender "
-                f"{message.header.sender!r} says no words; use the message that fusion sends"
+                f"fusion aligns positions by their words, but the cache from sender "
+                f"{message.header.sender!r} has no words; use the message that fusion sends"
             )
         index = places(context.spelling, cached.spelling, loose=self.loose)[:, :-1]
         plain = context.kv if context.plain is None else context.plain
@@ -104,8 +104,8 @@ class Fusion(Channel):
         check_identities(fuser, sender, receiver, fix)
 
 
-def _behind(opening: int, cached: CacheSegment) -> CacheSegment:
-    """What spells the words behind the first `lead` characters; keys stay as they are stored."""
+def _after(opening: int, cached: CacheSegment) -> CacheSegment:
+    """What spells the words after the first `opening` characters. Keys stay as stored."""
     assert cached.spelling is not None
     mask = cached.mask & (cached.spelling.ends > opening)
     keep = mask.any(0)
@@ -133,7 +133,7 @@ def fuse_in(fuser: Fuser, kv: KV, plain: KV, source: KV, index: Tensor, order: O
     """`kv` with one more sharer fused in; plain: the cache before any, which may be `kv` itself.
 
     index: (B, S), the place in `source` that is fused into each position, -1 for none. Columns
-    before the first that has a place and behind the last one cost nothing but a copy.
+    before the first that has a place and after the last one are only copied.
     """
     span = _span(index)
     part, index = _columns(kv, span), index[:, span]

@@ -18,15 +18,16 @@ __all__ = ["MOVED", "Handoff", "accept_same", "after_opening", "check_same"]
 
 
 class Handoff(Channel):
-    """The sender's KV cache becomes the receiver's memory: L x (B, H, S, D), exact and untrained.
+    """The receiver goes on from the sender's KV cache: L x (B, H, S, D), exact and untrained.
 
-    Whatever the sender has read stands in front of the receiver's prompt, as if the receiver had
-    read it there: the same tokens follow as after the text. A lead that both begin with is not
+    All that the sender has read comes before the receiver's prompt, as if the receiver had read
+    it there: the same tokens follow as after the text. An opening that both begin with is not
     read twice. Sliding-window layers keep all positions; the model masks what is out of sight.
 
     opening: False hands over only what comes after the sender's shared opening, moved to position
-    0: it has seen the opening, but the receiver does not. That is the cache enrichment by which C2C
-    (arXiv 2510.03215) shows what a cache can carry with no training; it needs rotary embeddings.
+    0. These positions have attended to the opening, but the receiver does not. This is the cache
+    enrichment by which C2C (arXiv 2510.03215) shows what a cache can carry with no training. It
+    needs rotary embeddings.
     """
 
     name: ClassVar[str] = "handoff"
@@ -72,7 +73,7 @@ class Handoff(Channel):
             movable(sender, MOVED)
 
 
-MOVED = "what stands behind the lead is moved to the beginning"
+MOVED = "what comes after the opening is moved to the beginning"
 _SAME = ("weights", "tokenizer", "kinds", "window")
 
 
@@ -80,11 +81,11 @@ def accept_same(message: Message, receiver: Spec) -> None:
     """Raise `IncompatibleModels` if another model than the receiver's made the message."""
     header = message.header
     for what in _SAME:
-        said, own = getattr(header, what), getattr(receiver, what)
-        if said not in ("", (), None) and said != own:
+        stated, expected = getattr(header, what), getattr(receiver, what)
+        if stated not in ("", (), None) and stated != expected:
             raise IncompatibleModels(
-                f"the message from {header.sender!r} was made with {what} {said}, but receiver "
-                f"{receiver.name!r} has {own}; use one model for both, configured alike"
+                f"the message from {header.sender!r} was made with {what} {stated}, but receiver "
+                f"{receiver.name!r} has {expected}; use one model for both, with the same settings"
             )
 
 
@@ -101,12 +102,12 @@ def check_same(channel: str, sender: Spec, receiver: Spec) -> None:
 
 
 def after_opening(cached: CacheSegment, state: SenderState) -> CacheSegment:
-    """The positions behind the last one that spells the lead, as if the first were position 0.
+    """The positions after the last one that spells the opening, moved to begin at position 0.
 
-    `<bos>` stays behind with the lead, or without one.
+    `<bos>` is left out too, even without an opening.
     """
     spelling = cached.spelling
-    assert spelling is not None, "a memory that was read is spelled"
+    assert spelling is not None, "a cache that was read is spelled"
     in_opening = (spelling.ends >= 0) & (spelling.ends <= len(state.opening))
     begins = all(words.startswith(state.opening) for words in spelling.words)
     found = (in_opening & (spelling.ends > 0)).any(1)
@@ -118,8 +119,8 @@ def after_opening(cached: CacheSegment, state: SenderState) -> CacheSegment:
         )
     slots = torch.arange(cached.mask.shape[1], device=cached.mask.device)
     last = torch.where(in_opening, slots, -1).amax(1, keepdim=True)
-    behind = cached.mask & (slots > last)
-    begin = torch.where(behind, cached.positions, cached.length[:, None]).amin(1)
+    after = cached.mask & (slots > last)
+    begin = torch.where(after, cached.positions, cached.length[:, None]).amin(1)
     moved = movable(state.model, MOVED).shift(cached.kv, -begin)
     positions = (cached.positions - begin[:, None]).clamp(min=0)
-    return CacheSegment(KVCache(moved), behind, positions).rows(slice(None))
+    return CacheSegment(KVCache(moved), after, positions).rows(slice(None))

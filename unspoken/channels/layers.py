@@ -1,4 +1,4 @@
-"""The layers of a KV cache to which a receiver attends most; the others stay with the sender.
+"""The layers of a KV cache to which a receiver attends most. The others stay with the sender.
 
 KVComm, arXiv 2510.03346: S_l = alpha * A_l + (1 - alpha) * exp(-(l - mu)^2 / (2 sigma^2)), and the
 layers with the highest scores are sent.
@@ -25,19 +25,19 @@ __all__ = ["SelectiveLayers", "ranked"]
 
 
 class SelectiveLayers(Channel):
-    """A part of the layers of what the sender read behind its lead: L x (B, H, S, D), or H = 0.
+    """Some layers of what the sender read after its opening: L x (B, H, S, D), or H = 0.
 
     Both sides have the same weights. In a layer that is not sent, the receiver attends to its own
-    positions alone. Its positions count the message's in all layers. With equal leads and all
-    layers sent, it is as if the receiver had read the sender's words itself.
+    positions alone. Its positions count the message's in all layers. With equal openings and
+    all layers sent, it is as if the receiver had read the sender's words itself.
 
     ratio: the part of the layers that is sent. attention: A_l for each of the L layers, what
-    `calibrated` measures; without it the prior alone decides. alpha: the weight of attention
+    `calibrated` measures. Without it the prior alone decides. alpha: the weight of attention
     against the prior; mu: the prior's centre, in parts of the depth; sigma: its width, in layers.
 
-    The message stands in its slot, behind the receiver's own first tokens. The paper puts it before
-    everything, and its code then sends the first token of every layer and the whole lowest layer,
-    so that no layer is without the token that takes in idle attention; here it has the receiver's.
+    The message is in its slot, after the receiver's own first tokens. The paper puts it before
+    everything. Its code then sends the first token of every layer and the whole lowest layer, so
+    that no layer is without the token that takes in idle attention. Here that is the receiver's.
 
     >>> SelectiveLayers(ratio=0.5, sigma=1.0).chosen(6)
     (1, 2, 3)
@@ -65,9 +65,9 @@ class SelectiveLayers(Channel):
         self.attention = None if attention is None else tuple(attention)
 
     def calibrated(self, receiver: Model, samples: Sequence[tuple[str, str]]) -> SelectiveLayers:
-        """The same with attention measured: what is asked behind what is said, in `samples`."""
+        """The same channel with attention measured: what is asked to what comes first."""
         model = fillable(receiver, "attention is measured over")
-        shares = torch.stack([model.regard(said, asked) for said, asked in samples])
+        shares = torch.stack([model.regard(first, asked) for first, asked in samples])
         return SelectiveLayers(
             ratio=self.ratio,
             attention=cast(list[float], shares.mean(0).tolist()),
@@ -110,13 +110,13 @@ class SelectiveLayers(Channel):
 
     def ask(self, sender: Model, receiver: Model) -> None:
         movable(sender, MOVED)
-        movable(receiver, "a memory in the slot is moved behind what stands before")
+        movable(receiver, "a cache in the slot is moved after what comes before it")
 
 
 def ranked(
     layers: int, attention: Sequence[float] | None, alpha: float, mu: float, sigma: float
 ) -> list[int]:
-    """All L layers, the one with the highest score first; of equals the lower one.
+    """All L layers, the highest score first. Of equal scores the lower layer comes first.
 
     Attention and prior are both stretched to 0..1, as the authors' code does.
     """

@@ -1,7 +1,7 @@
-"""A projected cache: the receiver remembers what another model has read.
+"""A projected cache: the receiver continues from what another model has read.
 
 Cache-to-cache communication (arXiv 2510.03215) merges the caches of two models that have read the
-same text. Here the receiver has not read it; the sender's cache, projected, stands in its prompt.
+same text. Here the receiver has not read it: its prompt holds the sender's cache, projected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["ProjectedMemory"]
 class ProjectedMemory(Channel):
     """Codes (B, S', width) of a cache travel; the receiver's side makes a `CacheSegment` of them.
 
-    S' is the number of the receiver's tokens in what the sender read behind its lead.
+    S' is the number of the receiver's tokens in what the sender read after its opening.
     projector: a `MemoryProjector` or the folder of one.
     """
 
@@ -86,17 +86,17 @@ class ProjectedMemory(Channel):
     def write(self, message: Message, prompt: Prompt) -> Prompt:
         assert isinstance(message.payload, Vectors)
         if self.projector.prompt.numel():
-            front, said = self.projector.front_vectors(message.batch), message.payload.mask.any(1)
-            mask = front.mask & said[:, None]
-            prompt = prompt.insert(Vectors(front.values, mask, shared=bool(said.all())))
+            front, filled = self.projector.front_vectors(message.batch), message.payload.mask.any(1)
+            mask = front.mask & filled[:, None]
+            prompt = prompt.insert(Vectors(front.values, mask, shared=bool(filled.all())))
         return prompt.insert(self.projector.decode(message.payload))
 
     def check(self, sender: Spec, receiver: Spec) -> None:
-        projector, told = self.projector, remedy(self.projector, sender, receiver)
+        projector, fix = self.projector, remedy(self.projector, sender, receiver)
         if projector.tokenizer is None:
             raise IncompatibleModels(
                 f"the projector has no tokenizer of receiver {receiver.name!r}, so it cannot tell "
-                f"where that one's tokens end; set its `tokenizer`, or {told}"
+                f"where the receiver's tokens end; set its `tokenizer`, or {fix}"
             )
         for side, spec, (layers, heads, dim) in (
             ("sender", sender, projector.source),
@@ -106,14 +106,14 @@ class ProjectedMemory(Channel):
                 raise IncompatibleModels(
                     f"the projector was made for a {side} with {layers} layers of {heads} x {dim}, "
                     f"but {spec.name!r} has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; "
-                    f"{told}"
+                    f"{fix}"
                 )
         if receiver.width != projector.target_width:
             raise IncompatibleModels(
                 f"the projector was made for a receiver that embeds {projector.target_width}, but "
-                f"{receiver.name!r} embeds {receiver.width}; {told}"
+                f"{receiver.name!r} embeds {receiver.width}; {fix}"
             )
-        check_identities(projector, sender, receiver, told)
+        check_identities(projector, sender, receiver, fix)
 
     def ask(self, sender: Model, receiver: Model) -> None:
-        movable(receiver, "a memory in the slot is moved behind what stands before")
+        movable(receiver, "a cache in the slot is moved after what comes before it")

@@ -1,6 +1,6 @@
 """Channels by name: our own, and those that other packages register as entry points.
 
-A package adds a channel with one line in its pyproject.toml, and nothing changes here:
+A package adds a channel with one line in its pyproject.toml. Nothing changes here:
 
     [project.entry-points."unspoken.channels"]
     telepathy = "telepathy.channel:Telepathy"

@@ -1,6 +1,6 @@
-"""Latent thoughts before the hand-over: the sender thinks on in vectors, and its cache goes along.
+"""Latent steps before the hand-over: the sender goes on in vectors, and its cache includes them.
 
-LatentMAS, arXiv 2511.20639: e_{t+1} = h_t W_a, for m steps; then the whole cache is handed over.
+LatentMAS, arXiv 2511.20639: e_{t+1} = h_t W_a, for m steps. Then the whole cache is handed over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LatentRollout(Handoff):
     forward pass; no vocabulary is computed and no word is chosen.
 
     steps: m. align: the map from a last hidden state to the next input, the paper's `ridge` or
-    `identity`, both at the mean norm of an input embedding; with tied embeddings they are equal.
+    `identity`, both at the mean norm of an input embedding. With tied embeddings they are equal.
     opening: as in `Handoff`.
     """
 

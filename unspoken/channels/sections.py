@@ -1,6 +1,6 @@
 """Cache-to-cache fusion on token ids, section by section, as the authors' checkpoints are used.
 
-arXiv 2510.03215. The channel 'fusion' aligns words; here both sides have one token at each place.
+arXiv 2510.03215. The channel 'fusion' aligns words. Here both sides have one token at each place.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def prefill(
 
     mask: (B, N), padding anywhere but at the end. use: (B, N), the sharers of each position as
     bits, 1 for the first, 2 for the second, 3 for both; 0 and -1 for none. A row is cut into
-    sections where its own `use` changes: a section is read whole, then fused, and what follows
+    sections where its `use` changes. A section is read whole, then fused, and what follows
     attends to it as fused. The last position is never fused.
 
     positions: (B, N), for fusers that were trained with positions that count padding; `write` goes
     on counting real ones.
 
-    context: what an earlier call returned for the beginning of the same ids; its cache is kept as
+    context: what an earlier call returned for the beginning of the same ids. Its cache is kept as
     it is, and only the rest is read. Sharers keep nothing and read the beginning again.
 
     Raises `EmptyPrompt`, `ContextTooLong` and `IncompatibleModels` before any forward pass.
@@ -105,13 +105,13 @@ def _check(
             )
         if model.spec.window is not None and bool((real.int().diff(dim=1) < 0).any()):
             raise IncompatibleModels(
-                f"a row has padding behind its first token, but {model.spec.name!r} has a sliding "
+                f"a row has padding after its first token, but {model.spec.name!r} has a sliding "
                 "window and would count it; use rows of one length, or pad on the left"
             )
 
 
-def _or(own: Tensor | None, shared: Tensor) -> Tensor:
-    return shared if own is None else own
+def _or(given: Tensor | None, default: Tensor) -> Tensor:
+    return default if given is None else given
 
 
 def _chosen(sharers: Sequence[Sharer], mask: Tensor, use: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def _chosen(sharers: Sequence[Sharer], mask: Tensor, use: Tensor) -> Tensor:
 def _ends(mask: Tensor, use: Tensor) -> Tensor:
     """(B, N - 1): where the section of each position ends in its row; padding cuts nothing."""
     places = torch.arange(mask.shape[1], device=mask.device)
-    real = torch.where(mask, places, 0).cummax(1).values  # padding goes with what stands before
+    real = torch.where(mask, places, 0).cummax(1).values  # padding goes with what comes before
     bits = use.clamp(min=0).gather(1, real)[:, :-1]
     ends = torch.full_like(bits, bits.shape[1])
     ends[:, :-1] = torch.where(bits[:, 1:] != bits[:, :-1], places[1:-1], bits.shape[1])
@@ -147,16 +147,16 @@ def _read(sharer: Sharer, ids: Tensor, mask: Tensor, positions: Tensor | None, f
         return ()
     end = int(columns[-1]) + 1
     at = None if positions is None else positions[:, :end]
-    own, real = _or(sharer.ids, ids)[:, :end], _or(sharer.mask, mask)[:, :end].bool()
-    return sharer.model.extend((), own, real, at, layers=layers)
+    tokens, real = _or(sharer.ids, ids)[:, :end], _or(sharer.mask, mask)[:, :end].bool()
+    return sharer.model.extend((), tokens, real, at, layers=layers)
 
 
 def _fuse(
     kv: KV, sharers: Sequence[Sharer], read: Sequence[KV], chosen: Tensor, order: Order
 ) -> KV:
     """The cache with a section of some rows fused; chosen: (J, B, S) of all S positions read."""
-    plain, own = kv, torch.arange(chosen.shape[2], device=chosen.device)
+    plain, slots = kv, torch.arange(chosen.shape[2], device=chosen.device)
     for sharer, source, rows in zip(sharers, read, chosen, strict=True):
         if source:
-            kv = fuse_in(sharer.fuser, kv, plain, source, torch.where(rows, own, -1), order)
+            kv = fuse_in(sharer.fuser, kv, plain, source, torch.where(rows, slots, -1), order)
     return kv

@@ -15,11 +15,10 @@ __all__ = ["SenderState"]
 class SenderState:
     """What an agent holds after its turn: only what its channels asked for.
 
-    given: what the agent was told about each of the B items, word for word. opening: the shared
-    text that it read first. task: what stands for each item, by `task_ids`. role: the first line of
-    what the agent was told to be. step: its turn in a pipeline, from 1. text: B strings that it
-    wrote. hidden and cached as in `Read`, or hidden as in `Words`. rollouts: by the need that asked
-    for each.
+    given: the text of each of the B items, word for word. opening: the shared text that the agent
+    read first. task: the id of each item, by `task_ids`. role: the first line of its instructions.
+    step: its turn in a pipeline, from 1. text: B strings that it wrote. hidden and cached as in
+    `Read`, or hidden as in `Words`. rollouts: by the need that asked for each.
     """
 
     agent: str

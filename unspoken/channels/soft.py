@@ -1,4 +1,4 @@
-"""Soft words: what the sender expects to say, in place of the words that it would choose.
+"""Soft words: the embeddings that the sender expects, in place of the words it would choose.
 
 CIPHER, arXiv 2310.06272: e_t = sum_v softmax(logits_t / T)_v * embedding_v, and e_t is also the
 sender's next input.
@@ -22,12 +22,12 @@ __all__ = ["SoftWords"]
 class SoftWords(Channel):
     """Expected embeddings (B, m, W) that the sender writes, m as long as its words would be.
 
-    The receiver has the same weights, or `projector` makes the mixtures of its embeddings, over the
+    The receiver has the same weights, or `projector` mixes the receiver's embeddings over the
     words that both vocabularies know. A row ends where its most probable words would.
 
-    temperature: T; towards 0 the vectors become the embeddings of greedy words. limit: the most
-    vectors, the agent's own `max_tokens` without it. projector: a `VocabularyMixing` or the folder
-    of one, whose temperature is then that of what is sent.
+    temperature: T. Towards 0 the vectors become the embeddings of greedy words. limit: the most
+    vectors, the agent's `max_tokens` without it. projector: a `VocabularyMixing` or the folder of
+    one. Its temperature is then that of what is sent.
     """
 
     name: ClassVar[str] = "soft"
@@ -75,9 +75,9 @@ class SoftWords(Channel):
         if self.projector is None:
             check_same(self.name, sender, receiver)
             return
-        told = remedy(self.projector, sender, receiver)
-        check_widths(self.projector, sender, receiver, told)
-        check_identities(self.projector, sender, receiver, told)
+        fix = remedy(self.projector, sender, receiver)
+        check_widths(self.projector, sender, receiver, fix)
+        check_identities(self.projector, sender, receiver, fix)
 
     def ask(self, sender: Model, receiver: Model) -> None:
         rolls_out(sender, "soft words are written in vectors")

@@ -1,4 +1,4 @@
-"""Words: what every model can send and read, and the ceiling that other channels are held to."""
+"""Words: what every model can send and read, and the ceiling for other channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TextChannel"]
 
 
 class TextChannel(Channel):
-    """The sender writes, the receiver reads; with `verbatim` the sender passes on what it was told.
+    """The sender writes and the receiver reads. With `verbatim` the sender passes on its item.
 
     limit: the number of tokens, by the sender's tokenizer, after which the words are cut.
     """
@@ -40,7 +40,7 @@ class TextChannel(Channel):
         return self._message(state, Text(words))
 
     def write(self, message: Message, prompt: Prompt) -> Prompt:
-        """Insert the words, if any, set off by a space from what stands before them."""
+        """Insert the words, if any, with a space before them."""
         assert isinstance(message.payload, Text)
         rows = (row.strip() for row in message.payload.words)
         words = tuple(f" {row}" if row else "" for row in rows)

@@ -71,84 +71,85 @@ def ends_in(
 
     words: what the sender read; ends: (S,) as in `Spelling`; opening: characters that are left out
     at the front. tokenizer: the receiver's, a `tokenizers.Tokenizer`. rest: characters of the
-    sender's token behind the receiver's token, 0 where they end together. ids: the tokens.
+    sender's token after the receiver's token, 0 where they end together. ids: the tokens.
     """
     found = tokenizer.encode(words[opening:], add_special_tokens=False)
     wanted = torch.tensor([opening + end for _, end in found.offsets], dtype=torch.long)
     ids = torch.tensor(found.ids, dtype=torch.long)
-    own = (ends > opening).nonzero().flatten()
-    if not len(own):
+    after = (ends > opening).nonzero().flatten()
+    if not len(after):
         return wanted[:0], wanted[:0], ids[:0]
-    reached = ends[own].contiguous()
-    first = torch.searchsorted(reached, wanted).clamp(max=len(own) - 1)
+    reached = ends[after].contiguous()
+    first = torch.searchsorted(reached, wanted).clamp(max=len(after) - 1)
     place = torch.searchsorted(reached, reached[first], right=True) - 1  # the last of equal ends
-    return own[place], reached[place] - wanted, ids
+    return after[place], reached[place] - wanted, ids
 
 
 def places(receiver: Spelling, sharer: Spelling, *, loose: bool = False) -> Tensor:
     """For each receiver position the sharer position whose words it shares: (B, S), -1 for none.
 
     Where both have read the same text, and in equal stretches of words elsewhere, a receiver token
-    belongs to the sharer token in which its last character falls; to the last one of those that
-    end together, like the bytes of an emoji. A position without characters (`<bos>`) belongs to
-    one without characters. No tokenizer is asked.
+    belongs to the sharer token in which its last character falls. Of several that end together,
+    like the bytes of an emoji, it is the last one. A position without characters (`<bos>`) belongs
+    to one without characters. No tokenizer is asked.
 
-    loose: where different words stand between equal ones, as the name in another item's question,
-    their tokens belong together too, the last to the last.
+    loose: different words between equal ones, such as the name in another item's question, belong
+    together too, the last token to the last.
     """
     found = torch.full(receiver.ends.shape, -1, dtype=torch.long)
-    for row, words, ends, others, other_ends in zip(
+    for row, words, ends, sharer_words, sharer_ends in zip(
         found, receiver.words, receiver.ends.cpu(), sharer.words, sharer.ends.cpu(), strict=True
     ):
-        ours, theirs = (ends >= 0).nonzero()[:, 0], (other_ends >= 0).nonzero()[:, 0]
-        ends, other_ends = ends[ours], other_ends[theirs]
-        if words == others and torch.equal(ends, other_ends):
+        ours, theirs = (ends >= 0).nonzero()[:, 0], (sharer_ends >= 0).nonzero()[:, 0]
+        ends, sharer_ends = ends[ours], sharer_ends[theirs]
+        if words == sharer_words and torch.equal(ends, sharer_ends):
             row[ours] = theirs
         elif len(ours) and len(theirs):
-            blocks = _common(words, others)
-            place = _places(ends, other_ends, blocks, sharer.begin)
-            place = _bridged(place, ends, other_ends, blocks) if loose else place
+            blocks = _common(words, sharer_words)
+            place = _places(ends, sharer_ends, blocks, sharer.begin)
+            place = _bridged(place, ends, sharer_ends, blocks) if loose else place
             row[ours] = torch.where(place >= 0, theirs[place], -1)
     return found.to(receiver.ends.device)
 
 
-def _places(ends: Tensor, others: Tensor, blocks: Tensor, begin: int) -> Tensor:
-    """The index among `others` (n,) for each of `ends` (m,), -1 for none.
+def _places(ends: Tensor, sharer_ends: Tensor, blocks: Tensor, begin: int) -> Tensor:
+    """The index among `sharer_ends` (n,) for each of `ends` (m,), -1 for none.
 
-    blocks: as of `_common`. begin: as in `Spelling`, of the others.
+    blocks: as of `_common`. begin: as in `Spelling`, of the sharer.
     """
-    block = torch.searchsorted(blocks[1], ends)  # the first that ends behind the token's end
+    block = torch.searchsorted(blocks[1], ends)  # the first that ends after the token's end
     start, _, ahead = blocks[:, block.clamp(max=blocks.shape[1] - 1)]
     wanted = torch.where(ends > 0, ends + ahead, 0)
     inside = (block < blocks.shape[1]) & (start < ends) & (wanted > begin)
-    first = torch.searchsorted(others, wanted).clamp(max=len(others) - 1)
-    last = torch.searchsorted(others, others[first], right=True) - 1
-    there = torch.where(ends > 0, inside & (others[first] >= wanted), others[first] == 0)
+    first = torch.searchsorted(sharer_ends, wanted).clamp(max=len(sharer_ends) - 1)
+    end = sharer_ends[first]
+    last = torch.searchsorted(sharer_ends, end, right=True) - 1
+    there = torch.where(ends > 0, inside & (end >= wanted), end == 0)
     return torch.where(there, last, -1)
 
 
-def _bridged(place: Tensor, ends: Tensor, others: Tensor, blocks: Tensor) -> Tensor:
+def _bridged(place: Tensor, ends: Tensor, sharer_ends: Tensor, blocks: Tensor) -> Tensor:
     """Places (m,) with the gaps between two placed tokens filled, from the right.
 
-    A gap of the others ends where the next equal stretch begins.
+    A gap of the sharer ends where the next equal stretch begins.
     """
     placed = cast(list[int], (place >= 0).nonzero()[:, 0].tolist())
     gaps = [(before, after) for before, after in pairwise(placed) if after - before > 1]
     for before, after in gaps:
         start, _, ahead = blocks[:, torch.searchsorted(blocks[1], ends[after])]
-        first, last = int(place[before]) + 1, int((others <= start + ahead).sum())
+        first, last = int(place[before]) + 1, int((sharer_ends <= start + ahead).sum())
         if last > first:
             counterparts = torch.arange(last - (after - before - 1), last)
             place[before + 1 : after] = counterparts.clamp(min=first)
     return place
 
 
-def _common(words: str, others: str) -> Tensor:
-    """Equal stretches of words: (3, n), start and end in `words`, and how far ahead in `others`.
+def _common(words: str, sharer_words: str) -> Tensor:
+    """Equal stretches: (3, n), start and end in `words`, and how far ahead in `sharer_words`.
 
     The last one is empty.
     """
-    pieces, other_pieces = (re.findall(r"\S+\s*|\s+", text) for text in (words, others))
+    pieces, other_pieces = (re.findall(r"\S+\s*|\s+", text) for text in (words, sharer_words))
     starts, other_starts = (_starts(found) for found in (pieces, other_pieces))
     matcher = SequenceMatcher(None, pieces, other_pieces, autojunk=False)
     found = [
@@ -173,9 +174,9 @@ def translate(
 ) -> Tensor:
     """One sharer token for each receiver token, ids (B, S), as published fusers were trained.
 
-    Each token's text is encoded alone, and of several tokens the first or the longest is kept: what
-    is no single token for the sharer, as accents and emoji often are, is lost. `places` loses
-    nothing.
+    Each token's text is encoded alone, and of several tokens the first or the longest is kept. What
+    is not a single token for the sharer, as accents and emoji often are not, is lost. `places`
+    loses nothing.
     """
     tokens = cast(list[int], ids.flatten().tolist())
     found = [_translated(n, receiver_tokenizer, sharer_tokenizer, strategy) for n in tokens]

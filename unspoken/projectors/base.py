@@ -18,7 +18,7 @@ class Projector(
 ):
     """A module with `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
-    Settings are the keyword arguments of the constructor, kept in config.json; weights are
+    Settings are the keyword arguments of the constructor, kept in config.json. Weights are
     float32 master weights in model.safetensors. A missing or surplus tensor is an error.
     """
 

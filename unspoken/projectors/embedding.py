@@ -22,13 +22,13 @@ _PACE = 10.0
 class EmbeddingProjector(StateProjector):
     """Map states (B, S, N, W of the sender) of N layers to vectors (B, S', W of the receiver).
 
-    One vector for each sender position, S' = S; or, with `vectors`, a fixed number S' = vectors by
+    One vector for each sender position, S' = S. With `vectors`, a fixed number S' = vectors by
     attention pooling with learned queries.
 
-    With `prompt`, so many free vectors stand in front of every message. They stay with the
-    receiver, and carry what it has to know about messages in general; see `front_vectors`.
+    `prompt` is the number of free vectors before every message. They stay with the receiver, and
+    carry what it has to know about messages in general; see `front_vectors`.
 
-    layers: which hidden states are read, 0 being the sender's own embeddings; several are
+    layers: which hidden states are read, 0 being the sender's embeddings. Several are
     concatenated. Each of their dimensions is standardised by what `calibrate` saw, because a few
     dimensions of a residual stream dwarf the rest. scale: the initial RMS of a vector, that of the
     receiver's embeddings. The fingerprints say what it is trained with.
@@ -75,7 +75,7 @@ class EmbeddingProjector(StateProjector):
     spread: Tensor
 
     def front_vectors(self, batch: int) -> Vectors:
-        """The free vectors (B, n, W of the receiver) that stand in front of every message."""
+        """The free vectors (B, n, W of the receiver) that come before every message."""
         values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
 

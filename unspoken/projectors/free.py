@@ -1,4 +1,4 @@
-"""Free vectors: a soft prompt, or a message that nobody sent."""
+"""Free vectors: a soft prompt, or a message without a sender."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Maps between two models' spaces in closed form: no step of training.
 
-What such a map is fitted on matters more than how: fitted on prose it explains the prose and
-carries little else, fitted on random words it carries them. Neither the variance that it explains
+What such a map is fitted on matters more than how. Fitted on prose, it explains the prose and
+carries little else. Fitted on random words, it carries them. Neither the variance that it explains
 nor the nearest word of what it makes tells whether a receiver can use it.
 """
 
@@ -25,10 +25,10 @@ class LinearMap(StateProjector):
         v = n * u / |u|,  u = W (h - mean) / spread + b
 
     kind `ridge`: W = argmin |W x - e|^2 + penalty |W|^2, which gives the unsure small norms. kind
-    `procrustes`: the rotation, or its part between unlike widths, with the least |s R x - e|^2:
+    `procrustes`: the rotation, or its part between different widths, with the least |s R x - e|^2:
     R = U V^T of the singular vectors of x^T e, s the best scale (StateBridge, arXiv 2608.13317).
     Both scale every vector to n, the mean norm of the embeddings: a receiver takes a vector of
-    another norm for another strength of a word. StateBridge rotates raw states; here each dimension
+    another norm for another strength of a word. StateBridge rotates raw states. Here each dimension
     is standardised before, because a few dimensions of a residual stream dwarf the rest.
 
     >>> made = LinearMap(source_width=8, target_width=4, layers=[2])
@@ -98,9 +98,9 @@ class VocabularyMixing(StateProjector):
 
         v = sum_w softmax(head h / T)_w * embedding_w,  w in both vocabularies
 
-    CIPHER (arXiv 2310.06272) between models with unlike vocabularies. h: the sender's last hidden
-    state. words: how many both know, see `shared_vocabulary`. cap: the sender's bound of logits, if
-    it has one, as Gemma 2 does. Nothing is fitted; `start` puts in the two tables.
+    CIPHER (arXiv 2310.06272) between models with different vocabularies. h: the sender's last
+    hidden state. words: how many both know, see `shared_vocabulary`. cap: the sender's bound of
+    logits, if it has one, as Gemma 2 does. Nothing is fitted. `start` puts in the two tables.
     """
 
     recipe = "recipes/mixing.yaml"

@@ -18,7 +18,7 @@ from unspoken.projectors.registry import TrainedKind, trained_kind
 __all__ = ["PAIR", "load_projector", "load_trained"]
 
 PAIR = "pair.json"
-"""The file in which training says what it has trained, see `unspoken.relay.pair`."""
+"""The file in which training records what it trained, see `unspoken.relay.pair`."""
 
 _BY_SETTINGS = ("embedding", "memory", "fusion")
 
@@ -26,9 +26,9 @@ _BY_SETTINGS = ("embedding", "memory", "fusion")
 def load_projector(name: str | Path) -> Projector:
     """Load a projector from a folder or from the hub, ready for use.
 
-    The folder says its kind: in pair.json, which training writes, or in config.json; in folders of
-    earlier versions the settings in config.json tell it. Raises `UnknownName` for a kind that
-    nobody registered, `DataError` for a folder without a projector.
+    The folder names its kind in pair.json, which training writes, or in config.json. In folders of
+    earlier versions the settings in config.json tell it. Raises `UnknownName` for a kind that is
+    not registered, `DataError` for a folder without a projector.
     """
     return load_trained(name)[1]
 
@@ -36,7 +36,7 @@ def load_projector(name: str | Path) -> Projector:
 def load_trained(name: str | Path) -> tuple[TrainedKind, Projector, BaseModel]:
     """The kind of a folder, its projector, and the settings that its recipe gave the projector.
 
-    Where the folder does not keep these settings they are the defaults of the kind.
+    If the folder does not keep these settings, they are the defaults of the kind.
     """
     folder = _local(name)
     settings = _settings(folder)

@@ -1,4 +1,4 @@
-"""A sender's cache to a receiver's: what one model has read, as the other would remember it."""
+"""A sender's cache to a receiver's: what one model has read, as the other would store it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class MemoryProjector(Projector):
     and rotates the keys to positions 0, 1, ... `start` sets all but V in closed form, by principal
     components and ridge regression, from positions that both models have read; V starts at random.
 
-    With a `vocabulary`, of so many words, W of the receiver's `width` numbers are its own embedding
-    of the token, at RMS 1, which `learn_words` puts in: a word that no training text has keeps its
-    spelling.
+    With a `vocabulary`, the number of words, W of the `width` numbers are the receiver's embedding
+    of the token, at RMS 1, which `learn_words` puts in. So a word that no training text has keeps
+    its spelling.
 
     A position of the message is a token of the receiver: `places` finds the sender's position in
     which that token ends, and how many characters of the sender's token are still to come (a long
-    token of one vocabulary is several of the other). With `prompt`, so many free vectors stand in
-    front of every message and stay with the receiver, as in `EmbeddingProjector`.
+    token of one vocabulary is several of the other). `prompt` is the number of free
+    vectors before every message. They stay with the receiver, as in `EmbeddingProjector`.
 
     source, target: layers, heads and head width of the two caches; rotary: how many frequencies
     each rotates with. The fingerprints say what it is trained with.
@@ -71,7 +71,7 @@ class MemoryProjector(Projector):
         kept = width - (target_width if vocabulary else 0)
         if kept < 1:
             raise IncompatibleModels(
-                f"{width} numbers for each token leave none for the sender's cache, for the "
+                f"{width} numbers for each token leave none for the sender's cache, because the "
                 f"receiver's embedding of the word takes {target_width}; choose a larger width, or "
                 "words=false"
             )
@@ -108,7 +108,7 @@ class MemoryProjector(Projector):
     ) -> Vectors:
         """The message (B, S', width): codes of the positions `places` (B, S') of a sender's cache.
 
-        rest: (B, S'), characters of that position's token behind the receiver's token. ids:
+        rest: (B, S'), characters of that position's token after the receiver's token. ids:
         (B, S'), the receiver's tokens.
         """
         states = self.states(cached)
@@ -128,7 +128,7 @@ class MemoryProjector(Projector):
         return replace(cached, cache=KVCache(kv))
 
     def front_vectors(self, batch: int) -> Vectors:
-        """The free vectors (B, n, W of the receiver) that stand in front of every message."""
+        """The free vectors (B, n, W of the receiver) that come before every message."""
         values = (_PACE * self.prompt).expand(batch, -1, -1)
         return Vectors(values, values.new_ones(values.shape[:2], dtype=torch.bool))
 
@@ -155,14 +155,14 @@ class MemoryProjector(Projector):
 
     @torch.no_grad()
     def start(self, states: Tensor, ids: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
-        """Fit everything but V in closed form; the share of variance explained, in sample.
+        """Fit everything but V in closed form. Returns the share of variance explained, in sample.
 
         states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), the same n positions read by both
         models; ids: (n,), the receiver's tokens there. penalty: of the ridge, for each position, in
         units of a code's mean variance.
         """
         self.mean.copy_(states.mean(0, dtype=torch.float32))
-        states = states - self.mean  # from here on float32, and nobody else's
+        states = states - self.mean  # from here on float32, and a copy
         self.spread.copy_(states.std(0).clamp(min=1e-4))
         states.div_(self.spread)
         with torch.random.fork_rng():
@@ -189,7 +189,7 @@ class MemoryProjector(Projector):
         return float(((weight * both).sum() + ridge) / targets.square().sum())
 
     def _spelled(self, code: Tensor, ids: Tensor) -> Tensor:
-        """A code of the sender's cache (..., n), and the words' embeddings behind it."""
+        """A code of the sender's cache (..., n), and after it the words' embeddings."""
         return torch.cat((code, self.words[ids].to(code.dtype)), -1) if len(self.words) else code
 
     def _sources(self, code: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Kinds of trained channels by name: our own, and those of other packages.
 
-A package adds one with one line in its pyproject.toml, and nothing changes here:
+A package adds one with one line in its pyproject.toml. Nothing changes here:
 
     [project.entry-points."unspoken.trained_channels"]
     summary = "your_package.summary:TrainedSummary"
 
-The name is the `kind` of a projector in recipes and in folders of trained weights. What it stands
-for is a `TrainedChannel`, see `unspoken.relay.trained`.
+The name is the `kind` of a projector in recipes and in folders of trained weights. It names a
+`TrainedChannel`, see `unspoken.relay.trained`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS = Registry("kind of projector", "unspoken.trained_channels", _OWN)
 
 
 class TrainedKind(Protocol):
-    """What recipes, folders and audits ask of a `TrainedChannel`, which stands above them."""
+    """What recipes, folders and audits ask of a `TrainedChannel`, which is in a layer above."""
 
     @property
     def settings(self) -> type[BaseModel]: ...
@@ -43,7 +43,7 @@ class TrainedKind(Protocol):
     @property
     def trainable(self) -> bool: ...
     def channel(self, projector: Any, settings: Any) -> Any:
-        """The channel that speaks through the projector."""
+        """The channel that sends through the projector."""
         ...
 
 

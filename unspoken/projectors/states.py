@@ -23,7 +23,7 @@ class StateProjector(Projector):
     target_tokenizer: str
 
     def front_vectors(self, batch: int) -> Vectors | None:
-        """Vectors (B, n, W of the receiver) that stand in front of every message and stay there."""
+        """Vectors (B, n, W of the receiver) before every message, which stay with the receiver."""
         return None
 
     def forward(self, states: Vectors) -> Vectors:

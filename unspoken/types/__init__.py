@@ -3,7 +3,7 @@
 Legend used in every docstring: B batch rows, S slots, L layers, H key/value heads, D head width, W
 model width. A slot is a place in a cache, and each slot has a position, which rotary embeddings
 turn by. Rows of unequal length are padded on the left; masks are boolean, True where a slot is
-real. All values are immutable: nothing writes into a tensor that stands here.
+real. All values are immutable: nothing writes into their tensors.
 """
 
 from unspoken.types.cache import KV, Cache, KVCache, counted

@@ -31,11 +31,11 @@ class Cache(Protocol):
         ...
 
     def rows(self, index: slice, keep: Tensor | None = None) -> Cache:
-        """Some rows, and of their slots those where `keep` (S,) is True; all without it."""
+        """Some rows, and of their slots those where `keep` (S,) is True, or all without it."""
         ...
 
     def expand(self, batch: int) -> Cache:
-        """One row as B equal ones; nothing is copied."""
+        """One row as B equal ones. Nothing is copied."""
         ...
 
     def kv(self) -> KV:

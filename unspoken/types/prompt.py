@@ -1,4 +1,4 @@
-"""What a model is asked to read: a prompt of segments, which are words, vectors or memories."""
+"""What a model is asked to read: a prompt of segments, which are words, vectors or caches."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Text:
     """Words for each of B rows.
 
     Neighbouring texts are tokenised together, unless `shared`: such a text is equal in all rows,
-    is tokenised on its own, and a reader may read it once for the whole batch. share: what the
-    words are, if others may read them too: a question, a document, an agent's answer. A pool that
-    keeps caches knows them again in another prompt; it never changes a token.
+    is tokenised separately, and a reader may read it once for the whole batch. share: what the
+    words are, if other agents may read them too: a question, a document, an agent's answer. A pool
+    that keeps caches finds them again in another prompt. It never changes a token.
     """
 
     words: tuple[str, ...]
@@ -74,18 +74,18 @@ class Vectors:
         return Vectors(self.values[index][:, keep], mask[:, keep], self.shared)
 
     def repeat(self, batch: int) -> Vectors:
-        """One row as B equal ones; nothing is copied."""
+        """One row as B equal ones. Nothing is copied."""
         return Vectors(self.values.expand(batch, -1, -1), self.mask.expand(batch, -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spelling:
-    """The words behind the positions of a cache.
+    """The words that the positions of a cache come from.
 
     words: B strings, all text that was read, in order. ends: (B, S), the number of characters of
     `words` up to the end of each position; -1 where a position is no text (padding, vectors, a
-    memory). `<bos>` is text without characters. Models with unlike tokenizers meet here.
-    begin: where in `words` the first position begins, above 0 if what stands before was left out.
+    cache). `<bos>` is text without characters. Models with different tokenizers are aligned by it.
+    begin: where in `words` the first position begins, above 0 if what comes before was left out.
     """
 
     words: tuple[str, ...]
@@ -103,10 +103,10 @@ class Spelling:
 class CacheSegment:
     """A cache that is a part of a prompt: its slots, their positions, and what it spells.
 
-    cache: B rows of S slots. mask: (B, S). positions: (B, S), counted from where the memory begins;
-    keys are rotated by them, and the reader moves them when something comes before. A compacted
+    cache: B rows of S slots. mask: (B, S). positions: (B, S), counted from where the cache begins.
+    Keys are rotated by them, and the reader moves them when something comes before. A compacted
     cache has fewer slots than positions. A layer that was left out has no heads, (B, 0, S, D):
-    there the reader's own positions see nothing of the memory.
+    there the reader's own positions see nothing of the cache.
     """
 
     cache: Cache
@@ -147,7 +147,7 @@ class CacheSegment:
         return CacheSegment(cache, mask[:, keep], positions, spelling)
 
     def repeat(self, batch: int) -> CacheSegment:
-        """One row as B equal ones; nothing is copied."""
+        """One row as B equal ones. Nothing is copied."""
         spelling = self.spelling.repeat(batch) if self.spelling else None
         mask, positions = (part.expand(batch, -1) for part in (self.mask, self.positions))
         return CacheSegment(self.cache.expand(batch), mask, positions, spelling)
@@ -166,10 +166,10 @@ Reuse = Literal["any", "exact"]
 class Prompt:
     """What a model is asked to read: segments of one batch size, and the slot for messages.
 
-    `slot` is the index at which the next message is inserted; `insert` moves it along, so that
+    `slot` is the index at which the next message is inserted. `insert` moves it along, so that
     messages keep their order. reuse: whether a pool may serve moved caches, or `exact` ones only.
-    candidates: the answers between which the reader chooses, if it is a judge; a pool's probe sees
-    to it that the choice stays the same.
+    candidates: the answers between which the reader chooses, if it is a judge. A pool's probe
+    makes sure that the choice stays the same.
     """
 
     segments: tuple[Segment, ...]
@@ -187,7 +187,7 @@ class Prompt:
         return replace(self, segments=(*before, segment, *after), slot=self.slot + 1)
 
     def front(self, segment: Segment) -> Prompt:
-        """The prompt with `segment` before everything else but the memories that came before."""
+        """The prompt with `segment` before everything else, but after the caches at its front."""
         n = next(
             (n for n, s in enumerate(self.segments) if not isinstance(s, CacheSegment)), self.slot
         )

@@ -15,12 +15,12 @@ __all__ = ["Ahead", "Context", "Read", "Rollout", "Served", "Usage", "Words"]
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Context:
-    """What a model has read; generation continues from here, whatever channel was used.
+    """What a model has read. Generation continues from here, for every channel.
 
     cache: S-1 slots, everything but the last token. mask: (B, S). last: (B,) token ids. spelling:
     what was read, S slots. positions: (B, S), of every slot, the last token's included. plain: the
     keys and values before messages were fused into them. seen: (L, B, S), which slots each layer
-    may attend to, where memories left layers out; None for all that is real.
+    may attend to, where caches left layers out; None for all that is real.
     """
 
     cache: Cache
@@ -93,8 +93,8 @@ class Served:
     """How a pool served one row: its tokens, by where their cache came from.
 
     exact: kept from the same beginning. shifted: kept from elsewhere and moved; anchored: moved,
-    and corrected by anchors. recomputed: read although a cache was kept; dense: read, for nothing
-    was. width: bytes of a token's cache. reason: why nothing was reused, if so.
+    and corrected by anchors. recomputed: read although a cache was kept; dense: read because
+    none was. width: bytes of a token's cache. reason: why nothing was reused, if so.
     """
 
     exact: int = 0
@@ -117,10 +117,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """Result of reading a prompt: the context, and whatever else was needed.
+    """Result of reading a prompt: the context, and what else was needed.
 
     tokens: tokens read in each row; passes: forward passes. hidden: layer -> (B, S', W) states of
-    the positions behind the shared opening, `<bos>` excluded. cached: the cache of all S positions.
+    the positions after the shared opening, `<bos>` excluded. cached: the cache of all S positions.
     found: the context, None when only hidden states of lower layers were needed. served: where a
     pool took each row from; () without a pool.
     """
@@ -134,7 +134,7 @@ class Read:
 
     @property
     def context(self) -> Context:
-        assert self.found is not None, "a context is there when `needs` names text or a memory"
+        assert self.found is not None, "a context is there when `needs` names text or a cache"
         return self.found
 
 
@@ -158,14 +158,14 @@ class Words:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
-    """What a model went on with behind what it had read, without choosing a word.
+    """How a model went on from what it had read, without choosing a word.
 
     Its last hidden state, mapped to an input embedding, is its next input. The map is `identity`
     or `ridge`, the ridge regression from output to input embeddings, both with the mean norm of an
     input embedding; or `expected`, the mean input embedding under its next-token distribution.
 
     states: (B, m, W), the last hidden states, after the final norm. vectors: (B, m, W), the inputs
-    made of them. memory: the cache of all S + m positions; None for `expected`, whose vectors are
+    made of them. cached: the cache of all S + m positions; None for `expected`, whose vectors are
     what is passed on. passes: forward passes.
     """
 

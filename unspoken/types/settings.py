@@ -57,8 +57,8 @@ class Denoising(Settings):
     probability, of the widest `margin` between the two likeliest words, of the lowest `entropy`, or
     `random` ones (LLaDA, arXiv 2502.09992; Dream, arXiv 2508.15487). guidance: classifier-free, the
     weight of the prompt beyond 1; it takes a second pass in each step. until: the share of the
-    steps that is taken, what is masked then is filled at once. threshold: predictions that are at
-    least so probable stay too, which ends a canvas early (Fast-dLLM, arXiv 2505.22618). capture:
+    steps that is taken; what is masked then is filled at once. threshold: predictions of at least
+    this probability stay too, which ends a canvas early (Fast-dLLM, arXiv 2505.22618). capture:
     hidden states of the last step that changed a row, or of one `clean` pass over what it wrote.
 
     >>> Denoising(max_tokens=16, steps=8).block

@@ -1,4 +1,4 @@
-"""What may be known of a model before any forward pass."""
+"""What is known of a model before any forward pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Spec"]
 class Spec:
     """What channels may know of a model before any forward pass.
 
-    weights is the same in every precision, see `LanguageModel.fingerprint`; dtype names it.
-    kinds: for each layer whether it sees everything or a window. gives: what it can compute as a
-    sender. takes: what may stand in its prompt. states: whether its hidden states are those of what
-    it has read, or, as with a diffusion model, of what it writes. chats: whether it has a chat
-    template.
+    weights is the same in every precision, see `LanguageModel.fingerprint`; dtype names the
+    precision. kinds: for each layer whether it sees everything or a window. gives: what it can
+    compute as a sender. takes: what its prompt may hold. states: whether its hidden states are
+    those of what it has read, or, as with a diffusion model, of what it writes. chats: whether it
+    has a chat template.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Cache-to-cache fusion: the trained module, and the folders in which others publish theirs."""
+"""Cache-to-cache fusion: the trained module, and the folders in which its authors publish it."""
 
 from unspoken.projectors.fuser.module import Fuser, Gate, add_changes, layer_map
 

@@ -1,4 +1,4 @@
-"""A sharer's KV cache, fused into a receiver's behind learned gates.
+"""A sharer's KV cache, fused into a receiver's through learned gates.
 
 Cache-to-Cache (arXiv 2510.03215), section 3.
 """
@@ -43,7 +43,7 @@ class Gate:
 class Fuser(Projector):
     """Change a receiver's cache by a sharer's, position by position and layer by layer.
 
-    For keys and for values on their own, R (B, N, H * D) of the receiver and S of the sharer:
+    For keys and for values separately, R (B, N, H * D) of the receiver and S of the sharer:
 
         u = block(enter([S; R]))      (B, N, hidden)
         change = leave(blocks(u))     (B, N, H * D), `depth` - 2 blocks of width `inner`
@@ -51,7 +51,7 @@ class Fuser(Projector):
         fused = R + gate * weight * change
 
     Keys are taken and given as they are stored, after RoPE. layers: pairs (receiver layer, sharer
-    layer); other layers of the receiver stay what they are. rank: the width of a bottleneck in
+    layer). Other layers of the receiver are not changed. rank: the width of a bottleneck in
     every wide linear, which makes a fuser small; None for full ones.
 
     In use a gate is 1 if its logit is above 0, else 0, and what is shut is not computed. In
@@ -158,7 +158,7 @@ class Fuser(Projector):
 
         source: L x (B, H, M, D). places: (B, N), the source position that is fused into each
         position, -1 for none. What is not fused stays bit for bit; a layer whose gates are both
-        shut is the very pair that was given.
+        shut is the same pair that was given.
         """
         if not source[0][0].shape[2]:
             return target
@@ -201,7 +201,7 @@ class Fuser(Projector):
 
     @classmethod
     def from_published(cls, folder: str | Path) -> Self:
-        """Read a fuser in the layout of the authors' checkpoints, in the dtype that it states.
+        """Read a fuser in the layout of the authors' checkpoints, in the dtype that they name.
 
         Strictly: a missing, surplus or odd tensor, file or setting is a `StorageError` that names
         it. Nothing is unpickled but tensors. Of several sharer layers for one receiver layer the
@@ -215,7 +215,7 @@ class Fuser(Projector):
         return fuser.eval()
 
     def to_published(self, folder: str | Path, *, receiver: str = "", sharer: str = "") -> None:
-        """Write the layout that `from_published` reads; the names of the models are for others.
+        """Write the layout that `from_published` reads. The names of the models are for people.
 
         Raises `StorageError` for what that layout cannot say.
         """
@@ -279,7 +279,7 @@ def _gumbel(uniform: Tensor) -> Tensor:
 def add_changes(kv: KV, plain: KV, fused: KV) -> KV:
     """What fusion changed in `plain`, added to `kv`: fusers in parallel. L x (B, H, S, D).
 
-    A tensor that was not changed stays the very tensor of `kv`.
+    A tensor that was not changed is the same object as in `kv`.
     """
 
     def added(now: Tensor, before: Tensor, after: Tensor) -> Tensor:

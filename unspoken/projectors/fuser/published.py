@@ -120,7 +120,7 @@ def read_tensors(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def write(folder: Path, fuser: Publishable, models: Mapping[str, str]) -> None:
-    """Write a fuser; the folder appears whole, or stays as it was."""
+    """Write a fuser. The folder appears whole, or stays as it was."""
     if fuser.rank is not None:
         raise StorageError(
             f"cannot write {folder}: the published layout has no low-rank fusers, but this one has "
