@@ -127,14 +127,15 @@ class Facts:
 class Page:
     """All that one page shows.
 
-    lead: a sentence below the title, or none; stated: names and values below it. again: the command
-    that computes every number anew, empty if there is none; seeds: what it computes them with.
+    summary: a sentence below the title, or none; stated: names and values below it. again: the
+    command that computes every number anew, empty if there is none; seeds: what it computes them
+    with.
     """
 
     title: str
     task: str
     protocol: str
-    lead: str
+    summary: str
     stated: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
     facts: tuple[Facts, ...]

@@ -70,7 +70,7 @@ class Study:
     content of such a file is this study's, where several write files of one name.
 
     section: the module that shows a report, imported when a page is made. Its `sections(report,
-    folder)` gives sections of `unspoken.page`, and its `lead(report)`, if it has one, a sentence
+    folder)` gives sections of `unspoken.page`, and its `summary(report)`, if it has one, a sentence
     that comes first.
 
     Three more, for a study that needs more than the pair of its recipe. recipe: a class of recipes
@@ -101,8 +101,8 @@ class Study:
         """What a page shows of a report; `folder` holds what stands beside its file."""
         return () if self.section is None else import_module(self.section).sections(report, folder)
 
-    def lead(self, report: Result) -> str:
+    def summary(self, report: Result) -> str:
         """A sentence for the top of a page on which this study comes first, or none."""
         if self.section is None:
             return ""
-        return str(getattr(import_module(self.section), "lead", _nothing)(report))
+        return str(getattr(import_module(self.section), "summary", _nothing)(report))

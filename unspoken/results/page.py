@@ -35,7 +35,7 @@ def refresh(folder: Path) -> Path | None:
 
 
 def page_of(found: Sequence[Recorded], folder: Path) -> Page:
-    """What the page shows. The study that comes first gives the title and the lead."""
+    """What the page shows. The study that comes first gives the title and the summary."""
     first = found[0]
     task, kept = first.report.task, all("recipe" in one.report.notes for one in found)
     place = quote(str(folder))
@@ -43,7 +43,7 @@ def page_of(found: Sequence[Recorded], folder: Path) -> Page:
         title=first.study.title,
         task=str(task["name"]),
         protocol=str(task["protocol"]),
-        lead=first.study.lead(first.report),
+        summary=first.study.summary(first.report),
         stated=_stated(first.report),
         sections=_sections(found, folder),
         facts=tuple(Facts(one.study.name, tuple(_facts(one.report))) for one in found),

@@ -28,10 +28,10 @@ from unspoken.page import (
 from unspoken.studies.comparison.examples import disagreements, predictions
 from unspoken.studies.comparison.report import ChannelWorth, Compared
 
-__all__ = ["chart", "lead", "sections"]
+__all__ = ["chart", "sections", "summary"]
 
 
-def lead(report: Compared) -> str:
+def summary(report: Compared) -> str:
     """How many channels carried content, and what the others did."""
     by_verdict: dict[str, list[str]] = {}
     for name, worth in report.channels.items():
