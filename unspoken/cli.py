@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == _STOPPED:
-            typer.secho("stopped; run the same command again to go on", fg="red", err=True)
+            typer.secho("stopped; run the same command again to continue", fg="red", err=True)
         raise
 
 

@@ -18,7 +18,7 @@ _MASK = "░"
 
 
 def drawn(frame: Frame) -> Panel:
-    """A canvas as a panel: masks shaded, what is new in bold, the rest as it stands."""
+    """A canvas as a panel: masks shaded, new words in bold, the rest plain."""
     text = Text(overflow="fold")
     for word, fresh in zip(frame.words, frame.fresh, strict=True):
         if word is None:
@@ -26,8 +26,8 @@ def drawn(frame: Frame) -> Panel:
         else:
             text.append(_printable(word), style="bold bright_green" if fresh else "")
     filled = sum(word is not None for word in frame.words)
-    told = f"step {frame.step} of {frame.steps}, {filled} of {len(frame.words)} positions"
-    return Panel(text, title=frame.model, subtitle=told, border_style="cyan", padding=(0, 1))
+    progress = f"step {frame.step} of {frame.steps}, {filled} of {len(frame.words)} positions"
+    return Panel(text, title=frame.model, subtitle=progress, border_style="cyan", padding=(0, 1))
 
 
 def _printable(word: str) -> str:
@@ -36,7 +36,7 @@ def _printable(word: str) -> str:
 
 
 class CanvasView:
-    """Draws one canvas after the other; the last state of each stays on the screen."""
+    """Draws one canvas after the other. The last state of each stays on the screen."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -54,7 +54,7 @@ def sections(report, folder):
     yield Section("gossip", "Gossip", (f"{report.heard} have heard.",))
 
 
-def lead(report):
+def summary(report):
     return "Everybody knows."
 
 
@@ -172,7 +172,7 @@ def test_a_study_without_a_section_shows_nothing(package: Callable[..., None]) -
     one = study("gossip")
     report: object = None
     assert list(one.sections(report, Path())) == []
-    assert one.lead(report) == ""
+    assert one.summary(report) == ""
 
 
 def test_files_of_studies_that_are_not_here_are_passed_over(

@@ -639,7 +639,7 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
     }[verb]
     found = unspoken(verb, *arguments, given="why?\n")
     assert found.code == 130
-    assert found.err.strip().endswith("stopped; run the same command again to go on")
+    assert found.err.strip().endswith("stopped; run the same command again to continue")
     assert "Traceback" not in found.err
 
 

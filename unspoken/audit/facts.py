@@ -23,7 +23,7 @@ def describe(message: Message) -> dict[str, Any]:
     ['hi']
     """
     layout = message.layout
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "header": message.header.model_dump(mode="json", exclude_defaults=True),
         "layout": layout.model_dump(mode="json", exclude_defaults=True),
         "bytes": message.nbytes,
@@ -32,23 +32,23 @@ def describe(message: Message) -> dict[str, Any]:
     }
     match message.payload:
         case Text(words):
-            told["words"] = list(words)
+            facts["words"] = list(words)
         case Vectors(values, mask):
-            told["norms"] = [
+            facts["norms"] = [
                 [round(n, 4) for n in _norms(row[real])]
                 for row, real in zip(values.detach(), mask, strict=True)
             ]
-            told["odd"] = _odd(values)
+            facts["odd"] = _odd(values)
         case CacheSegment(cache, mask, _, spelling):
             kv = cache.kv()
-            told["norms"] = {
+            facts["norms"] = {
                 "keys": [_norm(keys, mask) for keys, _ in kv],
                 "values": [_norm(values, mask) for _, values in kv],
             }
-            told["odd"] = sum(_odd(tensor) for pair in kv for tensor in pair)
+            facts["odd"] = sum(_odd(tensor) for pair in kv for tensor in pair)
             if spelling is not None:
-                told["words"] = list(spelling.words)
-    return told
+                facts["words"] = list(spelling.words)
+    return facts
 
 
 def _norm(tensor: Tensor, mask: Tensor) -> float | None:

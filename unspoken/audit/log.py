@@ -30,12 +30,13 @@ _INDEX = "index.jsonl"
 class Audit:
     """A folder that keeps every message of a pipeline: `messages/<sha256>` and `index.jsonl`.
 
-    A message is as confidential as the prompt that it came from, and so is the folder; with a
-    `seal` the files are signed or encrypted, the index is not. shadow: ask each receiver what the
-    message says, and keep its words. That costs passes which no `Usage` counts, and proves nothing.
+    A message is as confidential as the prompt that it came from, and so is the folder. With a
+    `seal` the files are signed or encrypted, but the index is not. shadow: ask each receiver what
+    the message says, and keep its words. That costs passes that no `Usage` counts, and proves
+    nothing.
 
-    A file is whole or not there. A line of the index is written behind its file, in one piece and
-    one process at a time; what an interrupted one left is taken away by the next.
+    A file is whole or not there. A line of the index is written after its file, in one piece and
+    by one process at a time. The next process removes what an interrupted one left.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Audit:
         self.folder, self.shadow, self.seal = Path(folder), shadow, seal
 
     def run(self) -> _Log:
-        """The log of one run, whose lines share a name."""
+        """The log of one run. Its lines share a name."""
         return _Log(self, uuid4().hex[:16])
 
     def append(self, line: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def _cut_unfinished(file: int) -> None:
-    """Take away what stands behind the last end of a line."""
+    """Remove what comes after the last end of a line."""
     size = os.fstat(file).st_size
     start = max(0, size - (1 << 20))
     tail = os.pread(file, size - start, start)

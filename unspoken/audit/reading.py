@@ -1,6 +1,6 @@
 """What a model makes of a message: a text shadow for people, which proves nothing.
 
-A shadow is what a reader writes when it is asked; the message may hold more, less or something
+A shadow is what a reader writes when it is asked. The message may hold more, less or something
 else, and a sender that wants to hide a thing can.
 """
 
@@ -22,7 +22,7 @@ from unspoken.wire import Message
 
 __all__ = ["listen", "nearest", "reading"]
 
-_LEAD, _ASK = "Message:", "\nThe message says:"
+_OPENING, _ASK = "Message:", "\nThe message says:"
 
 
 def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
@@ -32,14 +32,14 @@ def listen(message: Message, model: str, projector: str = "") -> dict[str, Any]:
     """
     reader = load_model(model)
     channel = _through(projector, reader) if projector else None
-    said = reading(message, reader, channel)
+    words = reading(message, reader, channel)
     found = nearest(message, reader)
-    told = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
-    return {**told, "reading": list(said)}
+    near_words = {"nearest": [[" ".join(near) for near in row] for row in found]} if found else {}
+    return {**near_words, "reading": list(words)}
 
 
 def _through(projector: str, model: Model) -> Channel:
-    """The channel that speaks through the trained module of a folder, whatever its kind."""
+    """The channel that uses the trained module of a folder, whatever its kind."""
     kind, module, settings = load_trained(projector)
     return kind.channel(module.to(device_of(model)), settings)
 
@@ -48,7 +48,7 @@ def _through(projector: str, model: Model) -> Channel:
 def reading(
     message: Message, model: Model, channel: Channel | None = None, *, tokens: int = 32
 ) -> tuple[str, ...]:
-    """What the model says of each row: its words behind "The message says:", greedily, B strings.
+    """What the model writes of each row after "The message says:", greedily, B strings.
 
     channel: takes the message in as it would for a receiver; without it the payload itself is put
     into the prompt. Raises `IncompatibleModels` if the message is for other weights.
@@ -56,7 +56,7 @@ def reading(
     batch, payload = message.batch, message.payload
     if isinstance(payload, Text):
         return payload.words
-    opening = (_LEAD,) * batch
+    opening = (_OPENING,) * batch
     if isinstance(payload, CacheSegment) and payload.spelling is not None:
         opening = payload.spelling.words  # a fusion acts on words that the receiver has read too
     prompt = Prompt((Text(opening), Text((_ASK,) * batch)), slot=1)
@@ -68,12 +68,12 @@ def reading(
     context = model.read(prompt).context
     if channel is not None:
         context = channel.fuse(message, context)
-    said = model.write(context, Settings(max_tokens=tokens)).words
-    return tuple(words.strip().partition("\n")[0] for words in said)  # models begin a new line
+    written = model.write(context, Settings(max_tokens=tokens)).words
+    return tuple(words.strip().partition("\n")[0] for words in written)  # models begin a new line
 
 
 def _placed(message: Message, prompt: Prompt, model: Model) -> Prompt:
-    """The prompt with the payload itself in it, if it stands in the model's own space."""
+    """The prompt with the payload itself in it, if it is in the model's own space."""
     header, payload = message.header, message.payload
     if header.receiver not in ("", model.spec.weights):
         raise IncompatibleModels(

@@ -17,11 +17,11 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 
 def complete_study(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The studies that the recipe on the line lists."""
+    """The studies that the recipe on the command line lists."""
     from unspoken.errors import UnspokenError
     from unspoken.recipe.files import listed_studies
 
-    words = ctx.args  # the option has no value yet, so that what stands before it was not read
+    words = ctx.args  # the option has no value yet, so what comes before it was not parsed
     try:
         names = listed_studies(words[0]) if words else []
     except UnspokenError:

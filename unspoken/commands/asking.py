@@ -24,7 +24,7 @@ Asked = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
-Context = Annotated[str, typer.Option(help="what an agent that reads {context} is told")]
+Context = Annotated[str, typer.Option(help="what an agent whose prompt has {context} reads")]
 
 
 def ask(
@@ -81,12 +81,12 @@ def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
 def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
     from unspoken.view import canvas_view
 
-    def say(words: str) -> None:
+    def show(words: str) -> None:
         view.close()  # what is written now must not be drawn over
         typer.echo(words, nl=False)
 
     with canvas_view() as view:
-        found = pipeline.run(query, on_text=say)
+        found = pipeline.run(query, on_text=show)
     typer.echo()
     for turn in found.turns:
         use = turn.usage

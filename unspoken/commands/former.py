@@ -1,4 +1,4 @@
-"""Verbs that are gone: each prints the line that does the same today."""
+"""Verbs that are gone. Each prints the command that does the same today."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def former(verb: str) -> Callable[[typer.Context], None]:
     """A command that says what to write instead of `verb`, and ends with exit code 2."""
 
     def command(ctx: typer.Context) -> None:
-        line = shlex.join(_today(verb, ctx.args))
-        typer.secho(f"`unspoken {verb}` is gone; write: {line}", fg="red", err=True)
+        command_line = shlex.join(_today(verb, ctx.args))
+        typer.secho(f"`unspoken {verb}` is gone; write: {command_line}", fg="red", err=True)
         raise typer.Exit(2)
 
     return command

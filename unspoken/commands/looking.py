@@ -15,8 +15,10 @@ __all__ = ["doctor", "inspect", "models"]
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="a message that was saved")],
-    model: Annotated[str, typer.Option(help="let this model say what it reads")] = "",
-    projector: Annotated[str, typer.Option(help="folder of what takes the message in")] = "",
+    model: Annotated[str, typer.Option(help="let this model write what the message says")] = "",
+    projector: Annotated[
+        str, typer.Option(help="folder of the trained module that takes the message in")
+    ] = "",
     sign_key: Annotated[
         Path | None,
         typer.Option(help="file with the key of a signature", exists=True, dir_okay=False),
@@ -25,21 +27,21 @@ def inspect(
         Path | None,
         typer.Option(help="file with the key of an encryption", exists=True, dir_okay=False),
     ] = None,
-    limit: Annotated[int, typer.Option(help="the most bytes that are read")] = 2 << 30,
+    limit: Annotated[int, typer.Option(help="the most bytes to read")] = 2 << 30,
     as_json: Json = False,
 ) -> None:
-    """Show what a message is: header, sizes, norms; and, to a model, what it says."""
+    """Show the header, sizes and norms of a message. With --model, also what it says to a model."""
     from unspoken.audit import describe, listen
     from unspoken.wire import Message, Seal
 
     keys = [path.read_bytes() if path else None for path in (sign_key, key)]
     seal = Seal(sign=keys[0], encrypt=keys[1]) if any(keys) else None
     message = Message.load(file, seal, limit=limit)
-    told = describe(message) | (listen(message, model, projector) if model else {})
+    facts = describe(message) | (listen(message, model, projector) if model else {})
     if as_json:
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    for name, value in told.items():
+    for name, value in facts.items():
         typer.secho(name, bold=True)
         for line in _lines(value):
             typer.echo(f"  {line}")

@@ -27,7 +27,7 @@ Studies = Annotated[
 
 
 def train(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Train what a recipe describes. A run that was stopped goes on where it was."""
+    """Train what a recipe describes. A run that was stopped continues where it was."""
     from unspoken.recipe import load_recipe
     from unspoken.relay.train import train_by
 
@@ -76,8 +76,12 @@ def _measured(measurement: Measurement, *, quiet: bool) -> dict[str, Any]:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="what a measurement wrote to", metavar="FOLDER")],
-    again: Annotated[Path | None, typer.Option(help="run all of it anew, into this folder")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="the folder that a measurement wrote to", metavar="FOLDER")
+    ],
+    again: Annotated[
+        Path | None, typer.Option(help="run everything again, into this folder")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one page of all results in a folder. With --again, recompute every number first."""

@@ -1,4 +1,4 @@
-"""Where agents run: in this process, in processes of their own, or as Ray actors."""
+"""Where agents run: in this process, in separate processes, or as Ray actors."""
 
 from unspoken.executors.base import Executor, Here, Make
 from unspoken.executors.processes import Processes

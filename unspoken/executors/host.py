@@ -1,4 +1,4 @@
-"""The worker's side: an agent is made here, takes its turns here, and messages come as bytes."""
+"""The worker's side. An agent is made here and takes its turns here. Messages come as bytes."""
 
 from __future__ import annotations
 
@@ -59,24 +59,24 @@ class Host:
         self._made: tuple[Agent, tuple[Edge, ...]] | None = None
 
     def answer(
-        self, request: bytes, messages: Sequence[Buffer], tell: Callable[[str], None]
+        self, request: bytes, messages: Sequence[Buffer], on_text: Callable[[str], None]
     ) -> tuple[bytes, list[bytes]]:
-        """The reply and its messages; what is raised becomes a reply too."""
+        """The reply and its messages. An error becomes a reply too."""
         try:
-            reply, sent = self._answer(REQUEST.validate_json(request), messages, tell)
+            reply, sent = self._answer(REQUEST.validate_json(request), messages, on_text)
         except Exception as error:
             reply, sent = Failed.of(error), list[bytes]()
         return reply.to_bytes(), sent
 
     def _answer(
-        self, asked: Request, messages: Sequence[Buffer], tell: Callable[[str], None]
+        self, asked: Request, messages: Sequence[Buffer], on_text: Callable[[str], None]
     ) -> tuple[Description | TurnDone, list[bytes]]:
         agent, edges = self._unpacked()
         match asked:
             case Describe():
                 return Description(name=agent.name, role=agent.role, spec=agent.spec), []
             case TakeTurn():
-                return self._speak(asked, messages, agent, edges, tell)
+                return self._take_turn(asked, messages, agent, edges, on_text)
 
     def _unpacked(self) -> tuple[Agent, tuple[Edge, ...]]:
         if self._made is None:
@@ -86,13 +86,13 @@ class Host:
         return self._made
 
     @torch.no_grad()
-    def _speak(
+    def _take_turn(
         self,
         asked: TakeTurn,
         messages: Sequence[Buffer],
         agent: Agent,
         edges: Sequence[Edge],
-        tell: Callable[[str], None],
+        on_text: Callable[[str], None],
     ) -> tuple[TurnDone, list[bytes]]:
         device, limit = device_of(agent.model), self.limit
         arrived = [_on(device, Message.from_bytes(data, limit=limit)) for data in messages]
@@ -102,7 +102,7 @@ class Host:
             [edges[n] for n in asked.outgoing],
             answers=asked.answers,
             step=asked.step,
-            on_text=tell if asked.stream else None,
+            on_text=on_text if asked.stream else None,
         )
         leaving = list({id(message): message for message in result.messages}.values())
         for message in leaving:
@@ -113,12 +113,12 @@ class Host:
                     f"{self.limit:,}; raise the executor's `limit` or send less"
                 )
         sent = tuple(leaving.index(message) for message in result.messages)
-        said = TurnDone(text=result.text, usage=result.usage, sent=sent)
-        return said, [message.to_bytes() for message in leaving]
+        done = TurnDone(text=result.text, usage=result.usage, sent=sent)
+        return done, [message.to_bytes() for message in leaving]
 
 
 def _on(device: torch.device, message: Message) -> Message:
-    """The message with its tensors on the device of the agent that hears it."""
+    """The message with its tensors on the device of the agent that receives it."""
     match message.payload:
         case CacheSegment(cache, mask, places, spelling):
             pairs = tuple((keys.to(device), values.to(device)) for keys, values in cache.kv())

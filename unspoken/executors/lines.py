@@ -1,6 +1,6 @@
 """Lines between a pipeline and a worker process: heads and messages over a pipe or a socket.
 
-The framing is that of `multiprocessing.connection`, of which only bytes are used: nothing that
+The framing is that of `multiprocessing.connection`, of which only bytes are used. Nothing that
 comes over a line is unpickled.
 """
 
@@ -20,14 +20,14 @@ __all__ = ["Line", "Segment", "SharedLine", "Transport", "offer", "take"]
 Transport = Literal["pipe", "shared_memory", "tcp"]
 
 _COUNT = 4
-"""Bytes in front of a head: how many messages stand behind it."""
+"""Bytes in front of a head: how many messages follow it."""
 
 
 class Line:
-    """One end of a pipe or socket: a head, and the messages behind it.
+    """One end of a pipe or socket: a head, and the messages after it.
 
-    limit: bytes of the largest frame that is taken in; a larger one is refused before there is room
-    made for it. Raises `OSError` or `EOFError` if the other end is gone, or goes in the middle.
+    limit: bytes of the largest frame that is accepted. A larger one is refused before memory is
+    allocated for it. Raises `OSError` or `EOFError` if the other end is gone, or ends midway.
     """
 
     def __init__(self, connection: Connection, limit: int) -> None:
@@ -59,7 +59,7 @@ class Line:
 class Segment:
     """Shared memory without a name: gone with the last process that holds it, however that ends.
 
-    A file on the memory's own file system that never had a name; its handle travels.
+    A file without a name on the shared memory's file system. Its handle is sent.
     """
 
     def __init__(self, handle: int) -> None:
@@ -79,7 +79,7 @@ class Segment:
         return os.fstat(self.handle).st_size
 
     def read(self) -> memoryview:
-        """The bytes where they are; the view keeps them, and writing into it changes nobody's."""
+        """The bytes in place. The view keeps them; writing into it changes no other copy."""
         size = len(self)
         return memoryview(mmap(self.handle, size, access=ACCESS_COPY) if size else b"")
 
@@ -88,7 +88,7 @@ _FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 class SharedLine(Line):
-    """A line whose messages lie in shared memory; handles go over the pipe.
+    """A line whose messages are in shared memory. Only handles go over the pipe.
 
     maps: whether messages are read on arrival, as a worker does; a pipeline passes them on.
     """
@@ -141,7 +141,7 @@ def take(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Line
 
 
 def _at_once(connection: Connection) -> Connection:
-    """Send small frames at once; else each head would wait for the other end's acknowledgement."""
+    """Send small frames at once. Else each head would wait for the other end's acknowledgement."""
     with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as found:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

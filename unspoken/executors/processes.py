@@ -1,4 +1,4 @@
-"""Agents in processes of their own, over a pipe, shared memory or a TCP socket on loopback."""
+"""Agents in separate processes, over a pipe, shared memory or a TCP socket on loopback."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _GRACE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Every agent runs in a process of its own, with its own copy of its model.
+    """Every agent runs in a separate process, with its own copy of its model.
 
     transport: "pipe" and "tcp" (loopback, with a key) send messages through this process;
     "shared_memory" leaves them where the sender wrote them. timeout: seconds for a turn. start:
     seconds until an agent is made. limit: bytes of the largest message. Processes are spawned: a
-    script that makes a pipeline with this stands under `if __name__ == "__main__":`.
+    script that makes such a pipeline does so under `if __name__ == "__main__":`.
 
     >>> Processes("tcp", timeout=20).transport
     'tcp'
@@ -70,7 +70,7 @@ class Processes:
                 worker.start()  # all at once; each is waited for below
             return [RemoteAgent(worker, edges) for worker in workers]
         except BaseException:
-            for worker in workers:  # the others may be busy with a model that nobody waits for
+            for worker in workers:  # the others may be loading a model that is no longer needed
                 worker.end()
             raise
 
@@ -92,12 +92,15 @@ class _Worker:
     def start(self) -> None:
         """Start the process, and do not wait for it."""
         self.end()
-        context, own = get_context("spawn"), self._settings
+        context, limits = get_context("spawn"), self._settings
         self._pipe, theirs = context.Pipe()
-        line = (own.transport, self._key, own.limit)
+        line = (limits.transport, self._key, limits.limit)
         arguments = (theirs, line, torch.get_num_threads())
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _deaf(), theirs:  # our copy of their end would keep the pipe open when they are gone
+        with (
+            _without_interrupts(),
+            theirs,
+        ):  # our copy of their end would keep the pipe open when they are gone
             process.start()
         self._process = process
 
@@ -125,27 +128,29 @@ class _Worker:
                         return reply, sent
                     if on_text is not None:
                         on_text(reply.words)
-        except BaseException:  # Ctrl-C too: the rest of the reply would be taken for the next one
+        except BaseException:  # Ctrl-C too: the rest of this reply would be read as the next one
             self.end()
             raise
 
     def _connected(self) -> Line:
         if self._line is None:
             assert self._pipe is not None
-            own = self._settings
+            limits = self._settings
             self._pipe.send_bytes(self._packed)  # by no other way than the pipe of its start
-            self._line = take(self._pipe, own.transport, self._key, own.limit)
+            self._line = take(self._pipe, limits.transport, self._key, limits.limit)
         return self._line
 
     @contextmanager
     def _limited(
         self, request: Describe | TakeTurn
     ) -> Generator[Callable[[], AbstractContextManager[None]]]:
-        """Kill the process at the time limit; what is `guarded` says what became of it."""
-        process, own = self._process, self._settings
+        """Kill the process at the time limit. `guarded` raises the error that says why it ended."""
+        process, limits = self._process, self._settings
         assert process is not None
         seconds, name = (
-            (own.start, "start") if isinstance(request, Describe) else (own.timeout, "timeout")
+            (limits.start, "start")
+            if isinstance(request, Describe)
+            else (limits.timeout, "timeout")
         )
         late = Event()
 
@@ -195,7 +200,7 @@ class _Worker:
         self.reap()
 
     def close(self) -> None:
-        """Ask nothing more; the process ends when it finds its line closed."""
+        """Ask nothing more. The process ends when it finds its line closed."""
         self._closed = True
         self.hang_up()
 
@@ -217,20 +222,20 @@ class _Worker:
 
 
 def _close(workers: Sequence[_Worker]) -> None:
-    for worker in workers:  # they end side by side
+    for worker in workers:  # they end at the same time
         worker.close()
     for worker in workers:
         worker.reap()
 
 
-_AGAIN = "What it had sent of this turn is dropped; run again, and it is started anew"
+_AGAIN = "What it had sent of this turn is dropped; run again, and it is started again"
 
 
 @contextmanager
-def _deaf() -> Generator[None]:
-    """A process that is started in here does not hear Ctrl-C, which a terminal sends to everyone.
+def _without_interrupts() -> Generator[None]:
+    """A process that is started in here ignores Ctrl-C, which a terminal sends to every process.
 
-    The pipeline hears it, and ends its processes.
+    The pipeline receives it, and ends its processes.
     """
     if sys.platform == "win32":
         yield
@@ -254,7 +259,7 @@ def _serve(pipe: Connection, line: tuple[Transport, bytes, int], threads: int) -
 
 
 def _answer(line: Line, host: Host) -> None:
-    """One request; a function of its own, so that no message outlives its turn."""
+    """One request, in a separate function so that no message outlives its turn."""
     request, messages = line.receive()
     line.send(
         *host.answer(request, messages, lambda words: line.send(Piece(words=words).to_bytes()))

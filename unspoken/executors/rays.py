@@ -22,12 +22,12 @@ __all__ = ["RayActors"]
 
 @dataclass(frozen=True, slots=True)
 class RayActors:
-    """Every agent is a Ray actor; messages stay in Ray's object store until they are heard.
+    """Every agent is a Ray actor. Messages stay in Ray's object store until they are read.
 
-    The Ray that this program is connected to is used; if there is none, one is started on this
+    The Ray that this program is connected to is used. If there is none, one is started on this
     machine, and ended with the pipeline. timeout: seconds for a turn. start: seconds until an agent
-    is made. limit: bytes of the largest message. options: of each actor, as `num_gpus`. An answer
-    is told in one piece when it is whole.
+    is made. limit: bytes of the largest message. options: of each actor, such as `num_gpus`. An
+    answer is passed on in one piece when it is whole.
 
     >>> RayActors(timeout=20, options={"num_gpus": 1}).timeout
     20
@@ -47,7 +47,7 @@ class RayActors:
         ray = _ray()
         packed = [pack(agent, edges, ray.cloudpickle.dumps) for agent in agents]
         if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no statistics
             ray.init(include_dashboard=False, log_to_driver=False)
             opened.callback(ray.shutdown)
         workers = [_Worker(self, f"agent number {n}", one) for n, one in enumerate(packed, 1)]
@@ -62,14 +62,14 @@ def _ray() -> Any:
         import ray
     except ImportError as error:
         raise MissingExtra(
-            "Ray is not installed; install it with: pip install 'unspoken[ray]', or take the "
+            "Ray is not installed; install it with: pip install 'unspoken[ray]', or use the "
             "executor Processes, which needs nothing more"
         ) from error
     return ray
 
 
 class _Actor:
-    """A `Host` as an actor: the reply, and behind it its messages as arrays of bytes."""
+    """A `Host` as an actor: the reply, and after it its messages as arrays of bytes."""
 
     def __init__(self, *settings: Any) -> None:
         self.host = Host(*settings)
@@ -77,8 +77,8 @@ class _Actor:
     def answer(self, request: bytes, count: int, *messages: Any) -> Any:
         import numpy as np
 
-        told: list[str] = []
-        reply, sent = self.host.answer(request, messages, told.append)
+        pieces: list[str] = []
+        reply, sent = self.host.answer(request, messages, pieces.append)
         arrays = [
             np.frombuffer(data, np.uint8) for data in sent
         ]  # are shared, where bytes are copied
@@ -99,9 +99,9 @@ class _Worker:
         return self._actor is not None
 
     def start(self) -> None:
-        own = self._settings
-        actor = _ray().remote(_Actor).options(**own.options)
-        self._actor = actor.remote(self._packed, own.limit, torch.get_num_threads())
+        settings = self._settings
+        actor = _ray().remote(_Actor).options(**settings.options)
+        self._actor = actor.remote(self._packed, settings.limit, torch.get_num_threads())
 
     def ask(
         self,
@@ -126,9 +126,9 @@ class _Worker:
     def _asked(
         self, request: Describe | TakeTurn, messages: Sequence[Any]
     ) -> tuple[Description | TurnDone | Failed, list[Any]]:
-        ray, own = _ray(), self._settings
+        ray, limits = _ray(), self._settings
         asks = isinstance(request, Describe)
-        seconds, name = (own.start, "start") if asks else (own.timeout, "timeout")
+        seconds, name = (limits.start, "start") if asks else (limits.timeout, "timeout")
         count = 0 if asks else request.sends
         call = self._actor.answer.options(num_returns=1 + count)
         found = call.remote(request.to_bytes(), count, *messages)
@@ -156,4 +156,4 @@ class _Worker:
         self.end()
 
 
-_AGAIN = "What it had sent of this turn is dropped; run again, and it is started anew"
+_AGAIN = "What it had sent of this turn is dropped; run again, and it is started again"

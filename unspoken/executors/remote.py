@@ -19,7 +19,7 @@ T = TypeVar("T", Description, TurnDone)
 class Worker(Protocol):
     """A process or an actor with a `Host`, as the pipeline sees it.
 
-    who: what errors call it. running: whether it is there; one that is not is started by `ask`.
+    who: what errors call it. running: whether it runs; one that does not is started by `ask`.
     """
 
     who: str
@@ -33,9 +33,9 @@ class Worker(Protocol):
         messages: Sequence[Any] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> tuple[Description | TurnDone | Failed, list[Any]]:
-        """The reply and its messages, which any worker of the same executor takes.
+        """The reply and its messages, which any worker of the same executor accepts.
 
-        Whatever this raises ends the worker first, so that nothing is left half read.
+        Before this raises an error it ends the worker, so that nothing is left half read.
         """
         ...
 
@@ -45,18 +45,22 @@ class Worker(Protocol):
 
 
 class RemoteAgent:
-    """A `Participant` whose model is in a worker; here are its name, role and spec alone.
+    """A `Participant` whose model is in a worker. Only its name, role and spec are here.
 
     One turn at a time: other threads wait. Raises what the agent raises, `WorkerError` if the
-    worker is lost or raises what is no error of ours, and `WorkerTimeout`. A lost worker is started
-    again when the agent is next asked.
+    worker is lost or raises an error that is not of this package, and `WorkerTimeout`. A lost
+    worker is started again when the agent is next asked.
     """
 
     def __init__(self, worker: Worker, edges: Sequence[Edge]) -> None:
         self._worker, self._lock = worker, Lock()
         self._edges = tuple(edges)
-        self._met, _ = self._ask(Description, Describe())
-        self.name, self.role, self.spec = self._met.name, self._met.role, self._met.spec
+        self._description, _ = self._ask(Description, Describe())
+        self.name, self.role, self.spec = (
+            self._description.name,
+            self._description.role,
+            self._description.spec,
+        )
         worker.who = f"agent {self.name!r}"
 
     def take_turn(
@@ -69,7 +73,7 @@ class RemoteAgent:
         step: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> TurnResult[Any]:
-        """Take a turn in the worker; in place of messages stand what the executor moves."""
+        """Take a turn in the worker. Messages are the values that the executor moves."""
         request = TakeTurn(
             fields=dict(fields),
             received=tuple(self._edges.index(edge) for edge, _ in received),
@@ -81,17 +85,18 @@ class RemoteAgent:
         )
         with self._lock:
             if not self._worker.running:
-                self._meet_again()
-            said, sent = self._ask(TurnDone, request, [message for _, message in received], on_text)
-        return TurnResult(said.text, tuple(sent[n] for n in said.sent), said.usage)
+                self._check_restarted()
+            done, sent = self._ask(TurnDone, request, [message for _, message in received], on_text)
+        return TurnResult(done.text, tuple(sent[n] for n in done.sent), done.usage)
 
-    def _meet_again(self) -> None:
-        met, _ = self._ask(Description, Describe())
-        if met != self._met:
+    def _check_restarted(self) -> None:
+        now, _ = self._ask(Description, Describe())
+        if now != self._description:
             self._worker.end()
             raise WorkerError(
-                f"{self._worker.who} was started again and is another one now: {met.name!r} with "
-                f"weights {met.spec.weights}, before {self._met.spec.weights}; make a new pipeline"
+                f"{self._worker.who} was started again and is another one now: {now.name!r} with "
+                f"weights {now.spec.weights}, before {self._description.spec.weights}; make a new "
+                "pipeline"
             )
 
     def _ask(

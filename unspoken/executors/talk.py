@@ -40,9 +40,9 @@ class Describe(_Part):
 
 
 class TakeTurn(_Part):
-    """Take a turn; edges by their number. As many messages as `received` stand behind it.
+    """Take a turn. Edges are given by number. As many messages as `received` follow it.
 
-    sends: how many different messages are to come back.
+    sends: how many different messages come back.
     """
 
     kind: Literal["speak"] = "speak"
@@ -65,7 +65,7 @@ class Description(_Part):
 
 
 class TurnDone(_Part):
-    """The end of a turn; messages stand behind it. sent: which of them goes over each edge."""
+    """The end of a turn. Messages follow it. sent: which of them goes over each edge."""
 
     kind: Literal["said"] = "said"
     text: tuple[str, ...] | None
@@ -74,14 +74,14 @@ class TurnDone(_Part):
 
 
 class Piece(_Part):
-    """Words of an answer as they come; the end of the turn follows."""
+    """Words of an answer as they are written. The end of the turn follows."""
 
     kind: Literal["piece"] = "piece"
     words: str
 
 
 class Failed(_Part):
-    """What was raised in the worker: the name of the error, its words, and where."""
+    """An error of the worker: its name, its message, and its trace."""
 
     kind: Literal["failed"] = "failed"
     error: str
@@ -94,7 +94,7 @@ class Failed(_Part):
         return cls(error=type(error).__name__, words=str(error), trace=trace)
 
     def raised(self, who: str) -> UnspokenError:
-        """The same error if it is one of ours, else a `WorkerError` that names the agent."""
+        """The same error if it is of this package, else a `WorkerError` that names the agent."""
         kind = getattr(errors, self.error, None)
         if isinstance(kind, type) and issubclass(kind, UnspokenError):
             found = kind(self.words)

@@ -1,4 +1,4 @@
-"""One page of HTML that people look at, and charts as data. It knows no study."""
+"""One page of HTML for people, and charts as data. It knows no study."""
 
 from unspoken.page.charts import (
     SERIES,

@@ -46,13 +46,13 @@ class Axis:
     ) -> Axis:
         """An axis with round ends over all values. A logarithmic one has none up to 0.
 
-        whole: ticks at whole numbers alone; signed: +5, not 5. Raises `MissingExtra`.
+        whole: ticks only at whole numbers; signed: +5, not 5. Raises `MissingExtra`.
         """
         known = [value for value in values if value > 0 or not log]
         places = _log_places(known or [1.0]) if log else _places(known or [0.0], whole)
         bare = cls(places[0], places[-1], log, ())
         shown = _few(places) if log else places
-        ticks = (Tick(bare.at(place), _told(place, signed)) for place in shown)
+        ticks = (Tick(bare.at(place), _label(place, signed)) for place in shown)
         return replace(bare, ticks=tuple(ticks))
 
     def has(self, value: float) -> bool:
@@ -70,7 +70,7 @@ class Axis:
         return round(100 - self.at(value), 2)
 
 
-def _told(value: float, signed: bool) -> str:
+def _label(value: float, signed: bool) -> str:
     text = f"{value:,.10g}"
     return f"+{text}" if signed and value > 0 else text
 
@@ -95,7 +95,7 @@ def _log_places(values: list[float]) -> list[float]:
 
 
 def _few(places: list[float]) -> list[float]:
-    """Where there are many, powers of ten alone."""
+    """If there are many, only powers of ten."""
     tens = [place for place in places if log10(place).is_integer()]
     return places if len(places) < 6 or len(tens) < 2 else tens
 
@@ -122,8 +122,8 @@ def row_axis(chart: Forest | Bars) -> Axis:
 def panels(chart: Lines) -> Iterator[tuple[Panel, Axis, Axis]]:
     """Each panel with its two axes."""
     for panel in chart.panels:
-        alike = [other for other in chart.panels if other.y == panel.y]
-        heights = [value for other in alike for value in _heights(other)]
+        same = [other for other in chart.panels if other.y == panel.y]
+        heights = [value for other in same for value in _heights(other)]
         yield (
             panel,
             Axis.over(_lengths(panel), log=panel.x.log, whole=panel.x.whole),

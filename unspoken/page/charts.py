@@ -79,7 +79,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Marks that belong together, such as those of one channel, and what they come to."""
+    """Marks that belong together, such as those of one channel, and their verdict."""
 
     name: str
     marks: tuple[Mark, ...]
@@ -112,7 +112,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What an x axis counts. log: logarithmic; whole: whole numbers alone."""
+    """What an x axis counts. log: logarithmic; whole: only whole numbers."""
 
     label: str
     log: bool = False
@@ -121,7 +121,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point, the interval of its y, and what it says when it is pointed at."""
+    """A point, the interval of its y, and the text that is shown when it is pointed at."""
 
     x: float
     y: float
@@ -213,7 +213,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in their order and arrows between them; text: for who sees none."""
+    """Nodes in their order and arrows between them. text: for readers who see no picture."""
 
     nodes: tuple[str, ...]
     arrows: tuple[Arrow, ...]
@@ -238,7 +238,8 @@ class Tile:
 class Grid:
     """Fields of different strength. rows: name and fields; columns: the lines above each field.
 
-    marked, unmarked: what fields with and without the mark are; text: for who sees none.
+    marked, unmarked: what fields with and without the mark are. text: for readers who see no
+    picture.
     """
 
     columns: tuple[tuple[str, ...], ...]
@@ -250,12 +251,12 @@ class Grid:
     text: str
 
     def write(self, path: Path) -> None:
-        """Keep the chart as JSON, for a page that is made later."""
+        """Save the chart as JSON, for a page that is made later."""
         write_text(path, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Grid | None:
-        """A chart that was kept; None if none is there or it is damaged."""
+        """A chart that was saved; None if there is none or it is damaged."""
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except (OSError, ValueError):

@@ -27,7 +27,7 @@ class Laid:
 
 
 def arrows_of(graph: Graph) -> Iterator[Laid]:
-    """Each arrow. Its text is near its start, and on that side of it where others do not end."""
+    """Each arrow. Its text is near its start, on the side where no other arrow ends."""
     places, bends = nodes_of(graph), dict[tuple[str, str], int]()
     for arrow in graph.arrows:
         ends = arrow.start, arrow.end

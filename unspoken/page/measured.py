@@ -26,7 +26,7 @@ def arm_table(arms: Sequence[Arm], what: str = "channel") -> Table:
     """Every arm: accuracy, and what an item costs over all agents."""
     head = (what, "condition", "% right (95 %)", "tokens read", "written", "passes")
     return Table(
-        caption="Every arm; costs are means for each item, over all agents",
+        caption="Every arm. Costs are means for each item, over all agents",
         head=(*head, "bytes sent", "seconds"),
         rows=tuple(
             (
@@ -45,19 +45,20 @@ def arm_table(arms: Sequence[Arm], what: str = "channel") -> Table:
 
 
 def bits_section(channels: Sequence[Information], findings: Iterable[str] = ()) -> Section:
-    """Usable bits, drawn and as a table; findings: what the table does not say."""
+    """Usable bits as a chart and a table. findings: what the table does not say."""
     n, ceiling = channels[0].n, channels[0].ceiling
     about = (
-        f"What a message tells the receiver of its answer, against the messages about all {n} "
-        f"items. No message is worth more than log2 {n} = {ceiling:.2f} bits, the line right of "
-        "zero; one that misleads has less than 0."
+        "How much likelier an item's message makes its right answer, compared with the messages "
+        f"about all {n} items. The most is log2 {n} = {ceiling:.2f} bits, the line right "
+        "of zero. A message that misleads has less than 0 bits. Deranged is the value for another "
+        "item's message (a mismatched message)."
     )
     more = tuple(f"{line[:1].upper()}{line[1:]}." for line in findings)
     return Section("bits", "Usable bits", (about, _bits(channels), _bits_table(channels), *more))
 
 
 def _bits(channels: Sequence[Information]) -> Forest:
-    """Bits of the right message, of another item's, and against none, beside the ceiling."""
+    """Bits of the right message, of another item's, and against no message, with the ceiling."""
     kinds: tuple[tuple[str, Colour, Callable[[Information], Estimate]], ...] = (
         ("right message", "blue", lambda one: one.bits),
         ("another item's", "orange", lambda one: one.deranged),

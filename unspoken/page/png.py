@@ -193,7 +193,7 @@ def _look(line: Line) -> tuple[str, str]:
 
 
 def _key(axes: Any, line: Line) -> Any:
-    """What stands for a line in the legend."""
+    """The entry of a line in the legend."""
     colour, shape = _look(line)
     style = f"{shape if line.dots else ''}{'-' if line.path else ''}"
     return axes.plot([], [], style, color=colour, ms=4, lw=1.2, label=line.name)[0]
@@ -245,8 +245,8 @@ def _graph(chart: Graph, title: str) -> Any:
             "connectionstyle": f"arc3,rad={BEND * laid.bend}",
         }
         axes.annotate("", laid.end, laid.start, arrowprops=style)
-        told = "\n".join(laid.arrow.text)
-        axes.text(*laid.text, told, ha="center", va="center", fontsize=8, bbox=_TEXT)
+        text = "\n".join(laid.arrow.text)
+        axes.text(*laid.text, text, ha="center", va="center", fontsize=8, bbox=_TEXT)
     for name, (x, y) in places.items():
         axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=_NODE)
     axes.set_xlim(-0.5, columns - 0.5)

@@ -23,8 +23,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def render(page: Page) -> str:
     """The page as HTML. Raises `MissingExtra` without matplotlib, which finds the ends of axes.
 
-    Its policy allows the one style and the one script that stand in it, by their hashes, pictures
-    in its own bytes, and nothing else: what a model wrote could not run even if it got through.
+    Its policy allows its one style and its one script, by their hashes, inline pictures, and
+    nothing else. What a model wrote could not run even if it were not escaped.
     """
     style, script = (_text(name) for name in ("style.css", "script.js"))
     policy = (
@@ -46,7 +46,7 @@ def _environment() -> Environment:
 
 
 def _kind(part: object) -> str:
-    """By what the template tells parts apart."""
+    """The name by which the template chooses how to show a part."""
     return type(part).__name__
 
 

@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a cell of a table says, and by what it is sorted."""
+    """The text of a table's cell, and the value by which it is sorted."""
 
     text: str
     value: float | str
@@ -89,7 +89,7 @@ class Example:
 class Examples:
     """Items with the answers to them. head: of the columns; read: what the words below a name are.
 
-    The words of models and tasks stand here; a page escapes them.
+    These are words of models and tasks. A page escapes them.
     """
 
     head: tuple[str, ...]
@@ -105,7 +105,7 @@ Part = str | Heading | Points | Chart | Table | Examples
 class Section:
     """One section of a page.
 
-    key: where a link leads; of two sections with one key the later one is shown. last: after the
+    key: the anchor of links; of two sections with one key the later one is shown. last: after the
     sections of all other studies.
     """
 
@@ -117,7 +117,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What has to be known of one run to repeat it, as names and values."""
+    """What one needs to repeat a run, as names and values."""
 
     study: str
     rows: tuple[tuple[str, str], ...]
@@ -125,16 +125,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Page:
-    """All that one page shows.
+    """Everything that one page shows.
 
-    lead: a sentence below the title, or none; stated: names and values below it. again: the command
-    that computes every number anew, empty if there is none; seeds: what it computes them with.
+    summary: a sentence below the title, or none; stated: names and values below it. again: the
+    command that computes every number again, empty if there is none; seeds: those of that command.
     """
 
     title: str
     task: str
     protocol: str
-    lead: str
+    summary: str
     stated: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
     facts: tuple[Facts, ...]

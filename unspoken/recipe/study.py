@@ -70,7 +70,7 @@ class Study:
     whether the content of such a file is this study's, if several write files of one name.
 
     section: the module that shows a report, imported when a page is made. Its `sections(report,
-    folder)` gives sections of `unspoken.page`, and its `lead(report)`, if it has one, a sentence
+    folder)` gives sections of `unspoken.page`, and its `summary(report)`, if it has one, a sentence
     that comes first.
 
     Three more fields are for a study that needs more than the pair of its recipe. recipe: a class
@@ -102,8 +102,8 @@ class Study:
         """What a page shows of a report. `folder` is the folder of its file."""
         return () if self.section is None else import_module(self.section).sections(report, folder)
 
-    def lead(self, report: Result) -> str:
+    def summary(self, report: Result) -> str:
         """A sentence for the top of a page on which this study comes first, or none."""
         if self.section is None:
             return ""
-        return str(getattr(import_module(self.section), "lead", _nothing)(report))
+        return str(getattr(import_module(self.section), "summary", _nothing)(report))

@@ -1,4 +1,4 @@
-"""Results recomputed: what a folder's results were made by, run anew with the same seed."""
+"""Results computed again by the recipes that are kept beside them, with the same seed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["run_again"]
 def run_again(folder: Path, out: Path) -> None:
     """Run the recipes that are kept among the results of `folder`, all into `out`.
 
-    Nothing that was trained, answered or scored before is reused, so `out` must not be there yet.
+    Nothing that was trained, answered or scored before is reused, so `out` must not exist yet.
     Raises `DataError` and `RecipeError` before anything runs.
     """
     if out.exists():
         raise DataError(
-            f"{out} is there already, and what stands in it would be reused; name a new folder"
+            f"{out} is there already, and its content would be reused; name a new folder"
         )
     for one in [_measurement(found, folder, out) for found in read_results(folder)]:
         one.run()
@@ -45,10 +45,10 @@ def _recipe(found: Recorded, folder: Path) -> Recipe:
     try:
         return recipe_of(notes["recipe"])
     except (ValidationError, UnknownName, RecipeError) as error:
-        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RecipeError(
-            f"the recipe that the study {name!r} kept in {folder} is not of this version: {told}; "
-            "measure again with a recipe of this version"
+            f"the recipe that the study {name!r} kept in {folder} is not of this version: "
+            f"{reason}; measure again with a recipe of this version"
         ) from error
 
 

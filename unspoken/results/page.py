@@ -26,7 +26,7 @@ def write_page(folder: Path) -> Path:
 
 
 def refresh(folder: Path) -> Path | None:
-    """`write_page` after a measurement, which is not to fail for what is beside it."""
+    """`write_page` after a measurement, which must not fail for other files of the folder."""
     try:
         return write_page(folder)
     except (DataError, MissingExtra) as error:
@@ -35,7 +35,7 @@ def refresh(folder: Path) -> Path | None:
 
 
 def page_of(found: Sequence[Recorded], folder: Path) -> Page:
-    """What the page shows. The study that comes first gives the title and the lead."""
+    """What the page shows. The study that comes first gives the title and the summary."""
     first = found[0]
     task, kept = first.report.task, all("recipe" in one.report.notes for one in found)
     place = quote(str(folder))
@@ -43,7 +43,7 @@ def page_of(found: Sequence[Recorded], folder: Path) -> Page:
         title=first.study.title,
         task=str(task["name"]),
         protocol=str(task["protocol"]),
-        lead=first.study.lead(first.report),
+        summary=first.study.summary(first.report),
         stated=_stated(first.report),
         sections=_sections(found, folder),
         facts=tuple(Facts(one.study.name, tuple(_facts(one.report))) for one in found),
@@ -53,7 +53,7 @@ def page_of(found: Sequence[Recorded], folder: Path) -> Page:
 
 
 def _sections(found: Sequence[Recorded], folder: Path) -> tuple[Section, ...]:
-    """Those of all studies in their order, by key, and after them those that come last."""
+    """The sections of all studies in their order, one for each key, then those marked `last`."""
     every: dict[str, Section] = {}
     for one in found:
         every |= {section.key: section for section in one.study.sections(one.report, folder)}
@@ -61,7 +61,7 @@ def _sections(found: Sequence[Recorded], folder: Path) -> tuple[Section, ...]:
 
 
 def _stated(report: Result) -> tuple[tuple[str, str], ...]:
-    """The line under the title."""
+    """The facts under the title."""
     return (
         ("items", f"{report.task['items']} of the {report.task['split']} split"),
         ("seed", str(report.seed)),
@@ -93,7 +93,7 @@ def _apart(task: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "dropped" in overlap:
         yield "facts in two splits", _pairs(overlap["facts"])
         yield "questions in two splits", _pairs(overlap["questions"])
-        yield "left out for that", f"{overlap['dropped']} training items"
+        yield "dropped for that", f"{overlap['dropped']} training items"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

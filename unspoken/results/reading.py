@@ -28,7 +28,7 @@ class Recorded:
 def read_results(folder: Path) -> list[Recorded]:
     """The report of every study that has left one, in the order of the registry.
 
-    Files of studies that are not installed here are passed over. Raises `DataError` if nothing is
+    Files of studies that are not installed here are skipped. Raises `DataError` if nothing is
     left, and for a file that is no JSON or not of this version.
     """
     known = list(studies())

@@ -202,7 +202,7 @@ def test_agents_that_hear_nothing_new_are_not_run_again(agent, tiny, passes):
 def test_an_edge_object_that_stands_twice_is_refused(agent):
     edge = Edge("a", "b", WORDS)
     pipeline = Pipeline([agent("a", READS), agent("b")], [edge, edge])
-    with pytest.raises(DataError, match="stands twice"):
+    with pytest.raises(DataError, match="is twice"):
         Replay(pipeline, QUERIES)
 
 

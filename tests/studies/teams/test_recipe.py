@@ -101,7 +101,7 @@ def test_another_budget_measures_nothing_again(
     assert again.votes == report.votes
     assert not again.options
     assert again.gain is None
-    assert "a single agent it is: 12 tokens are too few" in again.verdict
+    assert "use a single agent: 12 tokens are too few" in again.verdict
     assert again.verdict in again.markdown()
     json.dumps(again.to_dict(), allow_nan=False)
 
@@ -140,7 +140,9 @@ def test_agents_of_two_models_are_not_planned_together(
 ) -> None:
     bench = Bench(tmp_path, folders)
     own = "comparison.channels=[{name: own, sender: receiver, channel: {kind: handoff}}]"
-    with pytest.raises(RecipeError, match=r"channels \['own'\] speak with the receiver's weights"):
+    with pytest.raises(
+        RecipeError, match=r"channels \['own'\] have the receiver's weights as sender"
+    ):
         recipe(bench, own)
     with pytest.raises(RecipeError, match=r"channels \['oracle'\] speak"):
         recipe(bench, "comparison.channels=[oracle]")

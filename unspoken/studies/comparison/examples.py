@@ -38,7 +38,7 @@ def disagreements(
 ) -> tuple[str, Examples] | tuple[str] | None:
     """On how many items channels disagree, and at most `most` of them; None without answers.
 
-    Those come first on which right and wrong are most even; among equals the order of the items.
+    Items on which right and wrong are most even come first, equal ones in the order of the items.
     """
     rows = {
         (arm.channel, arm.condition): predictions(folder, arm)
@@ -50,16 +50,16 @@ def disagreements(
         return None
     n = len(rows[channels[0], "matched"])
     split = _split(n, channels, rows)
-    told = f"Some channels are right and others wrong on {len(split)} of {n} items."
+    counted = f"Some channels are right and others wrong on {len(split)} of {n} items."
     if not split:
-        return (told,)
+        return (counted,)
     shown = tuple(_example(item, channels, rows) for item in split[:most])
     which = "They are" if len(shown) == len(split) else f"{len(shown)} of them are"
-    return f"{told} {which} below, the most evenly divided first.", Examples(_HEAD, _READ, shown)
+    return f"{counted} {which} below, the most evenly divided first.", Examples(_HEAD, _READ, shown)
 
 
-_HEAD = ("channel", "behind the right message", "behind another item’s")
-_READ = "what it heard"
+_HEAD = ("channel", "after the right message", "after another item’s")
+_READ = "what it read"
 
 _Rows = Mapping[tuple[str, str], Sequence[dict[str, Any]]]
 

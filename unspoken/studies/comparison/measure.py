@@ -37,19 +37,19 @@ def compare(
     """Answer the task's test items over each channel, with and without the right message.
 
     pipelines: name of a channel -> pipeline whose last agent answers. Each is asked in the
-    conditions `none` (no message), `matched`, and `deranged` (everybody but the answering agent
-    works on another item of like length). constants: the pipeline that stands for `constant`, free
-    vectors instead of a message; adapted: the one for `lora`, a receiver that was trained itself
-    and hears nothing. information: usable bits by channel, see `informed`, for the report to show.
-    All conditions answer the same `limit` items, chosen by `seed`.
+    conditions `none` (no message), `matched`, and `deranged` (a mismatched message: all agents but
+    the answering one work on another item of similar length). constants: the pipeline for
+    `constant`, free vectors instead of a message; adapted: the one for `lora`, a receiver that was
+    trained itself and receives no message. information: usable bits by channel, see `informed`, for
+    the report. All conditions answer the same `limit` items, chosen by `seed`.
 
-    With `out`, predictions are kept there per item and arm as they come; arms that stand there
+    With `out`, predictions are kept there per item and arm as they come. Arms that are there
     already, from the same models, items and settings, are not run again. Raises `DataError` and
     `PipelineError` before any forward pass.
     """
     controls = {"constant": constants or {}, "lora": adapted or {}}
-    for control, lines in controls.items():
-        if odd := set(lines) - set(pipelines):
+    for control, by_channel in controls.items():
+        if odd := set(by_channel) - set(pipelines):
             raise PipelineError(
                 f"{control} pipelines for {sorted(odd)}, but there are {sorted(pipelines)}"
             )
@@ -63,14 +63,14 @@ def compare(
         arms.append(evaluator.arm(name, "none", pipeline.without_messages()))
         arms.append(evaluator.arm(name, "matched", pipeline))
         arms.append(evaluator.arm(name, "deranged", pipeline, other))
-        for control, lines in controls.items():
-            if name in lines:
-                arms.append(evaluator.arm(name, control, lines[name]))
+        for control, by_channel in controls.items():
+            if name in by_channel:
+                arms.append(evaluator.arm(name, control, by_channel[name]))
     report = Report(
         arms=tuple(arms),
         information=dict(information or {}),
         **about(
-            [*pipelines.values(), *(p for lines in controls.values() for p in lines.values())],
+            [*pipelines.values(), *(p for some in controls.values() for p in some.values())],
             task,
             len(items),
             seed,

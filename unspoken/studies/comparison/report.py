@@ -80,7 +80,7 @@ class Report(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of results.json; predictions per item stand beside it."""
+        """The content of results.json. Predictions per item are in files beside it."""
         arms = [{k: v for k, v in asdict(arm).items() if k != "correct"} for arm in self.arms]
         worths = {name: self.worth(name) for name in self.channels}
         return {
@@ -122,7 +122,7 @@ class Report(Result):
             yield [*cells, self._bits(arm)] if self.information else cells
 
     def _bits(self, arm: Arm) -> str:
-        """Usable bits of log2 N, where an arm hears messages whose bits were measured."""
+        """Usable bits of log2 N, where an arm receives messages whose bits were measured."""
         found = self.information.get(arm.channel)
         if found is None or arm.condition not in ("matched", "deranged"):
             return ""
@@ -155,13 +155,14 @@ class Report(Result):
         return (
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated} Facts shared between splits: {overlap['facts']}, questions: "
-            f"{overlap['questions']}; {overlap['dropped']} items were left out for that."
+            f"{overlap['questions']}; {overlap['dropped']} items were dropped for that."
             f"\n\n{markdown_table(self.columns, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + "\n![accuracy by channel and condition](report.png)\n\n"
-            "gain = matched - none; content = matched - deranged (another item's message), both "
-            "paired over the same items: 95 % interval, exact McNemar p. Accuracies with Wilson "
-            f"intervals in percent. Costs are means per item over all agents.{bits}\n"
+            "gain = matched - none; content = matched - deranged (a mismatched message, that of "
+            "another item), both paired over the same items: 95 % interval, exact McNemar p. "
+            "Accuracies with Wilson intervals in percent. Costs are means per item over all "
+            f"agents.{bits}\n"
         )
 
 

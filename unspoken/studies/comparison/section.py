@@ -28,17 +28,17 @@ from unspoken.page import (
 from unspoken.studies.comparison.examples import disagreements, predictions
 from unspoken.studies.comparison.report import ChannelWorth, Compared
 
-__all__ = ["chart", "lead", "sections"]
+__all__ = ["chart", "sections", "summary"]
 
 
-def lead(report: Compared) -> str:
+def summary(report: Compared) -> str:
     """How many channels carried content, and what the others did."""
     by_verdict: dict[str, list[str]] = {}
     for name, worth in report.channels.items():
         by_verdict.setdefault(worth.verdict, []).append(name)
     carried = len(by_verdict.pop("content", ()))
-    others = [f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items()]
-    return f"{carried} of {len(report.channels)} channels show content.{''.join(others)}"
+    rest = [f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items()]
+    return f"{carried} of {len(report.channels)} channels show content.{''.join(rest)}"
 
 
 def _and(names: Sequence[str]) -> str:
@@ -60,10 +60,10 @@ def sections(report: Compared, folder: Path) -> Iterator[Section]:
 
 
 _WORTH = (
-    "**Gain** is what the right message adds to none. **Content** is what it adds to another "
-    "item’s message of like length: a gain without content shows only that a message was there. "
-    "**Above constant** compares with trained vectors and no sender, **above lora** with a "
-    "receiver that was trained itself and hears nothing."
+    "**Gain** is the right message against none. **Content** is the right message against another "
+    "item’s of similar length (deranged, a mismatched message). A gain without content shows only "
+    "that a message was there. **Above constant** compares with trained vectors and no sender, "
+    "**above lora** with a receiver that was trained itself and receives no message."
 )
 
 _TONES: dict[str, Colour] = {
@@ -74,7 +74,7 @@ _TONES: dict[str, Colour] = {
 
 
 def _differences(channels: Mapping[str, ChannelWorth]) -> Forest:
-    """Gain, content and what is left above trained controls, in points, beside zero."""
+    """Gain, content and the differences from trained controls, in points, with a line at zero."""
     rows = (
         Row(name, tuple(_marks(worth)), worth.verdict, _TONES.get(worth.verdict, "grey"))
         for name, worth in channels.items()

@@ -1,4 +1,4 @@
-"""Which edges of a pipeline matter: one left out, or heard about another item, at a time."""
+"""Which edges of a pipeline matter: each in turn is left out or carries another item's message."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def bits(one: Outcome, other: Outcome) -> list[float]:
 def attribute(trials: Trials, *, seed: int = 0) -> tuple[EdgeWorth, ...]:
     """Leave out each edge, and let each carry the wrong message, while all others stay.
 
-    An edge that says what another one says too looks worthless here although both together are
-    not: its content shows in the wrong message. `prune` takes edges away one after the other.
+    If two edges say the same, each looks worthless here although both together are not. Their
+    content shows with the wrong message. `prune` removes edges one after the other.
     Raises `PipelineError` without an edge.
     """
     edges, every = trials.pipeline.edges, trials.every

@@ -1,4 +1,4 @@
-"""A sparse graph over latent edges, learned or found where it was learned before."""
+"""A sparse graph over latent edges, learned or loaded from where it was learned before."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["learn_graph"]
 def learn_graph(
     recipe: PipelineRecipe, settings: GraphSettings, pipeline: Pipeline, task: Task
 ) -> tuple[tuple[int, ...], EdgeGates]:
-    """The edges that have a gate, by number, and the gates; trained, or those that stand in `out`.
+    """The edges that have a gate, by number, and the gates; trained, or those that are in `out`.
 
-    Raises `DataError` and `TrainingError`, the latter also if weights that are frozen moved.
+    Raises `DataError` and `TrainingError`, the latter also if frozen weights changed.
     """
     few = task.validation[: settings.validation]
     if not few:
@@ -44,8 +44,8 @@ def learn_graph(
         seed=recipe.seed,
     )
     answers = [expected_answer(pipeline.answerer, item) for item in items]
-    told = [identity(pipeline), [asdict(item) for item in items], answers, learned]
-    key = digest([*told, settings.model_dump(), recipe.seed])[:12]
+    inputs = [identity(pipeline), [asdict(item) for item in items], answers, learned]
+    key = digest([*inputs, settings.model_dump(), recipe.seed])[:12]
     home = recipe.out / "trained" / f"graph-{key}"
     if not (home / "config.json").exists():
         queries = [query(item) for item in items]

@@ -50,7 +50,7 @@ def weigh_edges(
 
     items: of the validation split, for attribution and pruning; limit: of the test split, drawn as
     `compare` draws them. graphs: more graphs to ask, by the numbers of their edges. With `out`,
-    the report, outcomes and predictions are kept there; what stands there already, from the same
+    the report, outcomes and predictions are kept there. What is there already, from the same
     models, items and settings, is not computed again. Raises `DataError` and `PipelineError`.
     """
     known = sample(task.validation, items, seed)
@@ -110,10 +110,10 @@ def _arms(
 ) -> Iterator[Arm]:
     other = partners(evaluator.items, seed)
     for name, numbers in graphs.items():
-        line = pipeline.with_edges([pipeline.edges[n] for n in numbers])
-        yield evaluator.arm(name, condition_of(numbers), line)
+        graph = pipeline.with_edges([pipeline.edges[n] for n in numbers])
+        yield evaluator.arm(name, condition_of(numbers), graph)
         if numbers:
-            yield evaluator.arm(name, "deranged", line, other)
+            yield evaluator.arm(name, "deranged", graph, other)
 
 
 def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> dict[str, Against]:
@@ -129,6 +129,6 @@ def _differences(graphs: Mapping[str, Sequence[int]], arms: Sequence[Arm]) -> di
 
 
 def _overlap(task: Task) -> dict[str, int]:
-    """Facts and questions that stand in validation and in the test."""
+    """How many facts and questions are in both validation and test."""
     pair = "validation/test"
     return {"facts": task.overlap.facts[pair], "questions": task.overlap.questions[pair]}

@@ -1,4 +1,4 @@
-"""A pipeline under a budget: the edge that is worth least for its cost is taken away first."""
+"""A pipeline under a budget: the edge that is worth least for its cost is removed first."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Pruned:
 
 
 def prune(trials: Trials, budget: Budget, *, seed: int = 0) -> Pruned:
-    """Take edges away until the rest fits, each time the one with the least bits for its cost.
+    """Remove edges until the rest fits, each time the one with the least bits for its cost.
 
-    Backward elimination: after each step every edge is judged anew among those that are left, for
-    of two edges that say the same the second is needed once the first is gone. With an edge go
-    those that nobody hears any more; their cost is saved too. An edge that does harm, by its 95 %
-    interval, goes whether or not the rest fits. Choosing by what was measured flatters the choice:
-    measure it again on other items.
+    Backward elimination: after each step every remaining edge is judged again. Of two edges
+    that say the same, the second is needed once the first is gone. With an edge go those whose
+    messages no longer reach the answering agent; their cost is saved too. An edge that does
+    harm, by its 95 % interval, is removed even if the rest fits. These items flatter the choice,
+    which was made on them: measure it again on other items.
     """
     costs = {
         "edges": [1.0] * len(trials.every),
@@ -72,13 +72,13 @@ def prune(trials: Trials, budget: Budget, *, seed: int = 0) -> Pruned:
 
 
 def _price(step: Cut, excess: float) -> float:
-    """Bits lost for each unit saved; to save more than is in excess is of no use."""
+    """Bits lost for each unit saved. Saving more than the excess counts for nothing."""
     useful = min(step.saved, excess) if excess > 0 else step.saved
     return step.lost.value / max(useful, 1e-9)  # what costs nothing goes last
 
 
 def _step(trials: Trials, kept: Edges, edge: int, costs: Sequence[float], seed: int) -> Cut:
-    """What it would be to take this edge away, and those that nobody hears without it."""
+    """The step that removes this edge, and those that reach nobody without it."""
     rest = _live(trials, kept - {edge})
     lost = bits(trials.ask(kept, write=False), trials.ask(rest, write=False))
     gone = tuple(sorted(kept - rest))
@@ -86,8 +86,8 @@ def _step(trials: Trials, kept: Edges, edge: int, costs: Sequence[float], seed: 
 
 
 def _live(trials: Trials, kept: Edges) -> Edges:
-    """Those of the edges from which the answering agent hears anything."""
+    """Those of the edges whose messages reach the answering agent."""
     edges = trials.pipeline.edges
     chosen = [edges[n] for n in sorted(kept)]
-    heard = {id(edge) for edge in edges_to(chosen, trials.pipeline.order[-1])}
-    return frozenset(n for n in kept if id(edges[n]) in heard)
+    reaching = {id(edge) for edge in edges_to(chosen, trials.pipeline.order[-1])}
+    return frozenset(n for n in kept if id(edges[n]) in reaching)

@@ -17,7 +17,7 @@ from unspoken.wire import Message
 __all__ = ["Answered", "Carry", "Replay", "Sent", "as_sent"]
 
 Carry = Callable[[int, int, Message], Message | None]
-"""What arrives of a message, by its turn and the number of its edge; None: nothing does."""
+"""What arrives of a message, by its turn and the number of its edge. None: nothing arrives."""
 
 Sent = Mapping[tuple[int, int], Message]
 """Messages of B rows by turn and number of the edge."""
@@ -37,11 +37,11 @@ class Answered:
 
 
 class Replay:
-    """A batch of B items that a pipeline works on, however often it is asked.
+    """A batch of B items, on which a pipeline can be asked many times.
 
-    A turn depends on the items and on what the agent hears. So a turn that hears the very messages
-    that it heard before is not taken again: what it sent then is sent now, bit for bit. An agent
-    speaks over all its edges, whatever arrives. Messages are kept as long as this object lives.
+    A turn depends on the items and on the messages that the agent receives. If an agent receives
+    the same messages, its earlier turn is reused: it sends the same, bit for bit. An agent sends
+    over all its edges, whatever arrives. Messages are kept as long as this object lives.
 
     answers: what the answering agent should say about each item, as it would write it.
 
@@ -64,7 +64,7 @@ class Replay:
         self._taken: dict[object, Sequence[Message]] = {}
         self._answered: dict[object, Answered] = {}
         if len(self._numbers) < len(pipeline.edges):
-            raise DataError("an edge stands twice in the pipeline; make an Edge for each")
+            raise DataError("an edge is twice in the pipeline; make an Edge for each")
 
     @torch.no_grad()
     def sent(self) -> Sent:
@@ -109,5 +109,5 @@ class Replay:
 
 
 def _key(received: Sequence[tuple[Edge, Message]]) -> object:
-    """What an agent hears: the messages themselves, not what they say."""
+    """What an agent receives, by the identity of the messages, not by their content."""
     return tuple((id(edge), message) for edge, message in received)

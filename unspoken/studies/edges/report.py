@@ -25,10 +25,10 @@ ALL, PRUNED, REST, NONE = "all edges", "pruned", "what was cut", "no edges"
 
 @dataclass(frozen=True)
 class Against:
-    """Right answers of a graph on the test items, less others on the same.
+    """Differences in right answers of a graph, on the same test items.
 
-    against_all: less those over all edges. content: with the right messages less those with another
-    item's; None without an edge.
+    against_all: from those over all edges. content: of the right messages from another item's;
+    None without an edge.
     """
 
     against_all: Difference
@@ -66,7 +66,7 @@ class GraphReport(Result):
         return ", ".join(self.edges[n].name for n in self.graphs[graph]) or "none"
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of edges.json; predictions per item stand beside it."""
+        """The content of edges.json. Predictions per item are in files beside it."""
         arms = [{k: v for k, v in asdict(arm).items() if k != "correct"} for arm in self.arms]
         edges = [
             {
@@ -122,11 +122,13 @@ class GraphReport(Result):
 
     def _graph(self, name: str) -> str:
         arm, found = self.arm(name), self.differences[name]
-        told = f"{name} ({self.names(name)}): " if name not in (ALL, NONE, PRUNED) else f"{name}: "
-        told += f"{100 * arm.accuracy:.1f} % of the test items"
+        sentence = (
+            f"{name} ({self.names(name)}): " if name not in (ALL, NONE, PRUNED) else f"{name}: "
+        )
+        sentence += f"{100 * arm.accuracy:.1f} % of the test items"
         if name != ALL:
-            told += f", {_points(found.against_all)} against all edges"
-        return told + (f"; content {_points(found.content)}" if found.content else "")
+            sentence += f", {_points(found.against_all)} against all edges"
+        return sentence + (f"; content {_points(found.content)}" if found.content else "")
 
     def markdown(self) -> str:
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
@@ -147,8 +149,9 @@ class GraphReport(Result):
             "edges than without, and than wrong, in bits, with a percentile bootstrap over items "
             "by the seed; accuracies in percent, p by McNemar's exact test. No interval is "
             "corrected for the number of edges. bytes: on the wire for an item, header included; "
-            "pos.: positions of the receiver. Edges that say the same as others look worthless "
-            "one by one; pruning takes them away one after the other and judges the rest anew.\n"
+            "pos.: positions of the receiver. Edges that say the same look worthless one by "
+            "one. Pruning removes them one after the other and judges the rest again. deranged: "
+            "all messages are another item's (mismatched messages).\n"
         )
 
     def rows(self) -> Iterator[list[str]]:

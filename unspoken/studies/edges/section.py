@@ -26,8 +26,8 @@ def sections(report: GraphReport, folder: Path) -> Iterator[Section]:
 
 
 _ABOUT = (
-    "Gain is how much likelier the right answer is with an edge than without it; content, than "
-    "when this edge alone carries another item's message."
+    "Gain: how much likelier the right answer is with an edge than without it. Content: how much "
+    "likelier it is than when this edge alone carries another item's message."
 )
 
 _COLOURS: dict[str, Colour] = {

@@ -19,9 +19,9 @@ class BudgetSettings(Part):
 
 
 class GraphSettings(Part):
-    """A sparse graph over latent edges, see `EdgeGates`: each receiver keeps so many `senders`.
+    """A sparse graph over latent edges, see `EdgeGates`: each receiver keeps `senders` edges.
 
-    training: its batches are of two items or more, which are held against each other. validation:
+    training: its batches have two items or more, which are compared with each other. validation:
     the items that choose the best graph.
     """
 

@@ -46,20 +46,20 @@ class _Batch(NamedTuple):
     """Some items, by number, and the same number of others whose messages are the wrong ones."""
 
     rows: list[int]
-    own: Replay
-    other: Replay
+    matched: Replay
+    mismatched: Replay
 
 
 class Trials:
-    """N items, their wrong partners, and what a pipeline makes of them in one condition or another.
+    """N items, their wrong partners, and a pipeline's answers to them in each condition.
 
     partners: for each item another, whose message is the wrong one; it is what the edge carries in
     a run of the whole pipeline about that other item, the answering agent's own turns included.
     expected: the right answer as the answering agent would write it.
 
-    A turn is taken again only if what the agent hears has changed, see `Replay`. Each outcome is
-    kept in the store as it comes; those of the same models, items and settings are not computed
-    again. The batch size is part of that: rounding depends on it.
+    A turn is taken again only if the agent receives other messages, see `Replay`. Each outcome is
+    kept in the store as it comes. Those of the same models, items and settings are not computed
+    again. The batch size is one of these settings: rounding depends on it.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Trials:
         if not self._costs:
             totals = [[0, 0] for _ in self.every]
             for batch in self._batches:
-                for (_, edge), message in batch.own.sent().items():
+                for (_, edge), message in batch.matched.sent().items():
                     receiver = self.pipeline.agents[self.pipeline.edges[edge].receiver]
                     totals[edge][0] += sum(message.row_bytes())
                     totals[edge][1] += sum(positions(message.payload, receiver.model))
@@ -106,7 +106,7 @@ class Trials:
         title = f"{len(kept)} of {len(self.every)} edges" + (", one of them wrong" if wrong else "")
         console = Console(stderr=True)
         for batch in track(self._batches, title, console=console, transient=True):
-            found = batch.own.ask(_carry(kept, wrong, batch), write=write)
+            found = batch.matched.ask(_carry(kept, wrong, batch), write=write)
             for place, row in enumerate(batch.rows):
                 nats[row] = found.nats[place]
                 words[row] = found.words[place] if write else ""
@@ -118,9 +118,11 @@ class Trials:
     def _batches(self) -> list[_Batch]:
         order = sorted(range(len(self.items)), key=lambda n: _length(self.items[n]))
         cuts = [order[n : n + self.batch_size] for n in range(0, len(order), self.batch_size)]
-        return [_Batch(rows, self._replay(rows), self._replay(self._others(rows))) for rows in cuts]
+        return [
+            _Batch(rows, self._replay(rows), self._replay(self._partners_of(rows))) for rows in cuts
+        ]
 
-    def _others(self, rows: Sequence[int]) -> list[int]:
+    def _partners_of(self, rows: Sequence[int]) -> list[int]:
         return [self.partners[row] for row in rows]
 
     def _replay(self, rows: Sequence[int]) -> Replay:
@@ -162,7 +164,7 @@ class _Known:
 
 
 def _carry(kept: Edges, wrong: Edges, batch: _Batch) -> Carry:
-    sent: Sent = batch.other.sent() if wrong else {}
+    sent: Sent = batch.mismatched.sent() if wrong else {}
 
     def carry(step: int, edge: int, message: Message) -> Message | None:
         if edge not in kept:

@@ -40,18 +40,18 @@ def measure_information(
 
     items: N, of the `limit` test items that `compare` draws by the same seed. expected: the answer
     whose probability is asked. writer: the agent whose sampled notes the text estimator judges,
-    `samples` about each item. With `out`, the report is kept there, and so are the scores: those
+    `samples` about each item. With `out`, the report is kept there, and so are the scores. Those
     of the same models, items and settings are not computed again. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
     evaluator = Evaluator(drawn, batch_size, Store(out))
     found = informed(pipelines, evaluator, expected=expected, seed=seed)
-    told = None
+    sampled = None
     if writer is not None and samples:
-        told = SampledNotes.of(_written(writer, evaluator, samples, seed), seed)
+        sampled = SampledNotes.of(_written(writer, evaluator, samples, seed), seed)
     report = InformationReport(
         channels=tuple(found.values()),
-        spoken=told,
+        spoken=sampled,
         **about(pipelines.values(), task, len(drawn), seed, notes),
     )
     if out is not None:

@@ -1,4 +1,4 @@
-"""What a writer's words tell of their source, by the writer's own probabilities: for text only."""
+"""How many bits a writer's words carry of their source, by its own probabilities. For text only."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def estimate(
 
         1/(N M) sum_ij [log p(z_ij | x_i) - log 1/N sum_l p(z_ij | x_l)]
 
-    The probabilities are the writer's own; the paper scores small writers by a larger model, as
-    they hold nonsense for likely, and clips at zero: nothing is clipped here. The tokens that were
-    drawn are scored, with the end of the note if it ended within the writer's `max_tokens`.
+    The probabilities are the writer's own. The paper scores small writers by a larger model,
+    because they find nonsense likely, and clips at zero. Nothing is clipped here. The tokens
+    that were drawn are scored, with the end of the note if it ended within `max_tokens`.
     """
     agent = replace(writer, model=PrefixSharing(writer.model))
     size = len(queries)

@@ -18,7 +18,7 @@ __all__ = ["run_information"]
 def run_information(recipe: RelayRecipe, settings: InformationSettings) -> InformationReport:
     """Measure each channel of the recipe; the report goes to `out`.
 
-    A trained channel stands beside its controls: free vectors without a sender, and noise with the
+    A trained channel comes with its controls: free vectors without a sender, and noise with the
     moments of its messages.
     """
     ready = prepared(recipe, lora=False)

@@ -22,7 +22,7 @@ __all__ = ["SampledNotes", "InformationReport"]
 
 
 def spoken(item: Item) -> str:
-    """An answer as a model would write it behind its prompt."""
+    """An answer as a model would write it after its prompt."""
     return f" {item.answers[0]}"
 
 
@@ -102,11 +102,12 @@ class InformationReport(Result):
             f"# What a message is worth: {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + "\nbits: what the right message tells the receiver of its answer, against the "
+            + "\nbits: how much likelier the right message makes the answer, compared with the "
             "messages about all N items; at most log2 N. deranged: the same for another item's "
-            "message. PVI: bits against no message. ident.: items whose own message makes "
-            "their answer likeliest. pos.: positions, words in the receiver's tokens. bytes: on "
-            f"the wire, header included. Nothing is clipped: a message may mislead. {_INTERVALS}\n"
+            "message (a mismatched message). PVI: bits against no message. ident.: items whose own "
+            "message makes their answer likeliest. pos.: positions, words in the receiver's "
+            "tokens. bytes: on the wire, header included. Nothing is clipped, since a message may "
+            f"mislead. {_INTERVALS}\n"
         )
 
     def save(self, out: Path) -> None:
@@ -127,6 +128,6 @@ _COLUMNS = (
     "bits/KiB",
 )
 _INTERVALS = (
-    "Intervals of bits: percentile bootstrap over items, 9,999 resamples by the seed, the messages "
-    "that are compared with staying the same; of shares: Wilson."
+    "Intervals of bits: percentile bootstrap over items, 9,999 resamples by the seed, against the "
+    "same messages each time. Intervals of shares: Wilson."
 )

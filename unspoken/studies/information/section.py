@@ -12,5 +12,5 @@ __all__ = ["sections"]
 
 
 def sections(report: InformationReport, folder: Path) -> Iterator[Section]:
-    """One section, in the place of the one that a comparison beside it has."""
+    """One section. It replaces that of a comparison in the same folder."""
     yield bits_section(report.channels, report.findings())

@@ -10,7 +10,7 @@ __all__ = ["InformationSettings"]
 
 
 class InformationSettings(Part):
-    """Usable bits: on how many items, at most log2 of that many bits; a minute for 32 is usual.
+    """Usable bits: on how many items. At most log2 of that many bits; 32 items take about a minute.
 
     samples: notes that the sender writes about each item for the text estimator.
     """

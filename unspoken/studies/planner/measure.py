@@ -12,13 +12,13 @@ __all__ = ["attribute", "holds"]
 
 
 def holds(plan: str, answers: Sequence[str]) -> bool:
-    """Whether an accepted answer stands in a plan, whole words, both normalised.
+    """Whether an accepted answer is in a plan, whole words, both normalised.
 
     >>> holds("Ada keeps the parrot.", ["parrot"]), holds("Ada keeps parrots.", ["parrot"])
     (True, False)
     """
-    said = f" {normalise(plan)} "
-    return any(f" {normalise(answer)} " in said for answer in answers)
+    words = f" {normalise(plan)} "
+    return any(f" {normalise(answer)} " in words for answer in answers)
 
 
 def attribute(

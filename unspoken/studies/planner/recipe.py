@@ -1,4 +1,4 @@
-"""Planner and executor by recipe: a diffusion planner in words and states, a causal one beside."""
+"""Planner and executor by recipe: a diffusion planner in words and states, and a causal one."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def prepared_planners(
 ) -> Prepared:
     """Both planners and the executor: the planner, projectors and controls are trained if need be.
 
-    The executor is one and the same; the causal planner's pipelines carry its name. What the splits
-    share is printed first.
+    The executor is the same for both. The causal planner's pipelines carry its name. What the
+    splits share is printed first.
     """
     task = load_task(recipe.task)
     _print_overlap(task)
@@ -110,9 +110,9 @@ def _join(found: RelayPipelines, more: RelayPipelines, label: str) -> None:
 
 
 def _beside(other: Relay, relay: Relay) -> dict[str, Pipeline]:
-    """The same channels with the causal planner; the executor's tuned reader is the same too.
+    """The same channels with the causal planner and the same tuned reader of the executor.
 
-    Free vectors have no sender, so one constant stands beside both planners.
+    Free vectors have no sender, so one constant serves both planners.
     """
     recipe, folder = relay.recipe, trained_folder(relay.recipe)
     found: dict[str, Pipeline] = {}
@@ -136,5 +136,5 @@ def _print_overlap(task: Task) -> None:
     Console(stderr=True).print(
         f"{task.name}: {len(task.train)} items to train on, {len(task.validation)} to validate, "
         f"{len(task.test)} to test; shared facts {dict(shared.facts)}, shared questions "
-        f"{dict(shared.questions)}; {shared.dropped} items left out for that"
+        f"{dict(shared.questions)}; {shared.dropped} items dropped for that"
     )

@@ -20,7 +20,7 @@ __all__ = ["Blame", "PlannerReport"]
 class Blame:
     """The answers of one arm over n items, and what was wrong with those that are wrong.
 
-    By an oracle executor, which finds the answer wherever it stands: `plan` of the wrong answers
+    By an oracle executor, which finds the answer wherever it is: `plan` of the wrong answers
     came after a plan that does not hold an accepted answer, `execution` after one that does. By an
     oracle plan: `oracle_plan` of them become right when the executor reads the fact itself. The two
     may differ: a plan can hold the answer in words that this executor cannot use.

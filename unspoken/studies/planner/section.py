@@ -16,8 +16,8 @@ def sections(report: PlannerReport, folder: Path) -> Iterator[Section]:
 
 
 _ABOUT = (
-    "A plan lacks the answer if none that is accepted stands in it; otherwise the executor misses "
-    "it. An oracle plan helps where the executor is right once it reads the fact itself."
+    "A plan lacks the answer if no accepted answer is in it. Otherwise the executor misses it. An "
+    "oracle plan helps where the executor is right once it reads the fact itself."
 )
 
 

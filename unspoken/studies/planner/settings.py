@@ -17,7 +17,7 @@ __all__ = ["PlannerRecipe", "PlannerSettings", "TeachingSettings", "check_planne
 class TeachingSettings(Part):
     """A causal model becomes one that writes notes by diffusion, see `Denoised`.
 
-    mask: the token that stands for a mask, one that texts do not use. shift: whether a position
+    mask: the token used as a mask, one that texts do not use. shift: whether a position
     still predicts the next one, as in the causal model. canvas: lengths of canvases, in turn.
     Without training steps the sender is used as it is, and must be a diffusion model.
     """
@@ -39,12 +39,12 @@ class PlannerRecipe(Recipe):
 
 
 class PlannerSettings(Part):
-    """Compare what a diffusion planner says in words and in states, beside a causal planner.
+    """Compare the plans of a diffusion planner, in words and in states, with a causal planner's.
 
     teaching: how the sender is taught to plan, before anything is compared. causal: the other
     planner, whose arms carry its name; it reads the fact, and writes as `prompts` say. sweep: a
     setting of `planning` to its values: {tokens: [16, 64], steps: [4, 16]}. Every combination
-    is compared beside `planning`, with a projector of its own.
+    is compared with `planning`, and gets a separate projector.
     """
 
     teaching: TeachingSettings
@@ -54,7 +54,7 @@ class PlannerSettings(Part):
     )
 
     def recipe_for(self, recipe: RelayRecipe) -> PlannerRecipe:
-        """How the sender of a relay is taught, as a recipe of its own."""
+        """How the sender of a relay is taught, as a separate recipe."""
         return PlannerRecipe(
             kind="planner",
             sender=recipe.pair.sender,
@@ -80,11 +80,11 @@ def check_planners(recipe: RelayRecipe, settings: PlannerSettings) -> None:
     try:
         longest = max(one.tokens for one in (recipe.planning, *swept(recipe, settings).values()))
     except ValidationError as error:
-        told = error.errors()[0]
-        raise ValueError(f"sweep.{told['loc'][0]}: {told['msg']}") from error
+        first = error.errors()[0]
+        raise ValueError(f"sweep.{first['loc'][0]}: {first['msg']}") from error
     if settings.teaching.training.steps and longest > max(settings.teaching.canvas):
         raise ValueError(
-            f"plans of {longest} tokens are asked for, and the planner is taught no canvas longer "
+            f"plans have {longest} tokens, but the planner is taught no canvas longer "
             f"than {max(settings.teaching.canvas)}; add {longest} to teaching.canvas"
         )
     if "full-text" not in recipe.compared.channels:

@@ -28,7 +28,7 @@ __all__ = ["planner_of", "train_planner", "train_planner_by"]
 
 
 def train_planner_by(recipe: PlannerRecipe | RelayRecipe) -> Trained:
-    """Train the planner of a recipe, or find the one that the recipe trained before."""
+    """Train the planner of a recipe, or load the one that the recipe trained before."""
     folder = recipe.out / "trained"
     if isinstance(recipe, RelayRecipe):
         folder, settings = trained_folder(recipe), recipe.studies["planner"]
@@ -55,10 +55,10 @@ def planner_of(recipe: PlannerRecipe, task: Task, folder: Path) -> LanguageModel
 def train_planner(
     recipe: PlannerRecipe, task: Task, folder: Path
 ) -> tuple[DiffusionBackbone, Path]:
-    """Train all weights of the sender to write facts by diffusion, or load what stands in `folder`.
+    """Train all weights of the sender to write facts by diffusion, or load what is in `folder`.
 
     The planner reads a fact and writes it: a plan that carries the content, to which every step of
-    denoising contributes. A run that was killed goes on. Raises `RecipeError` if the mask is no
+    denoising contributes. A run that was killed continues. Raises `RecipeError` if the mask is no
     token of the model, `DataError` without items to train or validate on.
     """
     settings, source = recipe.teaching, recipe.sender
@@ -67,7 +67,7 @@ def train_planner(
     if mask is None:
         raise RecipeError(
             f"teaching.mask={settings.mask!r} is no token of {source.model!r}; choose one that "
-            f"texts do not use, as one of {base.tokenizer.all_special_tokens}"
+            f"texts do not use, such as one of {base.tokenizer.all_special_tokens}"
         )
     few = list(task.validation[: settings.validation])
     items = [*_distinct(task.train), *few]

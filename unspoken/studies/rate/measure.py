@@ -38,13 +38,13 @@ def rates(
     `measure_information`; with `out`, predictions are kept too. Raises `DataError`.
     """
     drawn = chosen(task, items, limit, seed)
-    named = {(curve, at): line for curve, lines in curves.items() for at, line in lines.items()}
-    lines = {f"{curve}, {at}": line for (curve, at), line in named.items()}
+    named = {(curve, at): one for curve, swept in curves.items() for at, one in swept.items()}
+    pipelines = {f"{curve}, {at}": one for (curve, at), one in named.items()}
     evaluator = Evaluator(drawn, batch_size, Store(out))
-    found = informed(lines, evaluator, expected=expected, seed=seed)
+    found = informed(pipelines, evaluator, expected=expected, seed=seed)
     points = tuple(
-        Point.of(curve, at, found[name], evaluator.arm(name, "matched", lines[name]))
-        for (curve, at), name in zip(named, lines, strict=True)
+        Point.of(curve, at, found[name], evaluator.arm(name, "matched", pipelines[name]))
+        for (curve, at), name in zip(named, pipelines, strict=True)
     )
     fits = {
         curve: fit(
@@ -56,9 +56,11 @@ def rates(
     report = RateReport(
         points=points,
         fits={curve: form for curve, form in fits.items() if form is not None},
-        alone=evaluator.arm("no message", "none", next(iter(lines.values())).without_messages()),
+        alone=evaluator.arm(
+            "no message", "none", next(iter(pipelines.values())).without_messages()
+        ),
         ceiling=next(iter(found.values())).ceiling,
-        **about(lines.values(), task, len(drawn), seed, notes),
+        **about(pipelines.values(), task, len(drawn), seed, notes),
     )
     if out is not None:
         report.save(out)

@@ -51,7 +51,7 @@ def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
 def _packed(
     curves: Mapping[str, Mapping[str, Pipeline]], packs: Sequence[Packing]
 ) -> Iterator[tuple[str, dict[str, Pipeline]]]:
-    """A curve for each channel but words: its whole messages, packed in each of the ways."""
+    """A curve for each channel except text: its whole messages, packed in each of the ways."""
     for name, settings in curves.items():
         whole = settings[WHOLE]
         if packs and not any(isinstance(edge.channel, TextChannel) for edge in whole.edges):

@@ -97,7 +97,7 @@ class RateReport(Result):
         for name in self.curves:
             form = self.fits.get(name)
             if form is None:
-                lines.append(f"{name}: too few different rates for a fit; four are needed")
+                lines.append(f"{name}: too few different rates for a fit, which needs four")
                 continue
             lines.append(
                 f"{name}: D(R) = {form.scale:.2f} exp(-{form.decay:.2f} R) + {form.floor:.2f}, R "

@@ -17,8 +17,8 @@ def sections(report: RateReport, folder: Path) -> Iterator[Section]:
 
 
 _ABOUT = (
-    "What is answered wrong when messages are cut short. The dashed line is the receiver without a "
-    "message; on the right, curves are fits and the upright line is the ceiling of bits."
+    "Wrong answers when messages are cut short. The dashed line is the receiver without a message. "
+    "On the right, curves are fits and the upright line is the ceiling of bits."
 )
 
 
@@ -53,7 +53,7 @@ def _alone(report: RateReport) -> tuple[Guide, ...]:
 
 
 def _panel(report: RateReport, x: Scale, of: Callable[[Point], float]) -> Panel:
-    """One way to count what travels; what is not above 0 has no place on a logarithmic axis."""
+    """One way to count what is sent. What is not above 0 has no place on a logarithmic axis."""
     lines = (
         Line.through(name, n, tuple(_dot(one, of(one)) for one in points if of(one) > 0))
         for n, (name, points) in enumerate(report.curves.items())

@@ -14,11 +14,11 @@ __all__ = ["RateSettings", "check_sweep", "swept"]
 
 
 class RateSettings(Part):
-    """Sweep the length and precision of messages, and settings of the projector, trained anew.
+    """Sweep the length and precision of messages, and settings of the projector, trained for each.
 
     lengths: tokens of text, first positions of vectors and caches. packs: how whole messages of
-    vectors and caches travel. sweep: a setting of `projector` to its values: {layers: [[0], [6]],
-    vectors: [4, 16]}. items: as many are scored for usable bits.
+    vectors and caches are packed. sweep: a setting of `projector` to its values:
+    {layers: [[0], [6]], vectors: [4, 16]}. items: how many are scored for usable bits.
     """
 
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)
@@ -39,5 +39,5 @@ def check_sweep(recipe: RelayRecipe, settings: RateSettings) -> None:
             try:
                 swept(recipe.projector, key, value)
             except ValidationError as error:
-                told = error.errors()[0]["msg"]
-                raise ValueError(f"sweep.{key} to {value!r}: {told}") from error
+                reason = error.errors()[0]["msg"]
+                raise ValueError(f"sweep.{key} to {value!r}: {reason}") from error

@@ -41,11 +41,11 @@ def compare_reuse(
     if not task.test or not pools or (limit is not None and limit < 2):
         raise DataError("a comparison needs at least one pool and two test items")
     items = sample(task.test, limit, seed)
-    lines = {"dense": pipeline, **{way: pipeline.served_by(pool) for way, pool in pools.items()}}
+    ways = {"dense": pipeline, **{way: pipeline.served_by(pool) for way, pool in pools.items()}}
     runs: dict[str, list[Run]] = {}
-    for way, line in lines.items():
+    for way, served in ways.items():
         queries = [query(item) for item in items]
-        runs[way] = line.run_many(queries, batch_size=batch_size, progress=way)
+        runs[way] = served.run_many(queries, batch_size=batch_size, progress=way)
         if out is not None:
             rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -74,7 +74,7 @@ class ReuseReport(Result):
                 if "candidates" in probes:
                     line += f", candidate the same in {probes['candidates']:.0%}"
             if fallen := arm.pool["fallen"]:
-                line += f"; {fallen} consumers were sent back to dense reads"
+                line += f"; {fallen} consumers went back to dense reads"
             found.append(line)
         return found
 

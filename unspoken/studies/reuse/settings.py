@@ -20,7 +20,7 @@ class PoolSettings(Part):
 
 
 class ReuseSettings(Part):
-    """Run one pipeline densely and with pools of caches, a ladder each, on the same items."""
+    """Run one pipeline densely and with a pool of caches for each ladder, on the same items."""
 
     ladders: tuple[Literal["exact", "shifted", "anchored", "kvcomm"], ...] = ("exact", "shifted")
     pool: PoolSettings = PoolSettings()

@@ -1,4 +1,4 @@
-"""The wrong answer of each decision: as likely as the right one, to whoever has read nothing."""
+"""The wrong answer of each decision: as likely as the right one to an agent without the fact."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _DRAWN = 16
 def answer_pairs(
     evaluator: Evaluator, decider: Pipeline, *, expected: Expected, seed: int
 ) -> list[tuple[str, str]]:
-    """For each item its answer, and the other item's answer that is its equal before any reading.
+    """For each item its answer, and another item's answer that is about as likely without the fact.
 
-    Of up to 16 answers that seed draws, the one whose probability without the fact is nearest. So
-    the bias of an agent that has read nothing is about 0, as the theory of weak signals wants it,
+    Of up to 16 answers that the seed draws, the one whose probability without the fact is nearest.
+    So the bias of an agent that has read nothing is about 0, as the theory of weak signals needs,
     and a decision cannot be taken from the question alone. Raises `DataError` if an item has none.
     """
     items, agent = evaluator.items, decider.answerer
     drawn = [_wrong(item, items, Random(f"{seed} {item.id}")) for item in items]
-    count = min(_DRAWN, *(len(others) for others in drawn))
+    count = min(_DRAWN, *(len(wrong) for wrong in drawn))
     answers = [
-        tuple(expected(agent, one) for one in (item, *others[:count]))
-        for item, others in zip(items, drawn, strict=True)
+        tuple(expected(agent, one) for one in (item, *wrong[:count]))
+        for item, wrong in zip(items, drawn, strict=True)
     ]
     unread = evaluator.about([replace(item, context="") for item in items])
     asked = unread.likelihoods("alone, nothing read", without_fact(decider), answers)
     return [
-        (said[0], said[1 + min(range(count), key=lambda n: abs(nats[1 + n] - nats[0]))])
-        for said, nats in zip(answers, asked.nats, strict=True)
+        (written[0], written[1 + min(range(count), key=lambda n: abs(nats[1 + n] - nats[0]))])
+        for written, nats in zip(answers, asked.nats, strict=True)
     ]
 
 
@@ -50,7 +50,7 @@ def without_fact(decider: Pipeline) -> Pipeline:
 
 
 def _wrong(item: Item, items: Sequence[Item], draw: Random) -> list[Item]:
-    """Other items, shuffled, whose answer is wrong for this one and does not stand in its fact."""
+    """Other items, shuffled, whose answer is wrong for this one and is not in its fact."""
     fact = f" {normalise(item.context)} "
     found = [
         other

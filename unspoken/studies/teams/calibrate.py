@@ -1,4 +1,4 @@
-"""What a plan stands on: decisions that were measured, and the numbers that are made of them."""
+"""What a plan is based on: the measured decisions, and the numbers computed from them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Law:
 def fit_law(read: Sequence[float], biases: Sequence[float]) -> Law:
     """Least squares over budgets; beta within 0 and 2, scale not negative.
 
-    arXiv 2601.17311 fits logarithms; of few items a bias may come out negative, so the squares here
+    arXiv 2601.17311 fits logarithms; with few items a bias may be negative, so the squares here
     are of the biases themselves. Raises `DataError` with fewer than three different budgets.
 
     >>> fit_law([1, 4, 16], [0.1, 0.2, 0.4])
@@ -70,13 +70,13 @@ def check_budgets(read: Sequence[float]) -> None:
     """Raise `DataError` unless an exponent can be fitted to what was read."""
     if len(set(read)) < 3:
         raise DataError(
-            f"an exponent needs three budgets or more that differ, got {sorted(set(read))} tokens "
-            "read; give smaller budgets too, or longer facts"
+            f"an exponent needs three budgets or more, all different, got {sorted(set(read))} "
+            "tokens read; give smaller budgets too, or longer facts"
         )
 
 
 def correlation(signs: Tensor) -> float:
-    """rho: how the signed decisions (A, n) of A agents on n items correlate, all pairs alike.
+    """rho: how the signed decisions (A, n) of A agents on n items correlate, one for all pairs.
 
     (E[s_a s_b] - mu^2) / (1 - mu^2), Pearson's with one mean for all agents; 1 for agents that
     never err. Below 0 if they avoid each other's errors.
@@ -137,7 +137,7 @@ class Calibration:
     """The measured decisions, and each number of the theory as a function of the items.
 
     solos: by budget, growing. leaf: which of them is what senders read. whole: tokens of a fact,
-    the mean; nobody reads more. Items are given by their numbers, for a bootstrap over them.
+    the mean; no agent reads more. Items are given by their numbers, for a bootstrap over them.
     """
 
     solos: tuple[Solo, ...]
@@ -171,16 +171,16 @@ class Calibration:
         return Curve(reads, tuple(_share(self.rho(n, items)) for n in range(len(reads))))
 
     def gamma(self, sent: Sent, items: Sequence[int]) -> float:
-        """2 p - 1, p how often the receiver decides as the sender did; below 0 if seldom."""
+        """2 p - 1, p how often the receiver decides as the sender did; below 0 under one half."""
         return self._agreement(sent.signs, items)
 
     def unsaid(self, sent: Sent, items: Sequence[int]) -> float:
-        """What gamma is without a message: what both models make of the question alone."""
+        """What gamma is without a message, from the question alone."""
         return self._agreement((sent.silent,), items)
 
     def _agreement(self, signs: Sequence[Sequence[int]], items: Sequence[int]) -> float:
-        said, heard = self._signs[self.leaf], torch.tensor(signs, dtype=torch.float64)
-        return float((said * heard)[:, torch.as_tensor(items)].mean())
+        sender, receiver = self._signs[self.leaf], torch.tensor(signs, dtype=torch.float64)
+        return float((sender * receiver)[:, torch.as_tensor(items)].mean())
 
     def fidelity(self, sent: Sent, items: Sequence[int]) -> float:
         """gamma as the recursion takes it: within 0 and 1."""

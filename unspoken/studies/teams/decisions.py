@@ -17,7 +17,7 @@ from unspoken.tasks import Item
 __all__ = ["AGENTS", "Room"]
 
 AGENTS = 3
-"""How many agents of one model are measured: as many as the smallest vote has."""
+"""How many agents of one model are measured: the size of the smallest vote."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Room:
     """The items, the two answers between which each is decided, and the agent that reads facts.
 
     An agent differs from its siblings by the window of the fact that it reads. It decides for the
-    likelier answer and draws none: a vote would only take away the noise that drawing had added.
+    likelier answer and does not sample: a vote would only remove the noise of sampling.
     """
 
     evaluator: Evaluator
@@ -35,7 +35,7 @@ class Room:
 
     @classmethod
     def of(cls, evaluator: Evaluator, decider: Pipeline, *, expected: Expected, seed: int) -> Room:
-        """Each item's own answer against a rival, see `answer_pairs`. Raises `DataError`."""
+        """Each item's right answer against a wrong one, see `answer_pairs`. Raises `DataError`."""
         answers = answer_pairs(evaluator, decider, expected=expected, seed=seed)
         return cls(evaluator, decider, answers, seed)
 
@@ -70,7 +70,7 @@ class Room:
     def sent(self, channel: str, setting: str, pipeline: Pipeline, leaf: int) -> Sent:
         """What the receiver decides from the message of each of three agents with `leaf` tokens.
 
-        A message costs the positions that the receiver reads; as many again if a sender wrote it.
+        A message costs the positions that the receiver reads, and twice that if a sender wrote it.
         """
         asked = [
             self._reading(leaf, agent).likelihoods(

@@ -91,7 +91,7 @@ def plan_team(
 
 def _check(pipelines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> None:
     if not any(pipelines.values()):
-        raise PipelineError("a plan needs a channel over which agents speak; name one")
+        raise PipelineError("a plan needs a channel over which agents send messages; name one")
     weights = alone.answerer.spec.weights
     for channel, settings in pipelines.items():
         for pipeline in settings.values():
@@ -99,13 +99,13 @@ def _check(pipelines: Mapping[str, Mapping[str, Pipeline]], alone: Pipeline) -> 
                 spec = pipeline.agents[name].spec
                 if spec.weights != weights:
                     raise PipelineError(
-                        f"over {channel!r} {spec.name!r} speaks, but the agent that is planned "
-                        f"with is {alone.answerer.spec.name!r}; plan each sender by itself"
+                        f"over {channel!r} {spec.name!r} is the sender, but the plan is about "
+                        f"agents of {alone.answerer.spec.name!r}; make a plan for each sender"
                     )
 
 
 def _left(pipeline: Pipeline, items: Sequence[Item]) -> int:
-    """Positions that the receiver's model has beside the longest prompt, one for each at least."""
+    """Positions that the receiver's model has left after the longest prompt, at least one."""
     agent = pipeline.answerer
     positions = agent.spec.positions
     if positions is None:
@@ -123,7 +123,7 @@ def _measured(found: Calibration, number: int, seed: int) -> Measured:
 
 
 def _counted(found: Calibration) -> Sent:
-    """The senders' own decisions, counted: a vote that no message spoils, and that costs none."""
+    """The senders' decisions, counted: a vote without messages and their cost."""
     return Sent("no channel", "counted", 0.0, 0.0, found.solos[found.leaf].signs)
 
 
@@ -165,7 +165,7 @@ def _gain(
 
 
 def _played(found: Calibration, ranked: Sequence[Option], seed: int) -> tuple[float, float]:
-    """The best team, played out: the recursion's own check."""
+    """The best team, simulated: a check of the recursion."""
     option = ranked[0]
     runs = min(20_000, max(_DRAWS // option.team.leaves, 100))
     return option.team.simulate(found.law(found.items).at(option.leaf), runs=runs, seed=seed)

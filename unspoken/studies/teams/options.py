@@ -13,7 +13,7 @@ __all__ = ["Limits", "Option", "gain", "options"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a plan may spend, in tokens: the budget in all, and what one receiver may be told.
+    """What a plan may spend, in tokens. budget: in all; window: on messages to one receiver.
 
     least, most: what a leaf reads at the least and at the most.
     """
@@ -38,7 +38,7 @@ class Option:
 def options(calibration: Calibration, sent: Sequence[Sent], limits: Limits) -> list[Option]:
     """All odd fan-ins and depths, over each way to send; best first, smaller teams among equals.
 
-    N leaves read x tokens each, and every message costs: B = N x + edges cost(m). At most W / m
+    N leaves read x tokens each, and each message has a cost: B = N x + edges cost(m). At most W / m
     messages of m positions reach one receiver.
     """
     items = calibration.items
@@ -59,7 +59,7 @@ def _of(way: Sent, gamma: float, law: Law, shared: Curve, limits: Limits) -> Ite
             team = Team(fan_in, depth, gamma, shared.at(leaf))
             yield Option(way.channel, way.setting, team, leaf, team.bias(law.at(leaf)))
             depth += 1
-        if depth == 1:  # a wider team costs more still
+        if depth == 1:  # a wider team costs even more
             return
 
 

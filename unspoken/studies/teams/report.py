@@ -97,7 +97,7 @@ class PlanReport(Result):
     """The calibration, every team that the budget allows, best first, and the votes that check it.
 
     gain: predicted bias of the best team minus that of one agent with the whole budget; played: the
-    best team's bias in trees that were played out, and its standard error. None without a team.
+    best team's bias in simulated trees, and its standard error. None without a team.
     """
 
     solos: tuple[Measured, ...]
@@ -121,7 +121,7 @@ class PlanReport(Result):
         budget = f"{self.limits.budget:g} tokens"
         if not self.options or self.gain is None:
             return (
-                f"a single agent it is: {budget} are too few for three agents that read "
+                f"use a single agent: {budget} are too few for three agents that read "
                 f"{self.limits.least:.1f} tokens each and send a message"
             )
         found = self.gain
@@ -180,7 +180,7 @@ class PlanReport(Result):
         return table
 
     def findings(self) -> list[str]:
-        """The law of one agent, the best team, the verdict, and whether votes bear it out."""
+        """The law of one agent, the best team, the verdict, and whether votes confirm it."""
         lines = [
             f"one agent that reads x tokens: bias {self.law.scale:.2f} x^{self.law.beta:.2f}, beta "
             f"[{self.beta.low:.2f}, {self.beta.high:.2f}]; a fact has {self.limits.most:.1f}"
@@ -202,7 +202,7 @@ class PlanReport(Result):
 
     def _best(self, one: Option) -> str:
         team = one.team
-        played = f", {self.played[0]:+.3f} ({self.played[1]:.3f}) played out" if self.played else ""
+        played = f", {self.played[0]:+.3f} ({self.played[1]:.3f}) simulated" if self.played else ""
         return (
             f"the best team has {team.leaves} leaves (fan-in {team.fan_in}, depth {team.depth}) "
             f"that read {one.leaf:.1f} tokens each and send over {one.channel}, {one.setting}: "
@@ -249,20 +249,20 @@ _COLUMNS = (
     "sign",
 )
 _NOTES = (
-    "A decision is which of two answers the model holds for likelier: the item's own, or another "
+    "A decision is which of two answers the model finds likelier: the right one, or another "
     "item's that is as likely to an agent that has read nothing. bias: 2 p - 1, p the share of "
-    "right ones. One agent reads a window of the fact, so many tokens in a row from a place of its "
-    "own; three such agents give rho, the correlation of their signed decisions. gamma: 2 p - 1, p "
-    "how often a receiver that sees the message alone decides as its sender did; unsaid: the same "
-    "without a message, by what both make of the question. cost: tokens that one message adds, its "
-    "positions, twice if a sender wrote it. "
-    "A vote is the majority of what receivers decide from each of three messages, or of what "
-    "senders decide themselves where it is counted without a channel; beside it one "
-    "agent that reads as many tokens as the vote spends, at most the fact. What all agents read "
-    "alike, lead and question, is not counted: counting it would favour one agent still more. The "
-    "recursion is that of arXiv 2601.17311, mu' = rho gamma mu + (1 - rho) f_b(gamma mu); it takes "
-    "gamma and rho within 0 and 1, the same at every level. Intervals: percentile bootstrap over "
-    "items; of synergy Newcombe's for paired shares."
+    "right ones. One agent reads a window of the fact, that many tokens in a row, each agent from "
+    "another place. Three such agents give rho, the correlation of their signed decisions. gamma: "
+    "2 p - 1, p how often a receiver that sees the message alone decides as its sender did; "
+    "unsaid: the same without a message, from the question alone. cost: tokens that one message "
+    "adds, its positions, twice if a sender wrote it. A vote is the majority of what receivers "
+    "decide from each of three messages, or of what senders decide themselves where it is counted "
+    "without a channel. It is compared with one agent that reads as many tokens as the vote "
+    "spends, at most the fact. What every agent reads, instructions and question, is not counted: "
+    "counting it would favour one agent even more. The recursion is that of arXiv 2601.17311, mu' "
+    "= rho gamma mu + (1 - rho) f_b(gamma mu); it takes gamma and rho within 0 and 1, the same at "
+    "every level. Intervals: percentile bootstrap over items; of synergy Newcombe's for paired "
+    "shares."
 )
 
 

@@ -18,8 +18,8 @@ def sections(report: PlanReport, folder: Path) -> Iterator[Section]:
 
 _ABOUT = (
     "A bias is 2 p - 1, p the share of right decisions between two answers. Three agents read "
-    "little each and vote over a channel; one agent reads what they spend. Synergy is the vote's "
-    "bias less that one agent's, on the same items."
+    "little each and vote over a channel. One agent reads as many tokens as they spend. Synergy is "
+    "the vote's bias minus that one agent's, on the same items."
 )
 
 

@@ -2,7 +2,7 @@
 
 arXiv 2601.17311. A decision is right or wrong, +1 or -1; its mean is the bias mu, -1 to 1. The
 derivation of the recursion and the model of shared errors, a common cause that all siblings copy,
-are ours; `Team.simulate` plays the tree that they describe.
+are ours. `Team.simulate` samples the tree that they describe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def majority(bias: float, voters: int) -> float:
         return 1.0 if bias > 0 else -1.0
     right, wrong = log((1 + bias) / 2), log((1 - bias) / 2)
 
-    def share(votes: int) -> float:  # in logarithms: binomials of large teams are no floats
+    def share(votes: int) -> float:  # in logarithms: binomials of large teams overflow a float
         ways = lgamma(voters + 1) - lgamma(votes + 1) - lgamma(voters - votes + 1)
         return exp(ways + votes * right + (voters - votes) * wrong)
 
@@ -46,7 +46,7 @@ def slope(voters: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """A tree: each parent hears `fan_in` children over a channel and takes their majority.
+    """A tree: each parent receives from `fan_in` children over a channel and takes their majority.
 
     depth: levels of voting; the leaves are fan_in^depth. gamma: fidelity of a message, 0 to 1; a
     binary symmetric channel that flips a decision with probability (1 - gamma) / 2. rho: the
@@ -80,7 +80,7 @@ class Team:
 
     @property
     def edges(self) -> int:
-        """Messages that are sent: everybody but the root sends one."""
+        """Messages that are sent: every agent except the root sends one."""
         return sum(self.fan_in**level for level in range(1, self.depth + 1))
 
     @property
@@ -103,7 +103,7 @@ class Team:
 
     @property
     def fixed_point(self) -> float:
-        """The bias mu* to which depth leads a positive one; 0 where the team fades."""
+        """The bias mu* that a positive one approaches with depth; 0 if the team fades."""
         if self.alpha <= 1:
             return 0.0
         bias, before = self.level(1.0), 1.0
@@ -113,8 +113,8 @@ class Team:
 
     def level(self, bias: float) -> float:
         """mu_{k+1} = rho gamma mu_k + (1 - rho) f_b(gamma mu_k)."""
-        heard = self.gamma * bias
-        return self.rho * heard + (1 - self.rho) * majority(heard, self.fan_in)
+        arriving = self.gamma * bias
+        return self.rho * arriving + (1 - self.rho) * majority(arriving, self.fan_in)
 
     def bias(self, leaf: float) -> float:
         """The bias of the root, if every leaf has bias `leaf`."""
@@ -123,7 +123,7 @@ class Team:
         return leaf
 
     def simulate(self, leaf: float, *, runs: int = 20_000, seed: int = 0) -> tuple[float, float]:
-        """The bias of the root in `runs` trees that are played out, and its standard error."""
+        """The bias of the root in `runs` simulated trees, and its standard error."""
         draw = torch.Generator().manual_seed(seed)
 
         def chance(share: float, *shape: int) -> torch.Tensor:
@@ -132,8 +132,8 @@ class Team:
         right = chance((1 + leaf) / 2, runs, self.leaves)
         for _ in range(self.depth):
             flipped = chance((1 - self.gamma) / 2, *right.shape)
-            heard = torch.logical_xor(right, flipped).reshape(runs, -1, self.fan_in)
-            voted = heard.sum(2) * 2 > self.fan_in
-            right = torch.where(chance(self.rho, *voted.shape), heard[:, :, 0], voted)
+            votes = torch.logical_xor(right, flipped).reshape(runs, -1, self.fan_in)
+            voted = votes.sum(2) * 2 > self.fan_in
+            right = torch.where(chance(self.rho, *voted.shape), votes[:, :, 0], voted)
         mean = float(right.float().mean()) * 2 - 1
         return mean, sqrt(max(1 - mean * mean, 1 / runs) / runs)

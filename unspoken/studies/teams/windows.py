@@ -1,4 +1,4 @@
-"""What an agent of a team reads: a window of the fact, of so many tokens, at a place of its own."""
+"""What an agent of a team reads: a window of the fact, some tokens at a place drawn for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The telephone game: facts go from agent to agent over a channel; what is left of them."""
+"""The telephone game: facts go from agent to agent over a channel. What is left of them?"""
 
 from unspoken.recipe.study import Study
 from unspoken.studies.telephone.measure import Players, play

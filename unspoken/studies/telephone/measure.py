@@ -1,8 +1,8 @@
-"""The telephone game: a fact goes from agent to agent, hop by hop; what arrives is asked about.
+"""The telephone game: a fact goes from agent to agent, and at every hop a question is asked.
 
-A hop: a sender reads words and sends its message over the channel; a receiver, which sees nothing
-but the message, restates it in words. These words are what the next sender reads in the place of
-the fact. So any channel makes a hop, and a projector is needed one way only.
+A hop: a sender reads words and sends its message over the channel. A receiver, which sees nothing
+but the message, restates it in words. The next sender reads these words in the place of the fact.
+So any channel makes a hop, and a projector is needed one way only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from unspoken.tasks import Item, Task, normalise, partners
 __all__ = ["Players", "play"]
 
 _SILENCE = "..."
-"""What an agent passes on that says nothing: an empty fact cannot be read."""
+"""What an agent passes on if it wrote nothing: an empty fact cannot be read."""
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Players:
-    """One channel: who answers the question behind a message, and who restates the message."""
+    """One channel: a pipeline that answers after a message, and one that restates the message."""
 
     answering: Pipeline
     restating: Pipeline
@@ -68,7 +68,7 @@ def play(
     report = TelephoneReport(
         channels={name: found for name, (found, _) in played.items()},
         alone=evaluator.arm("no message", "none", pipelines[0].without_messages()),
-        told={name: told for name, (_, told) in played.items()},
+        told={name: read for name, (_, read) in played.items()},
         **about(pipelines, task, len(items), seed, notes),
     )
     if out is not None:
@@ -78,7 +78,7 @@ def play(
 
 @dataclass(frozen=True)
 class _Game:
-    """The items, whose message is the wrong one for each, and how they are asked."""
+    """The items, for each the item whose message is the wrong one, and how they are asked."""
 
     evaluator: Evaluator
     other: Sequence[int]
@@ -93,38 +93,38 @@ class _Game:
         self, name: str, players: Players, hops: int
     ) -> tuple[tuple[Hop, ...], tuple[tuple[str, ...], ...]]:
         """All hops over one channel, and what the senders read about the first items."""
-        said: list[list[str]] = [[item.context for item in self.items]]
-        found: list[_Heard] = []
+        texts: list[list[str]] = [[item.context for item in self.items]]
+        found: list[_Answers] = []
         for hop in range(1, hops + 1):
-            heard = [
+            restated = [
                 replace(item, context=words)
-                for item, words in zip(self.items, said[-1], strict=True)
+                for item, words in zip(self.items, texts[-1], strict=True)
             ]
-            at, evaluator = f"{name}, hop {hop}", self.evaluator.about(heard)
-            found.append(self._hear(at, evaluator, players.answering))
+            at, evaluator = f"{name}, hop {hop}", self.evaluator.about(restated)
+            found.append(self._ask(at, evaluator, players.answering))
             if hop < hops:
-                told = evaluator.predictions(at, "restated", players.restating)
-                said.append([row.prediction or _SILENCE for row in told])
+                written = evaluator.predictions(at, "restated", players.restating)
+                texts.append([row.prediction or _SILENCE for row in written])
         measured = tuple(
             self._hop(n, one, found[0], words)
-            for n, (one, words) in enumerate(zip(found, said, strict=True), start=1)
+            for n, (one, words) in enumerate(zip(found, texts, strict=True), start=1)
         )
         shown = range(min(_SHOWN, len(self.items)))
-        return measured, tuple(tuple(words[n] for words in said) for n in shown)
+        return measured, tuple(tuple(words[n] for words in texts) for n in shown)
 
-    def _hear(self, at: str, evaluator: Evaluator, pipeline: Pipeline) -> _Heard:
-        """Ask behind the messages of one hop."""
+    def _ask(self, at: str, evaluator: Evaluator, pipeline: Pipeline) -> _Answers:
+        """Ask after the messages of one hop."""
         rows = evaluator.predictions(at, "matched", pipeline)
         answers = [(self.expected(pipeline.answerer, item),) for item in evaluator.items]
         asked = evaluator.likelihoods(at, pipeline, answers)
-        return _Heard(
+        return _Answers(
             matched=Arm.of(at, "matched", rows),
             deranged=evaluator.arm(at, "deranged", pipeline, self.other),
             given=[normalise(row.prediction) for row in rows],
             bits=[nats / log(2) for (nats,) in asked.nats],
         )
 
-    def _hop(self, number: int, now: _Heard, first: _Heard, words: Sequence[str]) -> Hop:
+    def _hop(self, number: int, now: _Answers, first: _Answers, words: Sequence[str]) -> Hop:
         """What the numbered hop came to, against the first one."""
         n = len(self.items)
         kept = sum(one == two for one, two in zip(now.given, first.given, strict=True))
@@ -143,8 +143,8 @@ class _Game:
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """Behind the messages of one hop: what was answered, and log2 p of the right answers."""
+class _Answers:
+    """After the messages of one hop: the answers, and log2 p of the right answers."""
 
     matched: Arm
     deranged: Arm

@@ -23,10 +23,11 @@ __all__ = ["Hop", "TelephoneReport"]
 class Hop:
     """What the message of a hop does to its receiver; n items.
 
-    matched, deranged: answers behind the item's own message, and behind that of another item, which
-    went as many hops. content: their difference. bits: log2 p(answer) behind the own message;
-    drift: by how much it has changed since hop 1. kept, kept_ci: the share of answers that are as
-    at hop 1. words: the share of the fact's words that the sender of this hop still read.
+    matched: answers after the right message. deranged: after another item's message, which went as
+    many hops (a mismatched message). content: their difference. bits: log2 p(answer) after the
+    right message; drift: by how much it has changed since hop 1. kept, kept_ci: the share of
+    answers that are as at hop 1. words: the share of the fact's words that the sender of this
+    hop still read.
     """
 
     hop: int
@@ -76,7 +77,7 @@ class TelephoneReport(Result):
                 ]
 
     def table(self) -> Table:
-        """The table for a terminal of 80 columns: without bits, words and an interval of kept."""
+        """The table for a terminal of 80 columns: without bits, words and the interval of kept."""
         table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
         table.add_column("channel", min_width=12)
         for name in (*_COLUMNS[1:5], _COLUMNS[6], "% kept"):
@@ -102,7 +103,7 @@ class TelephoneReport(Result):
         return lines
 
     def markdown(self) -> str:
-        told = "".join(
+        read = "".join(
             f"\n{name}\n\n" + "".join(f"* {' → '.join(words)}\n" for words in chains)
             for name, chains in self.told.items()
         )
@@ -111,7 +112,7 @@ class TelephoneReport(Result):
             f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
             + f"\n![accuracy and drift by hop](telephone.png)\n\n{_NOTES}\n\n"
-            f"## What senders read, hop by hop\n{told}"
+            f"## What senders read, hop by hop\n{read}"
         )
 
     def save(self, out: Path) -> None:
@@ -132,11 +133,12 @@ _COLUMNS = (
     "% words",
 )
 _NOTES = (
-    "A hop: a sender reads words and sends its message over the channel; a receiver that sees the "
+    "A hop: a sender reads words and sends its message over the channel. A receiver that sees the "
     "message alone restates it in words, which the next sender reads in the place of the fact. So "
-    "every hop restates once, and what full-text loses, restating loses; text restates twice, for "
-    "its sender writes a note. deranged: behind another item's message of the same hop; content: "
-    "matched - deranged, paired, in points. bits: log2 p(right answer) behind the message; drift: "
+    "every hop restates once, and what full-text loses, restating loses. Text restates twice, "
+    "because its sender writes a note. deranged: after another item's message of the same hop (a "
+    "mismatched message); content: matched - deranged, paired, in points. bits: log2 p(right "
+    "answer) after the message; drift: "
     "its change since hop 1. kept: answers that are as at hop 1. words: words of the fact that the "
     "sender of the hop still read. Intervals: Wilson for shares, Newcombe for content, percentile "
     "bootstrap over items for bits."

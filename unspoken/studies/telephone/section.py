@@ -17,13 +17,14 @@ def sections(report: TelephoneReport, folder: Path) -> Iterator[Section]:
 
 
 _ABOUT = (
-    "Each hop sends a fact over a channel to a receiver that restates it for the next. Content is "
-    "what the right chain adds to another item's of as many hops."
+    "Each hop sends a fact over a channel to a receiver that restates it for the next. Content: "
+    "right answers after the right message minus those after another item's with as many hops (a "
+    "mismatched message)."
 )
 
 
 def chart(report: TelephoneReport) -> Lines:
-    """Accuracy and drift by hop, a line a channel; dotted behind another item's message."""
+    """Accuracy and drift by hop, a line for each channel; dotted: after another item's message."""
     hop, named = Scale("hop", whole=True), list(enumerate(report.channels.items()))
     right = [
         line
@@ -42,7 +43,7 @@ def chart(report: TelephoneReport) -> Lines:
             Panel(hop, "right answers, %", tuple(right), across=(alone,)),
             Panel(hop, "drift since hop 1, bits", tuple(drift)),
         ),
-        caption="Left: right answers with 95 % Wilson intervals; dotted: behind another item's "
+        caption="Left: right answers with 95 % Wilson intervals; dotted: after another item's "
         "message. Right: how much likelier the right answer is than at hop 1, with 95 % intervals "
         "by the bootstrap.",
         text="Right answers and drift of each channel, hop by hop; the numbers follow below.",

@@ -18,4 +18,4 @@ class TelephoneSettings(Part):
 
 def check_playable(recipe: RelayRecipe, settings: TelephoneSettings) -> None:
     """Raise `ValueError` if the receiver sees the fact."""
-    recipe.check_private("whoever sees the fact needs no message about it")
+    recipe.check_private("a receiver that sees the fact needs no message about it")
