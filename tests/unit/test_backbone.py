@@ -775,7 +775,7 @@ def test_layers_that_keep_no_cache(config: Callable[[], Any], stateful: bool, sa
     with pytest.raises(IncompatibleModels, match=says) as refused:
         Backbone(model, None, name="odd")
     assert "'odd' keeps no keys and values of its own" in str(refused.value)
-    assert "use a model whose layers are all" in str(refused.value)
+    assert "Use a model whose layers are all" in str(refused.value)
 
 
 def test_an_unknown_kind_of_tiny_model():
