@@ -31,7 +31,7 @@ from unspoken.training import (
     StoredStates,
     TrainingPlan,
     fit,
-    sender_states,
+    stored_states,
 )
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import Need, Vectors
@@ -255,7 +255,7 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     module = net()
     fit(module, Sum(module), PLAN, tmp_path / "c.pt", title="toy")
     with pytest.raises(
-        TrainingError, match=r"c\.pt was written under another plan; remove it"
+        TrainingError, match=r"c\.pt was written under another plan\. Remove it"
     ) as e:
         fit(module, Sum(module), replace(PLAN, lr=0.06), tmp_path / "c.pt", title="toy")
     assert "'lr': 0.05" in str(e.value)
@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_ends_training_before_a_weight_is_spoiled(
 
     monkeypatch.setattr(objective, "loss", loss)
     with pytest.raises(
-        TrainingError, match=r"toy: the loss of step 7 is (nan|inf); lower lr=0\.05"
+        TrainingError, match=r"toy: the loss of step 7 is (nan|inf)\. Lower lr=0\.05"
     ):
         fit(module, objective, PLAN, tmp_path / "c.pt", title="toy")
     assert all(bool(p.isfinite().all()) for p in module.parameters())
@@ -629,7 +629,7 @@ def test_the_shared_vocabulary_holds_whole_words_of_both(tiny: Callable[..., Bac
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender_states, "_SHARD", 5)
+    monkeypatch.setattr(stored_states, "_SHARD", 5)
 
 
 @pytest.fixture
@@ -669,7 +669,7 @@ def test_shards_are_the_same_as_computing_at_once(
     parts = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "parts")
     assert len(list(parts.folder.iterdir())) == 3
     one = parts.states(range(12))
-    monkeypatch.setattr(sender_states, "_SHARD", 100)
+    monkeypatch.setattr(stored_states, "_SHARD", 100)
     whole = StoredStates(speaker, ITEMS, (0, 2), tmp_path / "whole")
     assert len(list(whole.folder.iterdir())) == 1
     two = whole.states(range(12))
