@@ -613,7 +613,7 @@ def test_keys_that_do_not_turn_are_not_moved(architecture, passes, name: str):
 
     model.model.base_model.forward = watched
     try:
-        with pytest.raises(IncompatibleModels, match="let the memory stand first"):
+        with pytest.raises(IncompatibleModels, match="Put the cache first"):
             model.read(Prompt((Text(("x",)), memory, Text(("?",)))))
         assert not any(seen)
         assert model.read(Prompt((memory, Text(("??",))))).tokens == (2,)
@@ -709,7 +709,7 @@ def test_a_prompt_that_ends_with_a_memory(tiny: Tiny, passes):
 
 def test_states_of_a_lead_alone_are_refused(tiny: Tiny):
     prompt = Prompt((Text(("lead",), shared=True),))
-    with pytest.raises(EmptyPrompt, match="behind the lead"):
+    with pytest.raises(EmptyPrompt, match="nothing follows the opening"):
         tiny("llama").read(prompt, needs=frozenset({Need("hidden", 1)}))
 
 
@@ -775,7 +775,7 @@ def test_layers_that_keep_no_cache(config: Callable[[], Any], stateful: bool, sa
     with pytest.raises(IncompatibleModels, match=says) as refused:
         Backbone(model, None, name="odd")
     assert "'odd' keeps no keys and values of its own" in str(refused.value)
-    assert "use a model whose layers are all" in str(refused.value)
+    assert "Use a model whose layers are all" in str(refused.value)
 
 
 def test_an_unknown_kind_of_tiny_model():

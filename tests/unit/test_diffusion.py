@@ -393,7 +393,7 @@ def test_a_model_that_stays_causal_is_refused():
     model = tiny_diffusion("llada", seed=5)
     inner = model.model.forward
     model.model.forward = lambda *a, attention_mask=None, **k: inner(*a, **k)
-    with pytest.raises(IncompatibleModels, match="sees only what stands before a position"):
+    with pytest.raises(IncompatibleModels, match="sees only what is before a position"):
         model.write(read(model, "two"), PLAN)
 
 
@@ -483,7 +483,7 @@ def test_what_needs_a_cache_is_refused_by_the_model_too(llada: DiffusionBackbone
     assert memory is not None
     with pytest.raises(IncompatibleModels, match="is a diffusion model and reads no cache"):
         llada.read(Prompt((memory, Text(("a",)))))
-    with pytest.raises(IncompatibleModels, match="keeps no cache; use a causal model"):
+    with pytest.raises(IncompatibleModels, match=r"keeps no cache\. Use a causal model"):
         llada.read(Prompt((Text(("a",)),)), needs=frozenset({CACHE}))
     with pytest.raises(IncompatibleModels, match="has no cache to move"):
         movable(llada, "a memory is moved")

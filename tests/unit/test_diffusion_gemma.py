@@ -89,7 +89,7 @@ def test_the_temperature_is_ours_if_it_is_given(gemma: DiffusionGemma):
 )
 def test_what_its_sampler_does_not_know_is_refused(gemma: DiffusionGemma, options: dict[str, Any]):
     (name,) = options
-    with pytest.raises(IncompatibleModels, match=f"knows no {name}; leave that out"):
+    with pytest.raises(IncompatibleModels, match=rf"has no {name}\. Leave that out"):
         gemma.write(context(gemma, "two"), replace(PLAN, **options))
 
 

@@ -217,7 +217,7 @@ def test_attention_is_measured_as_transformers_shows_it(tiny: Tiny, kind: str):
 def test_attention_that_cannot_be_measured_is_refused():
     eager = tiny_backbone("llama")
     eager.model.set_attn_implementation("eager")
-    with pytest.raises(IncompatibleModels, match=r"'eager'; load the model with attn_impl"):
+    with pytest.raises(IncompatibleModels, match=r"'eager'\. Load the model with attn_impl"):
         SelectiveLayers().calibrated(eager, [(FACT, ASKED)])
 
 

@@ -207,10 +207,10 @@ def test_peft_reads_the_files_too(base: Backbone, adapted: Adapted, tmp_path: Pa
 def test_other_weights_and_empty_folders_are_refused(adapted: Adapted, tmp_path: Path) -> None:
     save_lora(adapted, tmp_path)
     with pytest.raises(
-        IncompatibleModels, match=r"was trained on weights .* but 'tiny-qwen.* load"
+        IncompatibleModels, match=r"was trained on weights .* but 'tiny-qwen.* Load"
     ):
         load_lora(tiny_backbone("qwen"), tmp_path)
-    with pytest.raises(DataError, match=r"holds no adapter_model\.safetensors; give"):
+    with pytest.raises(DataError, match=r"holds no adapter_model\.safetensors\. Give"):
         load_lora(adapted.base, tmp_path / "none")
 
 

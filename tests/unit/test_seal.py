@@ -218,7 +218,7 @@ def test_a_limit_is_one_of_plain_bytes():
 
 def test_other_numbers_do_not_travel():
     values = torch.zeros(1, 1, 4, dtype=torch.float64)
-    with pytest.raises(WireError, match=r"torch\.float64 do not travel"):
+    with pytest.raises(WireError, match=r"torch\.float64 cannot be sent"):
         Message(HEADER, Vectors(values, torch.ones(1, 1, dtype=torch.bool))).to_bytes()
 
 

@@ -255,7 +255,7 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     module = net()
     fit(module, Sum(module), PLAN, tmp_path / "c.pt", title="toy")
     with pytest.raises(
-        TrainingError, match=r"c\.pt was written under another plan; remove it"
+        TrainingError, match=r"c\.pt was written under another plan\. Remove it"
     ) as e:
         fit(module, Sum(module), replace(PLAN, lr=0.06), tmp_path / "c.pt", title="toy")
     assert "'lr': 0.05" in str(e.value)
@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_ends_training_before_a_weight_is_spoiled(
 
     monkeypatch.setattr(objective, "loss", loss)
     with pytest.raises(
-        TrainingError, match=r"toy: the loss of step 7 is (nan|inf); lower lr=0\.05"
+        TrainingError, match=r"toy: the loss of step 7 is (nan|inf)\. Lower lr=0\.05"
     ):
         fit(module, objective, PLAN, tmp_path / "c.pt", title="toy")
     assert all(bool(p.isfinite().all()) for p in module.parameters())

@@ -1,4 +1,4 @@
-"""Anchors: a pool of caches, so that context which agents share is read once."""
+"""Anchors: a pool of caches, so that context that agents share is read once."""
 
 from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.pool import AnchorPool, PoolState

@@ -1,4 +1,4 @@
-"""Putting known caches in their place, and reading what is missing between them."""
+"""Puts known caches in their place, and reads what is missing between them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def assemble(
 ) -> tuple[Tensor, Tensor, Ahead, int]:
     """The cache of B rows, (L, 2, B, H, S, D), its mask (B, S), and the forward passes it took.
 
-    With them goes what comes next. share: of the moved tokens, those that are read again in a
-    second pass: the ones to which the tokens of the first pass attend most.
+    It also returns what comes next. share: the part of the moved tokens that is read again in a
+    second pass. These are the ones to which the tokens of the first pass attend most.
     """
     spec, device = model.spec, model.device
     ids, mask = left_pad([torch.tensor(row.ids, device=device) for row in rows])
@@ -50,7 +50,7 @@ def assemble(
 
 
 def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tensor:
-    """Positions of rows as slots (B, N); a row with fewer than others names its last one again."""
+    """Positions of rows as slots (B, N); a row with fewer names its last one again."""
     slots = torch.full((len(rows), max(map(len, missing))), length - 1)
     for b, (positions, row) in enumerate(zip(missing, rows, strict=True)):
         slots[b, : len(positions)] = positions + (length - len(row.ids))
@@ -58,7 +58,7 @@ def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tens
 
 
 def _choose(plan: ReusePlan, paid: Tensor, share: float) -> Tensor:
-    """The moved positions that got most attention, in order; they are read after all."""
+    """The moved positions that got most attention, in order. They are read after all."""
     moved = plan.moved
     paid = paid[len(paid) - len(plan.sources) :].cpu()[moved]
     chosen = moved[paid.topk(round(share * len(moved))).indices].sort().values
@@ -67,13 +67,13 @@ def _choose(plan: ReusePlan, paid: Tensor, share: float) -> Tensor:
 
 
 def _onwards(plan: ReusePlan, chosen: Tensor) -> Tensor:
-    """The chosen positions and all that was read behind the first of them."""
+    """The chosen positions and all that was read after the first of them."""
     missing = plan.missing
     return missing[missing >= chosen[0]] if len(chosen) else missing[-1:]
 
 
 def _place(plan: ReusePlan, room: Tensor, frequencies: Tensor | None) -> None:
-    """Fill a row's cache (L, 2, H, S, D), padded left, with what is known; the rest with zeros."""
+    """Fill a row's cache (L, 2, H, S, D), padded left, with what is known. The rest is zeros."""
     left = room.shape[3] - len(plan.sources)
     room[:, :, :, :left] = 0
     room[:, :, :, left + plan.missing] = 0
@@ -87,7 +87,7 @@ def _place(plan: ReusePlan, room: Tensor, frequencies: Tensor | None) -> None:
 
 
 def _move(piece: Piece, room: Tensor, frequencies: Tensor) -> None:
-    """Put a piece in its place: keys turned to their positions, both corrected."""
+    """Put a piece in its place: keys turned to their positions, keys and values corrected."""
     (keys, values), offset = piece.kv.unbind(1), piece.offset
     if offset is not None:
         keys, values = keys + offset[:, 0], torch.add(values, offset[:, 1], out=room[:, 1])

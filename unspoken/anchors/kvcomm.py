@@ -1,10 +1,10 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 """KVCOMM as it was published, for comparison (arXiv 2510.12872).
 
-All or nothing: every shared text of a prompt, and the fixed text behind each, is moved and
-corrected by offsets of stored reads, and next to nothing is read. Unlike the published code, keys
-are matched and corrected un-rotated, bases come from the first agent that read a text, and what a
-pool holds counts against its budget.
+All or nothing: every shared text of a prompt, and the fixed text after each, is moved and
+corrected by offsets of stored reads, and next to nothing is read. Different from the published
+code, keys are matched and corrected un-rotated, bases come from the first agent that read a text,
+and what a pool holds counts against its budget.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unspoken.anchors.shelf import Shelf
 __all__ = ["Anchor", "Anchors", "Template", "plan_by_anchors"]
 
 _BORDER = 8
-"""Tokens at the ends of a text that its base may lack; they are read."""
+"""Tokens at the ends of a text that its base may lack. They are read."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,9 +44,9 @@ class Anchor:
 class Anchors:
     """The pool of KVCOMM (arXiv 2510.12872): offsets weighted by how near their base is.
 
-    entropy: the paper's gamma; a text becomes a new anchor when the entropy of its weights exceeds
-    gamma log2(A). size: anchors kept; when one too many comes, the least used of the five oldest
-    goes. Unlike the published code, keys are matched and corrected un-rotated.
+    entropy: the paper's gamma. A text becomes a new anchor when the entropy of its weights exceeds
+    gamma log2(A). size: anchors kept. When there is one too many, the least used of the five oldest
+    is dropped. Different from the published code, keys are matched and corrected un-rotated.
     """
 
     entropy: float = 0.3
@@ -90,7 +90,7 @@ class Anchors:
         )
 
     def correct_behind(self, base: Tensor) -> Tensor:
-        """(L, 2, H, m, D): for the fixed text behind, by distance in each channel."""
+        """(L, 2, H, m, D): for the fixed text after it, by distance in each channel."""
         near, n = self._long_enough(base), base.shape[3]
         far = [(base - a.base[:, :, :, -n:]).float().norm(dim=3, keepdim=True) for a in near]
         weights = torch.softmax(-torch.stack(far), 0).to(base.dtype)  # (A, L, 2, H, 1, D)
@@ -101,7 +101,7 @@ class Anchors:
 
 
 def _weighted(weights: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
-    """The weighted sum, but for layer 0: it has seen no context, so nothing there is off."""
+    """The weighted sum, except for layer 0: it has seen no context, so its offset is zero."""
     products = (weight * offset for weight, offset in zip(weights, offsets, strict=True))
     total = reduce(torch.add, products)
     total[0] = 0
@@ -112,7 +112,7 @@ def _weighted(weights: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
 class Template:
     """The fixed texts of a prompt as read with the names of the shares in their place.
 
-    gaps: for each share the text behind it, (L, 2, H, m, D), keys un-rotated.
+    gaps: for each share the text after it, (L, 2, H, m, D), keys un-rotated.
     """
 
     gaps: tuple[Tensor, ...]

@@ -1,4 +1,4 @@
-"""How a moved cache differs from one read in its place, learned from reads that were both.
+"""How a moved cache differs from one read in its place, learned from texts that have both.
 
 Keys are compared un-rotated, so that an offset serves at any position.
 """
@@ -17,7 +17,7 @@ __all__ = ["Lesson", "MeanOffset"]
 class Lesson(NamedTuple):
     """A text's cache as it was kept and as it was read: (L, 2, H, n, D), keys un-rotated.
 
-    behind: the same two for the fixed text that follows, (L, 2, H, m, D), if that is moved too.
+    behind: the same two for the fixed text after it, (L, 2, H, m, D), if that is moved too.
     """
 
     base: Tensor
@@ -29,7 +29,7 @@ class Lesson(NamedTuple):
 class MeanOffset:
     """One mean offset for all tokens of a text: a vector per layer, head and side (rank 1).
 
-    Over tokens the mean is of low noise after a single read; offsets token by token follow the
+    The mean over tokens has low noise after a single read. Offsets token by token would follow the
     words of the texts they came from.
     """
 

@@ -1,4 +1,4 @@
-"""How a row of a prompt is to be served: what is reused, what is moved, what is read."""
+"""How a row of a prompt is served: what is reused, what is moved, what is read."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["LADDERS", "Ladder", "Piece", "ReusePlan", "Row", "Source", "Taught"]
 
 
 _CUE = 16
-"""Tokens of a cue that are kept with an answer."""
+"""The most tokens of a cue that are kept with an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """What a pool may reuse, and how it repairs what it moves; exact beginnings are reused always.
+    """What a pool may reuse, and how it repairs what it moves. It always reuses exact beginnings.
 
     moved: whether texts with a share key are moved here from where they were read. offsets: what
-    corrects them; `mean`: one mean offset per text of a prompt, learned from dense reads, of which
-    the first is always one; `paper`: the pool of anchors of KVCOMM, with its `entropy` and `size`,
-    which moves the fixed text behind a share too; `none`. first: tokens at the head of a moved
-    text that are read in place, unless the words before it are those that its cache has seen.
-    share: of the moved tokens, the share that is read after all: those that the fixed text attends
-    to most; 1 is a dense read. least: fewer tokens are not moved.
+    corrects them. `mean` is one mean offset per text of a prompt, learned from dense reads, of
+    which the first read is always one. `paper` is the pool of anchors of KVCOMM, with its `entropy`
+    and `size`, which also moves the fixed text after a share. `none` corrects nothing. first:
+    tokens at the head of a moved text that are read in place, unless its cache has seen the same
+    words before it. share: the part of the moved tokens that is read after all, those that the
+    fixed text attends to most. 1 is a dense read. least: fewer tokens are not moved.
     """
 
     moved: bool = True
@@ -62,7 +62,7 @@ LADDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a prompt: its tokens, and where the texts stand that others may read too.
+    """One row of a prompt: its tokens, and the places of texts that other agents may read too.
 
     exact: whether moved caches are forbidden.
     """
@@ -73,13 +73,13 @@ class Row:
 
     @property
     def end(self) -> int:
-        """Where reuse ends: the last token is always read, for what it says of the next one."""
+        """Where reuse ends: the last token is always read, since the next one depends on it."""
         return len(self.ids) - 1
 
     def consumers(self) -> list[str]:
-        """For each share who reads it: the fixed tokens before it and the names of the shares.
+        """For each share its reader's key: the fixed tokens before it and the names of the shares.
 
-        One more behind the last, for the row as a whole.
+        One more key follows the last, for the row as a whole.
         """
         digest, done, found = sha256(), 0, list[str]()
         for name, first, last in self.shares:
@@ -91,7 +91,7 @@ class Row:
 
     @property
     def cue(self) -> tuple[int, ...]:
-        """The fixed tokens with which the row ends, of many the last ones."""
+        """The fixed tokens with which the row ends, at most the last `_CUE`."""
         done = self.shares[-1].last if self.shares else 0
         return self.ids[max(done, len(self.ids) - _CUE) :]
 
@@ -105,14 +105,14 @@ class Row:
         return [*ids, *self.ids[done:]], starts
 
     def gaps(self) -> list[tuple[int, int]]:
-        """The fixed tokens behind each share."""
+        """The fixed tokens after each share."""
         ends = [*(share.first for share in self.shares[1:]), self.end]
         return [(share.last, end) for share, end in zip(self.shares, ends, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A cache (L, 2, H, n, D), keys un-rotated, for positions from `at` on; what corrects it."""
+    """A cache (L, 2, H, n, D), keys un-rotated, for positions from `at` on, and its correction."""
 
     at: int
     kv: Tensor
@@ -124,7 +124,7 @@ class Piece:
 
 
 class Taught(NamedTuple):
-    """What a dense read teaches a consumer: how its text, and the fixed text behind it, differ."""
+    """What a dense read teaches a consumer: how its text, and the fixed text after it, differ."""
 
     consumer: str
     text: Piece
@@ -132,7 +132,7 @@ class Taught(NamedTuple):
 
 
 class Source(IntEnum):
-    """Where the cache of a position comes from; the names are those of `Served`."""
+    """Where the cache of a position comes from. The names are those of `Served`."""
 
     DENSE = 0
     EXACT = 1
@@ -145,7 +145,7 @@ _MOVED = (Source.SHIFTED, Source.ANCHORED)
 
 
 class ReusePlan:
-    """How a row is to be served: caches of its beginning, and pieces that are moved into it.
+    """How a row is served: caches of its beginning, and pieces that are moved into it.
 
     consumer: who reads, for the probe. sources: (S,), where each of `size` positions comes from.
     lessons: what a dense read of this row would teach. reason: why nothing is moved.
@@ -166,7 +166,7 @@ class ReusePlan:
 
     @property
     def exact(self) -> int:
-        """How many positions nothing approximate stands before, themselves included."""
+        """How many positions come before the first approximate one."""
         moved = self.moved
         return int(moved[0]) if len(moved) else len(self.sources)
 
@@ -182,7 +182,7 @@ class ReusePlan:
         return (~torch.isin(self.sources, kept)).nonzero().flatten()
 
     def move(self, piece: Piece, skipped: int = 0) -> None:
-        """Serve positions by a piece; so many before it were known too, and are read after all."""
+        """Serve positions by a piece. `skipped` known positions before it are read after all."""
         kind = Source.SHIFTED if piece.offset is None else Source.ANCHORED
         self.pieces.append(piece)
         before = self.sources[piece.at - skipped : piece.at]

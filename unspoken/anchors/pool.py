@@ -28,7 +28,7 @@ from unspoken.types import Served
 __all__ = ["AnchorPool", "PoolState"]
 
 Realm = tuple[str, ...]
-"""Whose caches may serve whom: weights, precision, device and owner must be the same."""
+"""Readers of one realm share caches: their weights, precision, device and owner are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class PoolState:
     """What a pool holds and what it did.
 
     bytes: by kind, exact, bases and anchors. tokens: as in `Served`, over all rows. rows and moved:
-    rows read, and those that used moved caches. reasons: why the others did not. dropped: what
-    went for lack of room, by kind. fallen: consumers that a probe sent back to dense reads.
+    rows read, and those that used moved caches. reasons: why the rest did not. dropped: what was
+    dropped for lack of room, by kind. fallen: consumers that a probe sent back to dense reads.
     """
 
     budget: int
@@ -61,9 +61,9 @@ class AnchorPool:
     """Keeps what was read and serves it again, to all agents whose models it wraps.
 
     ladder: a name (exact, shifted, anchored, kvcomm) or a `Ladder`. budget: bytes of caches that
-    are kept; what has not served for longest goes first. probe: the part of the reads with moved
-    caches that are done densely too; a consumer whose probes exceed `tolerance` (mean KL in nats)
-    reads densely from then on. May be used from several threads.
+    are kept. What has not served for longest is dropped first. probe: the part of the reads with
+    moved caches that are also done densely. A consumer whose probes exceed `tolerance` (mean KL in
+    nats) reads densely from then on. May be used from several threads.
 
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Text
@@ -104,14 +104,14 @@ class AnchorPool:
         """The model, which reads and writes with what the pool holds.
 
         owner: readers of different owners share nothing, even if they read the same words. Raises
-        `IncompatibleModels` if positions are to be chosen by attention that cannot be seen.
+        `IncompatibleModels` if positions are chosen by attention and the model cannot show it.
         """
         inner = fillable(model, "a pool serves readers of")
         kind = inner.attention
         if self.ladder.share and kind != "sdpa":
             raise IncompatibleModels(
                 f"share={self.ladder.share} recomputes the positions that {model.spec.name!r} "
-                f"attends to, but its attention is {kind!r}; load it with "
+                f"attends to, but its attention is {kind!r}. Load it with "
                 "attn_implementation='sdpa', or set share=0"
             )
         return PooledModel(self, inner, owner)
@@ -132,7 +132,7 @@ class AnchorPool:
             return self._stores[realm]
 
     def tick(self) -> int:
-        """The next moment; what served last has the largest."""
+        """The next moment. What served last has the largest."""
         with self.lock:
             self._now += 1
             return self._now
@@ -148,13 +148,13 @@ class AnchorPool:
                 self._reasons[served.reason] += 1
 
     def note(self, store: Store, probe: Probe) -> None:
-        """Take note of a probe; a consumer out of tolerance reads densely from now on."""
+        """Record a probe. A consumer out of tolerance reads densely from now on."""
         with self.lock:
             if reason := self.prober.note(probe):
                 store.fallen[probe.consumer] = reason
 
     def shrink(self) -> None:
-        """Drop what has not served for longest until the budget is kept."""
+        """Drop what has not served for longest, until the rest fits the budget."""
         with self.lock:
             held = sum(sum(store.bytes().values()) for store in self._stores.values())
             while held > self.budget:
@@ -166,14 +166,14 @@ class AnchorPool:
     def _held(self) -> list[Held]:
         return [thing for store in self._stores.values() for thing in store.held()]
 
-    # -- what people ask ---------------------------------------------------------------------------
+    # -- what users ask ----------------------------------------------------------------------------
 
     @property
     def nbytes(self) -> int:
         return sum(self.state().bytes.values())
 
     def state(self) -> PoolState:
-        """What the pool holds and did so far."""
+        """What the pool holds and has done so far."""
         with self.lock:
             sizes = Counter({"exact": 0, "bases": 0, "anchors": 0})
             for store in self._stores.values():
@@ -196,28 +196,28 @@ class AnchorPool:
         with self.lock, atomic_folder(Path(folder)) as place:
             stores: list[dict[str, Any]] = []
             for n, (realm, store) in enumerate(self._stores.items()):
-                tensors, told = pack(store)
+                tensors, values = pack(store)
                 save_file(tensors, place / f"store-{n}.safetensors")
-                stores.append({"realm": realm, **told})
+                stores.append({"realm": realm, **values})
             about = {"version": 1, "ladder": asdict(self.ladder), "now": self._now}
             write_text(place / "pool.json", json.dumps({**about, "stores": stores}) + "\n")
 
     def load(self, folder: Path | str) -> None:
-        """Take in what a pool with the same ladder saved. Raises `StorageError`.
+        """Load what a pool with the same ladder saved. Raises `StorageError`.
 
         Caches serve the same weights in the same precision on the same kind of device, and the
-        same owner; owners are part of what is saved.
+        same owner. Owners are part of what is saved.
         """
         place = Path(folder)
         try:
-            told = json.loads((place / "pool.json").read_text(encoding="utf-8"))
-            if told["version"] != 1 or Ladder(**told["ladder"]) != self.ladder:
+            saved = json.loads((place / "pool.json").read_text(encoding="utf-8"))
+            if saved["version"] != 1 or Ladder(**saved["ladder"]) != self.ladder:
                 raise StorageError(
-                    f"{place} was saved by a pool with {told['ladder']}, but this one has "
-                    f"{asdict(self.ladder)}; make the pool with the same ladder"
+                    f"{place} was saved by a pool with {saved['ladder']}, but this one has "
+                    f"{asdict(self.ladder)}. Make the pool with the same ladder"
                 )
             made: dict[Realm, Store] = {}
-            for n, kept in enumerate(told["stores"]):
+            for n, kept in enumerate(saved["stores"]):
                 realm: Realm = tuple(kept["realm"])
                 store = Store(self.ladder, None)
                 unpack(store, load_file(place / f"store-{n}.safetensors", device=realm[3]), kept)
@@ -226,12 +226,12 @@ class AnchorPool:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
-                f"cannot load a pool from {place}: {error}; give a folder that `save` wrote"
+                f"cannot load a pool from {place}: {error}. Give a folder that `save` wrote"
             ) from error
         with self.lock:
             self._stores.update(made)
             self._unproved |= set(made)
-            self._now = max(self._now, told["now"])
+            self._now = max(self._now, saved["now"])
             self.shrink()
 
     def check(self) -> None:
@@ -244,7 +244,7 @@ class AnchorPool:
 
 
 def _frequencies(model: Fillable) -> torch.Tensor | None:
-    """How the keys turn, (L, R/2), or (1, R/2) if those of all layers turn alike."""
+    """How the keys turn, (L, R/2), or (1, R/2) if they turn the same in all layers."""
     try:
         turns = torch.stack(list(model.frequencies)) if model.fills else None
     except IncompatibleModels:

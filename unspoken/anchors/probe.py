@@ -1,4 +1,4 @@
-"""The bound on the damage: a part of the reads is done twice, and what differs is written down."""
+"""The bound on the damage: a part of the reads is done twice, and the difference is recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Probe:
 
     keys, values: relative error in each of L layers (Frobenius norms, over the moved positions).
     kl: of the next token's distribution, dense to reused, in nats. agrees: whether the likeliest
-    token is the same; candidate: whether the same candidate is chosen, None without candidates.
+    token is the same. candidate: whether the same candidate is chosen, None without candidates.
     """
 
     consumer: str
@@ -31,9 +31,9 @@ class Probe:
 
 
 class Prober:
-    """Chooses reads to probe, remembers what they showed, and says who must read densely.
+    """Chooses reads to probe, keeps their results, and says which consumers must read densely.
 
-    fraction: of the reads that reuse moved caches. tolerance: nats; when the mean over the last
+    fraction: of the reads that reuse moved caches. tolerance: in nats. When the mean over the last
     `window` probes of a consumer exceeds it, or one of them chose another candidate, its reads are
     dense from then on.
     """
@@ -53,7 +53,7 @@ class Prober:
         return self._random.random() < self.fraction
 
     def note(self, probe: Probe) -> str:
-        """Remember a probe; why its consumer must read densely, or ''."""
+        """Keep a probe. Returns why its consumer must read densely, or ''."""
         self.seen.append(probe)
         last = self._last[probe.consumer]
         last.append(probe.kl)

@@ -1,5 +1,5 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""A model around a model: what is known is put in place, and the rest is read in one pass."""
+"""A wrapper of a model: known caches are put in place, and the rest is read in one pass."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["PooledModel"]
 
 
 class _Seen(NamedTuple):
-    """What stands behind a context that was read here: its rows, and what comes next if known."""
+    """What belongs to a context that was read here: its rows, and what comes next if known."""
 
     rows: Sequence[Row] = ()
     ahead: Ahead | None = None
@@ -50,9 +50,9 @@ class _Seen(NamedTuple):
 class PooledModel(Wrapper):
     """Reads and writes as the model inside does, and reuses what its pool holds.
 
-    The longest beginning that was read before is taken as it is; texts with a share key are moved
-    to their place; everything else, among it all fixed text and the first tokens of each moved
-    text, is read in one pass over the filled cache.
+    The longest beginning that was read before is reused as it is. Texts with a share key are moved
+    to their place. Everything else, with all fixed text and the first tokens of each moved text,
+    is read in one pass over the filled cache.
     """
 
     def __init__(self, pool: AnchorPool, model: Fillable, owner: str = "") -> None:
@@ -62,11 +62,11 @@ class PooledModel(Wrapper):
 
     @torch.no_grad()
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
-        """Read a prompt as `Backbone.read` does; `served` says where each row came from."""
+        """Read a prompt as `Backbone.read` does. `served` says where each row came from."""
         parts = self.model.lay_out(prompt)
         if reason := self._unfit(parts, needs):
             read = self.model.read(prompt, needs=needs)
-            return self._told(read, [Served(dense=n, reason=reason) for n in read.tokens])
+            return self._counted(read, [Served(dense=n, reason=reason) for n in read.tokens])
         rows = _rows(prompt, cast(list[Chunk], parts))
         store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         with self.pool.lock:
@@ -91,7 +91,7 @@ class PooledModel(Wrapper):
                 store.keep_template(row, kv, starts, now=now)
             self.pool.shrink()
             self._seen[read.context] = _Seen(rows, ahead)
-        return self._told(read, served)
+        return self._counted(read, served)
 
     @torch.no_grad()
     def write(
@@ -100,10 +100,10 @@ class PooledModel(Wrapper):
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        """Write as `Backbone.write` does; the cache of what was written is kept for its readers.
+        """Write as `Backbone.write` does, and keep the cache of what was written for its readers.
 
-        With it goes the cue, the last fixed words of the prompt, as they stand before the answer
-        wherever a reader is told who said it.
+        The cue is kept with it: the last fixed words of the prompt, which name the sender and come
+        before the answer in the readers' prompts too.
         """
         seen = self._seen.get(context, _Seen())
         if seen.ahead is None:
@@ -112,7 +112,7 @@ class PooledModel(Wrapper):
             words = self.model.proceed(context, seen.ahead, settings, on_text)
         store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         begin, lengths = context.mask.shape[1], context.mask.sum(1).tolist()
-        assert words.cache is not None, "a model whose cache lies open gives what it wrote into"
+        assert words.cache is not None, "a fillable model returns the cache that it wrote into"
         written = words.cache.kv()
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
@@ -131,9 +131,9 @@ class PooledModel(Wrapper):
         if any(need.kind == "hidden" for need in needs):
             return "hidden states are asked for, and a cache has none"
         if any(isinstance(part, CacheSegment) for part in parts):
-            return "another's cache stands in the prompt"
+            return "another's cache is in the prompt"
         if any(isinstance(part, Chunk) and part.vectors is not None for part in parts):
-            return "vectors stand in the prompt"
+            return "vectors are in the prompt"
         if not self.model.fills:
             return "the model does not read into a filled cache"
         return ""
@@ -176,7 +176,7 @@ class PooledModel(Wrapper):
                 found.append((row, _row(kv, 0, slice(None)), starts))
         return found
 
-    # -- telling -----------------------------------------------------------------------------------
+    # -- reporting ---------------------------------------------------------------------------------
 
     def _served(self, row: Row, plan: ReusePlan) -> Served:
         spec = self.model.spec
@@ -192,7 +192,7 @@ class PooledModel(Wrapper):
             reason=plan.reason,
         )
 
-    def _told(self, read: Read, served: Sequence[Served]) -> Read:
+    def _counted(self, read: Read, served: Sequence[Served]) -> Read:
         for row in served:
             self.pool.count(row)
         return replace(read, served=tuple(served))
@@ -205,7 +205,7 @@ class PooledModel(Wrapper):
         plans: Sequence[ReusePlan],
         store: Store,
     ) -> None:
-        """Compare what was reused with what was read densely, row by row; serve the latter."""
+        """Compare what was reused with what was read densely, row by row. The latter is served."""
         reused, dense = (self.model.predict(read.context) for read in reads)
         kl = divergence(dense, reused).tolist()
         agrees = (dense.argmax(-1) == reused.argmax(-1)).tolist()
@@ -225,7 +225,7 @@ class PooledModel(Wrapper):
             plan.forget("its read was probed")
 
     def _chosen(self, prompt: Prompt, context: Context) -> list[int]:
-        """Which of the prompt's candidates each row prefers; [] if it names none."""
+        """Which of the prompt's candidates each row prefers, or [] if it names none."""
         losses = [
             self.model.score(context, [candidate] * prompt.batch) for candidate in prompt.candidates
         ]

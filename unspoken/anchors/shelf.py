@@ -1,4 +1,4 @@
-"""Caches of texts that may stand anywhere: found by their words, kept free of their place."""
+"""Caches of texts that may be anywhere in a prompt: found by their words, at no position."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _SLACK = 4
 class Base:
     """The cache (L, 2, H, n, D) of n tokens as they were read somewhere, keys un-rotated.
 
-    cue: how many of them are fixed text that stood right before the text itself. used: when it
-    last served.
+    cue: how many of them are fixed text right before the text itself. used: when it last served.
     """
 
     ids: tuple[int, ...]
@@ -47,13 +46,13 @@ class Found(NamedTuple):
     size: int
 
     def piece(self, skip: int = 0) -> Piece:
-        """The cache of these tokens, but for the first `skip`."""
+        """The cache of these tokens, without the first `skip`."""
         begin, end = self.begin + skip, self.begin + self.size
         return Piece(self.at + skip, self.base.kv[:, :, :, begin:end])
 
 
 class Shelf:
-    """Bases, by the tokens with which their texts begin.
+    """Bases, indexed by the tokens with which their texts begin.
 
     >>> import torch
     >>> shelf = Shelf()
@@ -75,10 +74,10 @@ class Shelf:
     def find(
         self, ids: Sequence[int], first: int, last: int, *, now: int, low: int | None = None
     ) -> list[Found]:
-        """What of the tokens `first` to `last` - 1 stands here, in order, without overlap.
+        """The runs of tokens `first` to `last` - 1 that are kept here, in order, without overlap.
 
-        With `low`, also the tokens from there on that stood before the text in its base; of equal
-        texts the one wins that stood behind the same words.
+        With `low`, also the tokens from there on that came before the text in its base. Of equal
+        texts, the one that came after the same words is taken.
         """
         found: list[Found] = []
         low = first if low is None else low
@@ -89,18 +88,18 @@ class Shelf:
         return found
 
     def _at(self, ids: Sequence[int], first: int, last: int, low: int) -> Found | None:
-        """The longest run that begins at `first` or a few tokens on, and what is alike before."""
+        """The longest run from `first` or a few tokens on, and the equal tokens before it."""
         best: Found | None = None
         for at in range(first, min(first + _SLACK, last - _WINDOW + 1)):
             for base, begin in self._index.get(tuple(ids[at : at + _WINDOW]), ()):
-                size = _alike(base.ids, begin, ids, at, last)
+                size = _shared(base.ids, begin, ids, at, last)
                 found = _grown(Found(base, begin, at, size), ids, low)
                 if best is None or found.size > best.size:
                     best = found
         return best
 
     def add(self, base: Base) -> None:
-        """Keep a base; one of fewer tokens than it takes to find it is let go."""
+        """Keep a base, unless it has too few tokens to be found."""
         keys = _keys(base)
         if keys:
             self.bases.append(base)
@@ -125,7 +124,7 @@ class Shelf:
 
 
 def _grown(found: Found, ids: Sequence[int], low: int) -> Found:
-    """The same, and the tokens before it that are alike, down to token `low`."""
+    """The same, with the equal tokens before it, down to token `low`."""
     base, begin, at, size = found
     most = min(begin, at - low)
     more = next((n for n in range(most) if base.ids[begin - n - 1] != ids[at - n - 1]), most)
@@ -138,7 +137,7 @@ def _keys(base: Base) -> list[tuple[tuple[int, ...], int]]:
     return [(base.ids[begin : begin + _WINDOW], begin) for begin in starts]
 
 
-def _alike(ids: Sequence[int], begin: int, others: Sequence[int], at: int, last: int) -> int:
+def _shared(ids: Sequence[int], begin: int, other: Sequence[int], at: int, last: int) -> int:
     """How many tokens two sequences share from `begin` and from `at` on, before `last`."""
     most = min(len(ids) - begin, last - at)
-    return next((n for n in range(most) if ids[begin + n] != others[at + n]), most)
+    return next((n for n in range(most) if ids[begin + n] != other[at + n]), most)

@@ -29,7 +29,7 @@ class Held(NamedTuple):
 
 
 class Store:
-    """The trie, the shelf and the offsets of one model, weights and precision alike.
+    """The trie, the shelf and the offsets of one model in one precision.
 
     frequencies: (L, R/2), how its keys turn; None if they cannot be moved.
     """
@@ -63,7 +63,7 @@ class Store:
         return plan
 
     def _opening(self, row: Row) -> int:
-        """Where the part of a row ends that is reused as it stands; the paper's is the lead."""
+        """Where the part of a row ends that is reused as it is. For the paper it is the opening."""
         return row.shares[0].first if self.by_paper and row.shares else len(row.ids)
 
     def _immovable(self, row: Row, plan: ReusePlan) -> str:
@@ -79,7 +79,7 @@ class Store:
         return self.fallen.get(plan.consumer, "")
 
     def _plan_pieces(self, row: Row, plan: ReusePlan, consumers: Sequence[str], now: int) -> None:
-        """Every text that was read before, corrected; if a correction is missing, none at all."""
+        """Move and correct every text that was read before, or none if a correction is missing."""
         least, taught, low = self.ladder.least, True, plan.done
         for share, consumer in zip(row.shares, consumers, strict=False):
             offset = self._offset(consumer, now)
@@ -87,7 +87,7 @@ class Store:
             matches = self.shelf.find(row.ids, share.first, end, now=now, low=low)
             begin, low = max(share.first + self.ladder.first, low), share.last
             if matches and matches[0].at < share.first:
-                begin = matches[0].at  # it stood behind the same words, so its head is right
+                begin = matches[0].at  # it came after the same words, so its head is right
             for found in matches:
                 skipped = max(0, begin - found.at)
                 if found.size - skipped < least:
@@ -136,7 +136,7 @@ class Store:
     def keep_answer(self, ids: tuple[int, ...], kv: Tensor, at: int, *, cue: int, now: int) -> None:
         """Keep what was written, and the `cue` tokens before it: ids (n,) and (L, 2, H, n, D).
 
-        The first of them stands at position `at`.
+        The first of them is at position `at`.
         """
         worth = self.ladder.moved and len(ids) - cue >= self.ladder.least
         if worth and self.frequencies is not None:
@@ -177,7 +177,7 @@ class Store:
     # -- what it costs -----------------------------------------------------------------------------
 
     def held(self) -> Iterator[Held]:
-        """Everything that may be dropped; of the trie only what nothing follows."""
+        """Everything that may be dropped, in the trie only what nothing follows."""
         for node in self.trie.leaves():
             yield Held("exact", node.used, node.bytes, partial(self.trie.drop, node))
         for base in self.shelf.bases:

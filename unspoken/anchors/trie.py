@@ -1,8 +1,8 @@
-"""What has been read exactly: a tree of tokens in which equal beginnings stand once.
+"""What has been read exactly: a tree of tokens that holds equal beginnings once.
 
 A radix tree, as in RadixAttention (SGLang, arXiv 2312.07104, section 3). A node holds the cache of
-the tokens on the way into it, so the memory is that of the different tokens, however many prompts
-begin alike.
+the tokens on the way into it, so its size is that of the different tokens, however many
+prompts begin with them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Node", "Trie", "common"]
 class Node:
     """Tokens that follow another node's: ids (n,), their cache (L, 2, H, n, D), what follows.
 
-    Keys stand where they were read, so a cache serves at its own position only. used: when it last
-    served.
+    Keys are rotated to where they were read, so a cache serves only at that position. used: when it
+    last served.
     """
 
     ids: Tensor
@@ -72,7 +72,7 @@ class Trie:
         return path
 
     def add(self, ids: Tensor, kv: Tensor, *, now: int) -> None:
-        """Keep a sequence and its cache (L, 2, H, S, D); what the tree lacks of it is copied."""
+        """Keep a sequence and its cache (L, 2, H, S, D). Only what the tree lacks is copied."""
         path = self.find(ids, now=now)
         done = sum(taken for _, taken in path)
         if done >= len(ids):
@@ -86,7 +86,7 @@ class Trie:
         node.children[int(ids[done])] = rest
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes but the root, those behind a node after it."""
+        """All nodes but the root, each before those that follow it."""
         waiting = list(self.root.children.values())
         while waiting:
             node = waiting.pop()
@@ -94,7 +94,7 @@ class Trie:
             waiting.extend(node.children.values())
 
     def leaves(self) -> list[Node]:
-        """The nodes that nothing follows, which alone can be dropped."""
+        """The nodes that nothing follows. Only these can be dropped."""
         return [node for node in self.nodes() if not node.children]
 
     def drop(self, leaf: Node) -> None:
@@ -112,7 +112,7 @@ class Trie:
 
 
 def _split(node: Node, at: int) -> Node:
-    """Cut a node in two behind `at` tokens: the upper one, which is new. Both own their tensors."""
+    """Cut a node in two after `at` tokens. Returns the upper, new one. Both own their tensors."""
     assert node.parent is not None
     above, below = (part.clone() for part in (node.kv[:, :, :, :at], node.kv[:, :, :, at:]))
     upper = Node(node.ids[:at].clone(), above, node.parent, {}, node.used)

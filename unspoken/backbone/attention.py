@@ -1,5 +1,5 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""How a pass over a model attends, and to which positions; without changing its weights."""
+"""How a pass over a model attends, and to which positions. The weights stay as they are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _few = ContextVar("_few", default=False)
 
 @contextmanager
 def few_tokens() -> Generator[None]:
-    """While it is on, this thread reads few tokens behind a long cache.
+    """While it is on, this thread reads few tokens after a long cache.
 
     Where query heads share keys and values, transformers copies these for each head if there is a
     mask. For few tokens repeating the mask is cheaper. What comes out differs by rounding.
@@ -51,7 +51,7 @@ def _grouped(
 ) -> tuple[Tensor, None]:
     """query: (B, H, N, D), key and value: (B, H/G, S, D), mask: (B, 1, N, S): (B, N, H, D).
 
-    The G query heads of one key head stand one after the other as G x N queries of one head.
+    The G query heads of one key head follow one another as G x N queries of one head.
     """
     rows, heads = query.shape[2], key.shape[1]
     groups = query.shape[1] // heads
@@ -103,8 +103,8 @@ def narrowed(layers: Sequence[Any], seen: Tensor) -> Generator[None]:
     """While it is on, each layer of the model attends only to slots that it may see.
 
     layers: the model's L decoder layers, which take an `attention_mask`. seen: (L, B, S) for the
-    first S slots of a cache; later ones are seen. A softmax over masked scores is exactly one over
-    the others, which no value of a key could bring about. Other threads' passes are left alone.
+    first S slots of a cache. All later slots are seen. A softmax over masked scores is exactly the
+    softmax over the rest. No value of a key could do that. Other threads' passes do not change.
     """
     with ExitStack() as hooks:
         for n, (layer, slots) in enumerate(zip(layers, seen, strict=True)):
@@ -138,13 +138,13 @@ def _narrow(number: int, seen: Tensor) -> Callable[..., Any]:
 
 @torch.no_grad()
 def proof_of_narrowing(base: Any, layers: int) -> tuple[KV, KV] | None:
-    """Two tokens read behind a cache that no layer may see, and without one: they must be equal.
+    """Two tokens read after a cache that no layer may see, and without one. They must be equal.
 
     None if the model cannot be narrowed at all.
     """
     ids = torch.arange(5, device=base.device)[None]
-    blind = torch.zeros(layers, 1, 3, dtype=torch.bool, device=base.device)
-    behind, alone = DynamicCache(), DynamicCache()
+    hidden = torch.zeros(layers, 1, 3, dtype=torch.bool, device=base.device)
+    after, alone = DynamicCache(), DynamicCache()
 
     def read(cache: DynamicCache, part: slice, mask: Tensor) -> None:
         tokens = ids[:, part]
@@ -160,9 +160,9 @@ def proof_of_narrowing(base: Any, layers: int) -> tuple[KV, KV] | None:
         torch.autocast(base.device.type, enabled=False),
         suppress(AttributeError, KeyError, TypeError, ValueError, RuntimeError),
     ):
-        read(behind, slice(3), ids[:, :3])
-        with narrowed(base.layers, blind):
-            read(behind, slice(3, None), ids)
+        read(after, slice(3), ids[:, :3])
+        with narrowed(base.layers, hidden):
+            read(after, slice(3, None), ids)
         read(alone, slice(3, None), ids[:, 3:])
-        return tuple((k[:, :, 3:], v[:, :, 3:]) for k, v in kept(behind)), kept(alone)
+        return tuple((k[:, :, 3:], v[:, :, 3:]) for k, v in kept(after)), kept(alone)
     return None

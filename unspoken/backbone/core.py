@@ -40,8 +40,8 @@ class Backbone(Reading, Filling, Writing, Scoring):
     ) -> Backbone:
         """Load a packaged model by its short name, a local folder or a Hugging Face name.
 
-        `hf` goes to transformers' `from_pretrained` as it is. Raises `UnknownName` when nothing by
-        that name can be found, `MissingExtra` when the package of a known name is not installed.
+        `hf` goes to transformers' `from_pretrained` as it is. Raises `UnknownName` when there is
+        nothing by that name, `MissingExtra` when the package of a known name is not installed.
         """
         where = models.resolve(name)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ class Backbone(Reading, Filling, Writing, Scoring):
 
 
 def causal(model: LanguageModel, what: str) -> Backbone:
-    """The model as one with a cache, which `what` needs. Raises `IncompatibleModels`."""
+    """The model as a causal one, whose cache `what` needs. Raises `IncompatibleModels`."""
     if not isinstance(model, Backbone):
         raise IncompatibleModels(
             f"{what} a cache, and {model.name!r} keeps none; use a causal model in its place"

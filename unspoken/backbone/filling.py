@@ -25,7 +25,7 @@ class Filling(Passes):
 
     @property
     def fills(self) -> bool:
-        """Whether `fill` gives what a dense read gives: proved on this model, once."""
+        """Whether `fill` gives what a dense read gives. Proved once on this model."""
         return self._proved
 
     @cached_property
@@ -38,12 +38,12 @@ class Filling(Passes):
     ) -> tuple[Tensor, Tensor]:
         """Read token ids (B, N) into the slots (B, N) of a cache whose other slots are filled.
 
-        kv: L x (B, H, S, D), written in place, so the caller's own. mask: (B, S), each row padded
-        on the left. A token sees the real slots up to its own, within the window of a sliding
-        layer, whether they were there before or are read in this same pass. A row with fewer
-        tokens than N names one of its own again. Returns the logits (B, V) behind the tokens that
-        are named last, and (L, B, S): with `attended` the attention that each slot got, summed over
-        heads and tokens, otherwise zeros (1, B, S); it takes a model whose attention is `sdpa`.
+        kv: L x (B, H, S, D), written in place, so it must belong to the caller. mask: (B, S), each
+        row padded on the left. A token sees the real slots up to and with its slot, within the
+        window of a sliding layer, whether they were filled before or are read in this same pass. A
+        row with fewer tokens than N names one of them again. Returns the logits (B, V) after the
+        tokens that are named last, and the attention that each slot got, (L, B, S), summed over
+        heads and tokens. Without `attended` that is zeros (1, B, S). `attended` needs `sdpa`.
         """
         at = counted(mask).gather(1, slots)
         watch = Attention(mask)
@@ -62,22 +62,22 @@ class Filling(Passes):
     def regard(self, before: str, after: str) -> Tensor:
         """(L,): the share of each layer's attention that words pay to the words before them.
 
-        The mean over heads and over the tokens of `after`. The first token of all is left out: it
-        attracts attention whatever it is. Raises `IncompatibleModels`.
+        The mean over heads and over the tokens of `after`. The very first token is left out, since
+        it attracts attention whatever it is. Raises `IncompatibleModels`.
         """
         if self.attention != "sdpa" or not self.fills:
             raise IncompatibleModels(
-                f"the attention of {self.name!r} cannot be measured, it is computed by "
-                f"{self.attention!r}; load the model with attn_implementation='sdpa'"
+                f"the attention of {self.name!r} cannot be measured: it is computed by "
+                f"{self.attention!r}. Load the model with attn_implementation='sdpa'"
             )
-        heard = [*self._bos, *self.tokens(before)]
-        ids = torch.tensor([[*heard, *self.tokens(after)]], device=self.device)
+        earlier = [*self._bos, *self.tokens(before)]
+        ids = torch.tensor([[*earlier, *self.tokens(after)]], device=self.device)
         mask, slots = torch.ones_like(ids, dtype=torch.bool), torch.arange(ids.shape[1])[None]
         kv = self.extend((), ids, mask, layers=self.spec.layers)
-        asked = slots[:, len(heard) :].to(self.device)
-        _, paid = self.fill(kv, ids[:, len(heard) :], asked, mask, attended=True)
+        asked = slots[:, len(earlier) :].to(self.device)
+        _, paid = self.fill(kv, ids[:, len(earlier) :], asked, mask, attended=True)
         paid = paid[:, 0]
-        return paid[:, 1 : len(heard)].sum(1) / paid.sum(1)
+        return paid[:, 1 : len(earlier)].sum(1) / paid.sum(1)
 
     def _sight(self, slots: Tensor, mask: Tensor) -> Any:
         """What tokens at `slots` see, to be added to attention scores: (B, 1, N, S), or by kind."""

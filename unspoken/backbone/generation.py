@@ -1,5 +1,5 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What `generate` needs besides a cache: where to stop, whom to tell, how much was written."""
+"""What `generate` needs besides a cache: where to stop, where text goes, how much was written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prefilled(model: Any, cache: Any, logits: Tensor) -> Any:
 
 
 class StopAt(StoppingCriteria):
-    """Ends a row when one of the strings appears in what it wrote; counts its tokens."""
+    """Ends a row when one of the strings appears in what it wrote, and counts its tokens."""
 
     def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
         self.stop, self.tokenizer = stop, tokenizer
@@ -50,7 +50,7 @@ class StopAt(StoppingCriteria):
 
 
 class Watch(StoppingCriteria):
-    """Stops nothing; notes how many seconds passed until the first token was there."""
+    """Stops nothing. Notes how many seconds passed until the first token came."""
 
     def __init__(self) -> None:
         self.start, self.first = perf_counter(), 0.0
@@ -63,7 +63,7 @@ class Watch(StoppingCriteria):
 class Teller(TextStreamer):
     """Passes text on as soon as it is whole, up to the first stop string.
 
-    An end that may become a stop string waits for what follows.
+    An end that may become a stop string is held back until more text comes.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], tell: Callable[[str], None]) -> None:

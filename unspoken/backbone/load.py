@@ -20,9 +20,9 @@ __all__ = ["load_model"]
 def load_model(
     name: str, *, dtype: str | torch.dtype = "auto", device: str | None = None, **hf: Any
 ) -> LanguageModel:
-    """Load a model as what it is: its folder, or its configuration on the hub, says so.
+    """Load a model as causal or diffusion, as its folder or its configuration on the hub says.
 
-    A folder with a diffusion.json, LLaDA, Dream and DiffusionGemma write by diffusion; any other
+    A folder with a diffusion.json, LLaDA, Dream and DiffusionGemma write by diffusion. Any other
     model is causal. To use a causal one for diffusion, call `DiffusionBackbone.from_pretrained`.
     """
     where = models.resolve(name)

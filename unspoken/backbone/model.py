@@ -1,4 +1,4 @@
-"""What every language model has, however it reads and writes: an identity, words and ids."""
+"""What every language model has: an identity, words and token ids."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["LanguageModel"]
 
 
 class LanguageModel(ABC):
-    """A model and its tokenizer, frozen; how it reads and writes is up to those who derive from it.
+    """A model and its tokenizer, frozen. Subclasses say how it reads and writes.
 
     A `Backbone` is causal and has a cache, a `DiffusionBackbone` has none.
     """
@@ -42,7 +42,7 @@ class LanguageModel(ABC):
 
     @property
     def spec(self) -> Spec:
-        """Shapes, identity and abilities; what `Channel.check` compares."""
+        """Shapes, identity and abilities, which `Channel.check` compares."""
         return self._known_spec
 
     @cached_property
@@ -68,7 +68,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
-        """How unlikely each row's answer is (B,), in nats; differentiable."""
+        """How unlikely each row's answer is (B,), in nats. Differentiable."""
 
     # -- identity ----------------------------------------------------------------------------------
 
@@ -94,10 +94,11 @@ class LanguageModel(ABC):
     def fingerprint(self) -> str:
         """Identity of the weights: 16 hex digits over some 1024 numbers of every parameter.
 
-        The same for the same weights in another folder, different for another fine-tune, whatever
-        the configuration says. Numbers are compared in bfloat16, so that a copy in bfloat16 counts
-        as the same weights; `Spec.dtype` tells the two apart. A few changed numbers, or changes
-        far below the precision of bfloat16, can pass unseen: `digest` looks at every byte.
+        It is the same for the same weights in another folder, and different for another fine-tune,
+        whatever the configuration says. Numbers are compared in bfloat16, so that a copy in
+        bfloat16 counts as the same weights. `Spec.dtype` tells the two apart. A few changed
+        numbers, or changes far below the precision of bfloat16, can go unnoticed. `digest` looks
+        at every byte.
         """
         return fingerprint(self.model.named_parameters())
 
@@ -132,13 +133,13 @@ class LanguageModel(ABC):
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def tokens(self, words: str) -> list[int]:
-        """Token ids of `words` on their own, without special tokens around them."""
+        """Token ids of `words` alone, without special tokens around them."""
         return self.tokenizer(words, add_special_tokens=False)["input_ids"]
 
     def encode(self, words: str) -> tuple[list[int], list[int]]:
         """Token ids of `words`, and where each token ends in them, in characters.
 
-        -1 for the ends when the tokenizer cannot tell, as those written in Python cannot.
+        The ends are -1 when the tokenizer cannot tell, as one written in Python cannot.
         """
         if not self.tokenizer.is_fast:
             ids = self.tokens(words)
@@ -162,7 +163,7 @@ class LanguageModel(ABC):
         return self.embed(torch.arange(rows, device=self.device)).float()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (...) to input embeddings (..., W), the space in which `Vectors` stand."""
+        """Token ids (...) to input embeddings (..., W), the space of `Vectors`."""
         return self.model.get_input_embeddings()(ids)
 
     @property

@@ -30,7 +30,7 @@ class Moving(Passes):
 
     @property
     def frequencies(self) -> list[Tensor]:
-        """L tensors of rotary frequencies, proved on this model: moved keys equal read ones."""
+        """L tensors of rotary frequencies. Proved on this model: moved keys equal read ones."""
         return self._turns
 
     @cached_property
@@ -39,6 +39,6 @@ class Moving(Passes):
         if found is None or not moves(self.body, found, self.dtype):
             raise IncompatibleModels(
                 f"the keys of {self.name!r} cannot be moved to another position: they do not turn "
-                "by plain rotary embedding; let the memory stand first in the prompt"
+                "by plain rotary embedding. Put the cache first in the prompt"
             )
         return found

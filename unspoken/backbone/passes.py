@@ -1,4 +1,4 @@
-"""Forward passes over a causal model of transformers: what every room of the backbone calls."""
+"""Forward passes over a causal model of transformers: what every module of the backbone calls."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Passes(LanguageModel):
         return self.model.base_model
 
     def seeing(self, seen: Tensor | None, count: int | None = None) -> AbstractContextManager[None]:
-        """Passes within it keep to `seen` (L, B, S), or its first `count` slots; None for all."""
+        """Within it, passes see only `seen` (L, B, S), or its first `count` slots. None is all."""
         return nullcontext() if seen is None else narrowed(self.body.layers, seen[..., :count])
 
     def pass_over(
@@ -97,11 +97,11 @@ class Passes(LanguageModel):
     def extend(
         self, kv: KV, ids: Tensor, mask: Tensor, at: Tensor | None = None, *, layers: int
     ) -> KV:
-        """Read token ids (B, N) behind a cache of S positions: the cache of all S + N.
+        """Read token ids (B, N) after a cache of S positions. Returns the cache of all S + N.
 
         mask: (B, S + N), padding anywhere, but for models with a sliding window only on the left.
-        at: the positions (B, N) of the ids, else real ones are counted. layers: so many, from the
-        lowest, are computed and kept.
+        at: the positions (B, N) of the ids, else real ones are counted. layers: that many, from
+        the lowest, are computed and kept.
         """
         assert self.spec.window is None or not has_holes(mask)
         cache = fresh_cache(kv)
@@ -131,7 +131,7 @@ class Passes(LanguageModel):
         if limit is not None and length + count > limit:
             raise ContextTooLong(
                 f"{length} positions read and {count} to write exceed the {limit} of "
-                f"{self.name!r}; shorten the prompt or lower max_tokens"
+                f"{self.name!r}. Shorten the prompt or lower max_tokens"
             )
 
 
@@ -142,7 +142,7 @@ class _TopReached(Exception):
 def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Callable[..., None]:
     """A hook that keeps what goes into `layer`, and ends the pass there if it is the top.
 
-    Passes of other threads go through the same module; the hook leaves them alone.
+    Passes of other threads go through the same module. The hook ignores them.
     """
     thread = get_ident()
 

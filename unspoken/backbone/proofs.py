@@ -1,4 +1,4 @@
-"""What is proved on a model before it is relied on: that its keys turn, that it can be filled."""
+"""What is proved on a model before use: its keys turn by position, its cache can be filled."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["filled", "moves", "near", "rotary", "turns_by_length"]
 
 
 def near(one: KV, other: KV, dtype: torch.dtype) -> bool:
-    """Whether two caches are the same but for rounding, layer by layer."""
+    """Whether two caches are the same in every layer, apart from rounding."""
     tolerance = 1e-3 if dtype == torch.float32 else 5e-2
     return all(
         float((a - b).norm()) <= tolerance * float(b.norm())
@@ -49,7 +49,7 @@ def turns_by_length(base: Any) -> bool:
 
 @torch.no_grad()
 def moves(base: Any, frequencies: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    """Whether keys that were moved by rotation are those that are read at their new place."""
+    """Whether keys moved by rotation equal keys that are read at the new position."""
     device = base.device
     probe = torch.arange(4, device=device)[None]
     caches = [_read(base, probe, start) for start in (probe, probe + 5)]

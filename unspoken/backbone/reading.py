@@ -43,15 +43,15 @@ from unspoken.types import (
 __all__ = ["UNWHOLE", "Reading"]
 
 UNWHOLE = (
-    "{name!r} has read a memory that leaves out layers, so its own cache is no whole one to pass "
-    "on; send all layers to it, or let it answer over the channel 'text'"
+    "{name!r} has read a cache that leaves out layers, so its cache is not whole and cannot be "
+    "passed on. Send all layers to it, or let it answer over the channel 'text'"
 )
 
 
 class Reading(Moving):
-    """A model that reads prompts of words, vectors and memories.
+    """A model that reads prompts of words, vectors and caches.
 
-    The shared text with which a prompt begins is read once and kept until another one comes.
+    The shared text with which a prompt begins is read once and kept until another opening comes.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
@@ -59,11 +59,11 @@ class Reading(Moving):
         self._opening: tuple[object, KV] = ((), ())
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
-        """Read a prompt of B rows and compute what is needed; no vocabulary logits.
+        """Read a prompt of B rows and compute what is needed, without vocabulary logits.
 
         The last segment must be text, so that generation has a token to continue from. A shared
-        lead at the front is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong`
-        and `IncompatibleModels` before any forward pass.
+        opening is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong` and
+        `IncompatibleModels` before any forward pass.
         """
         parts = self.lay_out(prompt)
         if self._holes_matter(parts, prompt.batch):
@@ -71,7 +71,7 @@ class Reading(Moving):
         return self.read_parts(parts, prompt.batch, needs=needs)
 
     def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
-        """Read what `lay_out` made of a prompt of B rows; `read` for those who cut it otherwise."""
+        """Read what `lay_out` made of a prompt of B rows, or parts that were cut otherwise."""
         pass_ = _Reading(self, parts, batch, needs)
         for part in parts:
             pass_.take(part, last=part is parts[-1])
@@ -85,7 +85,7 @@ class Reading(Moving):
 
     @torch.no_grad()
     def read_opening(self, run: Chunk) -> KV:
-        """The cache of a shared lead, of one row, kept until another lead comes."""
+        """The cache of a shared opening, of one row, kept until another opening comes."""
         precise = torch.is_autocast_enabled(self.device.type)
         key = (tuple(run.ids[0].tolist()), precise)
         kept, kv = self._opening
@@ -103,7 +103,7 @@ class Reading(Moving):
 
     @cached_property
     def _narrows(self) -> bool:
-        """Whether layers can be kept from seeing a memory: proved on this model, once."""
+        """Whether layers can be kept from seeing a cache. Proved once on this model."""
         found = proof_of_narrowing(self.body, self.spec.layers)
         return found is not None and near(*found, self.dtype)
 
@@ -112,8 +112,8 @@ class Reading(Moving):
         longest, limit = int(torch.as_tensor(lengths).max()), self.spec.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
-                f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}; "
-                "shorten it or choose a model with a longer context"
+                f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}. "
+                "Shorten it or choose a model with a longer context"
             )
         for n, part in enumerate(parts):
             if isinstance(part, CacheSegment):
@@ -122,7 +122,7 @@ class Reading(Moving):
             elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
                 raise IncompatibleModels(
                     f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
-                    f"{self.spec.width}; project them into its space first"
+                    f"{self.spec.width}. Project them into its space first"
                 )
 
     def _check_cached(self, cached: CacheSegment) -> None:
@@ -133,25 +133,25 @@ class Reading(Moving):
             if not self._narrows:
                 raise IncompatibleModels(
                     f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
-                    "seeing it; send all layers, or load the model with attn_implementation='sdpa'"
+                    "seeing it. Send all layers, or load the model with attn_implementation='sdpa'"
                 )
         elif given != (spec.layers, spec.kv_heads, spec.head_dim):
             raise IncompatibleModels(
                 f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
-                f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}; use the same weights"
+                f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}. Use the same weights"
             )
         compact = (cached.positions != counted(cached.mask)) & cached.mask
         if spec.window is not None and bool(compact.any()):
             raise IncompatibleModels(
                 f"the cache has fewer slots than positions, but {self.name!r} has a sliding "
-                "window, which counts slots; send the whole cache"
+                "window, which counts slots. Send the whole cache"
             )
 
     def _holes_matter(self, parts: Sequence[Part], batch: int) -> bool:
         """Whether padding between parts could push a position out of the sliding window.
 
         transformers counts the window in cache slots, not in positions. Rows with padding in their
-        middle would see too little; such prompts are rare, and their rows are read one by one.
+        middle would see too little. Such prompts are rare, and their rows are read one by one.
         """
         if self.spec.window is None or batch == 1:
             return False
@@ -164,8 +164,8 @@ class _Reading:
 
     kv: the cache of what was read, of one row while all rows are equal. mask and positions: (B, S).
     end: (B,), the position that comes next. hidden: states by layer and which of their positions
-    are heard. seen: (L, B, S), which slots each layer may see, None for all. whole: whether the
-    last token is read too, else it is left to the first decode. top: the layer at which the last
+    are wanted. seen: (L, B, S), which slots each layer may see, None for all. whole: whether the
+    last token is read too. If not, the first decode reads it. top: the layer at which the last
     pass ends, None for all layers.
     """
 
@@ -176,7 +176,7 @@ class _Reading:
         self.runs = [part for part in parts if isinstance(part, Chunk)]
         self.layers = sorted(need.layer for need in needs if need.kind == "hidden")
         if self.layers and all(run.shared for run in self.runs):
-            raise EmptyPrompt("there are no states to pass on: nothing stands behind the lead")
+            raise EmptyPrompt("there are no states to pass on: nothing follows the opening")
         every = (True,) * model.spec.layers
         held = [part.layers if isinstance(part, CacheSegment) else every for part in parts]
         self.seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
@@ -189,7 +189,7 @@ class _Reading:
         self.hidden: list[tuple[dict[int, Tensor], Tensor]] = []
 
     def take(self, part: Part, *, last: bool) -> None:
-        """Read one part; what all rows begin with is read by one of them."""
+        """Read one part. What all rows begin with is read once, for one row."""
         alone = len(part.mask) == 1 and not last and (not self.kv or len(self.kv[0][0]) == 1)
         rows = 1 if alone else self.batch
         self.kv = tuple((expand(k, rows), expand(v, rows)) for k, v in self.kv)
@@ -212,9 +212,9 @@ class _Reading:
 
     def _append(self, cached: CacheSegment, rows: int) -> None:
         model = self.model
-        own = filled_layers(cached, model.spec.kv_heads)
-        own = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in own)
-        self.kv = append(self.kv, model.shift(own, self.end[:rows]) if self.kv else own)
+        added = filled_layers(cached, model.spec.kv_heads)
+        added = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in added)
+        self.kv = append(self.kv, model.shift(added, self.end[:rows]) if self.kv else added)
 
     def _run(self, part: Chunk, rows: int, at: Tensor, *, last: bool) -> None:
         run, top = part.expand(rows), self.top if last else None
@@ -248,7 +248,7 @@ class _Reading:
             passes=len(self.runs),
             found=found if self.top is None else None,
             hidden={
-                n: gather_states([(s[n], heard) for s, heard in self.hidden]) for n in self.layers
+                n: gather_states([(s[n], wanted) for s, wanted in self.hidden]) for n in self.layers
             },
             cached=cached,
         )

@@ -22,7 +22,7 @@ _CHUNK = 1 << 14
 
 
 class Driven(NamedTuple):
-    """states and vectors: (B, m, W); kv: the cache of all that was fed; passes: forward passes."""
+    """states and vectors: (B, m, W). kv: the cache of all that was fed. passes: forward passes."""
 
     states: Tensor
     vectors: Tensor
@@ -43,8 +43,9 @@ def drive(
     """Feed the last token, embedded as `first` (B, 1, W), then `steps` vectors, one after another.
 
     base: the model without its head, so no vocabulary is computed. Padding stays masked in every
-    step and positions go on from the last one: a batch is as its rows alone, which the authors'
-    code of latent rollouts is not. whole: the last vector is fed too, for its place in the cache.
+    step and positions go on from the last one. So a row gives the same in a batch as alone, which
+    it does not in the authors' code of latent rollouts. whole: the last vector is fed too, so that
+    the cache holds it.
     """
     cache, begin = growing_cache(context.kv), context.mask.shape[1]
     real = torch.cat((context.mask, context.mask.new_ones(context.batch, steps)), 1)
@@ -82,7 +83,7 @@ def alignment(
     without. With tied embeddings W_a is a multiple of the identity, so both feed the same.
 
     outputs: (V, W), the output embeddings. embed: ids to input embeddings, for W_in with the factor
-    that a model puts on its table (Gemma's is sqrt(W)): the paper's models have none. The matrix
+    that a model puts on its table (Gemma's is sqrt(W)). The paper's models have none. The matrix
     is None unless `ridge`. The vocabulary is taken in pieces, in float64 where they add up.
     """
     size, width = outputs.shape
@@ -116,7 +117,7 @@ def aligned(matrix: Tensor | None, norm: Tensor) -> Feeder:
 class Expected:
     """CIPHER (arXiv 2310.06272): the sum over words of softmax(logits / temperature) * embedding.
 
-    likely: the most probable word (B,) of each step, by which a row ends.
+    likely: the most probable word (B,) of each step, which decides where a row ends.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How likely a model holds what comes next: answers, and the next token."""
+"""How likely a model finds what comes next: answers, and the next token."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["Scoring"]
 
 
 class Scoring(Passes):
-    """A model that scores answers from a context; no logits but those of their positions."""
+    """A model that scores answers from a context. It computes logits only at their positions."""
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
-        """Negative log-likelihood (B,) in nats of each row's answer; differentiable.
+        """Negative log-likelihood (B,) in nats of each row's answer. Differentiable.
 
         answers: words, or tokens as they were written. Only the answer's positions go through the
         vocabulary.

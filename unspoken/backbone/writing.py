@@ -35,7 +35,7 @@ __all__ = ["Writing"]
 
 
 class Writing(Passes):
-    """A model that goes on from a context."""
+    """A model that continues from a context."""
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(model, tokenizer, name=name)
@@ -60,7 +60,7 @@ class Writing(Passes):
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        """`write` where the context's last token was read with the rest; that saves a pass."""
+        """`write` where the context's last token was read with the rest, which saves a pass."""
         return self._write(context, ahead, settings, on_text)
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class Writing(Passes):
             temperature=settings.temperature if sampling else None,
             top_p=settings.top_p if sampling else None,
             top_k=0 if sampling else None,
-            repetition_penalty=1.0,  # a checkpoint's own sampling defaults are no part of an arm
+            repetition_penalty=1.0,  # a checkpoint's sampling defaults are not part of an arm
             eos_token_id=ends,
             pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
         )
@@ -117,11 +117,11 @@ class Writing(Passes):
 
     @torch.no_grad()
     def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
-        """Go on from a context for `need.limit` positions without choosing words, see `Rollout`.
+        """Continue for `need.limit` positions without choosing words, see `Rollout`.
 
-        An `expected` rollout ends where its most probable words would, by the end of the sequence
-        or a `stop` string, and else after `settings.max_tokens` if there is no limit. The others
-        compute no vocabulary, and run to the limit.
+        An `expected` rollout ends where its most probable words end the sequence or complete a
+        `stop` string, and otherwise after `settings.max_tokens` if there is no limit. The other
+        kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
         self._check_room(context, steps)
@@ -166,11 +166,11 @@ class Writing(Passes):
             driven = drive(self.body, context, first, feed, steps, whole=False, ended=ended)
         lengths = written_lengths(torch.stack(feed.likely, 1), ends, halt)
         lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
-        said = [
+        written = [
             Vectors(*left_pad([row[:n] for row, n in zip(part, lengths, strict=True)]))
             for part in (driven.states, driven.vectors)
         ]
-        return Rollout(*said, cached=None, passes=driven.passes)
+        return Rollout(*written, cached=None, passes=driven.passes)
 
     def _logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""

@@ -18,12 +18,12 @@ class Denoised:
     """LLaDA's loss (arXiv 2502.09992, algorithm 2) on notes, mean per position, in nats.
 
     With a mask ratio t of U(0, 1), the cross-entropy of the masked positions over t and over the
-    length of the canvas. The planner hears as it does in use. A note fills its canvas with ends, so
-    that the planner learns where to stop; one that is too long is cut. canvas: lengths, one after
-    the other. The last `validation` rows are never trained on.
+    length of the canvas. The planner reads as it does in use. A note fills its canvas with ends, so
+    that the planner learns where to stop. A note that is too long is cut. canvas: lengths, one
+    after the other. The last `validation` rows are never trained on.
     """
 
-    samples = 4  # of the mask ratio for each validation row; of every canvas one at least
+    samples = 4  # of the mask ratio for each validation row, at least one of every canvas
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Gates on edges: which senders a receiver hears, learned through frozen models."""
+"""Gates on edges: which senders a receiver reads, learned through frozen models."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["EdgeGates", "Gated", "check_gateable"]
 
 
 class EdgeGates(Projector):
-    """E gates, of which each receiver has k open: the edges over which it hears.
+    """E gates, of which each receiver has k open: the edges over which it receives.
 
     CommFormer (Hu et al., ICLR 2024, OpenReview Qox9rO0kN0): Gumbel top-k with straight-through
     gradients, over the edges that lead to one receiver:
 
         y = softmax((logits + Gumbel noise) / temperature),  gate = top_k(y) + y - stop(y)
 
-    In use the k largest logits are open, without noise; of equal ones those that are listed first.
-    Unlike there, the edges are those of a pipeline instead of all n x n, k is given instead of a
-    share of n, and an open edge has no embedding of its own: the models are frozen.
+    In use the k largest logits are open, without noise, and of equal ones those listed first.
+    Different from the paper, the edges are those of a pipeline instead of all n x n, k is given
+    instead of a share of n, and an open edge has no embedding, since the models are frozen.
 
     receivers: for each edge the number of the agent that it leads to. senders: k. seed: of the
     noise, which is the same for the same step.
@@ -52,7 +52,7 @@ class EdgeGates(Projector):
         super().__init__()
         if senders < 1 or temperature <= 0:
             raise ValueError(
-                f"a receiver hears at least 1 sender, at a temperature above 0; got "
+                f"a receiver reads at least 1 sender, at a temperature above 0; got "
                 f"senders={senders}, temperature={temperature}"
             )
         self.receivers, self.senders = tuple(receivers), senders
@@ -89,15 +89,15 @@ class EdgeGates(Projector):
 class Gated(Channel):
     """Another channel whose message goes through an open gate, in training.
 
-    A closed edge is not in the pipeline at all, in training as in use, so it is bit for bit no
-    edge. In use an open one is the channel itself, bit for bit its message. Only training sees this
-    class. There the receiver hears
+    A closed edge is not in the pipeline at all, in training and in use, so it is bit for bit no
+    edge. In use an open edge is the channel itself, bit for bit its message. Only training uses
+    this class. There the receiver reads
 
         z' = z + (gate - 1 - blur) (z - c),  gate = 1
 
     z: a segment that the channel puts into the receiver's prompt: vectors (B, S, W), or the values
-    (B, H, S, D) of a memory. c: at each position, counted from the end, the mean over the B rows,
-    what all B messages have in common. Without blur z' is z, to the bit.
+    (B, H, S, D) of a cache. c: at each position, counted from the end, the mean over the B rows,
+    what all B messages have in common. Without blur z' is z, bit for bit.
 
     The slope that reaches the gate is that of the loss along the line from c to z. At z itself it
     says little: a receiver that has understood is sure, and a little more of the message changes
@@ -107,13 +107,13 @@ class Gated(Channel):
     the length of vectors, which a model that begins with a norm hardly notices.
 
     So a gate learns from content, and presence teaches nothing: the same message for everybody has
-    a slope of zero. Limits: the training loss is that of blurred messages, that of validation is
-    exact; keys of a memory are left as they are, so where the receiver looks is not credited; a
-    batch of one row teaches nothing; a closed edge has no slope of its own and is opened by the
-    noise; words have no gradient.
+    a slope of zero. Limits: The training loss is that of blurred messages, and only validation is
+    exact. Keys of a cache are not changed, so where the receiver attends is not credited. A batch
+    of one row teaches nothing. A closed edge has no slope, and is opened by the noise. Words have
+    no gradient.
 
     gate: a scalar, 1 in value. Raises `IncompatibleModels` for channels that send words, that fuse,
-    or whose message stands in front of the whole prompt.
+    or whose message goes in front of the whole prompt.
     """
 
     name: ClassVar[str] = "gated"
@@ -142,7 +142,7 @@ class Gated(Channel):
     def _through(self, segment: Segment) -> Segment:
         off = self.gate - 1 - self.blur
         match segment:
-            case Text() | Vectors(shared=True):  # no row has anything of its own
+            case Text() | Vectors(shared=True):  # all rows are the same
                 return segment
             case Vectors(values, mask):
                 return Vectors(values + off * _own(values, mask[..., None]), mask)
@@ -163,14 +163,14 @@ def check_gateable(channel: Channel) -> None:
     words, fuses = channel.carries == (Text,), type(channel).fuse is not Channel.fuse
     if words or fuses or channel.in_front:
         raise IncompatibleModels(
-            f"channel {channel.name!r} takes no gate: one is learned on vectors or a memory that "
-            "stand in the slot of the receiver's prompt; leave this edge as it is, or use a "
+            f"channel {channel.name!r} takes no gate: one is learned on vectors or a cache "
+            "in the slot of the receiver's prompt. Leave this edge as it is, or use a "
             "channel such as 'embedding', 'memory' or 'layers'"
         )
 
 
 def _own(values: Tensor, real: Tensor) -> Tensor:
-    """What each row has at a position beyond the mean over the rows; 0 where nothing is real."""
+    """What each row has at a position beyond the mean over the rows, 0 where nothing is real."""
     count = real.sum(0).clamp(min=1)
     common = (values * real).sum(0) / count
     return (values - common) * real

@@ -1,4 +1,4 @@
-"""A sparse graph for a pipeline, learned towards the receiver's answers; all models stay frozen."""
+"""A sparse graph for a pipeline, learned from the receiver's answers. All models stay frozen."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["GraphAnswers", "frozen_channels", "gateable", "gates_for", "kept"]
 
 
 def gateable(pipeline: Pipeline) -> tuple[int, ...]:
-    """The edges, by number, whose gates hear of the answer: latent ones, on latent ways to it.
+    """The edges, by number, whose gates get a gradient: latent ones, on latent ways to the answer.
 
-    The answer's loss reaches a message through the prompt of its receiver, and from there on only
-    through what that agent thinks, not through words or rollouts that it makes of it.
+    The answer's loss reaches a message through the prompt of its receiver. From there it passes
+    only through the states that this agent computes, not through its words or rollouts.
     """
     last = pipeline.order[-1]
     smooth = [edge for edge in pipeline.edges if _smooth(edge)]
@@ -44,7 +44,7 @@ def _latent(edge: Edge) -> bool:
 
 
 def _smooth(edge: Edge) -> bool:
-    """Whether what the sender has heard reaches the receiver with a gradient."""
+    """Whether what the sender has received reaches the receiver with a gradient."""
     kinds = {need.kind for need in edge.channel.needs}
     return bool(kinds) and kinds <= {"hidden", "cache"} and edge.pack == LOSSLESS
 
@@ -57,8 +57,8 @@ def gates_for(
     if all(names.count(name) <= senders for name in names):
         counted = {name: names.count(name) for name in names} or "no latent edges"
         raise TrainingError(
-            f"there is no graph to learn: receivers hear {counted} latent edges, and keep "
-            f"{senders}; lower `senders`, or add edges over vectors or caches"
+            f"there is no graph to learn: receivers have {counted} latent edges, and keep "
+            f"{senders}. Lower `senders`, or add edges over vectors or caches"
         )
     order = list(dict.fromkeys(names))
     receivers = [order.index(name) for name in names]
@@ -66,18 +66,18 @@ def gates_for(
 
 
 def kept(pipeline: Pipeline, gates: EdgeGates, learned: Sequence[int]) -> tuple[int, ...]:
-    """The edges of a pipeline that carry in use: those without a gate, and the open ones."""
+    """The edges of a pipeline that are used: those without a gate, and the open ones."""
     closed = set(learned) - {learned[n] for n in gates.chosen()}
     return tuple(n for n in range(len(pipeline.edges)) if n not in closed)
 
 
 class GraphAnswers:
-    """-log p(answer | what is heard over the open edges) through the frozen models, in nats.
+    """-log p(answer | messages over the open edges) through the frozen models, in nats.
 
     The loss is a mean over rows. An edge that is closed at a step is not in the pipeline of that
-    step: its sender does not even think. Messages of open ones are blurred, see `Gated`. The last
-    `validation` rows are never trained on; they are heard over the edges that are open in use, as
-    they are. learned: the edges with a gate, by number; all others always carry.
+    step, and its sender computes nothing. Messages of open ones are blurred, see `Gated`. The last
+    `validation` rows are never trained on. Their messages go over the edges that are open in use,
+    without blur. learned: the edges with a gate, by number. All other edges are always used.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class GraphAnswers:
 
 @contextmanager
 def frozen_channels(pipeline: Pipeline) -> Generator[None]:
-    """While it is on, no trained module of a channel is trained on."""
+    """While it is on, the trained modules of channels are frozen."""
     modules = [part for edge in pipeline.edges for part in _modules(edge.channel)]
     parameters = [one for module in modules for one in module.parameters() if one.requires_grad]
     for parameter in parameters:

@@ -1,4 +1,4 @@
-"""A short training loop: one module, one objective, killed and resumed without a trace."""
+"""A short training loop: one module, one objective, killed and resumed with the same result."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["History", "Objective", "TrainingPlan", "fit"]
 class TrainingPlan:
     """How a module is trained.
 
-    steps: optimiser steps; batch_size: rows a step, over all processes; lr: the peak, reached after
-    `warmup` steps, from where a cosine falls to zero; clip: largest gradient norm; every: steps
+    steps: optimiser steps. batch_size: rows a step, over all processes. lr: the peak, reached after
+    `warmup` steps, from where a cosine falls to zero. clip: largest gradient norm. every: steps
     between validations, which are also checkpoints. bf16: autocast with float32 master weights,
     where the device has bfloat16 in hardware.
     """
@@ -58,21 +58,21 @@ class Objective(Protocol):
     @property
     def size(self) -> int: ...
     def length(self, row: int) -> int:
-        """About how long a row is; rows of like length share a batch."""
+        """About how long a row is. Rows of similar length share a batch."""
         ...
 
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
-        """The mean loss of some rows, a scalar; all randomness comes from `step`."""
+        """The mean loss of some rows, a scalar. All randomness comes from `step`."""
         ...
 
     def validate(self) -> float:
-        """The loss on the validation rows; lower is better."""
+        """The loss on the validation rows. Lower is better."""
         ...
 
 
 @dataclass(slots=True)
 class History:
-    """Losses (step, value) on training batches and on validation rows; the best of the latter."""
+    """Losses (step, value) on training batches and validation rows, and the best of the latter."""
 
     train: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     validation: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
@@ -87,7 +87,7 @@ def fit(
 ) -> History:
     """Train `module` in place and leave it at its best validation loss.
 
-    A run that was killed goes on from the file `checkpoint` and ends as if nothing had happened.
+    A run that was killed resumes from the file `checkpoint` and ends with the same result.
     Under torchrun each process takes its share of every batch. Raises `TrainingError` if a
     parameter did not move.
     """
@@ -107,7 +107,7 @@ def fit(
             loss = _step(module, objective, rows, step, accelerator, parameters, plan)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"{title}: the loss of step {step} is {loss}; lower lr={plan.lr}, or set bf16 "
+                    f"{title}: the loss of step {step} is {loss}. Lower lr={plan.lr}, or set bf16 "
                     "to false"
                 )
             for group in optimizer.param_groups:
@@ -160,9 +160,9 @@ def _check_work(objective: Objective, plan: TrainingPlan, processes: int, title:
 
 @contextmanager
 def _passes(module: nn.Module, plan: TrainingPlan) -> Generator[None]:
-    """bfloat16 if the plan says so; accelerate would keep one precision for a whole process.
+    """bfloat16 if the plan says so. accelerate would keep one precision for a whole process.
 
-    What is trained for stands behind a lead, so its tokens are few, forwards and backwards.
+    What is trained on comes after a shared opening, so its tokens are few, forwards and backwards.
     """
     with in_bfloat16(next(module.parameters()).device, asked=plan.bf16), few_tokens():
         yield
@@ -174,7 +174,7 @@ def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:
 
 
 def _batches(objective: Objective, plan: TrainingPlan) -> Iterator[list[int]]:
-    """Endless batches, the same for the same seed; rows of like length stand together."""
+    """Endless batches, the same for the same seed. Rows of similar length share a batch."""
     rng = random.Random(plan.seed)
     size = min(plan.batch_size, objective.size)
     while True:
@@ -225,7 +225,7 @@ class _State:
         found = torch.load(path, weights_only=True)
         if found["plan"] != asdict(self.plan):
             raise TrainingError(
-                f"{path} was written under another plan; remove it to train anew, or restore the "
+                f"{path} was written under another plan. Remove it to train anew, or restore the "
                 f"settings: {found['plan']}"
             )
         self.module.load_state_dict(found["module"])

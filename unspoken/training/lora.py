@@ -29,8 +29,8 @@ class Adapted(Backbone):
     """A backbone in training: LoRA (arXiv 2106.09685) on all linear layers, the rest frozen.
 
     A layer W (n, m) becomes W + 2 B A, with A (rank, m) drawn at random and B (n, rank) zero.
-    `adapter` holds these matrices alone, in float32: give it to `fit`. Gradients reach them through
-    all that is read, a shared lead included, which is therefore read anew every time. W is the
+    `adapter` holds only these matrices, in float32: give it to `fit`. Gradients reach them through
+    all that is read, with a shared opening, which is therefore read anew every time. W is the
     tensor of `base` itself, not a copy.
     """
 
@@ -54,11 +54,11 @@ class Adapted(Backbone):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Drawn by chance: weights that still change have no identity that others could share."""
+        """A random one: weights that still change have no identity that could be shared."""
         return uuid4().hex[:16]
 
     def frozen(self) -> Backbone:
-        """End the training: the model as it is now, with an identity, keeping the lead it read."""
+        """End the training: the model as it is now, with an identity, which keeps its opening."""
         return Backbone(self.model, self.tokenizer, name=self.name)
 
     def read_opening(self, run: Chunk) -> KV:
@@ -66,7 +66,7 @@ class Adapted(Backbone):
 
 
 def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
-    """Adapt a backbone; the rank is the one whose number of parameters is nearest to `parameters`.
+    """Adapt a backbone, at the rank whose number of parameters is nearest to `parameters`.
 
     The backbone stays as it is, and shares its weights. Raises `MissingExtra` without peft, and
     `TrainingError` when even rank 1 is further from `parameters` than no adapter at all.
@@ -76,7 +76,7 @@ def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
     if not rank:
         raise TrainingError(
             f"{parameters} parameters are too few for LoRA on {backbone.name!r}: a rank takes "
-            f"{one}; allow at least that many"
+            f"{one}. Allow at least that many"
         )
     return Adapted(backbone, _config(rank), seed=seed)
 
@@ -97,17 +97,17 @@ def load_lora(backbone: Backbone, folder: Path) -> Backbone:
     """
     peft = _peft()
     if not (folder / _FILE).is_file():
-        raise DataError(f"{folder} holds no {_FILE}; give a folder that `save_lora` wrote")
+        raise DataError(f"{folder} holds no {_FILE}. Give a folder that `save_lora` wrote")
     with safe_open(folder / _FILE, "pt") as file:  # pyright: ignore
-        told = cast(dict[str, str], file.metadata() or {}).get("base", "unknown")
+        base = cast(dict[str, str], file.metadata() or {}).get("base", "unknown")
         names = cast(list[str], file.keys())
         tensors: dict[str, Tensor] = {
             name.removeprefix(_PREFIX): file.get_tensor(name) for name in names
         }
-    if told != backbone.fingerprint:
+    if base != backbone.fingerprint:
         raise IncompatibleModels(
-            f"the adapter in {folder} was trained on weights {told}, but {backbone.name!r} has "
-            f"{backbone.fingerprint}; load that model, or train an adapter for this one"
+            f"the adapter in {folder} was trained on weights {base}, but {backbone.name!r} has "
+            f"{backbone.fingerprint}. Load that model, or train an adapter for this one"
         )
     adapted = Adapted(backbone, peft.LoraConfig.from_pretrained(str(folder)))
     peft.set_peft_model_state_dict(adapted.model, tensors)

@@ -26,9 +26,9 @@ __all__ = ["Answers", "Reconstruction"]
 class Answers:
     """-log p(answer | message, question) through the receiver, mean over rows, in nats.
 
-    Planner and Executor (arXiv 2510.15244). The receiver hears as it does in use; without a
-    channel it hears nothing. The last `validation` rows are never trained on. each: told the
-    number of every step.
+    Planner and Executor (arXiv 2510.15244). The receiver reads as it does in use. Without
+    a channel it receives nothing. The last `validation` rows are never trained on. each: called
+    with the number of every step.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Answers:
 
 
 class Reconstruction:
-    """Sender states to the receiver's own word embeddings: a start that needs no receiver forward.
+    """Sender states to the receiver's word embeddings: a warm-up without a receiver forward pass.
 
     loss = |f(h) - e|^2 / var(e) + weight * cross-entropy of the word among random ones, by squared
     distance. A sender token's target e is the mean embedding of the receiver's tokens that end in
@@ -101,7 +101,7 @@ class Reconstruction:
         if not any(len(place) for place, _ in self.pairs):
             raise TrainingError(
                 f"no word of the {len(sender_states)} texts of {sender.spec.name!r} has a place "
-                "among its states, so there is nothing to warm up on; set warmup.steps=0"
+                "among its states, so there is nothing to warm up on. Set warmup.steps=0"
             )
         self.table = receiver.table
         self.variance = self.table.var(0).sum()
@@ -154,6 +154,6 @@ class Reconstruction:
         rivals = self.table[choices]
         logits = 2 * guess[single] @ rivals.T - rivals.square().sum(1)
         named = torch.searchsorted(choices, words[single])
-        # Without a single word that stands alone in both, or a single place, a mean would be nan.
+        # Without one word that is one token in both, or without one place, a mean would be nan.
         surprise = cross_entropy(logits, named, reduction="sum") / max(1, len(named))
         return error + self.weight * surprise

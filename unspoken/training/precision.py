@@ -1,4 +1,4 @@
-"""Where bfloat16 is quick, and where it would only be slow."""
+"""Where bfloat16 is fast, and where it is slow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["in_bfloat16"]
 def in_bfloat16(device: torch.device, *, asked: bool = True) -> torch.autocast:
     """Autocast to bfloat16 if it is asked for and the device multiplies it in hardware.
 
-    A CPU without AVX-512 has no such products: torch adds them up one by one, 8 times slower than
-    in float32 when it was measured. What is computed on such a machine stays in float32.
+    A CPU without AVX-512 has no such products: torch adds them up one by one. That was measured
+    8 times slower than float32. What is computed on such a machine stays in float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=asked and _quick(device))
 

@@ -22,16 +22,16 @@ from unspoken.types import Need, Vectors, left_pad
 
 __all__ = ["StoredStates"]
 
-_SHARD = 256  # items a file, so that memory stays bounded
+_SHARD = 256  # items a file, so that memory is bounded
 
 
 class StoredStates:
-    """What a sender thinks of each query: states (S, N, W) of some layers, bfloat16, in shards.
+    """What a sender computes for each query: states (S, N, W) of some layers, bfloat16, in shards.
 
-    Computed when missing, a shard at a time, each written atomically; a killed run goes on with the
-    next shard. The folder's name identifies weights, role, layers and queries, and for a sender
-    whose states are those of what it writes its settings too. texts: the words whose positions the
-    states are, read or written.
+    Computed when missing, a shard at a time, each written atomically. A killed run goes on with the
+    next shard. The folder's name identifies weights, role, layers and queries, and also the
+    settings of a sender whose states are those of what it writes. texts: the words whose
+    positions the states are, read or written.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class StoredStates:
             self._compute(start)
         self._open = {start: safe_open(self._path(start), "pt") for start in starts}  # pyright: ignore
         if self.writes:
-            said: dict[str, str] = {}
+            texts: dict[str, str] = {}
             for shard in self._open.values():
-                said |= cast(dict[str, str], shard.metadata())
-            self.texts = [said[str(row)] for row in range(len(queries))]
+                texts |= cast(dict[str, str], shard.metadata())
+            self.texts = [texts[str(row)] for row in range(len(queries))]
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def __call__(self, rows: Sequence[int]) -> SenderState:
-        """The thought about some queries, as the sender would have it."""
+        """The state for some queries, as the sender computes it."""
         states = self.states(rows)
         return SenderState(
             agent=self.sender.name,
@@ -96,7 +96,7 @@ class StoredStates:
         order = sorted(rows, key=lambda row: len(self.texts[row]))
         needs = frozenset(Need("hidden", layer) for layer in self.layers)
         tensors: dict[str, torch.Tensor] = {}
-        said: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for n in range(0, len(order), 16):
             batch = order[n : n + 16]
             state, _ = self.sender.compute(
@@ -108,5 +108,5 @@ class StoredStates:
                 tensors[str(row)] = value[mask].contiguous()
             for row, words in zip(batch, state.text or (), strict=False):
                 count, held = len(self.sender.model.tokens(words)), len(tensors[str(row)])
-                said[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
-        write_bytes(self._path(start), save(tensors, said or None))
+                texts[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
+        write_bytes(self._path(start), save(tensors, texts or None))

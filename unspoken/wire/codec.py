@@ -1,7 +1,7 @@
 """Tensors and a string to bytes and back, in the safetensors format: nothing is unpickled.
 
-Written in one way only: the same tensors give the same bytes, and bytes that look otherwise are
-refused. Reading copies nothing; tensors lie over the bytes they came from.
+There is only one way to write them: the same tensors give the same bytes, and any other bytes are
+refused. Reading copies nothing. The tensors share the memory of the bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def size_of(parts: Mapping[str, Part], words: str) -> int:
 
 
 def read_words(data: memoryview) -> str:
-    """The string of a file. Raises `WireError`; looks at nothing behind the file's header."""
+    """The string of a file. Raises `WireError`. Reads nothing after the file's header."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(_HEADER_LIMIT, len(data) - 8):
         raise WireError(f"{len(data)} bytes are no message: its header claims {size} bytes")
@@ -62,9 +62,9 @@ def read_words(data: memoryview) -> str:
 
 
 def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, Tensor]:
-    """The tensors of a file that must hold exactly `parts`; they share its memory.
+    """The tensors of a file that must hold exactly `parts`. They share its memory.
 
-    Nothing may write into them: the memory may be a constant, or another's.
+    Nothing may write into them: the memory may be a constant, or belong to other code.
     """
     frame = _frame(parts, words)
     if bytes(data[: len(frame)]) != frame:
@@ -73,7 +73,7 @@ def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, T
     if claimed != len(data):
         raise WireError(f"the message has {len(data)} bytes, but its header claims {claimed}")
     whole = torch.from_dlpack(np.frombuffer(data, np.uint8))
-    if whole.data_ptr() % 8:  # a piece of somebody's buffer that begins anywhere
+    if whole.data_ptr() % 8:  # a piece of a buffer, which may begin anywhere
         whole = whole.clone()
     names = _sorted(parts)
     starts = accumulate((_size(parts[name]) for name in names), initial=len(frame))
@@ -92,7 +92,7 @@ def _sorted(parts: Mapping[str, Part]) -> list[str]:
 
 
 def _frame(parts: Mapping[str, Part], words: str) -> bytes:
-    """All that stands before the first tensor, padded to 8 bytes."""
+    """All bytes before the first tensor, padded to 8 bytes."""
     entries: dict[str, object] = {"__metadata__": {_WORDS: words}}
     offset = 0
     for name in _sorted(parts):
@@ -109,7 +109,7 @@ def _frame(parts: Mapping[str, Part], words: str) -> bytes:
 
 
 def _odd(data: memoryview, parts: Mapping[str, Part]) -> str:
-    """What a header has too much, too little, or otherwise."""
+    """What a header has too much, what it lacks, or what is different."""
     size = int.from_bytes(data[:8], "little")
     try:
         found: dict[str, dict[str, object]] = json.loads(bytes(data[8 : 8 + size]))
@@ -123,4 +123,4 @@ def _odd(data: memoryview, parts: Mapping[str, Part]) -> str:
                 return f"{name!r} is {given}, not {wanted}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it cannot be read ({error!r})"
-    return "it is written otherwise than a message is"
+    return "it is not written as a message is"

@@ -1,6 +1,6 @@
 """How the numbers of a message are packed: as they are, or smaller at some loss.
 
-What is packed comes back in its old shape and type, so a channel need not know of it.
+What is packed comes back in its old shape and type, so channels need not know about it.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ class Plane:
 
 
 class _Packing(BaseModel):
-    """One way to pack planes; `parts`, `encode` and `decode` name the same tensors."""
+    """One way to pack planes. `parts`, `encode` and `decode` name the same tensors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        kind = type(self).model_fields["kind"].default  # named where other defaults are left out
+        kind = type(self).model_fields["kind"].default  # named even where defaults are left out
         return {"kind": kind, **handler(self)}
 
     def check(self, layers: int) -> None:
-        """Raise `IncompatibleModels` if a cache of so many layers cannot be packed like this."""
+        """Raise `IncompatibleModels` if a cache of that many layers cannot be packed like this."""
 
     def choose(self, scores: Tensor, mask: Tensor) -> Tensor | None:
-        """The positions (B, S) that travel, None for all; scores (B, S): higher is kept."""
+        """The positions (B, S) that are sent, None for all. scores (B, S): higher is kept."""
         return None
 
     def parts(self, plane: Plane) -> dict[str, Part]:
-        """What `encode` gives, by the end of its name."""
+        """What `encode` gives, by the ends of the names."""
         raise NotImplementedError
 
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
-        """The tensors that travel for x (B, H, S, D), zero where there is padding."""
+        """The tensors that are sent for x (B, H, S, D), zero where there is padding."""
         raise NotImplementedError
 
     def decode(self, parts: Mapping[str, Tensor], plane: Plane, kept: Tensor | None) -> Tensor:
@@ -91,7 +91,7 @@ class _Packing(BaseModel):
         raise NotImplementedError
 
     def row(self, parts: Mapping[str, Tensor], plane: Plane, keep: Tensor) -> dict[str, Tensor]:
-        """The parts of one row without its padding; keep: (S,), its real positions."""
+        """The parts of one row without its padding. keep: (S,), its real positions."""
         return {name: part[:, :, keep] for name, part in parts.items()}
 
 
@@ -127,11 +127,11 @@ class _Quantised(_Packing):
     group: int = Field(default=32, ge=1, le=4096)
 
     def parts(self, plane: Plane) -> dict[str, Part]:
-        *lead, width = plane.shape
+        *outer, width = plane.shape
         coded = (width * self.bits + 7) // 8
         return {
-            "codes": Part(torch.uint8, (*lead, coded)),
-            "scales": Part(torch.bfloat16, (*lead, width // self._size(width), 2)),
+            "codes": Part(torch.uint8, (*outer, coded)),
+            "scales": Part(torch.bfloat16, (*outer, width // self._size(width), 2)),
         }
 
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
@@ -214,7 +214,7 @@ class LowRank(_Packing):
 
 
 class Layers(_Packing):
-    """A cache without the keys and values of the layers that are not named: they come as zeros."""
+    """A cache with the keys and values of only the named layers. The rest arrive as zeros."""
 
     kind: Literal["layers"] = "layers"
     layers: tuple[Annotated[int, Field(ge=0, lt=1024)], ...]
@@ -222,8 +222,8 @@ class Layers(_Packing):
     def check(self, layers: int) -> None:
         if odd := sorted(n for n in self.layers if n >= layers):
             raise IncompatibleModels(
-                f"the packing keeps layers {odd}, counted from 0, but what is packed has {layers}; "
-                "name those of a cache, and pack vectors otherwise"
+                f"the packing keeps layers {odd}, counted from 0, but what is packed has {layers}. "
+                "Name layers of a cache, and use another packing for vectors"
             )
 
     def parts(self, plane: Plane) -> dict[str, Part]:
@@ -239,11 +239,11 @@ class Layers(_Packing):
 
 
 class Tokens(_Packing):
-    """A share of each row's positions, at least one; the others come as zeros, where they stood.
+    """A share of each row's positions, at least one. The rest arrive as zeros at their positions.
 
-    Of a cache those with the smallest keys are kept, averaged over layers and heads, which are
-    the ones attended to most (arXiv 2406.11430, there for each head on its own); of vectors the
-    largest. The first position always is.
+    Of a cache, the positions with the smallest keys are kept, averaged over layers and heads. They
+    are attended to most (arXiv 2406.11430, there for each head separately). Of vectors, the largest
+    are kept. The first position is always kept.
     """
 
     kind: Literal["tokens"] = "tokens"
@@ -261,13 +261,13 @@ class Tokens(_Packing):
         return {"kept": Part(plane.dtype, (batch, heads, self._kept(plane.longest), width))}
 
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
-        assert kept is not None, "`choose` says which positions travel"
+        assert kept is not None, "`choose` says which positions are sent"
         index, real = self._places(kept, plane)
         part = x.take_along_dim(index, 2)
         return {"kept": part.masked_fill(~real, 0)}
 
     def decode(self, parts: Mapping[str, Tensor], plane: Plane, kept: Tensor | None) -> Tensor:
-        assert kept is not None, "`choose` says which positions travel"
+        assert kept is not None, "`choose` says which positions are sent"
         index, _ = self._places(kept, plane)
         out = torch.zeros(plane.shape, dtype=plane.dtype, device=kept.device)
         return out.scatter_(2, index.expand_as(parts["kept"]), parts["kept"])
@@ -293,7 +293,7 @@ LOSSLESS = Lossless()
 
 
 def _down(x: Tensor) -> Tensor:
-    """bfloat16 not above x: what is rounded to it then lies above."""
+    """bfloat16 not above x: what is counted from it then lies above it."""
     return (x - x.abs() * 2**-7).bfloat16()
 
 

@@ -1,4 +1,4 @@
-"""What stands before the tensors of a message, field by field."""
+"""What comes before the tensors of a message, field by field."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DTYPES: dict[DType, torch.dtype] = {
 }
 Kind = Literal["full", "sliding"]
 Fingerprint = Annotated[str, Field(pattern=r"^[\w.:-]{0,64}$")]
-"""Hex digits as a rule; '' where any would do."""
+"""Usually hex digits, and '' where any is accepted."""
 
 Size = Annotated[int, Field(ge=0, le=1 << 31)]
 Rows = Annotated[tuple[Size, ...], Field(min_length=1, max_length=1 << 16)]
@@ -44,15 +44,15 @@ class _Fields(BaseModel):
 
 
 class Header(_Fields):
-    """Who says something to whom, and what the two must have in common.
+    """Who sent a message to whom, and what the two must have in common.
 
-    channel: what made the message and can take it in. sender: the agent; role: the first line of
-    what it was told to be; step: its turn, counted from 1, or 0 outside a pipeline; task: for each
-    row what the sender worked on, by `task_ids`. weights, tokenizer, dtype: of the sender's model;
-    receiver, receiver_tokenizer: the weights and the tokenizer that may take it in, '' for any.
-    projector: the fingerprint of the trained module that made it. lead: the shared text that the
-    sender read first. kinds, window: how far each layer of a cache sees. shadow: for each row
-    words that the sender wrote in the same turn, for people; no receiver reads them.
+    channel: what made the message and can accept it. sender: the agent. role: the first line of its
+    instructions. step: its turn, counted from 1, or 0 outside a pipeline. task: for each row what
+    the sender worked on, by `task_ids`. weights, tokenizer, dtype: of the sender's model. receiver,
+    receiver_tokenizer: the weights and the tokenizer that may accept it, '' for any. projector: the
+    fingerprint of the trained module that made it. lead: the shared opening that the sender read
+    first. kinds, window: how far each layer of a cache sees. shadow: for each row words that the
+    sender wrote in the same turn, for people. No receiver reads them.
     """
 
     channel: str = Field(max_length=64)
@@ -88,7 +88,7 @@ class Header(_Fields):
 
 
 class TextLayout(_Fields):
-    """Words for each of B rows; words: their bytes in UTF-8."""
+    """Words for each of B rows. words: their bytes in UTF-8."""
 
     kind: Literal["text"]
     words: Rows
@@ -173,9 +173,9 @@ class VectorsLayout(_Positioned):
 
 
 class LayerRun(_Fields):
-    """`count` neighbouring layers with heads, widths and types alike: (keys, values).
+    """`count` neighbouring layers with equal heads, widths and types: (keys, values).
 
-    No heads in layers that were left out.
+    Layers that were left out have no heads.
     """
 
     count: int = Field(ge=1, le=1024)
@@ -188,7 +188,7 @@ class CacheLayout(_Positioned):
     """A cache, L x (B, H, S, D) for keys and for values, and the words that it spells.
 
     words: the bytes of each row's words, () for a cache that spells nothing. begin: as in
-    `Spelling`. compact: whether there are fewer slots than positions, which then travel too.
+    `Spelling`. compact: whether there are fewer slots than positions, which are then sent too.
     """
 
     kind: Literal["memory"]
@@ -233,7 +233,7 @@ Layout = Annotated[TextLayout | VectorsLayout | CacheLayout, Field(discriminator
 
 
 class Envelope(_Fields):
-    """Header and layout of one message, as they stand in its bytes."""
+    """Header and layout of one message, as its bytes hold them."""
 
     version: Literal[2] = VERSION
     header: Header
@@ -257,6 +257,6 @@ class Envelope(_Fields):
         return Envelope(header=self.header.row(index), layout=self.layout.row(index))
 
     def words(self) -> str:
-        """JSON without what is as usual; the version is always named."""
-        told = self.model_dump_json(exclude_defaults=True)
-        return f'{{"version":{self.version},{told[1:]}'
+        """JSON without default values. The version is always named."""
+        fields = self.model_dump_json(exclude_defaults=True)
+        return f'{{"version":{self.version},{fields[1:]}'

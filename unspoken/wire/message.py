@@ -1,4 +1,4 @@
-"""What travels between agents."""
+"""What is sent between agents."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from unspoken.wire.seal import Seal, sealed
 __all__ = ["LIMIT", "Message"]
 
 LIMIT = 2 << 30
-"""Bytes of a message that are read without asking for more, packed or not."""
+"""The most bytes of a message that are read by default, packed or not."""
 
 
 class Packed(NamedTuple):
-    """How a payload travels, and the tensors that do."""
+    """How a payload is packed, and the tensors that are sent."""
 
     packing: Packing
     tensors: Mapping[str, Tensor]
@@ -38,8 +38,8 @@ class Packed(NamedTuple):
 class Message:
     """A header and a payload of B rows: words, vectors (B, S, W) or a cache L x (B, H, S, D).
 
-    payload: what the receiver takes in. packed: what travels for it, if it was made smaller; None
-    for the payload itself.
+    payload: what the receiver accepts. packed: what is sent for it, if it was made smaller. None
+    means the payload itself.
 
     >>> from unspoken.types import Text
     >>> header = Header(channel="text", sender="planner", weights="w", tokenizer="t")
@@ -65,12 +65,12 @@ class Message:
 
     @property
     def envelope(self) -> Envelope:
-        """What the bytes begin with."""
+        """Header and layout, with which the bytes begin."""
         return Envelope(header=self.header, layout=self.layout)
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the wire, header included; a seal adds its `overhead`."""
+        """Bytes on the wire, header included. A seal adds its `overhead`."""
         return _size(self.envelope)
 
     def row(self, index: int) -> Message:
@@ -82,20 +82,20 @@ class Message:
         return Message(self.header.row(index), rows, packed)
 
     def repeat(self, batch: int) -> Message:
-        """A message of one row for B readers; nothing is copied."""
+        """A message of one row for B readers. Nothing is copied."""
         return Message(self.header.repeat(batch), self.payload.repeat(batch))
 
     def about(self, task: tuple[str, ...]) -> Message:
-        """The same message about other items, or () for none that are named."""
+        """The same message about other items, or () for none."""
         return replace(self, header=self.header.model_copy(update={"task": task}))
 
     def row_bytes(self) -> list[int]:
-        """The bytes of every row as a message of its own, packed as this one is."""
+        """The bytes of every row as a separate message, packed as this one is."""
         envelope = self.envelope
         return [_size(envelope.row(n)) for n in range(self.batch)]
 
     def pack(self, packing: Packing) -> Message:
-        """The message as it arrives when it travels packed. Its words are left as they are."""
+        """The message as it arrives when it is sent packed. Words are not packed."""
         layout = layout_of(self.payload, packing)
         if self.packed is not None:
             raise WireError(f"the message is packed as {self.packed.packing.kind!r} already")
@@ -106,11 +106,11 @@ class Message:
         return replace(self, payload=payload_from(tensors, layout), packed=Packed(packing, tensors))
 
     def to_bytes(self, seal: Seal | None = None) -> bytes:
-        """Header and payload in one buffer; signed or encrypted by a `Seal`."""
+        """Header and payload in one buffer, signed or encrypted by a `Seal`."""
         return b"".join(self._pieces(seal))
 
     def write_into(self, buffer: Buffer, seal: Seal | None = None) -> int:
-        """Write `to_bytes` into the beginning of memory that is there, such as shared memory.
+        """Write `to_bytes` to the start of existing memory, such as shared memory.
 
         Returns the number of bytes. Raises `WireError` if they do not fit.
         """
@@ -134,16 +134,17 @@ class Message:
     def from_bytes(cls, data: Buffer, seal: Seal | None = None, *, limit: int = LIMIT) -> Message:
         """Read a message. Raises `WireError` for anything that `to_bytes` did not write.
 
-        The tensors lie over `data`, be it bytes, a mapped file or shared memory: nobody may write
-        there while the message lives. What was packed or encrypted is unpacked into memory of its
-        own. seal: the keys of `to_bytes`; what is not sealed by them is refused, and so is a
-        sealed message without keys. limit: the most bytes that are read, or unpacked.
+        The tensors share the memory of `data`, which may be bytes, a mapped file or shared memory.
+        Nothing may write there while the message is in use. What was packed or encrypted is
+        unpacked into new memory. seal: the keys of `to_bytes`. What is not sealed by them is
+        refused, and so is a sealed message without keys. limit: the most bytes that are read, or
+        unpacked.
         """
         whole = _bytes_of(data, limit + (seal.overhead if seal else 0))
         if seal is not None:
             whole = seal.open(whole)
         elif (state := sealed(whole)) is not None:
-            raise WireError(f"the message is {state}; read it with the keys: a Seal")
+            raise WireError(f"the message is {state}; read it with the keys, in a Seal")
         envelope = _envelope(read_words(whole))
         header, layout = envelope.header, envelope.layout
         if layout.size > limit:
@@ -161,7 +162,7 @@ class Message:
 
     @classmethod
     def load(cls, path: str | Path, seal: Seal | None = None, *, limit: int = LIMIT) -> Message:
-        """Read a file that `save` wrote, mapped and not copied; see `from_bytes`."""
+        """Read a file that `save` wrote, mapped and not copied. See `from_bytes`."""
         if not Path(path).is_file():
             raise WireError(f"there is no file {path} with a message")
         with Path(path).open("rb") as file:
@@ -170,7 +171,7 @@ class Message:
                 raise WireError(f"{path} is empty, no message")
             if size > limit + (seal.overhead if seal else 0):
                 raise WireError(_too_large(size, limit))
-            # A private mapping: should anything write into a tensor, the file stays as it is.
+            # A private mapping: if anything writes into a tensor, the file does not change.
             mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
         return cls.from_bytes(memoryview(mapped), seal, limit=limit)
 
@@ -205,13 +206,13 @@ def _envelope(words: str) -> Envelope:
         if version != VERSION:
             raise WireError(
                 f"the message has version {version!r}, and this `unspoken` reads version "
-                f"{VERSION}; let both ends have the same"
+                f"{VERSION}. Install the same version at both ends"
             )
         return Envelope.model_validate_json(words)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4]]
-        raise WireError(f"the message has a header that is none: {'; '.join(lines)}") from error
+        raise WireError(f"the message has an invalid header: {'; '.join(lines)}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, WireError):
             raise
-        raise WireError(f"the message has a header that is none: {error!r}") from error
+        raise WireError(f"the message has an invalid header: {error!r}") from error

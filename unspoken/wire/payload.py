@@ -28,7 +28,7 @@ _TYPES: dict[torch.dtype, DType] = {dtype: name for name, dtype in DTYPES.items(
 
 
 def layout_of(payload: Segment, packing: Packing = LOSSLESS) -> Layout:
-    """What stands in the payload. Raises `WireError` for a type that does not travel."""
+    """What the payload holds. Raises `WireError` for a type that cannot be sent."""
     if isinstance(payload, Text):
         return TextLayout(kind="text", words=_lengths(payload.words))
     counts = tuple(cast(list[int], payload.mask.sum(1).tolist()))
@@ -66,7 +66,7 @@ def _runs(payload: CacheSegment) -> tuple[LayerRun, ...]:
 
 
 def tensors_of(payload: Segment, layout: Layout) -> dict[str, Tensor]:
-    """The tensors that travel, as `layout.parts()` names them."""
+    """The tensors that are sent, as `layout.parts()` names them."""
     tensors = _beside(payload)
     if isinstance(payload, Text):
         return tensors
@@ -101,13 +101,13 @@ def packed_row(
         parts = {
             end: tensors[f"{name}.{end}"][index : index + 1] for end in layout.packing.parts(plane)
         }
-        own = layout.packing.row(parts, plane, keep)
-        found |= {f"{name}.{end}": part for end, part in own.items()}
+        packed = layout.packing.row(parts, plane, keep)
+        found |= {f"{name}.{end}": part for end, part in packed.items()}
     return found
 
 
 def _beside(payload: Segment) -> dict[str, Tensor]:
-    """The tensors that stand beside the numbers: masks and words, which are never packed."""
+    """The tensors besides the numbers: masks and words, which are never packed."""
     if isinstance(payload, Text):
         return {"words": _words_out(payload.words)}
     found = {"mask": payload.mask}
@@ -138,7 +138,7 @@ def _norms(plane: Tensor) -> Tensor:
 
 
 def payload_from(tensors: Mapping[str, Tensor], layout: Layout) -> Segment:
-    """The payload of tensors that have the layout's shapes; what they hold is checked here."""
+    """The payload of tensors that have the layout's shapes. Their values are checked here."""
     if isinstance(layout, TextLayout):
         return Text(_words_in(tensors["words"], layout.words))
     mask = _flags(tensors["mask"], "mask")
@@ -191,7 +191,7 @@ def _positions(tensor: Tensor, mask: Tensor) -> Tensor:
 
 
 def _flags(tensor: Tensor, name: str) -> Tensor:
-    """A boolean tensor, if its bytes are 0 and 1; torch takes others for neither."""
+    """A boolean tensor, if its bytes are 0 and 1. torch takes other bytes for neither."""
     if tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
         raise WireError(f"the {name} of the message holds bytes that are neither 0 nor 1")
     return tensor
@@ -227,6 +227,6 @@ def _words_in(raw: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
 def _type(tensor: Tensor) -> DType:
     if tensor.dtype not in _TYPES:
         raise WireError(
-            f"numbers of type {tensor.dtype} do not travel; a message has {', '.join(DTYPES)}"
+            f"numbers of type {tensor.dtype} cannot be sent. A message has {', '.join(DTYPES)}"
         )
     return _TYPES[tensor.dtype]

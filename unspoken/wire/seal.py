@@ -1,4 +1,4 @@
-"""Who may read a message, and whether it is the sender's: signatures and encryption."""
+"""Who may read a message, and whether it is from the sender: signatures and encryption."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TAG, _NONCE = 32, 16  # of the nonce 12 bytes are used: what follows stays alig
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Keys that both ends hold: what `to_bytes` does with them, `from_bytes` insists on.
+    """Keys that both ends hold: what `to_bytes` does with them, `from_bytes` requires.
 
-    sign: at least 32 bytes; HMAC-SHA256 (RFC 2104) over header and payload. encrypt: 32 bytes;
-    AES-256-GCM, whose own tag detects changes too; a key serves 2**32 messages. With both, the
+    sign: at least 32 bytes, for HMAC-SHA256 (RFC 2104) over header and payload. encrypt: 32 bytes,
+    for AES-256-GCM, whose tag detects changes too. A key serves 2**32 messages. With both, the
     signature covers what was encrypted. A message that was recorded can be sent again: a seal does
     not say when a message was made. Raises `MissingExtra` without the extra `seal`, if it encrypts.
 
@@ -71,7 +71,7 @@ class Seal:
         if self.encrypt is not None:
             data = self._shown(self.encrypt, data)
         if (state := sealed(data)) is not None:
-            raise WireError(f"the message is {state}, and this end has no key for it; give a Seal")
+            raise WireError(f"the message is {state}, and this end has no key for it. Give a Seal")
         return data
 
     def _proved(self, key: bytes, data: memoryview) -> memoryview:
@@ -80,7 +80,7 @@ class Seal:
             raise WireError("the message is not signed, and this end takes signed ones only")
         given, data = data[len(_SIGNED) : start], data[start:]
         if not hmac.compare_digest(bytes(given), self._tag(key, [data])):
-            raise WireError("the signature of the message is not that of this key: refuse it")
+            raise WireError("the signature of the message is not that of this key")
         return data
 
     def _shown(self, key: bytes, data: memoryview) -> memoryview:
@@ -102,7 +102,7 @@ class Seal:
 
 
 def sealed(data: memoryview) -> str | None:
-    """Whether bytes are signed or encrypted, in a word; None if neither."""
+    """'signed' or 'encrypted' bytes, or None for neither."""
     start = bytes(data[: len(_SIGNED)])
     return {_SIGNED: "signed", _HIDDEN: "encrypted"}.get(start)
 

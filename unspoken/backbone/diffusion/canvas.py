@@ -39,15 +39,15 @@ from unspoken.types import (
 
 __all__ = ["CanvasModel", "Laid", "denoising"]
 
-_CANNOT = "{name!r} is a diffusion model and {what}; use a causal model, or the channel {other}"
+_CANNOT = "{name!r} is a diffusion model and {what}. Use a causal model, or the channel {other}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Laid(Context):
-    """A prompt that is laid out and not read yet: a diffusion model reads it in every step.
+    """A prompt that is laid out and not read yet. A diffusion model reads it in every step.
 
-    The cache is empty. run: the tokens and vectors, (B, S). layers: whose states are wanted of what
-    will be written.
+    The cache is empty. run: the tokens and vectors, (B, S). layers: those whose states are wanted
+    of what will be written.
     """
 
     run: Chunk = field(kw_only=True)
@@ -55,16 +55,16 @@ class Laid(Context):
 
 
 def denoising(settings: Settings) -> Denoising:
-    """The settings of a canvas; what plain settings do not say is the default."""
+    """The settings of a canvas. What plain settings do not say has its default."""
     return settings if isinstance(settings, Denoising) else Denoising(**asdict(settings))
 
 
 class CanvasModel(LanguageModel):
-    """A model without a cache: `read` lays the prompt out, and `write` fills a canvas behind it.
+    """A model without a cache: `read` lays the prompt out, and `write` fills a canvas after it.
 
-    Hidden states are those that its words are told from, up to the first end, this included (the
+    Hidden states are those that its words are predicted from, up to and with the first end (the
     authors of Planner and Executor, arXiv 2510.15244, send the whole canvas). Both come from the
-    same canvas, so words and states of one thought cost one denoising.
+    same canvas, so words and states of one turn cost one denoising.
     """
 
     ends: tuple[int, ...]
@@ -72,15 +72,16 @@ class CanvasModel(LanguageModel):
 
     @abstractmethod
     def _denoise(self, laid: Laid, settings: Denoising) -> Draft:
-        """A canvas behind a prompt, (B, `settings.max_tokens`), and the states that are wanted."""
+        """A canvas after a prompt, (B, `settings.max_tokens`), and the states that are wanted."""
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
-        """Lay a prompt of B rows out, without a forward pass; a shared lead is read as any text.
+        """Lay a prompt of B rows out, without a forward pass.
 
-        Raises `EmptyPrompt`, `ContextTooLong` and `IncompatibleModels`.
+        A shared opening is laid out as any text. Raises `EmptyPrompt`, `ContextTooLong` and
+        `IncompatibleModels`.
         """
         if odd := sorted({need.kind for need in needs} - {*self.spec.gives}):
-            kept = {"cache": "keeps no cache", "rollout": "does not think on from a cache"}
+            kept = {"cache": "keeps no cache", "rollout": "does not go on from a cache"}
             raise IncompatibleModels(self._refusal(kept.get(odd[0], f"gives no {odd[0]}")))
         for segment in prompt.segments:
             self._check_segment(segment)
@@ -114,7 +115,7 @@ class CanvasModel(LanguageModel):
         if isinstance(segment, Vectors) and segment.values.shape[-1] != self.spec.width:
             raise IncompatibleModels(
                 f"the vectors are {segment.values.shape[-1]} wide, but {self.name!r} embeds "
-                f"{self.spec.width}; project them into its space first"
+                f"{self.spec.width}. Project them into its space first"
             )
 
     def _refusal(self, what: str, other: str = "'text' or 'embedding'") -> str:
@@ -125,7 +126,7 @@ class CanvasModel(LanguageModel):
         if limit is not None and longest + count > limit:
             raise ContextTooLong(
                 f"a prompt of {longest} positions and a canvas of {count} exceed the {limit} of "
-                f"{self.name!r}; shorten the prompt or lower max_tokens"
+                f"{self.name!r}. Shorten the prompt or lower max_tokens"
             )
 
     @torch.no_grad()
@@ -135,10 +136,10 @@ class CanvasModel(LanguageModel):
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        """Fill a canvas of `settings.max_tokens` behind each row of a prompt, see `Denoising`.
+        """Fill a canvas of `settings.max_tokens` after each row of a prompt, see `Denoising`.
 
         Plain `Settings` are those of `Denoising` by default. on_text is called once, with all words
-        (one row only); `watching` sees the canvas as it changes. Raises `ContextTooLong`.
+        (one row only). `watching` sees the canvas as it changes. Raises `ContextTooLong`.
         """
         start, laid, plan = perf_counter(), self._laid(context), denoising(settings)
         self._check_room(laid.mask, plan.max_tokens)
@@ -166,7 +167,7 @@ class CanvasModel(LanguageModel):
         return context
 
     def _length(self, ids: Sequence[int], stop: Sequence[str]) -> int:
-        """The tokens that are written: up to the first end, or to where a stop string is whole."""
+        """The number of tokens that are written: up to the first end or whole stop string."""
         end = next((n + 1 for n, token in enumerate(ids) if token in self.ends), len(ids))
 
         def stopped(count: int) -> bool:
@@ -175,7 +176,7 @@ class CanvasModel(LanguageModel):
         return bisect_left(range(end), True, key=stopped) if stop and stopped(end) else end
 
     def show(self, canvas: Tensor, new: Tensor, masked: Tensor, step: int, steps: int) -> None:
-        """Pass the first row of a canvas (B, n) on to whoever is watching."""
+        """Pass the first row of a canvas (B, n) to the function that is watching."""
         tell = watched()
         if tell is not None:
             ids, hidden = canvas[0].tolist(), masked[0].tolist()

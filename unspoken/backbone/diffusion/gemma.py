@@ -1,4 +1,4 @@
-"""DiffusionGemma, as it stands in transformers: canvases by its own sampler, states by a hook."""
+"""DiffusionGemma as transformers has it: canvases by its sampler, states by a hook."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PLAIN = {field.name: field.default for field in fields(Denoising)}
 
 
 class DiffusionGemma(CanvasModel):
-    """DiffusionGemma behind the verbs of a diffusion model: `max_tokens`, `steps`, `temperature`.
+    """DiffusionGemma as a diffusion model with `max_tokens`, `steps` and `temperature`.
 
-    Its canvases have the length that it was trained with (256); what is written beyond `max_tokens`
-    is cut. There is no mask: words that the sampler does not accept are drawn anew. At temperature
-    0 the checkpoint's own schedule holds. Rows are denoised one by one, each from the same seed,
-    because transformers draws noise for a whole batch. transformers returns no hidden states; those
-    of the last layer are taken from the decoder by a hook. passes: encoder and decoder alike.
+    Its canvases have the length that it was trained with (256). What is written beyond `max_tokens`
+    is cut. There is no mask: words that the sampler does not accept are drawn anew. Temperature 0
+    means the checkpoint's schedule. Rows are denoised one by one, each from the same seed, because
+    transformers draws noise for a whole batch. transformers returns no hidden states, so a hook
+    takes those of the last layer from the decoder. passes: of the encoder and of the decoder.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "diffusion gemma") -> None:
@@ -63,14 +63,14 @@ class DiffusionGemma(CanvasModel):
         odd = [name for name in _OWN if getattr(settings, name) != _PLAIN[name]]
         if odd:
             raise IncompatibleModels(
-                f"{self.name!r} has a sampler of its own, which knows no {', '.join(odd)}; leave "
+                f"{self.name!r} has its own sampler, which has no {', '.join(odd)}. Leave "
                 "that out, and set max_tokens, steps and temperature"
             )
         top = self.spec.layers
         if any(layer not in (-1, top) for layer in laid.layers):
             raise IncompatibleModels(
                 f"{self.name!r} gives the states of its last layer alone, -1 or {top}, but "
-                f"{list(laid.layers)} are asked for; train the projector on layer -1"
+                f"{list(laid.layers)} are asked for. Train the projector on layer -1"
             )
         rows = [self._row(laid.run.ids[b][laid.run.mask[b]], settings) for b in range(laid.batch)]
         states = torch.stack([row.states[-1] for row in rows])
@@ -79,7 +79,7 @@ class DiffusionGemma(CanvasModel):
         return Draft(ids, passes, {layer: states for layer in laid.layers})
 
     def _row(self, prompt: Tensor, settings: Denoising) -> Draft:
-        """A canvas (n,) behind a prompt (S,), and its last states (n, W)."""
+        """A canvas (n,) after a prompt (S,), and its last states (n, W)."""
         size, states, passes = settings.max_tokens, list[Tensor](), 0
 
         def encoded(*_: Any) -> None:
@@ -110,7 +110,7 @@ class DiffusionGemma(CanvasModel):
 
 
 class _Drafts:
-    """Passes canvases on to whoever is watching, as a streamer of transformers."""
+    """Passes canvases to the function that is watching, as a streamer of transformers."""
 
     def __init__(self, model: DiffusionGemma, steps: int) -> None:
         self.model, self.steps, self.step = model, steps, 0

@@ -13,7 +13,7 @@ from unspoken.files import write_text
 __all__ = ["DREAM", "FILE", "LLADA", "Masked"]
 
 FILE = "diffusion.json"
-"""Stands in a model's folder, beside its config.json."""
+"""The file in a model's folder, beside its config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Masked:
 
     mask: the token id of a position that is not written yet. shift: whether the logits of a
     position are for the next one, as in models that began as causal ones. ends: token ids that end
-    what is written; () for the model's own. behind: ids that stand behind the canvas ([SEP]).
+    what is written, () for those of the model. behind: ids that follow the canvas ([SEP]).
     before: ids in front of the prompt; None for the tokenizer's `<bos>`, if it has one. head:
     transformers' class of model, `causal` or `masked`. Every model attends in both directions.
     """
@@ -39,18 +39,18 @@ class Masked:
 
     @classmethod
     def load(cls, folder: Path) -> Masked:
-        """Raises `DataError` if there is no such file, or if it says something else."""
+        """Raises `DataError` if there is no such file, or if it is not a valid `Masked`."""
         path = folder / FILE
         try:
-            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             for name in ("ends", "behind", "before"):
-                if told.get(name) is not None:
-                    told[name] = tuple(told[name])
-            return cls(**told)
+                if settings.get(name) is not None:
+                    settings[name] = tuple(settings[name])
+            return cls(**settings)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
-                f"{path} does not say how a model is used for diffusion ({error}); it looks like "
-                f"{json.dumps(asdict(cls(mask=16, shift=True)))}"
+                f"{path} does not say how a model is used for diffusion ({error}). It should look "
+                f"like {json.dumps(asdict(cls(mask=16, shift=True)))}"
             ) from error
 
 

@@ -33,9 +33,9 @@ _RAREST = 1e-3  # the smallest mask ratio, as in LLaDA's guidelines: its weight 
 class DiffusionBackbone(CanvasModel):
     """A masked-diffusion model, frozen, and its tokenizer: LLaDA (arXiv 2502.09992).
 
-    masked: what it is besides its weights, see `Masked`. Causal models attend in both directions
-    here; that they really do is checked on the model, once. Prompts are tokens and, if the model
-    takes embeddings, vectors; each step is a forward pass over prompt and canvas.
+    masked: how it is used, see `Masked`. Causal models attend in both directions here, which is
+    checked once on the model. Prompts are tokens and, if the model takes embeddings, vectors.
+    Each step is a forward pass over prompt and canvas.
 
     >>> from unspoken.testing import tiny_diffusion
     >>> from unspoken.types import Denoising, Prompt, Text
@@ -50,8 +50,8 @@ class DiffusionBackbone(CanvasModel):
     ) -> None:
         super().__init__(model, tokenizer, name=name)
         self.masked = masked
-        told = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        known = masked.ends or told or tokenizer.eos_token_id
+        configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        known = masked.ends or configured or tokenizer.eos_token_id
         self.ends = tuple(known) if isinstance(known, Sequence) else (known,)
         self._accepts = frozenset(signature(model.forward).parameters)
 
@@ -67,8 +67,8 @@ class DiffusionBackbone(CanvasModel):
     ) -> DiffusionBackbone:
         """Load a model for diffusion by its short name, a local folder or a Hugging Face name.
 
-        masked: how it is used; by default what `save_pretrained` left in the folder, or what is
-        known of LLaDA and Dream, see `published`. Raises `UnknownName`, `DataError`.
+        masked: how it is used. By default that is what `save_pretrained` left in the folder, or
+        what is known of LLaDA and Dream, see `published`. Raises `UnknownName`, `DataError`.
         """
         where = models.resolve(name)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,17 +112,15 @@ class DiffusionBackbone(CanvasModel):
         size, passes, mask = settings.max_tokens, 0, self.masked.mask
         start = torch.full((laid.batch, size), mask, device=self.device)
         frame = self._frame(laid, torch.ones_like(start, dtype=torch.bool))
-        blind = frame.without_prompt(mask) if settings.guidance else None
+        unprompted = frame.without_prompt(mask) if settings.guidance else None
         early = laid.layers if settings.capture == "last" else ()
 
         def predict(canvas: Tensor, window: slice) -> Guess:
             nonlocal passes
-            passes += 1 if blind is None else 2
+            passes += 1 if unprompted is None else 2
             logits, states = self._forward(frame, canvas, window, early)
-            if (
-                blind is not None
-            ):  # LLaDA's guidance: the prompt counts for w + 1, its absence for -w
-                without, _ = self._forward(blind, canvas, window)
+            if unprompted is not None:  # LLaDA's guidance: w + 1 with the prompt, -w without it
+                without, _ = self._forward(unprompted, canvas, window)
                 logits = logits + settings.guidance * (logits - without)
             return Guess(logits, states)
 
@@ -137,9 +135,9 @@ class DiffusionBackbone(CanvasModel):
         self.show(canvas, new, canvas == self.masked.mask, step, steps)
 
     def _frame(self, laid: Laid, canvas: Tensor) -> _Frame:
-        """What stands around canvases of some real positions (B, n), and what stays with them."""
-        run, behind = laid.run, len(self.masked.behind)
-        real = pad(torch.cat((run.mask, canvas), 1), (0, behind), value=True)
+        """The prompt around canvases with these real positions (B, n), and the fixed inputs."""
+        run, after = laid.run, len(self.masked.behind)
+        real = pad(torch.cat((run.mask, canvas), 1), (0, after), value=True)
         closed = torch.zeros(real.shape, dtype=self.dtype, device=self.device)
         closed = closed.masked_fill(~real, torch.finfo(self.dtype).min)[:, None, None]
         fixed: dict[str, Any] = {"attention_mask": closed.expand(-1, 1, real.shape[1], -1)}
@@ -154,11 +152,11 @@ class DiffusionBackbone(CanvasModel):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """One pass: the logits of some positions of a canvas, and states (B, n, W) of all of it.
 
-        Both stand where the words are told: with `shift` one position before them.
+        Both are taken where the words are predicted: with `shift`, one position before them.
         """
         begin, size = frame.ids.shape[1] - int(self.masked.shift), canvas.shape[1]
-        behind = canvas.new_tensor(self.masked.behind).expand(canvas.shape[0], -1)
-        ids = torch.cat((frame.ids, canvas, behind), 1)
+        after = canvas.new_tensor(self.masked.behind).expand(canvas.shape[0], -1)
+        ids = torch.cat((frame.ids, canvas, after), 1)
         wanted = torch.arange(window.start, window.stop, device=self.device) + begin
         out = self.model(
             **self._inputs(ids, frame.vectors),
@@ -184,9 +182,9 @@ class DiffusionBackbone(CanvasModel):
         """A bound (B,) on the negative log-likelihood of each row's answer in nats, differentiable.
 
         LLaDA (arXiv 2502.09992), equation 3: with a mask ratio t of U(0, 1), the cross-entropy of
-        the masked positions over t. One sample a row, by `seed`; unlike the authors' code, the
-        ratios of a batch are spread evenly (arXiv 2107.00630), which leaves the mean as it is. An
-        answer is all that stands behind the prompt: give it with ends if the canvas is longer.
+        the masked positions over t. One sample a row, by `seed`. Different from the authors' code,
+        the ratios of a batch are spread evenly (arXiv 2107.00630), which does not change the mean.
+        An answer is all that follows the prompt: give it with ends if the canvas is longer.
         """
         self._check_open()
         laid = self._laid(context)
@@ -194,15 +192,15 @@ class DiffusionBackbone(CanvasModel):
         if len(ids) != laid.batch or not all(ids):
             raise ValueError(f"need {laid.batch} answers of at least one token, got {answers!r}")
         rows = [torch.tensor(row, device=self.device) for row in ids]
-        told = pad_sequence(rows, batch_first=True, padding_value=-100)
-        real = told >= 0
-        ratio, hidden = _masking(told.shape, seed)
+        targets = pad_sequence(rows, batch_first=True, padding_value=-100)
+        real = targets >= 0
+        ratio, hidden = _masking(targets.shape, seed)
         ratio, hidden = ratio.to(self.device), hidden.to(self.device) & real
-        canvas = torch.where(hidden, self.masked.mask, told).clamp(min=0)
-        window = slice(0, told.shape[1])
+        canvas = torch.where(hidden, self.masked.mask, targets).clamp(min=0)
+        window = slice(0, targets.shape[1])
         logits, _ = self._forward(self._frame(laid, real), canvas, window)
-        loss = cross_entropy(logits[hidden].float(), told[hidden], reduction="none")
-        each = torch.zeros(told.shape, device=self.device).masked_scatter(hidden, loss.float())
+        loss = cross_entropy(logits[hidden].float(), targets[hidden], reduction="none")
+        each = torch.zeros(targets.shape, device=self.device).masked_scatter(hidden, loss.float())
         return each.sum(1) / ratio
 
     # -- both directions ---------------------------------------------------------------------------
@@ -210,13 +208,13 @@ class DiffusionBackbone(CanvasModel):
     def _check_open(self) -> None:
         if not self._open:
             raise IncompatibleModels(
-                f"{self.name!r} sees only what stands before a position, whatever mask it is "
-                "given, so it cannot fill a canvas; load it with attn_implementation='sdpa'"
+                f"{self.name!r} sees only what is before a position, whatever mask it is "
+                "given, so it cannot fill a canvas. Load it with attn_implementation='sdpa'"
             )
 
     @cached_property
     def _open(self) -> bool:
-        """Whether the first position sees the last one: tried on this model, once."""
+        """Whether the first position sees the last one. Tried once on this model."""
         mask = torch.zeros(1, 1, 4, 4, dtype=self.dtype, device=self.device)
         seen: list[Tensor] = []
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -229,7 +227,7 @@ class DiffusionBackbone(CanvasModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frame:
-    """A prompt around canvases: ids (B, S), vectors (N, W) in it, and what every pass is told."""
+    """A prompt around canvases: ids (B, S), vectors (N, W) in it, and the inputs of every pass."""
 
     ids: Tensor
     vectors: Tensor | None

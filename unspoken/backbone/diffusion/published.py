@@ -1,6 +1,6 @@
-"""Checkpoints that others have published: what they are in transformers, by another name.
+"""Checkpoints that others have published, and the transformers classes that load them.
 
-LLaDA's and Dream's own code is written for transformers 4 and does not run with version 5. It is
+LLaDA's and Dream's code is written for transformers 4 and does not run with version 5. It is
 not needed: LLaDA 8B is a Llama and Dream 7B a Qwen2 in which every position sees every other.
 """
 
@@ -25,8 +25,8 @@ __all__ = ["Published", "model_type", "published"]
 class Published:
     """A kind of checkpoint: how it is used, its class in transformers, and its names.
 
-    tokenizer: the class of its tokenizer, which may come with code of its own too. config: its
-    settings to those of its class. names: patterns of its tensors' names to ours.
+    tokenizer: the class of its tokenizer, which may come with code too. config: maps its settings
+    to those of its class. names: patterns of its tensors' names to ours.
     """
 
     masked: Masked
@@ -36,7 +36,7 @@ class Published:
     names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def load(self, where: str, **hf: Any) -> Any:
-        """The model. Raises `IncompatibleModels` if the checkpoint is built otherwise."""
+        """The model. Raises `IncompatibleModels` if the checkpoint has another structure."""
         config = self.config(_settings(where))
         kind: Any = getattr(transformers, self.kind)
         return kind.from_pretrained(where, config=config, key_mapping=dict(self.names), **hf)
@@ -47,15 +47,15 @@ class Published:
 
 
 def model_type(where: str) -> str:
-    """What a folder or a name on the hub says that it is, '' if it says nothing."""
+    """The model type that a folder or a name on the hub gives, '' if there is none."""
     try:
         return str(_settings(where).get("model_type", ""))
-    except (OSError, ValueError):  # no such place, or no name at all: whoever loads it says so
+    except (OSError, ValueError):  # no such place, or no name at all: loading it will say so
         return ""
 
 
 def published(where: str) -> Published | None:
-    """What is known of a checkpoint; None if its folder says itself how it is used."""
+    """What is known of a checkpoint, or None if its folder says how it is used."""
     return None if (Path(where) / FILE).is_file() else _KNOWN.get(model_type(where).lower())
 
 
@@ -63,31 +63,31 @@ def _settings(where: str) -> dict[str, Any]:
     return PretrainedConfig.get_config_dict(where)[0]
 
 
-def _llama(told: Mapping[str, Any]) -> PretrainedConfig:
-    """LLaDA's settings; what a Llama does not have must be off."""
-    odd = [name for name in _UNLIKE if told.get(name)]
-    if odd or told.get("block_type", "llama") != "llama" or told.get("block_group_size", 1) != 1:
+def _llama(given: Mapping[str, Any]) -> PretrainedConfig:
+    """LLaDA's settings as a Llama's. What a Llama does not have must be off."""
+    odd = [name for name in _NOT_LLAMA if given.get(name)]
+    if odd or given.get("block_type", "llama") != "llama" or given.get("block_group_size", 1) != 1:
         raise IncompatibleModels(
-            f"this LLaDA checkpoint is no Llama: {', '.join(odd) or 'its blocks are grouped'}; "
-            "use GSAI-ML/LLaDA-8B-Base or GSAI-ML/LLaDA-8B-Instruct"
+            f"this LLaDA checkpoint is no Llama: {', '.join(odd) or 'its blocks are grouped'}. "
+            "Use GSAI-ML/LLaDA-8B-Base or GSAI-ML/LLaDA-8B-Instruct"
         )
     return LlamaConfig(
-        vocab_size=told.get("embedding_size") or told["vocab_size"],
-        hidden_size=told["d_model"],
-        intermediate_size=told["mlp_hidden_size"],
-        num_hidden_layers=told["n_layers"],
-        num_attention_heads=told["n_heads"],
-        num_key_value_heads=told.get("n_kv_heads") or told["n_heads"],
-        max_position_embeddings=told["max_sequence_length"],
-        rms_norm_eps=told["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": told["rope_theta"]},
-        tie_word_embeddings=told.get("weight_tying", False),
-        eos_token_id=told.get("eos_token_id"),
-        pad_token_id=told.get("pad_token_id"),
+        vocab_size=given.get("embedding_size") or given["vocab_size"],
+        hidden_size=given["d_model"],
+        intermediate_size=given["mlp_hidden_size"],
+        num_hidden_layers=given["n_layers"],
+        num_attention_heads=given["n_heads"],
+        num_key_value_heads=given.get("n_kv_heads") or given["n_heads"],
+        max_position_embeddings=given["max_sequence_length"],
+        rms_norm_eps=given["rms_norm_eps"],
+        rope_parameters={"rope_type": "default", "rope_theta": given["rope_theta"]},
+        tie_word_embeddings=given.get("weight_tying", False),
+        eos_token_id=given.get("eos_token_id"),
+        pad_token_id=given.get("pad_token_id"),
     )
 
 
-_UNLIKE = (
+_NOT_LLAMA = (
     "alibi",
     "attention_layer_norm",
     "include_bias",
@@ -113,10 +113,10 @@ _LLADA_NAMES = {
 }
 
 
-def _qwen(told: Mapping[str, Any]) -> PretrainedConfig:
+def _qwen(settings: Mapping[str, Any]) -> PretrainedConfig:
     """Dream's settings are those of Qwen2, and a few more."""
-    own = ("model_type", "architectures", "auto_map", "mask_token_id", "transformers_version")
-    found = {name: value for name, value in told.items() if name not in own}
+    dropped = ("model_type", "architectures", "auto_map", "mask_token_id", "transformers_version")
+    found = {name: value for name, value in settings.items() if name not in dropped}
     if "rope_theta" in found and found.get("rope_scaling") is None:  # as version 4 wrote it
         found.pop("rope_scaling", None)
         found["rope_parameters"] = {"rope_type": "default", "rope_theta": found.pop("rope_theta")}

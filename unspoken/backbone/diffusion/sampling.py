@@ -1,6 +1,6 @@
 """Filling a canvas of masks: which positions get their word in which step.
 
-LLaDA, arXiv 2502.09992, algorithm 4 and its code; margin and entropy as in Dream, arXiv 2508.15487;
+LLaDA, arXiv 2502.09992, algorithm 4 and its code. Margin and entropy as in Dream, arXiv 2508.15487;
 the threshold of Fast-dLLM, arXiv 2505.22618.
 """
 
@@ -22,22 +22,22 @@ __all__ = ["Draft", "Guess", "Predict", "budgets", "denoise"]
 
 
 class Guess(NamedTuple):
-    """logits: (B, m, V) of m neighbouring positions; states: layer -> (B, n, W) of all n."""
+    """logits: (B, m, V) of m neighbouring positions. states: layer -> (B, n, W) of all n."""
 
     logits: Tensor
     states: Mapping[int, Tensor]
 
 
 Predict = Callable[[Tensor, slice], Guess]
-"""A canvas (B, n) and the positions whose words are asked for, to what the model makes of them."""
+"""Maps a canvas (B, n) and the positions whose words are wanted to the model's guess."""
 
 Tell = Callable[[Tensor, Tensor, int, int], None]
-"""Hears of each step: the canvas (B, n), what is new in it (B, n), its number, and of how many."""
+"""Gets each step: the canvas (B, n), what is new in it (B, n), its number, and of how many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """A canvas without masks, ids (B, n); states: layer -> (B, n, W); passes: forward passes."""
+    """A canvas without masks, ids (B, n). states: layer -> (B, n, W). passes: forward passes."""
 
     ids: Tensor
     passes: int
@@ -75,10 +75,10 @@ def denoise(
 ) -> Draft:
     """Fill the masks of a canvas (B, n), block by block from the left.
 
-    Every row goes its own way, so a batch is as its rows alone: noise is drawn for positions, the
-    same for all rows, and the states of a row are those of the last step that changed it. A row
-    that has ended, with no mask before its end, is filled with ends. Unlike the authors' code, the
-    mask itself is never a word that is chosen; otherwise it could stay.
+    Rows do not depend on each other, so a row gives the same in a batch as alone. Noise is drawn
+    for positions, the same for all rows. The states of a row are those of the last step that
+    changed it. A row that has ended, with no mask before its end, is filled with ends. Different
+    from the authors' code, the mask itself is never chosen as a word. Otherwise it could stay.
     """
     batch, size = canvas.shape
     budget = torch.tensor(budgets(size, settings), device=canvas.device)
@@ -114,16 +114,16 @@ def denoise(
 
 
 class _Noise(NamedTuple):
-    """gumbel: (n, V) in float64, or None at temperature 0; order: (n,), None unless random."""
+    """gumbel: (n, V) in float64, or None at temperature 0. order: (n,), None unless random."""
 
     gumbel: Tensor | None
     order: Tensor | None
 
 
 def _noise(rng: torch.Generator, size: int, words: int, settings: Denoising) -> _Noise:
-    """Drawn for the whole canvas in every step, whatever is asked, so that rows do not interfere.
+    """Noise for the whole canvas, whatever is masked, so that rows do not affect each other.
 
-    In float64 as in LLaDA's code: in float32 the rarest words are never drawn.
+    It is float64 as in LLaDA's code: in float32 the rarest words are never drawn.
     """
     order = torch.rand(size, generator=rng) if settings.remask == "random" else None
     if settings.temperature == 0:
@@ -137,7 +137,7 @@ def _choose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For each position its word, how sure it is to be kept, and its probability: three (B, n).
 
-    Only the positions asked for (`now`) go through the softmax; the others are least sure.
+    Only the wanted positions (`now`) go through the softmax. All others are least sure.
     """
     column = now.nonzero()[:, 1]
     found = logits[now[:, window]].float()  # (N, V)
@@ -176,12 +176,12 @@ def _confidence(
 
 
 def _ranks(sure: Tensor) -> Tensor:
-    """Of (B, n) numbers in each row their place, the largest first; of equal ones the left one."""
+    """The rank of each of (B, n) numbers in its row, largest first, then from left to right."""
     return sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
 def _closed(canvas: Tensor, mask: int, ends: Sequence[int]) -> Tensor:
-    """The canvas with ends behind the first end of each row, if nothing before it is masked."""
+    """The canvas with ends after the first end of each row, if nothing before it is masked."""
     if not ends:
         return canvas
     masked, known = canvas == mask, torch.tensor(list(ends), device=canvas.device)

@@ -31,9 +31,10 @@ _WATCH: ContextVar[Tell | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watching(tell: Tell) -> Generator[None]:
-    """Within it, `tell` hears of every step of every canvas that this thread denoises.
+    """Within it, `tell` is called at every step of every canvas that this thread denoises.
 
-    Agents, channels and pipelines in between know nothing of it; other processes do not reach it.
+    Agents, channels and pipelines in between need not know. Canvases in other processes are not
+    shown.
     """
     before = _WATCH.set(tell)
     try:
@@ -43,5 +44,5 @@ def watching(tell: Tell) -> Generator[None]:
 
 
 def watched() -> Tell | None:
-    """Who is watching, if anybody."""
+    """The function that is watching, if there is one."""
     return _WATCH.get()
