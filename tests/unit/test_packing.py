@@ -209,6 +209,7 @@ def test_large_vectors_are_kept():
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_row_is_packed_the_same_in_any_batch(packing: str):
+    torch.manual_seed(0)  # singular values that are nearly equal are cut off one way or the other
     plain = Message(HEADER, memory())
     together = plain.pack(PACKINGS[packing])
     for n in range(3):
