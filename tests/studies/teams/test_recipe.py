@@ -144,7 +144,7 @@ def test_agents_of_two_models_are_not_planned_together(
         RecipeError, match=r"channels \['own'\] have the receiver's weights as sender"
     ):
         recipe(bench, own)
-    with pytest.raises(RecipeError, match=r"channels \['oracle'\] speak"):
+    with pytest.raises(RecipeError, match=r"channels \['oracle'\] have the receiver's weights"):
         recipe(bench, "comparison.channels=[oracle]")
     with pytest.raises(
         RecipeError, match=r"studies\.teams: takes task\.protocol=private, got 'shared'"
@@ -153,5 +153,5 @@ def test_agents_of_two_models_are_not_planned_together(
     relay = Relay.of(recipe(bench, "comparison.channels=[]"))
     told = bench.recipe("comparison.channels=[{name: all, channel: {kind: text, verbatim: true}}]")
     lines = dict(curves(replace(relay.same_model, recipe=told)))
-    with pytest.raises(PipelineError, match="plan each sender by itself"):
+    with pytest.raises(PipelineError, match="make a plan for each sender"):
         plan_team(lines, relay.decider(), relay.task, Terms(budgets=(2, 4, 8)))
