@@ -167,7 +167,7 @@ def test_a_sweep_plans_in_other_ways_beside(settings: list[str], tmp_path: Path)
         ("studies.planner.sweep={length: [4]}", "sweep.length: Extra inputs are not permitted"),
         (
             "studies.planner.sweep={tokens: [40]}",
-            "plans of 40 tokens are asked for.*add 40 to teaching.canvas",
+            "plans have 40 tokens.*add 40 to teaching.canvas",
         ),
         ("planning.tokens=32", "no canvas longer than 24"),
     ],

@@ -117,7 +117,7 @@ def test_states_of_a_plan_stand_with_its_words(tmp_path: Path, tiny: Callable[..
     other = Agent("planner", training.model, role=planner.role, settings=Denoising(max_tokens=6))
     assert StoredStates(other, queries, [-1], tmp_path / "states").folder != sender_states.folder
     sender_states.texts = [""] * len(queries)
-    with pytest.raises(TrainingError, match=r"set warmup.steps=0"):
+    with pytest.raises(TrainingError, match=r"Set warmup.steps=0"):
         Reconstruction(projector, sender_states, training.model, receiver, validation=4)
 
 
