@@ -42,10 +42,9 @@ def plan_team(
     """Measure beta, gamma and rho, enumerate the teams, and let three senders vote.
 
     pipelines: channel -> length of its messages -> a pipeline of a sender and a receiver that sees
-    the message alone. alone: the sender's model, which reads the fact and decides itself. A
-    decision is which of two answers is likelier, see `answer_pairs`. expected: how an answer is
-    written. With `out`, the report and all likelihoods are kept there. Raises `DataError`, and
-    `PipelineError` for another sender's model.
+    the message alone. alone: the sender's model, which reads the fact and decides itself: which of
+    two answers is likelier, see `answer_pairs`. expected: how an answer is written. out: keeps the
+    report and all likelihoods. Raises `DataError`, and `PipelineError` for another sender's model.
     """
     drawn = sample(task.test, limit, seed)
     if len(drawn) < 2:
