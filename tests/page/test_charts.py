@@ -90,7 +90,7 @@ CHARTS: dict[str, Chart] = {
 
 
 def page(*parts: object) -> str:
-    section = Section("one", "One", parts)  # type: ignore[arg-type]
+    section = Section("one", "One", parts)
     return render(Page("What?", "qasc", "private", "", (), (section,), (), "", "0"))
 
 
@@ -129,7 +129,7 @@ def test_bars_and_points_are_at_their_values() -> None:
     assert row_axis(Bars(ROWS, "", "")).low == 0
     points = figure_of(CHARTS["forest"], "").axes[0]
     assert [one[0].get_xdata()[0] for one in points.containers] == [40.0, 4.0, 40.0]
-    assert [tick.text for tick in row_axis(CHARTS["forest"]).ticks][:2] == ["0", "+10"]  # type: ignore[arg-type]
+    assert [tick.text for tick in row_axis(CHARTS["forest"]).ticks][:2] == ["0", "+10"]
 
 
 def test_lines_are_at_their_values_and_zero_has_no_place_on_a_logarithmic_axis() -> None:

@@ -23,7 +23,7 @@ def dense(model: Backbone) -> tuple[KV, Tensor, Tensor]:
     read = model.read(Prompt((Text(ROWS),)), needs=frozenset({CACHE}))
     assert read.cached is not None
     run = model.lay_out(Prompt((Text(ROWS),)))[0]
-    return read.cached.kv, run.mask, run.ids  # type: ignore[union-attr]
+    return read.cached.kv, run.mask, run.ids
 
 
 def farthest(one: KV, other: KV, mask: Tensor) -> float:

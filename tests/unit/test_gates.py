@@ -355,7 +355,7 @@ def test_a_killed_training_of_gates_ends_like_an_uninterrupted_one(
             raise KeyboardInterrupt
         return real(rows, step)
 
-    killed.loss = loss  # type: ignore[method-assign]
+    killed.loss = loss
     with pytest.raises(KeyboardInterrupt):
         fit(killed.gates, killed, PLAN, tmp_path / "c.pt", title="graph")
     again = objective_of(line)
