@@ -53,8 +53,11 @@ def measure(
     plan = load_recipe(recipe, overrides or [])
     names = dict.fromkeys(study) if study else [None]
     listed = [one for name in names for one in measurements(plan, name)]
-    found = {one.study.name: _measured(one, quiet=as_json) for one in listed}
-    page = refresh(plan.out)
+    found: dict[str, Any] = {}
+    page: Path | None = None
+    for one in listed:
+        found[one.study.name] = _measured(one, quiet=as_json)
+        page = refresh(plan.out)  # after each, so that a later failure leaves a page of the others
     if as_json:
         typer.echo(json.dumps(found))
     elif page is not None:
