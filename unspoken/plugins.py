@@ -5,8 +5,10 @@ A name refers to `module:attribute`, and the module is imported when its part is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -60,5 +62,10 @@ class Registry:
             ) from error
 
     def _known(self) -> dict[str, str]:
-        foreign = {point.name: point.value for point in entry_points(group=self.group)}
-        return {**foreign, **self.own}
+        return {**_foreign(self.group, tuple(sys.path)), **self.own}
+
+
+@cache
+def _foreign(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    """What the packages on this `sys.path` register: each is opened, so once for a path."""
+    return {point.name: point.value for point in entry_points(group=group)}

@@ -31,7 +31,7 @@ QUESTIONS = ("Where is it?", "Who has the key of the house by the sea?", "Which 
 ITEMS = [{"context": c, "question": q} for c, q in zip(CONTEXTS, QUESTIONS, strict=True)]
 FIELDS = {"context": CONTEXTS, "question": QUESTIONS}
 ANSWERS = ("in a drawer", "nobody", "the third one")
-SHORT = Settings(max_tokens=8)
+SHORT = Settings(max_tokens=5)
 
 
 @dataclass

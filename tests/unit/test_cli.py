@@ -24,6 +24,7 @@ from unspoken.cli import main
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
 from unspoken.studies.comparison import Report
+from unspoken.studies.information import InformationReport
 
 TEAM = """# A team for tests.
 kind: pipeline
@@ -536,6 +537,22 @@ def test_studies_are_measured_by_name(
     names = ("--study", "information", "--study", "comparison", "--study", "information")
     both = unspoken("measure", "relay", *settings, *COMPARED, *names, "--json")
     assert list(json.loads(both.out)) == ["information", "comparison"]
+
+
+def test_a_stop_in_the_second_study_leaves_the_page_of_the_first(
+    unspoken: Callable[..., Ended],
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(InformationReport, "save", stop)
+    assert unspoken("measure", "relay", *settings, *COMPARED).code == 130
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Gain and content" in page
+    assert "Usable bits" not in page
 
 
 def test_a_report_is_written_and_recomputed(
