@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["digest", "fingerprint", "module_fingerprint"]
+__all__ = ["digest", "fingerprint", "module_fingerprint", "plain_parts"]
 
 _SAMPLES = 1024
 
@@ -36,11 +36,24 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """
     found = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // _SAMPLES)].to("cpu", torch.bfloat16)
         found.update(f"{name}{tuple(tensor.shape)}".encode())
-        found.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
+        for part in plain_parts(tensor):
+            flat = part.flatten()
+            sample = flat[:: max(1, flat.numel() // _SAMPLES)].to("cpu")
+            if sample.is_floating_point() and sample.itemsize > 1:
+                sample = sample.to(torch.bfloat16)
+            found.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def plain_parts(tensor: Tensor) -> Iterator[Tensor]:
+    """The plain tensors that a tensor consists of: itself, or those of a quantised one."""
+    flat = getattr(tensor, "__tensor_flatten__", None)
+    if flat is None:
+        yield tensor.detach()
+        return
+    for name in flat()[0]:
+        yield from plain_parts(getattr(tensor, name))
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()

@@ -112,7 +112,7 @@ def tiny_backbone(
     """A random model of some thousand parameters. Equal arguments give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(kind, width, layers))
+        model = AutoModelForCausalLM.from_config(_config(kind, width, layers)).eval()
     return Backbone(model, _tokenizer(bos=kind == "gemma"), name=f"tiny-{kind}-{width}-{seed}")
 
 
@@ -139,7 +139,7 @@ def tiny_diffusion(
     auto: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = auto.from_config(config)
+        model = auto.from_config(config).eval()
     masked = Masked(
         mask=_SPECIAL.index("<turn>"),
         shift=kind == "dream",
@@ -173,7 +173,7 @@ def tiny_diffusion_gemma(*, canvas: int = 16, seed: int = 0) -> DiffusionGemma:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = DiffusionGemmaForBlockDiffusion(config)
+        model = DiffusionGemmaForBlockDiffusion(config).eval()
     return DiffusionGemma(model, _tokenizer(bos=True), name=f"tiny-diffusion-gemma-{seed}")
 
 

@@ -111,7 +111,7 @@ FIXED: dict[str, Callable[[], Any]] = {
 def made(config: Any, name: str) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config).eval()
     return Backbone(model, tiny_backbone("llama").tokenizer, name=name)
 
 
@@ -604,14 +604,14 @@ def test_keys_that_do_not_turn_are_not_moved(architecture, passes, name: str):
     memory = cache(model, "abc")
     with pytest.raises(IncompatibleModels, match="cannot be moved to another position"):
         model.shift(memory.kv, 2)
-    real = model.model.base_model.forward
+    real = model.body.forward
     seen: list[int] = []
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["input_ids"].tolist() != [[0, 1, 2, 3]])  # not the probe of `shift`
         return real(*args, **kwargs)
 
-    model.model.base_model.forward = watched
+    model.body.forward = watched
     try:
         with pytest.raises(IncompatibleModels, match="Put the cache first"):
             model.read(Prompt((Text(("x",)), memory, Text(("?",)))))
@@ -619,7 +619,7 @@ def test_keys_that_do_not_turn_are_not_moved(architecture, passes, name: str):
         assert model.read(Prompt((memory, Text(("??",))))).tokens == (2,)
         assert any(seen)
     finally:
-        del model.model.base_model.forward
+        del model.body.forward
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -770,7 +770,7 @@ def test_layers_that_keep_no_cache(config: Callable[[], Any], stateful: bool, sa
     class Model(torch.nn.Linear):
         _is_stateful = stateful
 
-    model = Model(1, 1)
+    model = Model(1, 1).eval()
     model.config = config()
     with pytest.raises(IncompatibleModels, match=says) as refused:
         Backbone(model, None, name="odd")

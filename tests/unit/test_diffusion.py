@@ -653,7 +653,7 @@ def test_a_published_dream_is_a_qwen(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(told))
     found = load_model(str(tmp_path))
     assert isinstance(found, DiffusionBackbone)
-    assert (found.masked, found.fingerprint) == (DREAM, model.fingerprint)
+    assert (found.masked, found.spec.former) == (DREAM, model.spec.former)
     assert found.model.config.rope_parameters["rope_theta"] == 123456.0
 
 

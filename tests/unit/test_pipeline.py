@@ -263,7 +263,9 @@ def test_streamed_pieces_join_to_the_answer(agent):
 
 def test_usage_by_hand():
     model = tiny_backbone("llama")
-    model.model.generation_config.eos_token_id = None  # it writes all it may
+    model.tokenizer.eos_token = None
+    for config in (model.model.generation_config, model.model.config):
+        config.eos_token_id = None  # it writes all it may
     thinks = Role("Think: ", "{context}", chat=False)
     planner = Agent("planner", model, role=thinks, settings=Settings(6))
     solver = Agent("solver", model, role=ANSWERS, settings=Settings(5))

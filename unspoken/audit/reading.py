@@ -75,7 +75,7 @@ def reading(
 def _placed(message: Message, prompt: Prompt, model: Model) -> Prompt:
     """The prompt with the payload itself in it, if it is in the model's own space."""
     header, payload = message.header, message.payload
-    if header.receiver not in ("", model.spec.weights):
+    if header.receiver and not model.spec.is_known_as(header.receiver):
         raise IncompatibleModels(
             f"the message from {header.sender!r} is for weights {header.receiver}, but "
             f"{model.spec.name!r} has {model.spec.weights}; read it with that model"

@@ -47,7 +47,12 @@ _ONE_EACH: Any = SimpleNamespace(num_key_value_groups=1, is_causal=True)
 
 
 def _grouped(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """query: (B, H, N, D), key and value: (B, H/G, S, D), mask: (B, 1, N, S): (B, N, H, D).
 
@@ -56,10 +61,10 @@ def _grouped(
     rows, heads = query.shape[2], key.shape[1]
     groups = query.shape[1] // heads
     few = _few.get() and rows < 2 * heads * key.shape[3]  # the mask is smaller than the copies
-    if not few or mask is None or mask.shape[1] > 1 or groups == 1:
-        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    if not few or attention_mask is None or attention_mask.shape[1] > 1 or groups == 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     packed = query.reshape(query.shape[0], heads, groups * rows, -1)
-    mask = mask.repeat(1, 1, groups, 1)
+    mask = attention_mask.repeat(1, 1, groups, 1)
     out, _ = sdpa_attention_forward(_ONE_EACH, packed, key, value, mask, **kwargs)
     out = out.unflatten(1, (groups, rows)).permute(0, 2, 3, 1, 4)
     return out.reshape(query.shape[0], rows, query.shape[1], -1), None

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from unspoken.backbone.inner import text_config
 from unspoken.errors import IncompatibleModels
 from unspoken.types import KV, CacheSegment, Context, KVCache, Read, Spelling, Vectors, left_pad
 
@@ -41,8 +42,9 @@ _KINDS: dict[type, Literal["full", "sliding"]] = {
 
 def layer_kinds(model: Any, name: str) -> tuple[Literal["full", "sliding"], ...]:
     """How far each layer of a model sees. Raises `IncompatibleModels` if one keeps no KV cache."""
-    layers = [type(layer) for layer in DynamicCache(config=model.config).layers]
-    kinds: Any = getattr(model.config, "layer_types", None) or [type(model).__name__] * len(layers)
+    config = text_config(model)
+    layers = [type(layer) for layer in DynamicCache(config=config).layers]
+    kinds: Any = getattr(config, "layer_types", None) or [type(model).__name__] * len(layers)
     odd = [
         n
         for n, layer in enumerate(layers)

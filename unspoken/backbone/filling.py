@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unspoken.backbone.attention import Attention, few_tokens
 from unspoken.backbone.caches import placed_cache
+from unspoken.backbone.inner import text_config
 from unspoken.backbone.passes import Passes
 from unspoken.backbone.proofs import filled, turns_by_length
 from unspoken.errors import IncompatibleModels
@@ -73,7 +74,7 @@ class Filling(Passes):
         earlier = [*self._bos, *self.tokens(before)]
         ids = torch.tensor([[*earlier, *self.tokens(after)]], device=self.device)
         mask, slots = torch.ones_like(ids, dtype=torch.bool), torch.arange(ids.shape[1])[None]
-        kv = self.extend((), ids, mask, layers=self.spec.layers)
+        kv = self.extend((), ids, mask, layers=self.facts.layers)
         asked = slots[:, len(earlier) :].to(self.device)
         _, paid = self.fill(kv, ids[:, len(earlier) :], asked, mask, attended=True)
         paid = paid[:, 0]
@@ -88,11 +89,11 @@ class Filling(Passes):
             none = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
             return none.masked_fill_(~seen, torch.finfo(self.dtype).min)[:, None]
 
-        window = self.spec.window
+        window = self.facts.window
         if window is None:
             return added(seen)
         near = added(seen & (every > slots[..., None] - window))
-        kinds = set(getattr(self.model.config, "layer_types", None) or ())
+        kinds = set(getattr(text_config(self.model), "layer_types", None) or ())
         if kinds <= {"sliding_attention"}:
             return near
         return {"full_attention": added(seen), "sliding_attention": near}

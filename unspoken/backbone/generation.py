@@ -10,24 +10,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-__all__ = ["StopAt", "Teller", "Watch", "cut", "prefilled", "written_lengths"]
+__all__ = ["StopAt", "Teller", "Watch", "cut", "writer", "written_lengths"]
 
 
-def prefilled(model: Any, cache: Any, logits: Tensor) -> Any:
-    """The same model, weights and all, whose `generate` takes the first pass as done.
+def writer(model: Any, cache: Any, logits: Tensor | None = None) -> Any:
+    """The same model, weights and all, whose `generate` does only what it is told.
 
-    A copy, because other threads may be generating with the original.
+    Of a checkpoint's own settings for `generate` none is used. With the logits (B, V) of the last
+    token, the first pass is taken as done. A copy, because other threads may be generating with the
+    original.
     """
-
-    def done(*args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
-        return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=cache)
-
     twin = copy(model)
-    twin._prefill = done
+    twin.generation_config = GenerationConfig()
+    if logits is not None:
+
+        def done(*args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
+            return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=cache)
+
+        twin._prefill = done
     return twin
 
 
@@ -89,9 +94,9 @@ def cut(words: str, stop: Sequence[str]) -> str:
     return words
 
 
-def written_lengths(out: Tensor, ends: int | list[int] | None, stop: StopAt | None) -> list[int]:
+def written_lengths(out: Tensor, ends: Sequence[int], stop: StopAt | None) -> list[int]:
     """Tokens that each row wrote, its end-of-sequence token included, padding not."""
-    ended = torch.isin(out, torch.tensor([] if ends is None else ends, device=out.device))
+    ended = torch.isin(out, torch.tensor(ends, device=out.device))
     lengths = []
     for row, marks in enumerate(ended.tolist()):
         n = marks.index(True) + 1 if True in marks else len(marks)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unspoken.identity import fingerprint
+from unspoken.backbone.identity import Identity
+from unspoken.backbone.inner import longest, text_config
+from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
     TEXT,
     Context,
@@ -34,20 +37,40 @@ class LanguageModel(ABC):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        if model.training:
+            warnings.warn(
+                f"{name!r} is now in evaluation mode and its weights take no gradients; to train "
+                "it again, call model.train().requires_grad_()",
+                stacklevel=3,
+            )
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
+        self._identity = Identity(self.model)
 
     # -- the verbs ---------------------------------------------------------------------------------
 
     @property
     def spec(self) -> Spec:
-        """Shapes, identity and abilities, which `Channel.check` compares."""
-        return self._known_spec
+        """Shapes, identity and abilities, which `Channel.check` compares.
+
+        If the weights, the adapter or the configuration have changed since, it is made anew.
+        """
+        if self._identity.changed():
+            self._forget()
+        return self.facts
 
     @cached_property
-    def _known_spec(self) -> Spec:
+    def facts(self) -> Spec:
+        """What `spec` said last."""
         return self._describe()
+
+    def _forget(self) -> None:
+        """Forget what was found out about the model as it was before."""
+        for kind in type(self).__mro__:
+            for name, value in vars(kind).items():
+                if isinstance(value, cached_property):
+                    self.__dict__.pop(name, None)
 
     @abstractmethod
     def _describe(self) -> Spec:
@@ -74,42 +97,45 @@ class LanguageModel(ABC):
 
     def _spec(self, config: Any) -> Spec:
         """What a configuration says of any model."""
+        heads = getattr(config, "num_attention_heads", 1)
         return Spec(
             name=self.name,
             width=config.hidden_size,
             layers=config.num_hidden_layers,
-            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-            head_dim=getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads,
-            weights=self.fingerprint,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            weights=str(self._identity),
+            former=fingerprint(self.model.named_parameters()),
             tokenizer=hashlib.sha256(
                 repr(sorted(self.tokenizer.get_vocab().items())).encode()
             ).hexdigest()[:16],
-            positions=getattr(config, "max_position_embeddings", None),
+            positions=longest(config),
             dtype=str(self.dtype).removeprefix("torch."),
             chats=bool(getattr(self.tokenizer, "chat_template", None)),
         )
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Identity of the weights: 16 hex digits over some 1024 numbers of every parameter.
+        """Identity of the model: 16 hex digits over all that changes a forward pass.
 
-        It is the same for the same weights in another folder, and different for another fine-tune,
-        whatever the configuration says. Numbers are compared in bfloat16, so that a copy in
-        bfloat16 counts as the same weights. `Spec.dtype` tells the two apart. A few changed
-        numbers, or changes far below the precision of bfloat16, can go unnoticed. `digest` looks
-        at every byte.
+        These are some 1024 numbers of every parameter and buffer, of adapters only those that are
+        active, and the settings of rotation, norms, windows, scales and layers. It is the same for
+        the same model in another folder, and different for another fine-tune. Numbers are compared
+        in bfloat16, so that a copy in bfloat16 counts as the same weights. `Spec.dtype` tells the
+        two apart. A few changed numbers, or changes far below the precision of bfloat16, can go
+        unnoticed. `digest` looks at every byte. What is noticed later: see `Identity`.
         """
-        return fingerprint(self.model.named_parameters())
+        return self.spec.weights
 
     def digest(self) -> str:
-        """SHA-256 over every byte of every parameter: shows that training left them alone."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(name.encode())
-            data = parameter.detach().to("cpu").contiguous().flatten().view(torch.uint8)
-            digest.update(memoryview(data.numpy()))
-        return digest.hexdigest()
+        """SHA-256 over every byte of every weight: shows that training left them alone."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            found.update(name.encode())
+            for part in plain_parts(tensor):
+                data = part.to("cpu").contiguous().flatten().view(torch.uint8)
+                found.update(memoryview(data.numpy()))
+        return found.hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -174,7 +200,7 @@ class LanguageModel(ABC):
     @property
     def logit_cap(self) -> float | None:
         """The bound that the model puts on its logits by a tanh, or None."""
-        return getattr(self.model.config, "final_logit_softcapping", None)
+        return getattr(text_config(self.model), "final_logit_softcapping", None)
 
     @cached_property
     def _bos(self) -> list[int]:

@@ -35,7 +35,7 @@ class Moving(Passes):
 
     @cached_property
     def _turns(self) -> list[Tensor]:
-        found = None if turns_by_length(self.body) else rotary(self.body, self.spec.layers)
+        found = None if turns_by_length(self.body) else rotary(self.body, self.facts.layers)
         if found is None or not moves(self.body, found, self.dtype):
             raise IncompatibleModels(
                 f"the keys of {self.name!r} cannot be moved to another position: they do not turn "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
+from unspoken.backbone.inner import decoder_of, end_tokens, opened, text_config
 from unspoken.backbone.model import LanguageModel
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
@@ -29,18 +30,23 @@ class Passes(LanguageModel):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
-        super().__init__(model, tokenizer, name=name)
-        self._kinds = layer_kinds(model, name)
+        super().__init__(opened(model, name), tokenizer, name=name)
+        self._kinds = layer_kinds(self.model, name)
         if self.attention == "sdpa":
-            model.set_attn_implementation(GROUPED)
+            self.model.set_attn_implementation(GROUPED)
 
     def _describe(self) -> Spec:
-        config = self.model.config
+        config = text_config(self.model)
         return replace(
             self._spec(config),
             window=config.sliding_window if "sliding" in self._kinds else None,
             kinds=self._kinds,
         )
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer, by the checkpoint or by the tokenizer."""
+        return end_tokens(self.model, self.tokenizer)
 
     @property
     def attention(self) -> str:
@@ -50,8 +56,8 @@ class Passes(LanguageModel):
 
     @property
     def body(self) -> Any:
-        """The model without its head."""
-        return self.model.base_model
+        """The language side of the model without its head."""
+        return decoder_of(self.model)
 
     def seeing(self, seen: Tensor | None, count: int | None = None) -> AbstractContextManager[None]:
         """Within it, passes see only `seen` (L, B, S), or its first `count` slots. None is all."""
@@ -103,10 +109,10 @@ class Passes(LanguageModel):
         at: the positions (B, N) of the ids, else real ones are counted. layers: that many, from
         the lowest, are computed and kept.
         """
-        assert self.spec.window is None or not has_holes(mask)
+        assert self.facts.window is None or not has_holes(mask)
         cache = fresh_cache(kv)
         with suppress(_TopReached), ExitStack() as hooks:
-            if layers < self.spec.layers and hasattr(self.body, "layers"):
+            if layers < self.facts.layers and hasattr(self.body, "layers"):
                 hook = _keep_input({}, layers, layers)
                 module = self.body.layers[layers]
                 hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -127,7 +133,7 @@ class Passes(LanguageModel):
         return {"inputs_embeds": embedded.masked_scatter(places, run.vectors.to(embedded.dtype))}
 
     def _check_room(self, context: Context, count: int) -> None:
-        limit, length = self.spec.positions, int(context.length.max())
+        limit, length = self.facts.positions, int(context.length.max())
         if limit is not None and length + count > limit:
             raise ContextTooLong(
                 f"{length} positions read and {count} to write exceed the {limit} of "

@@ -99,17 +99,17 @@ class Reading(Moving):
         if {need.kind for need in needs} != {"hidden"} or not hasattr(self.body, "layers"):
             return None
         layers = [need.layer for need in needs]  # negative ones count from the top
-        return max(layers) if min(layers) >= 0 and max(layers) < self.spec.layers else None
+        return max(layers) if min(layers) >= 0 and max(layers) < self.facts.layers else None
 
     @cached_property
     def _narrows(self) -> bool:
         """Whether layers can be kept from seeing a cache. Proved once on this model."""
-        found = proof_of_narrowing(self.body, self.spec.layers)
+        found = proof_of_narrowing(self.body, self.facts.layers)
         return found is not None and near(*found, self.dtype)
 
     def _check(self, parts: Sequence[Part], batch: int) -> None:
         lengths = sum(_length(part).expand(batch) for part in parts)
-        longest, limit = int(torch.as_tensor(lengths).max()), self.spec.positions
+        longest, limit = int(torch.as_tensor(lengths).max()), self.facts.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}. "
@@ -119,14 +119,14 @@ class Reading(Moving):
             if isinstance(part, CacheSegment):
                 self._check_cached(part)
                 assert n == 0 or self.frequencies  # raises if it cannot be moved
-            elif part.vectors is not None and part.vectors.shape[-1] != self.spec.width:
+            elif part.vectors is not None and part.vectors.shape[-1] != self.facts.width:
                 raise IncompatibleModels(
                     f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
-                    f"{self.spec.width}. Project them into its space first"
+                    f"{self.facts.width}. Project them into its space first"
                 )
 
     def _check_cached(self, cached: CacheSegment) -> None:
-        spec, kv = self.spec, cached.kv
+        spec, kv = self.facts, cached.kv
         heads = max(keys.shape[1] for keys, _ in kv)
         given = (len(kv), heads, kv[0][0].shape[3])
         if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(cached.layers):
@@ -153,10 +153,10 @@ class Reading(Moving):
         transformers counts the window in cache slots, not in positions. Rows with padding in their
         middle would see too little. Such prompts are rare, and their rows are read one by one.
         """
-        if self.spec.window is None or batch == 1:
+        if self.facts.window is None or batch == 1:
             return False
         mask = torch.cat([part.mask.expand(batch, -1) for part in parts], 1)
-        return mask.shape[1] >= self.spec.window and has_holes(mask)
+        return mask.shape[1] >= self.facts.window and has_holes(mask)
 
 
 class _Reading:
@@ -177,7 +177,7 @@ class _Reading:
         self.layers = sorted(need.layer for need in needs if need.kind == "hidden")
         if self.layers and all(run.shared for run in self.runs):
             raise EmptyPrompt("there are no states to pass on: nothing follows the opening")
-        every = (True,) * model.spec.layers
+        every = (True,) * model.facts.layers
         held = [part.layers if isinstance(part, CacheSegment) else every for part in parts]
         self.seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
         if self.seen is not None and CACHE in needs:
@@ -212,7 +212,7 @@ class _Reading:
 
     def _append(self, cached: CacheSegment, rows: int) -> None:
         model = self.model
-        added = filled_layers(cached, model.spec.kv_heads)
+        added = filled_layers(cached, model.facts.kv_heads)
         added = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in added)
         self.kv = append(self.kv, model.shift(added, self.end[:rows]) if self.kv else added)
 
@@ -232,7 +232,7 @@ class _Reading:
         """What has been read, without padding in the middle where a window would count it."""
         kv, mask, positions, seen = self.kv, self.mask, self.positions, self.seen
         spelling = spell(self.parts, self.batch)
-        if self.model.spec.window is not None and has_holes(mask):  # what is written may reach it
+        if self.model.facts.window is not None and has_holes(mask):  # what is written may reach it
             order = left_order(mask)
             seen = None if seen is None else seen.take_along_dim(order[None], 2)
             positions = positions.gather(1, order)

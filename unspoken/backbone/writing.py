@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken.backbone.caches import growing_cache, kept
-from unspoken.backbone.generation import StopAt, Teller, Watch, cut, prefilled, written_lengths
+from unspoken.backbone.generation import StopAt, Teller, Watch, cut, writer, written_lengths
 from unspoken.backbone.passes import Passes
 from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rollout import Expected, aligned, alignment, drive
@@ -74,20 +74,19 @@ class Writing(Passes):
         self._check_room(context, settings.max_tokens)
         stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
         sampling = settings.temperature > 0
-        ends = self.model.generation_config.eos_token_id
-        pad = self.tokenizer.pad_token_id
+        ends, pad = self.ends, self.tokenizer.pad_token_id
         config = GenerationConfig(
             max_new_tokens=settings.max_tokens,
             do_sample=sampling,
             temperature=settings.temperature if sampling else None,
             top_p=settings.top_p if sampling else None,
             top_k=0 if sampling else None,
-            repetition_penalty=1.0,  # a checkpoint's sampling defaults are not part of an arm
-            eos_token_id=ends,
-            pad_token_id=pad if pad is not None else self.tokenizer.eos_token_id,
+            use_cache=True,
+            eos_token_id=list(ends) or None,
+            pad_token_id=pad if pad is not None else (*ends, 0)[0],
         )
         watch, cache = Watch(), growing_cache(ahead.kv if ahead else context.kv)
-        model = prefilled(self.model, cache, ahead.logits) if ahead else self.model
+        model = writer(self.model, cache, ahead.logits if ahead else None)
         with torch.random.fork_rng(enabled=sampling):
             if sampling:
                 torch.manual_seed(settings.seed)
@@ -151,10 +150,9 @@ class Writing(Passes):
         self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
     ) -> Rollout:
         feed = Expected(self._logits, self.table, temperature)
-        ends = self.model.generation_config.eos_token_id
         halt = StopAt(stop, self.tokenizer) if stop else None
         over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
-        known = torch.tensor([] if ends is None else ends, device=self.device)
+        known = torch.tensor(self.ends, device=self.device)
 
         def ended() -> bool:
             over.logical_or_(torch.isin(feed.likely[-1], known))
@@ -164,7 +162,7 @@ class Writing(Passes):
 
         with self.seeing(context.seen):
             driven = drive(self.body, context, first, feed, steps, whole=False, ended=ended)
-        lengths = written_lengths(torch.stack(feed.likely, 1), ends, halt)
+        lengths = written_lengths(torch.stack(feed.likely, 1), self.ends, halt)
         lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
         written = [
             Vectors(*left_pad([row[:n] for row, n in zip(part, lengths, strict=True)]))

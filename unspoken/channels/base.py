@@ -107,7 +107,8 @@ class Channel(ABC):
             ("receiver tokenizer", header.receiver_tokenizer, receiver.tokenizer),
             ("projector", header.projector, self._projector),
         ):
-            if meant and meant != found:
+            known = what == "receiver weights" and receiver.is_known_as(meant)
+            if meant and meant != found and not known:
                 raise IncompatibleModels(
                     f"the message from {header.sender!r} was made for {what} {meant}, but receiver "
                     f"{receiver.name!r} reads it with {found or 'none'}; use the {what} that it "
@@ -134,13 +135,15 @@ class Channel(ABC):
     ) -> Message:
         """A message from the sender of `state` to a model with these weights and tokenizer."""
         sender, cached = state.spec, isinstance(payload, CacheSegment)
+        trained = {getattr(module, "source_weights", "") for module in self._modules.values()}
+        weights = sender.former if sender.former in trained else sender.weights
         header = Header(
             channel=self.name,
             sender=state.agent,
             role=state.role,
             task=state.task,
             step=state.step,
-            weights=sender.weights,
+            weights=weights,  # by the name that the receiver's module knows
             tokenizer=sender.tokenizer,
             dtype=sender.dtype,
             receiver=receiver,
@@ -210,7 +213,7 @@ def check_identities(module: Identified, sender: Spec, receiver: Spec, remedy: s
         ("receiver", receiver, "weights", module.target_weights, receiver.weights),
         ("receiver", receiver, "tokenizer", module.target_tokenizer, receiver.tokenizer),
     ):
-        if then and then != now:
+        if then and then != now and not (what == "weights" and spec.is_known_as(then)):
             raise IncompatibleModels(
                 f"the {_called(module)} was trained with {side} {what} {then}, but {side} "
                 f"{spec.name!r} has {now}; {remedy}"

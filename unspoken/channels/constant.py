@@ -44,8 +44,9 @@ class Constant(Channel):
                 f"the free vectors are {self.vectors.width} wide, but receiver "
                 f"{receiver.name!r} embeds {receiver.width}; train new ones for it"
             )
-        if self.vectors.target_weights not in ("", receiver.weights):
+        made_for = self.vectors.target_weights
+        if made_for and not receiver.is_known_as(made_for):
             raise IncompatibleModels(
-                f"the free vectors were trained with weights {self.vectors.target_weights}, but "
+                f"the free vectors were trained with weights {made_for}, but "
                 f"receiver {receiver.name!r} has {receiver.weights}; train new ones for it"
             )

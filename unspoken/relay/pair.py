@@ -207,9 +207,10 @@ def _model(
                 f"the {side} of {home} is {name!r}, which cannot be loaded here: {error}. Give its "
                 f"folder, its name or the model itself: load_pipeline({str(home)!r}, {side}=...)"
             ) from error
+    spec = model.spec
     for what in ("weights", "tokenizer"):
-        then, now = getattr(paired, what), getattr(model.spec, what)
-        if then != now:
+        then, now = getattr(paired, what), getattr(spec, what)
+        if then != now and not (what == "weights" and spec.is_known_as(then)):
             raise IncompatibleModels(
                 f"the pair of {home} was trained with {side} {what} {then}, of "
                 f"{paired.agent.model!r}, but {model.spec.name!r} has {now}; use that model as "

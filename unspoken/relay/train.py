@@ -72,7 +72,7 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     """
     recipe = relay.recipe
     plans = [recipe.planning] if relay.canvas else []
-    home = folder / f"projector-{_key(relay, recipe.projector, recipe.warmup, *plans)}"
+    home = _home(folder, "projector", relay, recipe.projector, recipe.warmup, *plans)
     if not (home / "config.json").exists():
         with _frozen(relay), torch.random.fork_rng():
             projector, histories = _trained(relay, home)
@@ -129,7 +129,7 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
     what: 'reader' is a soft prompt after the instructions, trained on reading the fact as text.
     'constant' is in the message's place, without a sender.
     """
-    home = folder / f"{what}-{_key(relay, settings, what)}"
+    home = _home(folder, what, relay, settings, what)
     if not (home / "config.json").exists():
         vectors = _vectors(relay, settings)
         if what == "constant":
@@ -148,7 +148,7 @@ def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Pa
     It has as many parameters as the projector, and the same steps and batches. What it gains is not
     communication.
     """
-    home = folder / f"lora-{_key(relay, settings, str(parameters))}"
+    home = _home(folder, "lora", relay, settings, str(parameters))
     if not (home / "adapter_config.json").exists():
         adapted = with_lora(relay.receiver, parameters, seed=relay.recipe.seed)
         solver = replace(relay, receiver=adapted).solver()
@@ -228,11 +228,20 @@ def _settings(part: Any) -> dict[str, Any]:
     return {"lead" if key == "opening" else key: value for key, value in part.model_dump().items()}
 
 
-def _key(relay: Relay, *more: Any) -> str:
-    """What the trained weights depend on."""
-    recipe = relay.recipe
+def _home(folder: Path, what: str, relay: Relay, *more: Any) -> Path:
+    """The folder of something trained, which may be the one that version 0.1 made."""
+    models = (relay.sender, relay.receiver)
+    made = folder / f"{what}-{_key(relay, *more)}"
+    former = folder / f"{what}-{_key(relay, *more, weights=[one.spec.former for one in models])}"
+    return former if former.exists() and not made.exists() else made
+
+
+def _key(relay: Relay, *more: Any, weights: Sequence[str] = ()) -> str:
+    """What the trained weights depend on. weights: what the two models are known as."""
+    recipe, models = relay.recipe, (relay.sender, relay.receiver)
+    known = weights or [model.fingerprint for model in models]
     parts = [
-        *((model.fingerprint, str(model.dtype)) for model in (relay.sender, relay.receiver)),
+        *zip(known, [str(model.dtype) for model in models], strict=True),
         [asdict(item) for item in _items(relay)],
         relay.instructions,
         relay.task.protocol,

@@ -104,7 +104,7 @@ def load_lora(backbone: Backbone, folder: Path) -> Backbone:
         tensors: dict[str, Tensor] = {
             name.removeprefix(_PREFIX): file.get_tensor(name) for name in names
         }
-    if base != backbone.fingerprint:
+    if not backbone.spec.is_known_as(base):
         raise IncompatibleModels(
             f"the adapter in {folder} was trained on weights {base}, but {backbone.name!r} has "
             f"{backbone.fingerprint}. Load that model, or train an adapter for this one"

@@ -19,7 +19,7 @@ class Spec:
     precision. kinds: for each layer whether it sees everything or a window. gives: what it can
     compute as a sender. takes: what its prompt may hold. states: whether its hidden states are
     those of what it has read, or, as with a diffusion model, of what it writes. chats: whether it
-    has a chat template.
+    has a chat template. former: what `weights` was in version 0.1, of the parameters alone.
     """
 
     name: str
@@ -37,3 +37,8 @@ class Spec:
     takes: tuple[SegmentKind, ...] = ("text", "vectors", "cache")
     states: Literal["read", "written"] = "read"
     chats: bool = False
+    former: str = ""
+
+    def is_known_as(self, weights: str) -> bool:
+        """Whether something was made for this model, by its identity of today or of version 0.1."""
+        return weights in (self.weights, self.former)

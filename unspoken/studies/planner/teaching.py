@@ -76,7 +76,11 @@ def train_planner(
             f"the task has {len(items) - len(few)} facts to train on and {len(few)} to validate on;"
             " give more data, or set task.validation above 0"
         )
-    home = folder / f"planner-{_key(recipe, base, items, task)}"
+    home, former = (
+        folder / f"planner-{_key(known, recipe, base, items, task)}"
+        for known in (base.fingerprint, base.spec.former)
+    )
+    home = former if former.exists() and not home.exists() else home
     checkpoint = home.with_name(f".{home.name}") / "planner.pt"
     if not (home / "config.json").exists():
         planner = DiffusionBackbone(
@@ -123,10 +127,10 @@ def _distinct(items: tuple[Item, ...]) -> list[Item]:
     return list({item.context: item for item in items}.values())
 
 
-def _key(recipe: PlannerRecipe, base: Backbone, items: list[Item], task: Task) -> str:
-    """What the trained weights depend on."""
+def _key(known: str, recipe: PlannerRecipe, base: Backbone, items: list[Item], task: Task) -> str:
+    """What the trained weights depend on. known: what the base is known as."""
     parts = [
-        base.fingerprint,
+        known,
         str(base.dtype),
         [item.context for item in items],
         task.protocol,

@@ -1,0 +1,71 @@
+"""What is inside a model of transformers: its language side, its decoder, its end tokens."""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+from __future__ import annotations
+
+from typing import Any
+
+from unspoken.errors import IncompatibleModels
+
+__all__ = ["decoder_of", "end_tokens", "longest", "opened", "text_config"]
+
+
+def opened(model: Any, name: str) -> Any:
+    """The model of transformers inside a wrapper of peft, whose layers hold the adapters.
+
+    Raises `IncompatibleModels` for what is no causal language model.
+    """
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        prompts = [one for one in model.peft_config.values() if one.is_prompt_learning]
+        if prompts:
+            raise IncompatibleModels(
+                f"the adapter of {name!r} puts vectors in front of every prompt "
+                f"({prompts[0].peft_type.value}), which cannot be told from a message here. Use an "
+                "adapter of weights, such as LoRA, or the base model"
+            )
+        model = model.get_base_model()
+    if model.config.is_encoder_decoder:
+        raise IncompatibleModels(
+            f"{name!r} is an encoder-decoder ({type(model).__name__}): it writes from an encoded "
+            "text, not on from it. Use a causal model"
+        )
+    return model
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the language side."""
+    return model.config.get_text_config(decoder=True)
+
+
+def decoder_of(model: Any) -> Any:
+    """The language side without its head."""
+    return model.get_decoder()
+
+
+def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end an answer, by the checkpoint or by the tokenizer.
+
+    Of a checkpoint's settings for `generate` nothing else is part of an answer.
+    """
+    generation = getattr(model, "generation_config", None)
+    told = (
+        getattr(generation, "eos_token_id", None),
+        text_config(model).eos_token_id,
+        tokenizer.eos_token_id,
+    )
+    ends = {end for one in told for end in (one if isinstance(one, list) else [one])}
+    return tuple(sorted(end for end in ends if end is not None))
+
+
+_STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling by whose factor a model reads further than its configuration says."""
+
+
+def longest(config: Any) -> int | None:
+    """How many positions a model reads, with its rotary scaling; None if there is no bound."""
+    limit = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if limit is None or rope.get("rope_type") not in _STRETCHED:
+        return limit
+    original = rope.get("original_max_position_embeddings") or limit
+    return max(limit, int(original * rope.get("factor", 1)))
