@@ -239,6 +239,8 @@ class Pipeline:
                 f"batch size of at least 1, got {batch_size}"
             )
         self._check_items(queries, given)
+        if not all(one.spec.batches for one in self._participants.values()):
+            batch_size = 1
         order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}

@@ -148,6 +148,11 @@ class Fillable(Movable, Model, Protocol):
         """Read what `lay_out` made of a prompt of B rows."""
         ...
 
+    @property
+    def narrows(self) -> bool:
+        """Whether layers can be kept from seeing a cache: proved on this model, once."""
+        ...
+
     def extend(
         self, kv: KV, ids: Tensor, mask: Tensor, at: Tensor | None = None, *, layers: int
     ) -> KV:
@@ -227,10 +232,12 @@ def _asked(model: Model, method: str, lack: str) -> Any:
 
 
 def movable(model: Model, what: str) -> Movable:
-    """The model as one whose cache `what` moves. Raises `IncompatibleModels`."""
+    """The model as one whose cache `what` moves, proved. Raises `IncompatibleModels`."""
     name = model.spec.name
     lack = f"{what}, and {name!r} has no cache to move; use a causal model, or the channel 'text'"
-    return _asked(model, "shift", lack)
+    found: Movable = _asked(model, "shift", lack)
+    _ = found.frequencies  # raises if the proof on the model fails
+    return found
 
 
 def rolls_out(model: Model, what: str) -> RollsOut:
@@ -244,6 +251,8 @@ def fillable(model: Model, what: str) -> Fillable:
     """The model as one whose cache is open, which `what` needs. Raises `IncompatibleModels`."""
     name = model.spec.name
     lack = f"{what} a cache, and {name!r} keeps none here; use a causal model in its place"
+    if "cache" not in model.spec.gives:
+        raise IncompatibleModels(lack)
     return _asked(model, "fill", lack)
 
 

@@ -365,6 +365,7 @@ def test_what_does_not_fit_is_refused(
     if f"{side} {what}" not in case.refuses:
         assert Pipeline(agents, edges).run("Where?").turns
         return
+    assert all(model.spec for model in models.values())  # proved before passes are counted
     with (
         passes(models["sender"]) as sent,
         passes(models["receiver"]) as received,

@@ -169,7 +169,7 @@ def test_a_model_whose_layers_cannot_be_narrowed_is_refused(tiny: Tiny, passes):
     model = tiny("gpt2")
     memory = model.read(Prompt((Text((FACT,)),)), needs=REMEMBERED).cached
     assert memory is not None
-    assert not model._narrows
+    assert not model.narrows
     with (
         passes(model) as seen,
         pytest.raises(IncompatibleModels, match="cannot be kept from seeing"),

@@ -114,6 +114,17 @@ class AnchorPool:
                 f"attends to, but its attention is {kind!r}. Load it with "
                 "attn_implementation='sdpa', or set share=0"
             )
+        name = model.spec.name
+        if not model.spec.even:
+            raise IncompatibleModels(
+                f"the layers of {name!r} keep keys and values of unlike shapes, and a pool keeps "
+                "them in one piece. Use the model without a pool"
+            )
+        if self.ladder.offsets == "paper" and _frequencies(inner) is None:
+            raise IncompatibleModels(
+                f"the offsets of KVCOMM belong to moved keys, and those of {name!r} cannot be "
+                "moved. Use the ladder 'exact'"
+            )
         return PooledModel(self, inner, owner)
 
     # -- what readers do ---------------------------------------------------------------------------
@@ -246,7 +257,10 @@ class AnchorPool:
 def _frequencies(model: Fillable) -> torch.Tensor | None:
     """How the keys turn, (L, R/2), or (1, R/2) if they turn the same in all layers."""
     try:
-        turns = torch.stack(list(model.frequencies)) if model.fills else None
+        found = list(model.frequencies) if model.fills else []
     except IncompatibleModels:
         return None
-    return turns[:1] if turns is not None and bool((turns == turns[:1]).all()) else turns
+    if len({turn.shape for turn in found}) != 1:  # some layers rotate more of a key than others
+        return None
+    turns = torch.stack(found)
+    return turns[:1] if bool((turns == turns[:1]).all()) else turns

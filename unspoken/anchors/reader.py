@@ -136,6 +136,8 @@ class PooledModel(Wrapper):
             return "vectors are in the prompt"
         if not self.model.fills:
             return "the model does not read into a filled cache"
+        if not self.spec.batches and max(len(part.mask) for part in parts) > 1:
+            return "rows of the model cannot be padded"
         return ""
 
     def _assembled(

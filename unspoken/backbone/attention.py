@@ -128,7 +128,9 @@ def _narrow(number: int, seen: Tensor) -> Callable[..., Any]:
         mask = kwargs["attention_mask"]
         if mask is None:  # plainly causal
             states = args[0] if args else kwargs["hidden_states"]
-            size = kwargs["past_key_values"].get_seq_length(number) + states.shape[1]
+            past = kwargs.get("past_key_values", kwargs.get("layer_past"))
+            read = past.get_seq_length(number) if past is not None else 0
+            size = read + states.shape[1]
             every = torch.ones(states.shape[1], size, dtype=torch.bool, device=states.device)
             mask = every.tril(size - states.shape[1])
         open_ = pad(seen, (0, mask.shape[-1] - seen.shape[1]), value=True)[:, None, None]

@@ -12,7 +12,6 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from unspoken.backbone.inner import text_config
-from unspoken.errors import IncompatibleModels
 from unspoken.types import KV, CacheSegment, Context, KVCache, Read, Spelling, Vectors, left_pad
 
 __all__ = [
@@ -40,23 +39,11 @@ _KINDS: dict[type, Literal["full", "sliding"]] = {
 }
 
 
-def layer_kinds(model: Any, name: str) -> tuple[Literal["full", "sliding"], ...]:
-    """How far each layer of a model sees. Raises `IncompatibleModels` if one keeps no KV cache."""
-    config = text_config(model)
-    layers = [type(layer) for layer in DynamicCache(config=config).layers]
-    kinds: Any = getattr(config, "layer_types", None) or [type(model).__name__] * len(layers)
-    odd = [
-        n
-        for n, layer in enumerate(layers)
-        if layer not in _KINDS or getattr(model, "_is_stateful", False)
-    ]
-    if odd:
-        raise IncompatibleModels(
-            f"{name!r} keeps no keys and values of its own in {len(odd)} of {len(layers)} layers "
-            f"({', '.join(sorted({kinds[n] for n in odd}))}). What a state-space, linear or "
-            "sharing layer has read cannot be cut, moved or handed over. Use a model whose layers "
-            "are all full_attention or sliding_attention"
-        )
+def layer_kinds(model: Any) -> tuple[Literal["full", "sliding"], ...]:
+    """How far each layer of a model sees, () if one keeps no keys and values of its own."""
+    layers = [type(layer) for layer in DynamicCache(config=text_config(model)).layers]
+    if getattr(model, "_is_stateful", False) or not all(layer in _KINDS for layer in layers):
+        return ()
     return tuple(_KINDS[layer] for layer in layers)
 
 
@@ -163,13 +150,17 @@ def append(kv: KV, more: KV) -> KV:
     return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)
 
 
-def filled_layers(cached: CacheSegment, heads: int) -> KV:
-    """The cache of a segment, with zeros in layers that were left out. Nothing may attend there."""
+def filled_layers(cached: CacheSegment, heads: Sequence[int]) -> KV:
+    """The cache of a segment, with zeros in layers that were left out. Nothing may attend there.
 
-    def whole(part: Tensor) -> Tensor:
-        return part if part.shape[1] else part.new_zeros(part.shape[0], heads, *part.shape[2:])
+    heads: how many each layer has.
+    """
 
-    return tuple((whole(keys), whole(values)) for keys, values in cached.kv)
+    def whole(part: Tensor, count: int) -> Tensor:
+        return part if part.shape[1] else part.new_zeros(part.shape[0], count, *part.shape[2:])
+
+    pairs = zip(cached.kv, heads, strict=True)
+    return tuple((whole(keys, count), whole(values, count)) for (keys, values), count in pairs)
 
 
 def seen_slots(parts: Sequence[Tensor], held: Sequence[tuple[bool, ...]]) -> Tensor | None:

@@ -24,7 +24,10 @@ __all__ = ["Backbone", "causal"]
 
 
 class Backbone(Reading, Filling, Writing, Scoring):
-    """A causal language model with a KV cache, frozen, and its tokenizer.
+    """A causal language model, frozen, and its tokenizer.
+
+    Where its layers keep keys and values, it has all abilities. Any other model, such as a hybrid
+    one, reads and writes words, see `Rereading`. `spec` says what it gives and takes.
 
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Settings, Text

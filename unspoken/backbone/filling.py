@@ -31,7 +31,8 @@ class Filling(Passes):
 
     @cached_property
     def _proved(self) -> bool:
-        return not turns_by_length(self.body) and filled(self.body, self.fill, self.dtype)
+        sound = self.keeps and not turns_by_length(self.body)
+        return sound and filled(self.body, self.fill, self.dtype, self.window)
 
     @torch.no_grad()
     def fill(
@@ -52,7 +53,7 @@ class Filling(Passes):
             logits = self.model(
                 input_ids=ids,
                 attention_mask=self._sight(slots, mask),
-                position_ids=at,
+                position_ids=at + self.begin,
                 past_key_values=placed_cache(kv, slots),
                 use_cache=True,
                 logits_to_keep=1,

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 __all__ = ["StopAt", "Teller", "Watch", "cut", "writer", "written_lengths"]
 
 
-def writer(model: Any, cache: Any, logits: Tensor | None = None) -> Any:
+def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
     """The same model, weights and all, whose `generate` does only what it is told.
 
     Of a checkpoint's own settings for `generate` none is used. With the logits (B, V) of the last
@@ -39,14 +39,14 @@ def writer(model: Any, cache: Any, logits: Tensor | None = None) -> Any:
 class StopAt(StoppingCriteria):
     """Ends a row when one of the strings appears in what it wrote, and counts its tokens."""
 
-    def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
-        self.stop, self.tokenizer = stop, tokenizer
+    def __init__(self, stop: Sequence[str], tokenizer: Any, begin: int = 1) -> None:
+        self.stop, self.tokenizer, self.begin = stop, tokenizer, begin
         self.reach = max(len(s.encode()) for s in stop) + 4  # tokens to decode: a byte or more each
         self.ended: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        written = input_ids.shape[1] - 1
-        tails = self.tokenizer.batch_decode(input_ids[:, 1:][:, -self.reach :])
+        written = input_ids.shape[1] - self.begin
+        tails = self.tokenizer.batch_decode(input_ids[:, self.begin :][:, -self.reach :])
         for row, tail in enumerate(tails):
             if any(stop in tail for stop in self.stop):
                 self.ended.setdefault(row, written)

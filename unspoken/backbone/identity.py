@@ -43,7 +43,7 @@ class Identity:
         if now == self._seen:
             return False
         modules = list(self.model.modules())
-        tensors = [part for one in modules for part in (one._parameters, _steady(one)) if part]
+        tensors = [part for one in modules for part in _parts(one) if part]
         children = [one._modules for one in modules if one._modules]
         self._watched = (tensors, children)
         self._seen, self._known = self._snapshot(), ""
@@ -113,7 +113,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, of adapters only those that are active."""
     names = dict(_adapter_names(model))
     for path, module in model.named_modules():
-        for part in (module._parameters, _steady(module)):
+        for part in _parts(module):
             for name, tensor in part.items():
                 whole = f"{path}.{name}"
                 begin = next((one for one in names if whole.startswith(one)), None)
@@ -122,12 +122,14 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield whole if begin is None else f"{names[begin]}{whole[len(begin) :]}", tensor
 
 
-def _steady(module: nn.Module) -> dict[str, Tensor | None]:
-    """The buffers that reading does not write anew, as frequencies that follow the length are."""
+def _parts(module: Any) -> list[dict[str, Tensor | None]]:
+    """The parameters of a module itself, and its buffers.
+
+    Left out are those that reading writes anew, such as frequencies that follow the length.
+    """
     kind = str(getattr(module, "rope_type", ""))
-    if any(name in kind for name in ("longrope", "dynamic")):
-        return {}
-    return module._buffers
+    follows = any(name in kind for name in ("longrope", "dynamic"))
+    return [module._parameters] if follows else [module._parameters, module._buffers]
 
 
 def _settings(model: Any) -> list[Any]:

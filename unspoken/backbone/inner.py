@@ -7,7 +7,7 @@ from typing import Any
 
 from unspoken.errors import IncompatibleModels
 
-__all__ = ["decoder_of", "end_tokens", "longest", "opened", "text_config"]
+__all__ = ["decoder_of", "end_tokens", "longest", "opened", "setting", "text_config"]
 
 
 def opened(model: Any, name: str) -> Any:
@@ -37,6 +37,15 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
+def setting(model: Any, name: str, default: Any) -> Any:
+    """What the configuration says for all layers alike, else the default."""
+    try:
+        found = getattr(text_config(model), name, None)
+    except Exception:  # transformers raises one of its own where layers differ
+        found = None
+    return default if found is None else found
+
+
 def decoder_of(model: Any) -> Any:
     """The language side without its head."""
     return model.get_decoder()
@@ -50,7 +59,7 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     generation = getattr(model, "generation_config", None)
     told = (
         getattr(generation, "eos_token_id", None),
-        text_config(model).eos_token_id,
+        getattr(text_config(model), "eos_token_id", None),
         tokenizer.eos_token_id,
     )
     ends = {end for one in told for end in (one if isinstance(one, list) else [one])}

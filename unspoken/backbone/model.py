@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unspoken.backbone.identity import Identity
-from unspoken.backbone.inner import longest, text_config
+from unspoken.backbone.inner import longest, setting, text_config
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
     TEXT,
@@ -69,8 +69,8 @@ class LanguageModel(ABC):
         """Forget what was found out about the model as it was before."""
         for kind in type(self).__mro__:
             for name, value in vars(kind).items():
-                if isinstance(value, cached_property):
-                    self.__dict__.pop(name, None)
+                if isinstance(value, cached_property) and name in self.__dict__:
+                    delattr(self, name)
 
     @abstractmethod
     def _describe(self) -> Spec:
@@ -95,21 +95,23 @@ class LanguageModel(ABC):
 
     # -- identity ----------------------------------------------------------------------------------
 
-    def _spec(self, config: Any) -> Spec:
-        """What a configuration says of any model."""
-        heads = getattr(config, "num_attention_heads", 1)
+    def _spec(self) -> Spec:
+        """What the configuration says of any model."""
+        model = self.model
+        width = setting(model, "hidden_size", model.get_input_embeddings().weight.shape[1])
+        heads = setting(model, "num_attention_heads", 1)
         return Spec(
             name=self.name,
-            width=config.hidden_size,
-            layers=config.num_hidden_layers,
-            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            width=width,
+            layers=setting(model, "num_hidden_layers", 1),
+            kv_heads=setting(model, "num_key_value_heads", heads),
+            head_dim=setting(model, "head_dim", width // heads),
             weights=str(self._identity),
             former=fingerprint(self.model.named_parameters()),
             tokenizer=hashlib.sha256(
                 repr(sorted(self.tokenizer.get_vocab().items())).encode()
             ).hexdigest()[:16],
-            positions=longest(config),
+            positions=longest(text_config(model)),
             dtype=str(self.dtype).removeprefix("torch."),
             chats=bool(getattr(self.tokenizer, "chat_template", None)),
         )
@@ -134,7 +136,7 @@ class LanguageModel(ABC):
             found.update(name.encode())
             for part in plain_parts(tensor):
                 data = part.to("cpu").contiguous().flatten().view(torch.uint8)
-                found.update(memoryview(data.numpy()))
+                found.update(data.numpy().tobytes())
         return found.hexdigest()
 
     @property

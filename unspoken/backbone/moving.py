@@ -35,8 +35,9 @@ class Moving(Passes):
 
     @cached_property
     def _turns(self) -> list[Tensor]:
-        found = None if turns_by_length(self.body) else rotary(self.body, self.facts.layers)
-        if found is None or not moves(self.body, found, self.dtype):
+        turning = self.keeps and not turns_by_length(self.body)
+        found = rotary(self.body, self.facts.layers) if turning else None
+        if found is None or not moves(self.body, found, self.dtype, self.facts.positions):
             raise IncompatibleModels(
                 f"the keys of {self.name!r} cannot be moved to another position: they do not turn "
                 "by plain rotary embedding. Put the cache first in the prompt"

@@ -6,19 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
+from functools import cached_property
+from inspect import signature
 from threading import get_ident
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from unspoken.backbone import proofs
 from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
 from unspoken.backbone.inner import decoder_of, end_tokens, opened, text_config
 from unspoken.backbone.model import LanguageModel
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
-from unspoken.types import KV, Context, Spec, counted
+from unspoken.types import KV, Context, NeedKind, Spec, counted
 
 __all__ = ["Passes"]
 
@@ -31,17 +34,89 @@ class Passes(LanguageModel):
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(opened(model, name), tokenizer, name=name)
-        self._kinds = layer_kinds(self.model, name)
-        if self.attention == "sdpa":
+        self.begin = 0  # what the model calls its first position
+        if self.attention == "sdpa" and self.kinds:
             self.model.set_attn_implementation(GROUPED)
 
     def _describe(self) -> Spec:
-        config = text_config(self.model)
+        found = self._spec()
+        if not self.keeps:
+            return replace(found, gives=self._gives(("text",)), takes=("text",))
+        heads, width, _ = self.shapes[0]
         return replace(
-            self._spec(config),
-            window=config.sliding_window if "sliding" in self._kinds else None,
-            kinds=self._kinds,
+            found,
+            window=self.window if "sliding" in self.kinds else None,
+            kinds=self.kinds,
+            positions=None if found.positions is None else found.positions - self.begin,
+            kv_heads=heads,
+            head_dim=width,
+            even=all(one == (heads, width, width) for one in self.shapes),
+            gives=found.gives if self.embeds else self._gives(("text", "cache")),
+            takes=found.takes if self.embeds else ("text", "cache"),
+            batches=self.pads,
         )
+
+    def _gives(self, kinds: tuple[NeedKind, ...]) -> tuple[NeedKind, ...]:
+        return (*kinds, "hidden") if self.states else kinds
+
+    @cached_property
+    def kinds(self) -> tuple[Literal["full", "sliding"], ...]:
+        """How far each layer sees, () if one keeps no keys and values of its own."""
+        try:
+            return layer_kinds(self.model)
+        except (AttributeError, TypeError):  # a configuration that no cache can be made from
+            return ()
+
+    @property
+    def window(self) -> int | None:
+        """The positions that a sliding layer sees, None without a window."""
+        config = text_config(self.model)
+        return getattr(config, "sliding_window", None) or getattr(
+            config, "attention_chunk_size", None
+        )
+
+    @cached_property
+    def keeps(self) -> bool:
+        """Whether reading in parts, with a cache between, gives what one plain pass gives."""
+        for begin in proofs.beginnings(self.body) if self.kinds else ():
+            self.begin = begin
+            if proofs.keeps(self):
+                return True
+        self.begin = 0
+        return False
+
+    @cached_property
+    def pads(self) -> bool:
+        """Whether a row gives the same in a batch, behind padding, as alone."""
+        return proofs.pads(self)
+
+    @cached_property
+    def gaps(self) -> bool:
+        """Whether padding between two parts of a row changes nothing."""
+        return proofs.pads(self, gap=True)
+
+    @cached_property
+    def embeds(self) -> bool:
+        """Whether embeddings that are given are read like the words that they are of."""
+        return proofs.embeds(self)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """For each layer its key heads, and the widths of a key and of a value."""
+        run = proofs.probe(self)
+        kv, _ = self.pass_over((), run.mask[:, :0], run, counted(run.mask))
+        return tuple((keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in kv)
+
+    @cached_property
+    def states(self) -> bool:
+        """Whether the states of all layers are as wide as the configuration says."""
+        return proofs.states(self)
+
+    @cached_property
+    def last_logits(self) -> dict[str, int]:
+        """What asks the model for the logits of the last position alone, if it can be asked."""
+        known = signature(self.model.forward).parameters
+        return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -93,7 +168,7 @@ class Passes(LanguageModel):
         out = self.body(
             **self._inputs(run),
             attention_mask=mask.long(),
-            position_ids=at,
+            position_ids=at + self.begin,
             past_key_values=cache,
             use_cache=True,
             output_hidden_states=bool(layers),
@@ -119,11 +194,21 @@ class Passes(LanguageModel):
             self.body(
                 input_ids=ids,
                 attention_mask=mask.long(),
-                position_ids=counted(mask)[:, -ids.shape[1] :] if at is None else at,
+                position_ids=self.begin + (counted(mask)[:, -ids.shape[1] :] if at is None else at),
                 past_key_values=cache,
                 use_cache=True,
             )
         return kept(cache)[:layers]
+
+    def next_logits(self, context: Context) -> Tensor:
+        """Logits (B, V) after the last token of a context, which is read here."""
+        return self.model(
+            input_ids=context.last[:, None],
+            attention_mask=context.mask.long(),
+            position_ids=self.begin + context.positions[:, -1:],
+            past_key_values=fresh_cache(context.kv),
+            use_cache=True,
+        ).logits[:, -1]
 
     def _inputs(self, run: Chunk) -> dict[str, Tensor]:
         if run.vectors is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,126 @@ from transformers import DynamicCache
 
 from unspoken import rope
 from unspoken.backbone.caches import kept
-from unspoken.types import KV
+from unspoken.backbone.inner import setting
+from unspoken.layout import VECTOR, Chunk
+from unspoken.types import KV, Context, KVCache, Spelling, counted
 
-__all__ = ["filled", "moves", "near", "rotary", "turns_by_length"]
+__all__ = [
+    "beginnings",
+    "embeds",
+    "filled",
+    "keeps",
+    "moves",
+    "near",
+    "pads",
+    "probe",
+    "rotary",
+    "states",
+    "turns_by_length",
+]
+
+_FIRST, _COUNT = 4, 12
+
+
+def probe(model: Any, count: int = _COUNT) -> Chunk:
+    """Some tokens that no proof needs the meaning of, as a run of one row."""
+    ids = torch.arange(_FIRST, _FIRST + count, device=model.device)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    return Chunk(ids, mask, Spelling(("",), torch.full_like(ids, -1)))
+
+
+def beginnings(body: Any) -> tuple[int, ...]:
+    """What a model may call its first position: 0, or, as RoBERTa does, one after its padding."""
+    padding = getattr(getattr(body, "embeddings", None), "padding_idx", None)
+    return (0,) if padding is None else (0, padding + 1)
+
+
+@torch.no_grad()
+def states(model: Any) -> bool:
+    """Whether the states of all layers are as wide as the configuration says."""
+    ids = probe(model).ids
+    try:
+        found = model.model(input_ids=ids, output_hidden_states=True).hidden_states
+    except Exception:  # whatever a foreign model raises at what it cannot do
+        return False
+    shape = (*ids.shape, setting(model.model, "hidden_size", 0))
+    return all(state.shape == shape for state in found or (ids,))
+
+
+@torch.no_grad()
+def keeps(model: Any) -> bool:
+    """Whether reading in three passes, with a cache between, gives what one plain pass gives."""
+    run = probe(model)
+
+    def in_parts() -> Tensor:
+        return _in_parts(model, run, (slice(0, 5), slice(5, _COUNT - 1)))
+
+    return _same(model, in_parts, lambda: model.model(input_ids=run.ids).logits[:, -1])
+
+
+@torch.no_grad()
+def pads(model: Any, *, gap: bool = False) -> bool:
+    """Whether a row gives the same with padding before it, or in its middle, as alone."""
+    run, at = probe(model), 3 if gap else 0
+
+    def padded() -> Tensor:
+        hole = torch.zeros_like(run.ids[:, :4])
+        ids = torch.cat((run.ids[:, :at], hole, run.ids[:, at:]), 1)
+        mask = torch.cat((run.mask[:, :at], hole.bool(), run.mask[:, at:]), 1)
+        both = Chunk(
+            torch.cat((ids, ids + 1)),
+            torch.cat((mask, torch.ones_like(mask))),
+            run.spelling,
+        )
+        return _in_parts(model, both, (slice(0, 6), slice(6, _COUNT + 3)))[:1]
+
+    whole = (slice(0, _COUNT - 1),)
+    return _same(model, padded, lambda: _in_parts(model, run, whole))
+
+
+@torch.no_grad()
+def embeds(model: Any) -> bool:
+    """Whether embeddings that are given are read like the words that they are of."""
+    run = probe(model, _COUNT - 1)
+    if model.embed(run.ids).shape[-1] != setting(model.model, "hidden_size", 0):
+        return False
+    none = torch.full_like(run.ids, VECTOR)
+
+    def given() -> Tensor:
+        vectors = replace(run, ids=none, vectors=model.embed(run.ids)[0])
+        return _last(model.pass_over((), run.mask[:, :0], vectors, counted(run.mask))[0])
+
+    def read() -> Tensor:
+        return _last(model.pass_over((), run.mask[:, :0], run, counted(run.mask))[0])
+
+    return _same(model, given, read)
+
+
+def _last(kv: KV) -> Tensor:
+    return kv[-1][1]
+
+
+def _in_parts(model: Any, run: Chunk, parts: Sequence[slice]) -> Tensor:
+    """Logits (B, V) after the last token, which is read by itself after the parts."""
+    kv: KV = ()
+    at, ends = counted(run.mask), torch.full_like(run.ids, -1)
+    for part in parts:
+        piece = replace(run, ids=run.ids[:, part], mask=run.mask[:, part])
+        kv, _ = model.pass_over(kv, run.mask[:, : part.start], piece, at[:, part])
+    return model.next_logits(
+        Context(KVCache(kv), run.mask, run.ids[:, -1], Spelling(("",), ends), at)
+    )
+
+
+def _same(model: Any, one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
+    """Whether two ways give the same. A way that fails on this model is another one."""
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
+    try:
+        with torch.autocast(model.device.type, enabled=False):
+            a, b = one().float(), other().float()
+    except Exception:  # whatever a foreign model raises at what it cannot do
+        return False
+    return a.shape == b.shape and float((a - b).norm()) <= tolerance * float(b.norm())
 
 
 def near(one: KV, other: KV, dtype: torch.dtype) -> bool:
@@ -48,28 +166,42 @@ def turns_by_length(base: Any) -> bool:
 
 
 @torch.no_grad()
-def moves(base: Any, frequencies: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    """Whether keys moved by rotation equal keys that are read at the new position."""
+def moves(base: Any, frequencies: Sequence[Tensor], dtype: torch.dtype, limit: int | None) -> bool:
+    """Whether keys moved by rotation equal keys that are read at the new position.
+
+    Near and far away, because some models change their scale with the position.
+    """
     device = base.device
     probe = torch.arange(4, device=device)[None]
-    caches = [_read(base, probe, start) for start in (probe, probe + 5)]
-    by = torch.tensor([5], device=device)
-    return near(rope.rotate(caches[0], by, frequencies), caches[1], dtype)
+    far = min(limit or _FAR, _FAR) - 4
+    near_by, *moved = (_read(base, probe, probe + by) for by in (0, min(5, far), far))
+    return all(
+        near(rope.rotate(near_by, torch.tensor([by], device=device), frequencies), kv, dtype)
+        for by, kv in zip((min(5, far), far), moved, strict=True)
+    )
+
+
+_FAR = 4096
 
 
 @torch.no_grad()
-def filled(base: Any, fill: Callable[..., object], dtype: torch.dtype) -> bool:
-    """Whether `fill` gives what a dense read gives: two of six tokens are filled in."""
-    ids = torch.arange(6, device=base.device)[None]
-    mask, dense = torch.ones_like(ids, dtype=torch.bool), _read(base, ids, ids)
+def filled(base: Any, fill: Callable[..., object], dtype: torch.dtype, window: int | None) -> bool:
+    """Whether `fill` gives what a dense read gives: four tokens are filled in.
+
+    Two of them lie so far on that a window of up to a thousand positions ends behind the first.
+    """
+    count = 8 + (window if window and window <= 1024 else 0)
+    at = torch.arange(count, device=base.device)[None]
+    ids, slots = at % _COUNT, at[:, [2, 3, count - 3, count - 2]]
+    mask, dense = torch.ones_like(ids, dtype=torch.bool), _read(base, ids, at)
     room = tuple((keys.clone(), values.clone()) for keys, values in dense)
     for keys, values in room:
-        keys[:, :, 2:4], values[:, :, 2:4] = 0, 0
+        keys[:, :, slots[0]], values[:, :, slots[0]] = 0, 0
     with (
         torch.autocast(base.device.type, enabled=False),
-        suppress(TypeError, ValueError, RuntimeError, IndexError),
+        suppress(Exception),  # whatever a foreign model raises at what it cannot do
     ):
-        fill(room, ids[:, 2:4], ids[:, 2:4], mask)
+        fill(room, ids.gather(1, slots), slots, mask)
     return near(room, dense, dtype)
 
 

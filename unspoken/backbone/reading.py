@@ -25,6 +25,7 @@ from unspoken.backbone.caches import (
 )
 from unspoken.backbone.moving import Moving
 from unspoken.backbone.proofs import near
+from unspoken.backbone.rereading import Rereading
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import Chunk, Part, lay_out, spell
 from unspoken.types import (
@@ -48,7 +49,7 @@ UNWHOLE = (
 )
 
 
-class Reading(Moving):
+class Reading(Moving, Rereading):
     """A model that reads prompts of words, vectors and caches.
 
     The shared text with which a prompt begins is read once and kept until another opening comes.
@@ -66,6 +67,8 @@ class Reading(Moving):
         `IncompatibleModels` before any forward pass.
         """
         parts = self.lay_out(prompt)
+        if not (self.keeps and (self.pads or prompt.batch == 1)):
+            return self.reread(parts, prompt.batch, needs)
         if self._holes_matter(parts, prompt.batch):
             return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         return self.read_parts(parts, prompt.batch, needs=needs)
@@ -96,13 +99,15 @@ class Reading(Moving):
 
     def top(self, needs: frozenset[Need]) -> int | None:
         """The layer at which reading may end, when nothing but states up to it is needed."""
-        if {need.kind for need in needs} != {"hidden"} or not hasattr(self.body, "layers"):
+        if {need.kind for need in needs} != {"hidden"}:
+            return None
+        if len(getattr(self.body, "layers", ())) != self.facts.layers:
             return None
         layers = [need.layer for need in needs]  # negative ones count from the top
         return max(layers) if min(layers) >= 0 and max(layers) < self.facts.layers else None
 
     @cached_property
-    def _narrows(self) -> bool:
+    def narrows(self) -> bool:
         """Whether layers can be kept from seeing a cache. Proved once on this model."""
         found = proof_of_narrowing(self.body, self.facts.layers)
         return found is not None and near(*found, self.dtype)
@@ -126,19 +131,21 @@ class Reading(Moving):
                 )
 
     def _check_cached(self, cached: CacheSegment) -> None:
-        spec, kv = self.facts, cached.kv
-        heads = max(keys.shape[1] for keys, _ in kv)
-        given = (len(kv), heads, kv[0][0].shape[3])
-        if given == (spec.layers, spec.kv_heads, spec.head_dim) and not all(cached.layers):
-            if not self._narrows:
-                raise IncompatibleModels(
-                    f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
-                    "seeing it. Send all layers, or load the model with attn_implementation='sdpa'"
-                )
-        elif given != (spec.layers, spec.kv_heads, spec.head_dim):
+        spec, shapes = self.facts, self.shapes
+        given = [(keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in cached.kv]
+        fits = len(given) == len(shapes) and all(
+            one[1:] == layer[1:] and one[0] in (0, layer[0])
+            for one, layer in zip(given, shapes, strict=True)
+        )
+        if not fits:
             raise IncompatibleModels(
-                f"the cache has {given[0]} layers of {given[1]} x {given[2]}, but {self.name!r} "
-                f"has {spec.layers} of {spec.kv_heads} x {spec.head_dim}. Use the same weights"
+                f"the cache has {_shaped(given)}, but {self.name!r} has {_shaped(shapes)}. Use the "
+                "same weights"
+            )
+        if not all(cached.layers) and not self.narrows:
+            raise IncompatibleModels(
+                f"the cache leaves out layers, but those of {self.name!r} cannot be kept from "
+                "seeing it. Send all layers, or load the model with attn_implementation='sdpa'"
             )
         compact = (cached.positions != counted(cached.mask)) & cached.mask
         if spec.window is not None and bool(compact.any()):
@@ -150,13 +157,17 @@ class Reading(Moving):
     def _holes_matter(self, parts: Sequence[Part], batch: int) -> bool:
         """Whether padding between parts could push a position out of the sliding window.
 
-        transformers counts the window in cache slots, not in positions. Rows with padding in their
-        middle would see too little. Such prompts are rare, and their rows are read one by one.
+        transformers counts the window in cache slots, not in positions, and some models count all
+        distances so. Rows with padding in their middle would see too little. Such prompts are rare,
+        and their rows are read one by one.
         """
-        if self.facts.window is None or batch == 1:
+        if batch == 1 or len(parts) == 1:
             return False
         mask = torch.cat([part.mask.expand(batch, -1) for part in parts], 1)
-        return mask.shape[1] >= self.facts.window and has_holes(mask)
+        window = self.facts.window
+        if not has_holes(mask) or (window is None and self.gaps):
+            return False
+        return window is None or mask.shape[1] >= window or not self.gaps
 
 
 class _Reading:
@@ -177,7 +188,7 @@ class _Reading:
         self.layers = sorted(need.layer for need in needs if need.kind == "hidden")
         if self.layers and all(run.shared for run in self.runs):
             raise EmptyPrompt("there are no states to pass on: nothing follows the opening")
-        every = (True,) * model.facts.layers
+        every = (True,) * len(model.shapes)
         held = [part.layers if isinstance(part, CacheSegment) else every for part in parts]
         self.seen = seen_slots([part.mask.expand(batch, -1) for part in parts], held)
         if self.seen is not None and CACHE in needs:
@@ -204,6 +215,11 @@ class _Reading:
         self.positions = torch.cat((self.positions, at), 1)
         self.end = self.end + _length(part)
 
+    @property
+    def _slotted(self) -> bool:
+        """Whether the model counts slots, so that padding in the middle would be counted too."""
+        return self.model.facts.window is not None or not self.model.gaps
+
     def _places(self, part: Part) -> Tensor:
         """The positions (B, S) of a part that comes next."""
         if isinstance(part, CacheSegment):
@@ -212,7 +228,7 @@ class _Reading:
 
     def _append(self, cached: CacheSegment, rows: int) -> None:
         model = self.model
-        added = filled_layers(cached, model.facts.kv_heads)
+        added = filled_layers(cached, [heads for heads, _, _ in model.shapes])
         added = tuple((k.to(model.dtype), v.to(model.dtype)) for k, v in added)
         self.kv = append(self.kv, model.shift(added, self.end[:rows]) if self.kv else added)
 
@@ -232,7 +248,8 @@ class _Reading:
         """What has been read, without padding in the middle where a window would count it."""
         kv, mask, positions, seen = self.kv, self.mask, self.positions, self.seen
         spelling = spell(self.parts, self.batch)
-        if self.model.facts.window is not None and has_holes(mask):  # what is written may reach it
+        several = len(self.parts) > 1 and self.batch > 1
+        if several and has_holes(mask) and self._slotted:  # what is written may reach it
             order = left_order(mask)
             seen = None if seen is None else seen.take_along_dim(order[None], 2)
             positions = positions.gather(1, order)
@@ -252,6 +269,15 @@ class _Reading:
             },
             cached=cached,
         )
+
+
+def _shaped(shapes: Sequence[tuple[int, int, int]]) -> str:
+    """The layers of a cache in words."""
+    found = {
+        f"{heads} x {keys}" if keys == values else f"{heads} x {keys} and {values}"
+        for heads, keys, values in shapes
+    }
+    return f"{len(shapes)} layers of {' or '.join(sorted(found))}"
 
 
 def _length(part: Part) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,10 +12,22 @@ from torch import Tensor
 from unspoken.backbone.caches import growing_cache, kept
 from unspoken.types import KV, Context
 
-__all__ = ["Driven", "Expected", "Feeder", "aligned", "alignment", "drive"]
+__all__ = ["Driven", "Expected", "Feeder", "Step", "aligned", "alignment", "drive"]
 
-Feeder = Callable[[Tensor], Tensor]
-"""Last hidden states (B, W), after the final norm, to the next input embeddings (B, W)."""
+
+class Step(NamedTuple):
+    """What a pass over one position gives.
+
+    state: the last hidden state (B, W), after the final norm. logits: (B, V), where they are
+    computed.
+    """
+
+    state: Tensor
+    logits: Tensor | None = None
+
+
+Feeder = Callable[[Step], Tensor]
+"""From what a pass gave to the next input embeddings (B, W)."""
 
 _PENALTY = 1e-5
 _CHUNK = 1 << 14
@@ -31,7 +43,7 @@ class Driven(NamedTuple):
 
 
 def drive(
-    base: Any,
+    passed: Callable[..., Step],
     context: Context,
     first: Tensor,
     feed: Feeder,
@@ -42,10 +54,10 @@ def drive(
 ) -> Driven:
     """Feed the last token, embedded as `first` (B, 1, W), then `steps` vectors, one after another.
 
-    base: the model without its head, so no vocabulary is computed. Padding stays masked in every
-    step and positions go on from the last one. So a row gives the same in a batch as alone, which
-    it does not in the authors' code of latent rollouts. whole: the last vector is fed too, so that
-    the cache holds it.
+    passed: one pass of the model; without its head no vocabulary is computed. Padding stays
+    masked in every step and positions go on from the last one. So a row gives the same in a batch
+    as alone, which it does not in the authors' code of latent rollouts. whole: the last vector is
+    fed too, so that the cache holds it.
     """
     cache, begin = growing_cache(context.kv), context.mask.shape[1]
     real = torch.cat((context.mask, context.mask.new_ones(context.batch, steps)), 1)
@@ -55,18 +67,18 @@ def drive(
     vectors: list[Tensor] = []
     fed = first
     for end in range(begin, begin + steps + whole):
-        state = base(
+        step = passed(
             inputs_embeds=fed,
             attention_mask=mask[:, :end],
             position_ids=at[:, end - 1 : end],
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state[:, -1]
+        )
         if end == begin + steps:
             break
-        states.append(state)
-        vectors.append(feed(state))
-        fed = vectors[-1][:, None].to(first.dtype)
+        states.append(step.state)
+        vectors.append(feed(step))
+        fed = vectors[-1][:, None].to(first.dtype, copy=True)  # some models scale it in place
         if ended():
             break
     passes = cache.get_seq_length() - begin + 1
@@ -106,8 +118,8 @@ def alignment(
 def aligned(matrix: Tensor | None, norm: Tensor) -> Feeder:
     """The next input by a matrix (W, W), or the state itself, at the norm of an embedding."""
 
-    def feed(states: Tensor) -> Tensor:
-        mapped = states.float()
+    def feed(step: Step) -> Tensor:
+        mapped = step.state.float()
         mapped = mapped if matrix is None else mapped @ matrix
         return mapped * (norm / mapped.norm(dim=-1, keepdim=True).clamp(min=1e-6))
 
@@ -120,13 +132,12 @@ class Expected:
     likely: the most probable word (B,) of each step, which decides where a row ends.
     """
 
-    def __init__(
-        self, logits: Callable[[Tensor], Tensor], table: Tensor, temperature: float
-    ) -> None:
-        self.logits, self.table, self.temperature = logits, table, temperature
+    def __init__(self, table: Tensor, temperature: float) -> None:
+        self.table, self.temperature = table, temperature
         self.likely: list[Tensor] = []
 
-    def __call__(self, states: Tensor) -> Tensor:
-        logits = self.logits(states).float()
+    def __call__(self, step: Step) -> Tensor:
+        assert step.logits is not None, "a pass with a vocabulary"
+        logits = step.logits.float()
         self.likely.append(logits.argmax(-1))
         return torch.softmax(logits / self.temperature, -1) @ self.table

@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from unspoken.backbone.caches import fresh_cache
-from unspoken.backbone.passes import Passes
+from unspoken.backbone.rereading import Rereading, TokenCache
 from unspoken.types import Context, counted
 
 __all__ = ["Scoring"]
 
 
-class Scoring(Passes):
+class Scoring(Rereading):
     """A model that scores answers from a context. It computes logits only at their positions."""
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
@@ -43,31 +43,34 @@ class Scoring(Passes):
         self, context: Context, answers: Sequence[str | Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, N, V) over the tokens of each answer, and these (B, N), padded with -100."""
-        ids = [self.tokens(one) if isinstance(one, str) else list(one) for one in answers]
-        rows = [torch.tensor(row, device=self.device) for row in ids]
-        if len(rows) != context.batch or not all(row.numel() for row in rows):
-            raise ValueError(f"need {context.batch} answers of at least one token, got {answers!r}")
+        rows = self._answers(context, answers)
         padded = pad_sequence(rows, batch_first=True, padding_value=-100)
+        if isinstance(context.cache, TokenCache):
+            return self.relook(context.cache, [row[:-1] for row in rows]), padded
         inputs = torch.cat((context.last[:, None], padded[:, :-1]), 1)
         real = torch.cat((context.mask[:, -1:], padded[:, :-1] >= 0), 1)
         with self.seeing(context.seen):
             logits = self.model(
                 input_ids=inputs.clamp(min=0),
                 attention_mask=torch.cat((context.mask[:, :-1], real), 1).long(),
-                position_ids=context.positions[:, -1:] + counted(real),
+                position_ids=self.begin + context.positions[:, -1:] + counted(real),
                 past_key_values=fresh_cache(context.kv),
                 use_cache=True,
             ).logits
         return logits, padded
 
+    def _answers(self, context: Context, answers: Sequence[str | Sequence[int]]) -> list[Tensor]:
+        """The tokens of each row's answer."""
+        ids = [self.tokens(one) if isinstance(one, str) else list(one) for one in answers]
+        rows = [torch.tensor(row, device=self.device) for row in ids]
+        if len(rows) != context.batch or not all(row.numel() for row in rows):
+            raise ValueError(f"need {context.batch} answers of at least one token, got {answers!r}")
+        return rows
+
     @torch.no_grad()
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
+        if isinstance(context.cache, TokenCache):
+            return self.relook(context.cache, [context.last[:0]] * context.batch)[:, 0]
         with self.seeing(context.seen):
-            return self.model(
-                input_ids=context.last[:, None],
-                attention_mask=context.mask.long(),
-                position_ids=context.positions[:, -1:],
-                past_key_values=fresh_cache(context.kv),
-                use_cache=True,
-            ).logits[:, -1]
+            return self.next_logits(context)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +15,9 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken.backbone.caches import growing_cache, kept
 from unspoken.backbone.generation import StopAt, Teller, Watch, cut, writer, written_lengths
-from unspoken.backbone.passes import Passes
 from unspoken.backbone.reading import UNWHOLE
-from unspoken.backbone.rollout import Expected, aligned, alignment, drive
+from unspoken.backbone.rereading import Rereading, TokenCache
+from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
 from unspoken.errors import IncompatibleModels
 from unspoken.types import (
     Ahead,
@@ -34,7 +36,7 @@ from unspoken.types import (
 __all__ = ["Writing"]
 
 
-class Writing(Passes):
+class Writing(Rereading):
     """A model that continues from a context."""
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
@@ -72,9 +74,33 @@ class Writing(Passes):
         on_text: Callable[[str], None] | None,
     ) -> Words:
         self._check_room(context, settings.max_tokens)
-        stop = StopAt(settings.stop, self.tokenizer) if settings.stop else None
-        sampling = settings.temperature > 0
-        ends, pad = self.ends, self.tokenizer.pad_token_id
+        if isinstance(context.cache, TokenCache):
+            return self.rewrite(
+                context.cache, partial(self.generate, settings=settings, on_text=on_text)
+            )
+        cache = growing_cache(ahead.kv if ahead else context.kv)
+        model = writer(self.model, cache, ahead.logits if ahead else None)
+        given = {
+            "input_ids": context.last[:, None],
+            "attention_mask": context.mask.long(),
+            "position_ids": self.begin + context.positions,
+            "past_key_values": cache,
+        }
+        with self.seeing(context.seen):
+            words = self.generate(model, given, settings, on_text)
+        return replace(words, passes=words.passes - bool(ahead), cache=KVCache(kept(cache)))
+
+    def generate(
+        self,
+        model: Any,
+        given: dict[str, Any],
+        settings: Settings,
+        on_text: Callable[[str], None] | None,
+    ) -> Words:
+        """What `generate` of a `writer` writes after its inputs, of which input_ids is (B, N)."""
+        begin, pad = given["input_ids"].shape[1], self.tokenizer.pad_token_id
+        ends, sampling = self.ends, settings.temperature > 0
+        stop = StopAt(settings.stop, self.tokenizer, begin) if settings.stop else None
         config = GenerationConfig(
             max_new_tokens=settings.max_tokens,
             do_sample=sampling,
@@ -85,21 +111,16 @@ class Writing(Passes):
             eos_token_id=list(ends) or None,
             pad_token_id=pad if pad is not None else (*ends, 0)[0],
         )
-        watch, cache = Watch(), growing_cache(ahead.kv if ahead else context.kv)
-        model = writer(self.model, cache, ahead.logits if ahead else None)
+        watch = Watch()
         with torch.random.fork_rng(enabled=sampling):
             if sampling:
                 torch.manual_seed(settings.seed)
-            with self.seeing(context.seen):
-                out = model.generate(
-                    input_ids=context.last[:, None],
-                    attention_mask=context.mask.long(),
-                    position_ids=context.positions,
-                    past_key_values=cache,
-                    generation_config=config,
-                    stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-                    streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
-                )[:, 1:]
+            out = model.generate(
+                **given,
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
+                streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
+            )[:, begin:]
         lengths = written_lengths(out, ends, stop)
         ids = [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
         words = [
@@ -108,9 +129,8 @@ class Writing(Passes):
         return Words(
             tuple(words),
             tuple(lengths),
-            passes=out.shape[1] - bool(ahead),
+            passes=out.shape[1],
             ids=tuple(map(tuple, ids)),
-            cache=KVCache(kept(cache)),
             wait=watch.first,
         )
 
@@ -129,7 +149,7 @@ class Writing(Passes):
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))
         if context.seen is not None:
             raise IncompatibleModels(UNWHOLE.format(name=self.name))
-        driven = drive(self.body, context, first, feed, steps, whole=True)
+        driven = drive(self._state, context, first, feed, steps, whole=True)
         mask = context.mask.new_ones(context.batch, steps)
         places = context.length[:, None] + torch.arange(steps, device=self.device)
         ends = torch.cat((context.spelling.ends, torch.full_like(mask, -1, dtype=torch.long)), 1)
@@ -149,7 +169,7 @@ class Writing(Passes):
     def _expected(
         self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
     ) -> Rollout:
-        feed = Expected(self._logits, self.table, temperature)
+        feed = Expected(self.table, temperature)
         halt = StopAt(stop, self.tokenizer) if stop else None
         over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
         known = torch.tensor(self.ends, device=self.device)
@@ -160,8 +180,13 @@ class Writing(Passes):
                 over.logical_or_(halt(torch.stack((context.last, *feed.likely), 1), None))
             return bool(over.all())
 
+        def passed(**given: Any) -> Step:
+            given["position_ids"] = given["position_ids"] + self.begin
+            found = self.model(**given, output_hidden_states=True, **self.last_logits)
+            return Step(found.hidden_states[-1][:, -1], found.logits[:, -1])
+
         with self.seeing(context.seen):
-            driven = drive(self.body, context, first, feed, steps, whole=False, ended=ended)
+            driven = drive(passed, context, first, feed, steps, whole=False, ended=ended)
         lengths = written_lengths(torch.stack(feed.likely, 1), self.ends, halt)
         lengths = [n - int(out) for n, out in zip(lengths, over.tolist(), strict=True)]
         written = [
@@ -170,10 +195,10 @@ class Writing(Passes):
         ]
         return Rollout(*written, cached=None, passes=driven.passes)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """Vocabulary logits (B, V) of last hidden states (B, W), as the model computes them."""
-        logits, cap = self.model.get_output_embeddings()(states), self.logit_cap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+    def _state(self, **given: Any) -> Step:
+        """A pass without a vocabulary."""
+        given["position_ids"] = given["position_ids"] + self.begin
+        return Step(self.body(**given).last_hidden_state[:, -1])
 
     def _alignment(self, *, ridge: bool) -> tuple[Tensor | None, Tensor]:
         if ridge not in self._alignments:

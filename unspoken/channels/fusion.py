@@ -117,6 +117,11 @@ def _after(opening: int, cached: CacheSegment) -> CacheSegment:
 
 def _check_sizes(side: str, spec: Spec, expected: tuple[int, int, int], fix: str) -> None:
     top, heads, dim = expected
+    if not spec.even:
+        raise IncompatibleModels(
+            f"the layers of {side} {spec.name!r} keep keys and values of unlike shapes, and a "
+            "fuser takes equal ones; use another model, or the channel 'text'"
+        )
     if (spec.kv_heads, spec.head_dim) != (heads, dim):
         raise IncompatibleModels(
             f"the fuser takes {heads} KV heads of width {dim} from its {side}, but {side} "

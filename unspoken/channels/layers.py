@@ -17,6 +17,7 @@ from torch import Tensor
 from unspoken.channels.base import Channel
 from unspoken.channels.handoff import MOVED, accept_same, after_opening, check_same
 from unspoken.channels.sender_state import SenderState
+from unspoken.errors import IncompatibleModels
 from unspoken.protocols import Model, fillable, movable
 from unspoken.types import CACHE, CacheSegment, KVCache, Need, Prompt, Spec
 from unspoken.wire import Message
@@ -111,6 +112,13 @@ class SelectiveLayers(Channel):
     def ask(self, sender: Model, receiver: Model) -> None:
         movable(sender, MOVED)
         movable(receiver, "a cache in the slot is moved after what comes before it")
+        layers = receiver.spec.layers
+        if len(self.chosen(layers)) < layers and not fillable(receiver, "layers see").narrows:
+            raise IncompatibleModels(
+                f"channel 'layers' leaves out layers, but those of {receiver.spec.name!r} cannot "
+                "be kept from seeing a cache. Use ratio=1, or load the model with "
+                "attn_implementation='sdpa'"
+            )
 
 
 def ranked(

@@ -102,6 +102,11 @@ class ProjectedMemory(Channel):
             ("sender", sender, projector.source),
             ("receiver", receiver, projector.target),
         ):
+            if not spec.even:
+                raise IncompatibleModels(
+                    f"the layers of {side} {spec.name!r} keep keys and values of unlike shapes, "
+                    "and a projector takes equal ones; use another model, or the channel 'text'"
+                )
             if (spec.layers, spec.kv_heads, spec.head_dim) != (layers, heads, dim):
                 raise IncompatibleModels(
                     f"the projector was made for a {side} with {layers} layers of {heads} x {dim}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -17,7 +17,7 @@ from unspoken.backbone import Backbone
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.files import write_bytes
 from unspoken.layout import Chunk
-from unspoken.types import KV, counted
+from unspoken.types import KV, Spec, counted
 
 __all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
 
@@ -52,10 +52,13 @@ class Adapted(Backbone):
         """The number of trained parameters."""
         return sum(parameter.numel() for parameter in self.adapter.parameters())
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A random one: weights that still change have no identity that could be shared."""
-        return uuid4().hex[:16]
+    @property
+    def spec(self) -> Spec:
+        """As it was at first: weights that still change have no identity that could be shared."""
+        return self.facts
+
+    def _describe(self) -> Spec:
+        return replace(super()._describe(), weights=uuid4().hex[:16])
 
     def frozen(self) -> Backbone:
         """End the training: the model as it is now, with an identity, which keeps its opening."""

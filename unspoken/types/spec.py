@@ -19,7 +19,9 @@ class Spec:
     precision. kinds: for each layer whether it sees everything or a window. gives: what it can
     compute as a sender. takes: what its prompt may hold. states: whether its hidden states are
     those of what it has read, or, as with a diffusion model, of what it writes. chats: whether it
-    has a chat template. former: what `weights` was in version 0.1, of the parameters alone.
+    has a chat template. even: whether all layers have equally many key heads, with keys as wide as
+    values. batches: whether rows of unlike length can be read together. former: what `weights` was
+    in version 0.1, of the parameters alone.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Spec:
     takes: tuple[SegmentKind, ...] = ("text", "vectors", "cache")
     states: Literal["read", "written"] = "read"
     chats: bool = False
+    even: bool = True
+    batches: bool = True
     former: str = ""
 
     def is_known_as(self, weights: str) -> bool:

@@ -80,7 +80,7 @@ class CanvasModel(LanguageModel):
         A shared opening is laid out as any text. Raises `EmptyPrompt`, `ContextTooLong` and
         `IncompatibleModels`.
         """
-        if odd := sorted({need.kind for need in needs} - {*self.spec.gives}):
+        if odd := sorted({need.kind for need in needs} - {*self.facts.gives}):
             kept = {"cache": "keeps no cache", "rollout": "does not go on from a cache"}
             raise IncompatibleModels(self._refusal(kept.get(odd[0], f"gives no {odd[0]}")))
         for segment in prompt.segments:
@@ -110,19 +110,19 @@ class CanvasModel(LanguageModel):
     def _check_segment(self, segment: Segment) -> None:
         if isinstance(segment, CacheSegment):
             raise IncompatibleModels(self._refusal("reads no cache"))
-        if isinstance(segment, Vectors) and "vectors" not in self.spec.takes:
+        if isinstance(segment, Vectors) and "vectors" not in self.facts.takes:
             raise IncompatibleModels(self._refusal("reads token ids, no vectors", "'text'"))
-        if isinstance(segment, Vectors) and segment.values.shape[-1] != self.spec.width:
+        if isinstance(segment, Vectors) and segment.values.shape[-1] != self.facts.width:
             raise IncompatibleModels(
                 f"the vectors are {segment.values.shape[-1]} wide, but {self.name!r} embeds "
-                f"{self.spec.width}. Project them into its space first"
+                f"{self.facts.width}. Project them into its space first"
             )
 
     def _refusal(self, what: str, other: str = "'text' or 'embedding'") -> str:
         return _CANNOT.format(name=self.name, what=what, other=other)
 
     def _check_room(self, mask: Tensor, count: int) -> None:
-        longest, limit = int(mask.sum(1).max()), self.spec.positions
+        longest, limit = int(mask.sum(1).max()), self.facts.positions
         if limit is not None and longest + count > limit:
             raise ContextTooLong(
                 f"a prompt of {longest} positions and a canvas of {count} exceed the {limit} of "

@@ -53,7 +53,7 @@ class DiffusionGemma(CanvasModel):
         return cls(model.to(device), tokenizer, name=name)
 
     def _describe(self) -> Spec:
-        found = self._spec(self.model.config.text_config)
+        found = self._spec()
         return replace(found, gives=("text", "hidden"), takes=("text",), states="written")
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
@@ -66,7 +66,7 @@ class DiffusionGemma(CanvasModel):
                 f"{self.name!r} has its own sampler, which has no {', '.join(odd)}. Leave "
                 "that out, and set max_tokens, steps and temperature"
             )
-        top = self.spec.layers
+        top = self.facts.layers
         if any(layer not in (-1, top) for layer in laid.layers):
             raise IncompatibleModels(
                 f"{self.name!r} gives the states of its last layer alone, -1 or {top}, but "

@@ -95,7 +95,7 @@ class DiffusionBackbone(CanvasModel):
     def _describe(self) -> Spec:
         embeds = "inputs_embeds" in self._accepts
         return replace(
-            self._spec(self.model.config),
+            self._spec(),
             gives=("text", "hidden"),
             takes=("text", "vectors") if embeds else ("text",),
             states="written",
