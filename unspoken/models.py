@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from unspoken.errors import MissingExtra, StorageError, UnknownName, unknown
+from unspoken.errors import IncompatibleModels, MissingExtra, StorageError, UnknownName, unknown
 from unspoken.files import atomic_folder, sha256
 
 __all__ = [
@@ -109,7 +109,7 @@ _REMEDY = (
 )
 
 
-def load_tokenizer(name: str, where: str) -> Any:
+def load_tokenizer(name: str, where: str, **hf: Any) -> Any:
     """The tokenizer of a model that was resolved to `where`.
 
     A converted one is read once. `AutoTokenizer` parses its file several times, which for Gemma's
@@ -118,7 +118,7 @@ def load_tokenizer(name: str, where: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if name not in PACKAGED:
-        return cast(Any, AutoTokenizer).from_pretrained(where)
+        return cast(Any, AutoTokenizer).from_pretrained(where, **hf)
     folder = Path(where)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     template = folder / "chat_template.jinja"
@@ -138,6 +138,7 @@ def plain(model: Any) -> Any:
     twin = copy(model)
     twin.hf_quantizer, twin.config = None, deepcopy(model.config)
     del twin.config.quantization_config
+    twin.config.architectures = [type(model).__name__]
     return twin
 
 
@@ -151,6 +152,11 @@ def explained(name: str) -> Generator[None]:
             raise StorageError(
                 f"the converted {name!r} under {cache_folder()} does not load ({error}); remove "
                 "that folder to have it converted again"
+            ) from error
+        if "Unrecognized configuration class" in str(error):
+            raise IncompatibleModels(
+                f"{name!r} is no causal language model: transformers knows none of its kind. Use a "
+                "model that goes on from a text"
             ) from error
         bare = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
         if bare or isinstance(error, OSError):
@@ -184,7 +190,7 @@ def verify(model: Packaged) -> bool:
 
 
 _MANIFEST = "manifest.json"
-_LAYOUT = 2
+_LAYOUT = 3
 """Grows when conversion writes something else. Other versions are converted again."""
 
 
@@ -230,7 +236,7 @@ def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
         tied: set[str] = set(net.all_tied_weights_keys if net.config.tie_word_embeddings else ())
         state = {k: v.contiguous() for k, v in net.state_dict().items() if k not in tied}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        net.config.save_pretrained(folder)
+        plain(net).config.save_pretrained(folder)
         net.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         gguf.unlink()

@@ -84,7 +84,7 @@ def judge(name: str, cells: Iterable[str] = CELLS) -> dict[str, Found]:
     """How a family does in each cell."""
     cells = list(cells)
     try:
-        model = models.build(name)
+        model = models.build_more(name) if name in models.MORE else models.build(name)
     except Exception as error:
         return dict.fromkeys(cells, Found("not built", _said(error)))
     try:

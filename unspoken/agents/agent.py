@@ -37,9 +37,9 @@ class Incoming:
 class Agent:
     """Reads its prompt and its messages, then computes what is needed: words, states, a cache.
 
-    role: a `Role`, or words that become its instructions. soft: trained vectors after the
-    instructions, which make it a tuned reader. An agent never changes. `dataclasses.replace` makes
-    another one.
+    model: a model, or the name or folder of one, which is loaded. role: a `Role`, or words that
+    become its instructions. soft: trained vectors after the instructions, which make it a tuned
+    reader. An agent never changes. `dataclasses.replace` makes another one.
 
     >>> from unspoken.testing import tiny_backbone
     >>> solver = Agent("solver", tiny_backbone(), role="Answer briefly.")
@@ -58,7 +58,7 @@ class Agent:
     def __init__(
         self,
         name: str,
-        model: Model,
+        model: Model | str,
         *,
         role: Role | str = "",
         settings: Settings = Settings(),
@@ -66,6 +66,10 @@ class Agent:
     ) -> None:
         if not name.strip():
             raise PipelineError("an agent needs a name that is not empty")
+        if isinstance(model, str):
+            from unspoken.backbone.load import load_model  # imports transformers
+
+            model = load_model(model)
         role = Role(instructions=role) if isinstance(role, str) else role
         vars(self).update(name=name, model=model, role=role, settings=settings, soft=soft)
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
-from unspoken import models
 from unspoken.backbone.filling import Filling
+from unspoken.backbone.loaded import load_causal
 from unspoken.backbone.model import LanguageModel
 from unspoken.backbone.reading import Reading
 from unspoken.backbone.scoring import Scoring
@@ -43,15 +42,15 @@ class Backbone(Reading, Filling, Writing, Scoring):
     ) -> Backbone:
         """Load a packaged model by its short name, a local folder or a Hugging Face name.
 
-        `hf` goes to transformers' `from_pretrained` as it is. Raises `UnknownName` when there is
-        nothing by that name, `MissingExtra` when the package of a known name is not installed.
+        `hf` goes to transformers' `from_pretrained` as it is: `revision`, `subfolder`, `token` and
+        `trust_remote_code` for the model and its tokenizer, `device_map` and `quantization_config`
+        for the model alone. dtype: "auto" is that of the checkpoint, or float32 where the device
+        does not multiply it in hardware. Raises `UnknownName` when there is nothing by that name,
+        `MissingExtra` when the package of a known name is not installed, `IncompatibleModels` for
+        what is no causal model.
         """
-        where = models.resolve(name)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with models.explained(name):
-            tokenizer = models.load_tokenizer(name, where)
-            model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **hf)
-        return cls(model.to(device), tokenizer, name=name)
+        model, tokenizer = load_causal(name, dtype, device, hf)
+        return cls(model, tokenizer, name=name)
 
 
 def causal(model: LanguageModel, what: str) -> Backbone:

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from unspoken.backbone.inner import text_config
 from unspoken.identity import fingerprint
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "tensors_of"]
 
 
 class Identity:
@@ -34,7 +35,7 @@ class Identity:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._seen: object = None
-        self._watched: tuple[list[Any], list[Any]] = ([], [])
+        self._watched: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
         self._known = ""
 
     def changed(self) -> bool:
@@ -45,20 +46,20 @@ class Identity:
         modules = list(self.model.modules())
         tensors = [part for one in modules for part in _parts(one) if part]
         children = [one._modules for one in modules if one._modules]
-        self._watched = (tensors, children)
+        self._watched = (tensors, children, [one for one in modules if _has_adapters(one)])
         self._seen, self._known = self._snapshot(), ""
         return True
 
     def __str__(self) -> str:
         """16 hex digits. Equal for equal weights and settings in another folder or precision."""
         if not self._known:
-            found = hashlib.sha256(fingerprint(_tensors(self.model)).encode())
+            found = hashlib.sha256(fingerprint(tensors_of(self.model)).encode())
             found.update(json.dumps(_settings(self.model), sort_keys=True, default=str).encode())
             self._known = found.hexdigest()[:16]
         return self._known
 
     def _snapshot(self) -> object:
-        tensors, children = self._watched
+        tensors, children, adapted = self._watched
         return (
             [
                 (id(tensor), 0 if tensor.is_inference() else tensor._version)
@@ -67,12 +68,7 @@ class Identity:
                 if tensor is not None
             ],
             [id(child) for part in children for child in part.values()],
-            [
-                (_used(child), _scales(child))
-                for part in children
-                for child in part.values()
-                if _has_adapters(child)
-            ],
+            [(_used(one), _scales(one)) for one in adapted],
             repr(_declared(text_config(self.model))),
         )
 
@@ -97,19 +93,22 @@ def _declared(config: Any) -> dict[str, Any]:
 
     Whatever else a file may hold, such as the notes of a training program, is left out.
     """
-    names = {field.name for field in dataclasses.fields(config)}
-    names |= set(inspect.signature(type(config).__init__).parameters)
-    found = {
-        name: value
-        for name, value in vars(config).items()
-        if name in names and name not in _UNNOTED and "drop" not in name
-    }
+    names = _noted(type(config))
+    found = {name: value for name, value in vars(config).items() if name in names}
     if "sliding_attention" not in (found.get("layer_types") or ["sliding_attention"]):
         found.pop("sliding_window", None)
     return found
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+@cache
+def _noted(kind: Any) -> frozenset[str]:
+    """The fields of a configuration's class that say something of a forward pass."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    names |= set(inspect.signature(kind.__init__).parameters)
+    return frozenset(name for name in names - _UNNOTED if "drop" not in name)
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, of adapters only those that are active."""
     names = dict(_adapter_names(model))
     for path, module in model.named_modules():
@@ -119,7 +118,18 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 begin = next((one for one in names if whole.startswith(one)), None)
                 if tensor is None or (begin is not None and names[begin] is None):
                     continue
-                yield whole if begin is None else f"{names[begin]}{whole[len(begin) :]}", tensor
+                known = whole if begin is None else f"{names[begin]}{whole[len(begin) :]}"
+                yield known, _present(module, name, tensor)
+
+
+def _present(module: Any, name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself, or, of one that accelerate keeps elsewhere, what it keeps."""
+    hook = getattr(module, "_hf_hook", None)
+    if not tensor.is_meta or hook is None:
+        return tensor
+    hooks = getattr(hook, "hooks", (hook,))  # several hooks of one module are in one
+    kept = next((one.weights_map for one in hooks if getattr(one, "weights_map", None)), {})
+    return kept[name]
 
 
 def _parts(module: Any) -> list[dict[str, Tensor | None]]:

@@ -12,6 +12,7 @@ from unspoken.backbone.core import Backbone
 from unspoken.backbone.diffusion import DiffusionBackbone, DiffusionGemma
 from unspoken.backbone.diffusion.layouts import FILE
 from unspoken.backbone.diffusion.published import model_type, published
+from unspoken.backbone.loaded import shared
 from unspoken.backbone.model import LanguageModel
 
 __all__ = ["load_model"]
@@ -25,10 +26,10 @@ def load_model(
     A folder with a diffusion.json, LLaDA, Dream and DiffusionGemma write by diffusion. Any other
     model is causal. To use a causal one for diffusion, call `DiffusionBackbone.from_pretrained`.
     """
-    where = models.resolve(name)
+    where, common = models.resolve(name), shared(hf)
     kind: Any = Backbone
-    if model_type(where) == "diffusion_gemma":
+    if model_type(where, **common) == "diffusion_gemma":
         kind = DiffusionGemma
-    elif (Path(where) / FILE).is_file() or published(where) is not None:
+    elif (Path(where) / FILE).is_file() or published(where, **common) is not None:
         kind = DiffusionBackbone
     return kind.from_pretrained(name, dtype=dtype, device=device, **hf)

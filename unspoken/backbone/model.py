@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unspoken.backbone.identity import Identity
+from unspoken.backbone.identity import Identity, tensors_of
 from unspoken.backbone.inner import longest, setting, text_config
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
@@ -107,7 +107,7 @@ class LanguageModel(ABC):
             kv_heads=setting(model, "num_key_value_heads", heads),
             head_dim=setting(model, "head_dim", width // heads),
             weights=str(self._identity),
-            former=fingerprint(self.model.named_parameters()),
+            former=self._former,
             tokenizer=hashlib.sha256(
                 repr(sorted(self.tokenizer.get_vocab().items())).encode()
             ).hexdigest()[:16],
@@ -115,6 +115,13 @@ class LanguageModel(ABC):
             dtype=str(self.dtype).removeprefix("torch."),
             chats=bool(getattr(self.tokenizer, "chat_template", None)),
         )
+
+    @property
+    def _former(self) -> str:
+        """The fingerprint of version 0.1, '' where it could not be taken."""
+        parameters = dict(self.model.named_parameters())
+        offloaded = any(one.is_meta for one in parameters.values())
+        return "" if offloaded else fingerprint(parameters.items())
 
     @property
     def fingerprint(self) -> str:
@@ -132,7 +139,7 @@ class LanguageModel(ABC):
     def digest(self) -> str:
         """SHA-256 over every byte of every weight: shows that training left them alone."""
         found = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
+        for name, tensor in sorted(tensors_of(self.model), key=lambda pair: pair[0]):
             found.update(name.encode())
             for part in plain_parts(tensor):
                 data = part.to("cpu").contiguous().flatten().view(torch.uint8)

@@ -80,8 +80,13 @@ class Reading(Moving, Rereading):
             pass_.take(part, last=part is parts[-1])
         return pass_.result()
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._opening = ((), ())
+
     def lay_out(self, prompt: Prompt) -> list[Part]:
         """The prompt as tokens, vectors and caches, checked as `read` checks it."""
+        _ = self.spec  # what was known of the model is forgotten if it has changed
         parts = lay_out(prompt, self.encode, self._bos, self.device)
         self._check(parts, prompt.batch)
         return parts

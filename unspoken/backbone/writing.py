@@ -43,6 +43,10 @@ class Writing(Rereading):
         super().__init__(model, tokenizer, name=name)
         self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._alignments = {}
+
     def write(
         self,
         context: Context,

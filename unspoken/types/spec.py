@@ -45,4 +45,4 @@ class Spec:
 
     def is_known_as(self, weights: str) -> bool:
         """Whether something was made for this model, by its identity of today or of version 0.1."""
-        return weights in (self.weights, self.former)
+        return bool(weights) and weights in (self.weights, self.former)

@@ -14,6 +14,7 @@ from torch import Tensor
 from unspoken import models
 from unspoken.backbone.diffusion.canvas import CanvasModel, Laid
 from unspoken.backbone.diffusion.sampling import Draft
+from unspoken.backbone.loaded import placed, shared
 from unspoken.errors import IncompatibleModels
 from unspoken.types import Context, Denoising, Spec
 
@@ -46,11 +47,10 @@ class DiffusionGemma(CanvasModel):
         from transformers import DiffusionGemmaForBlockDiffusion  # a second to import
 
         where = models.resolve(name)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with models.explained(name):
-            tokenizer = models.load_tokenizer(name, where)
+            tokenizer = models.load_tokenizer(name, where, **shared(hf))
             model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(where, dtype=dtype, **hf)
-        return cls(model.to(device), tokenizer, name=name)
+        return cls(placed(model, dtype, device), tokenizer, name=name)
 
     def _describe(self) -> Spec:
         found = self._spec()

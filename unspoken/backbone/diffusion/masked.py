@@ -21,6 +21,7 @@ from unspoken.backbone.diffusion.canvas import CanvasModel, Laid
 from unspoken.backbone.diffusion.layouts import Masked
 from unspoken.backbone.diffusion.published import published
 from unspoken.backbone.diffusion.sampling import Draft, Guess, denoise
+from unspoken.backbone.loaded import placed, shared
 from unspoken.errors import IncompatibleModels
 from unspoken.layout import VECTOR
 from unspoken.types import Context, Denoising, Spec, counted
@@ -71,20 +72,20 @@ class DiffusionBackbone(CanvasModel):
         what is known of LLaDA and Dream, see `published`. Raises `UnknownName`, `DataError`.
         """
         where = models.resolve(name)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        common = shared(hf)
         with models.explained(name):
-            known = None if masked else published(where)
+            known = None if masked else published(where, **common)
             if known is not None:
-                tokenizer = known.load_tokenizer(where)
+                tokenizer = known.load_tokenizer(where, **common)
                 masked, model = known.masked, known.load(where, dtype=dtype, **hf)
             else:
-                tokenizer = models.load_tokenizer(name, where)
+                tokenizer = models.load_tokenizer(name, where, **common)
                 masked = masked or Masked.load(Path(where))
                 auto: Any = (
                     AutoModelForMaskedLM if masked.head == "masked" else AutoModelForCausalLM
                 )
                 model = auto.from_pretrained(where, dtype=dtype, **hf)
-        return cls(model.to(device), tokenizer, masked, name=name)
+        return cls(placed(model, dtype, device), tokenizer, masked, name=name)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the model, its tokenizer and `masked`, for `from_pretrained`."""

@@ -16,6 +16,7 @@ import transformers
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 from unspoken.backbone.diffusion.layouts import DREAM, FILE, LLADA, Masked
+from unspoken.backbone.loaded import settings_of, shared
 from unspoken.errors import IncompatibleModels
 
 __all__ = ["Published", "model_type", "published"]
@@ -37,30 +38,26 @@ class Published:
 
     def load(self, where: str, **hf: Any) -> Any:
         """The model. Raises `IncompatibleModels` if the checkpoint has another structure."""
-        config = self.config(_settings(where))
+        config = self.config(settings_of(where, **shared(hf)))
         kind: Any = getattr(transformers, self.kind)
         return kind.from_pretrained(where, config=config, key_mapping=dict(self.names), **hf)
 
-    def load_tokenizer(self, where: str) -> Any:
+    def load_tokenizer(self, where: str, **hf: Any) -> Any:
         kind: Any = getattr(transformers, self.tokenizer)
-        return kind.from_pretrained(where)
+        return kind.from_pretrained(where, **hf)
 
 
-def model_type(where: str) -> str:
+def model_type(where: str, **hf: Any) -> str:
     """The model type that a folder or a name on the hub gives, '' if there is none."""
     try:
-        return str(_settings(where).get("model_type", ""))
+        return str(settings_of(where, **hf).get("model_type", ""))
     except (OSError, ValueError):  # no such place, or no name at all: loading it will say so
         return ""
 
 
-def published(where: str) -> Published | None:
+def published(where: str, **hf: Any) -> Published | None:
     """What is known of a checkpoint, or None if its folder says how it is used."""
-    return None if (Path(where) / FILE).is_file() else _KNOWN.get(model_type(where).lower())
-
-
-def _settings(where: str) -> dict[str, Any]:
-    return PretrainedConfig.get_config_dict(where)[0]
+    return None if (Path(where) / FILE).is_file() else _KNOWN.get(model_type(where, **hf).lower())
 
 
 def _llama(given: Mapping[str, Any]) -> PretrainedConfig:
