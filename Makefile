@@ -21,7 +21,7 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -q $(PAIR)
-	$(BIN)/python -m pytest -q $(PAIR) -m 'real or dist or browser'
+	$(BIN)/python -m pytest -q $(PAIR) -m 'real or dist or browser or zoo'
 
 # `test` runs with the newest instructions that the processor has, this with each older set.
 numbers: install

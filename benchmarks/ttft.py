@@ -8,7 +8,7 @@ N fully connected agents: each reads a lead of its own, the user's text and the 
 before it. All ways take turns in one process on the same prompts: the dense reader's words are what
 every agent is told, so that differences do not add up over a request. A pool keeps the caches of
 these words as decoding in its own context gives them. The time to the first token is that of
-`Reader.read`, keeping included, and of the first step of decoding. Texts are sentences of the
+`Model.read`, keeping included, and of the first step of decoding. Texts are sentences of the
 SQuAD test file; leads are made of its training file. The first requests fill the pools and are not
 counted; the first one of all reads densely.
 
@@ -43,10 +43,10 @@ from torch import Tensor
 
 from unspoken import Backbone, Settings
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
-from unspoken.backbone import Reader
 from unspoken.backbone.caches import fresh_cache, kept
 from unspoken.evaluation.result import about_machine
 from unspoken.files import write_text
+from unspoken.protocols import Model
 from unspoken.tasks import packaged
 from unspoken.types import Context, Prompt, Text, Words
 
@@ -162,7 +162,7 @@ class Bench:
         self, ladders: dict[str, Ladder], warm: int, requests: int, free: int, budget: int
     ) -> dict[str, Any]:
         pools = {name: AnchorPool(ladder, budget=budget) for name, ladder in ladders.items()}
-        readers: dict[str, Reader] = {"dense": self.model}
+        readers: dict[str, Model] = {"dense": self.model}
         readers |= {name: pool.wrap(self.model) for name, pool in pools.items()}
         seen = {name: Seen([[] for _ in range(self.agents)]) for name in readers}
         with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -180,7 +180,7 @@ class Bench:
 
     @torch.no_grad()
     def request(
-        self, readers: dict[str, Reader], seen: dict[str, Seen], *, counts: bool, free: bool
+        self, readers: dict[str, Model], seen: dict[str, Seen], *, counts: bool, free: bool
     ) -> None:
         """One request: every way reads every agent's prompt, and is told the dense answer."""
         user, answers, dense = self.told.take(self.user), list[str](), torch.zeros(0)

@@ -1,4 +1,4 @@
-"""`python -m tests.zoo [NAMES...] [--cells a,b] [--json FILE]`: every family in every cell."""
+"""`python -m tests.zoo [NAMES...] [--cells a,b] [--page FILE]`: every family in every cell."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from transformers.utils import logging
 
 from .cells import CELLS
 from .judge import VERDICTS, Found, judge
-from .models import NAMES
+from .models import MORE, NAMES, NOT_BUILT
+from .page import page
 
+BUILT = [name for name in (*NAMES, *MORE) if name not in NOT_BUILT]
 Table = Mapping[str, Mapping[str, Found]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES, help="families; all by default")
+    parser.add_argument("names", nargs="*", default=BUILT, help="families; all by default")
     parser.add_argument("--cells", help="some cells, with commas between them")
     parser.add_argument("--json", type=Path, help="a file for all verdicts")
+    parser.add_argument("--page", type=Path, help="write docs/models.md")
     given = parser.parse_args()
     cells = given.cells.split(",") if given.cells else list(CELLS)
     logging.set_verbosity_error()
@@ -39,6 +42,8 @@ def main() -> None:
         if given.json:
             rows = {row: {c: asdict(f) for c, f in found.items()} for row, found in table.items()}
             given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if given.page:
+        given.page.write_text(page(table), encoding="utf-8")
     show(table, cells)
 
 

@@ -230,6 +230,7 @@ PLAIN: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [16, 16],
         "feed_forward_size": 48,
         "hash_seed": 0,
+        "num_buckets": 4,  # else the first text that a model reads decides for all others
         "local_attn_chunk_length": 8,
         "lsh_attn_chunk_length": 8,
     },

@@ -129,11 +129,6 @@ def _translating(name: str) -> Callable[[int], Any]:
     return lambda seed=0: _model(config, seed, AutoModelForSeq2SeqLM)
 
 
-def _in_bf16(seed: int = 0) -> Any:
-    config = config_of("llama", tie_word_embeddings=True)
-    return _model(config, seed, dtype=torch.bfloat16)
-
-
 def _adapted(seed: int = 0) -> Any:
     """A Llama with two adapters that both change what it says; "one" is active."""
     from peft import LoraConfig, get_peft_model
@@ -184,7 +179,6 @@ MORE: dict[str, Callable[[int], Any]] = {
     "multi-query-llama": _family("llama", num_key_value_heads=1),
     "grouped-falcon": _family("falcon", new_decoder_architecture=True, num_kv_heads=2),
     "alibi-falcon": _family("falcon", alibi=True, multi_query=False),
-    "tied-bf16": _in_bf16,
     "gemma3-vl": _seeing("gemma3"),
     "qwen2_5_vl": _seeing("qwen2_5_vl"),
     "llava": _seeing("llava"),

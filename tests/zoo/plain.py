@@ -57,6 +57,10 @@ class Plain:
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], R]) -> R:
         if key not in self._known:
+            for module in self.model.modules():
+                if "dynamic" in str(getattr(module, "rope_type", "")):  # as before any long text
+                    module.inv_freq = module.original_inv_freq
+                    module.max_seq_len_cached = module.original_max_seq_len
             self._known[key] = make()
         return self._known[key]
 

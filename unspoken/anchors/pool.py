@@ -120,11 +120,6 @@ class AnchorPool:
                 f"the layers of {name!r} keep keys and values of unlike shapes, and a pool keeps "
                 "them in one piece. Use the model without a pool"
             )
-        if self.ladder.offsets == "paper" and _frequencies(inner) is None:
-            raise IncompatibleModels(
-                f"the offsets of KVCOMM belong to moved keys, and those of {name!r} cannot be "
-                "moved. Use the ladder 'exact'"
-            )
         return PooledModel(self, inner, owner)
 
     # -- what readers do ---------------------------------------------------------------------------

@@ -112,7 +112,8 @@ class PooledModel(Wrapper):
             words = self.model.proceed(context, seen.ahead, settings, on_text)
         store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         begin, lengths = context.mask.shape[1], context.mask.sum(1).tolist()
-        assert words.cache is not None, "a fillable model returns the cache that it wrote into"
+        if words.cache is None:  # the model has read again what it had read
+            return words
         written = words.cache.kv()
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
@@ -169,7 +170,8 @@ class PooledModel(Wrapper):
     def _templates(self, store: Store, rows: Sequence[Row]) -> list[tuple[Row, Tensor, list[int]]]:
         """The prompts of new consumers with names instead of shares, read, if the ladder asks."""
         found: list[tuple[Row, Tensor, list[int]]] = []
-        for row in rows if store.by_paper else ():
+        wanted = store.by_paper and store.frequencies is not None
+        for row in rows if wanted else ():
             if row.shares and row.consumers()[-1] not in store.templates:
                 named, starts = row.named(self.model.tokens)
                 ids = torch.tensor([named], device=self.model.device)

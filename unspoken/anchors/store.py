@@ -144,6 +144,8 @@ class Store:
 
     def keep_template(self, row: Row, kv: Tensor, starts: Sequence[int], *, now: int) -> None:
         """Keep the fixed texts of a row, read in (L, 2, H, S, D) where they start."""
+        if self.frequencies is None:
+            return
         gaps = [
             self.freed(kv[:, :, :, start : start + end - begin], start)
             for start, (begin, end) in zip(starts, row.gaps(), strict=True)

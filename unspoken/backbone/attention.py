@@ -59,6 +59,11 @@ def _grouped(
     The G query heads of one key head follow one another as G x N queries of one head.
     """
     rows, heads = query.shape[2], key.shape[1]
+    if attention_mask is None and 1 < rows < key.shape[2]:
+        before = key.shape[2] - rows  # rows in front, so that "causal" means the same for the rest
+        query = pad(query, (0, 0, before, 0))
+        out, _ = sdpa_attention_forward(module, query, key, value, None, **kwargs)
+        return out[:, before:], None
     groups = query.shape[1] // heads
     few = _few.get() and rows < 2 * heads * key.shape[3]  # the mask is smaller than the copies
     if not few or attention_mask is None or attention_mask.shape[1] > 1 or groups == 1:
@@ -71,7 +76,42 @@ def _grouped(
 
 
 AttentionInterface.register(GROUPED, _grouped)
-AttentionMaskInterface.register(GROUPED, sdpa_mask)
+
+
+def _mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: int = 0,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    **rest: Any,
+) -> Tensor | None:
+    """transformers' mask, or None for many tokens after a short cache, all real and all in sight.
+
+    With a mask, scaled_dot_product_attention leaves the path that is fast for causal attention.
+    """
+    plain = allow_is_causal_skip and (local_size is None or kv_length < local_size)
+    short = isinstance(q_offset, int) and 0 < q_offset <= q_length and q_length > 1
+    after = short and kv_offset == 0 and q_offset + q_length == kv_length
+    if plain and after and (attention_mask is None or bool(attention_mask.all())):
+        return None
+    return sdpa_mask(
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        q_offset=q_offset,
+        kv_offset=kv_offset,
+        attention_mask=attention_mask,
+        local_size=local_size,
+        allow_is_causal_skip=allow_is_causal_skip,
+        **rest,
+    )
+
+
+AttentionMaskInterface.register(GROUPED, _mask)
 
 
 class Attention(TorchFunctionMode):

@@ -5,9 +5,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel
+
 from unspoken.errors import IncompatibleModels
 
-__all__ = ["decoder_of", "end_tokens", "longest", "opened", "setting", "text_config"]
+__all__ = [
+    "border",
+    "decoder_of",
+    "end_tokens",
+    "longest",
+    "opened",
+    "setting",
+    "settle",
+    "text_config",
+]
 
 
 def opened(model: Any, name: str) -> Any:
@@ -48,7 +60,8 @@ def setting(model: Any, name: str, default: Any) -> Any:
 
 def decoder_of(model: Any) -> Any:
     """The language side without its head."""
-    return model.get_decoder()
+    found = model.get_decoder()  # by the name of an attribute, which may be another thing
+    return found if isinstance(found, PreTrainedModel) else model.base_model
 
 
 def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -64,6 +77,29 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     )
     ends = {end for one in told for end in (one if isinstance(one, list) else [one])}
     return tuple(sorted(end for end in ends if end is not None))
+
+
+def border(config: Any) -> int | None:
+    """The length beyond which all keys turn otherwise, None for a model whose keys never do.
+
+    That is so with `longrope` and `dynamic` scaling. What was read before the border does not fit
+    what is read beyond it.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    original = getattr(config, "original_max_position_embeddings", None)
+    first = rope.get("original_max_position_embeddings") or original
+    return first or config.max_position_embeddings
+
+
+@torch.no_grad()
+def settle(body: Any) -> None:
+    """Let `dynamic` frequencies forget the longest text so far, whose frequencies they keep."""
+    for module in body.modules():
+        if "dynamic" in str(getattr(module, "rope_type", "")):
+            one = torch.zeros(1, 1, device=body.device)
+            module(one[None], one.long())
 
 
 _STRETCHED = ("linear", "dynamic", "yarn")

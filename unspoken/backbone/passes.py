@@ -17,7 +17,7 @@ from torch import Tensor
 from unspoken.backbone import proofs
 from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
-from unspoken.backbone.inner import decoder_of, end_tokens, opened, text_config
+from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config
 from unspoken.backbone.model import LanguageModel
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
@@ -41,8 +41,9 @@ class Passes(LanguageModel):
     def _describe(self) -> Spec:
         found = self._spec()
         if not self.keeps:
-            return replace(found, gives=self._gives(("text",)), takes=("text",))
+            return replace(found, gives=self._gives(("text",), found.width), takes=("text",))
         heads, width, _ = self.shapes[0]
+        vectors = self.embeds and self._width_in == found.width
         return replace(
             found,
             window=self.window if "sliding" in self.kinds else None,
@@ -51,13 +52,18 @@ class Passes(LanguageModel):
             kv_heads=heads,
             head_dim=width,
             even=all(one == (heads, width, width) for one in self.shapes),
-            gives=found.gives if self.embeds else self._gives(("text", "cache")),
-            takes=found.takes if self.embeds else ("text", "cache"),
+            gives=self._gives(("text", "cache"), found.width),
+            takes=found.takes if vectors else ("text", "cache"),
             batches=self.pads,
         )
 
-    def _gives(self, kinds: tuple[NeedKind, ...]) -> tuple[NeedKind, ...]:
-        return (*kinds, "hidden") if self.states else kinds
+    def _gives(self, kinds: tuple[NeedKind, ...], width: int) -> tuple[NeedKind, ...]:
+        """Those kinds, and states if all are of that width, and rollouts if they can be fed."""
+        states = proofs.states(self)
+        if {state.shape[-1] for state in states} == {width}:
+            kinds = (*kinds, "hidden")
+        fed = states and self.keeps and self.embeds
+        return (*kinds, "rollout") if fed and states[-1].shape[-1] == self._width_in else kinds
 
     @cached_property
     def kinds(self) -> tuple[Literal["full", "sliding"], ...]:
@@ -107,10 +113,10 @@ class Passes(LanguageModel):
         kv, _ = self.pass_over((), run.mask[:, :0], run, counted(run.mask))
         return tuple((keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in kv)
 
-    @cached_property
-    def states(self) -> bool:
-        """Whether the states of all layers are as wide as the configuration says."""
-        return proofs.states(self)
+    @property
+    def _width_in(self) -> int:
+        """How wide an input embedding is."""
+        return self.model.get_input_embeddings().weight.shape[1]
 
     @cached_property
     def last_logits(self) -> dict[str, int]:
@@ -217,8 +223,21 @@ class Passes(LanguageModel):
         places = (run.ids == VECTOR)[..., None]
         return {"inputs_embeds": embedded.masked_scatter(places, run.vectors.to(embedded.dtype))}
 
-    def _check_room(self, context: Context, count: int) -> None:
-        limit, length = self.facts.positions, int(context.length.max())
+    @cached_property
+    def border(self) -> int | None:
+        """The length beyond which all keys turn otherwise, None for most models."""
+        return border(text_config(self.model))
+
+    def _check_room(self, context: Context, count: int, *, whole: bool = True) -> None:
+        """Raise `ContextTooLong` if there is no room. whole: the context is kept as a cache."""
+        length = int(context.length.max())
+        if whole and self.border is not None and length + count > self.border:
+            raise ContextTooLong(
+                f"{length} positions read and {count} to write exceed {self.border}, where all "
+                f"keys of {self.name!r} turn otherwise. Shorten the prompt, lower max_tokens, or "
+                "use the channel 'text'"
+            )
+        limit = self.facts.positions
         if limit is not None and length + count > limit:
             raise ContextTooLong(
                 f"{length} positions read and {count} to write exceed the {limit} of "

@@ -14,7 +14,6 @@ from transformers import DynamicCache
 
 from unspoken import rope
 from unspoken.backbone.caches import kept
-from unspoken.backbone.inner import setting
 from unspoken.layout import VECTOR, Chunk
 from unspoken.types import KV, Context, KVCache, Spelling, counted
 
@@ -49,15 +48,15 @@ def beginnings(body: Any) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def states(model: Any) -> bool:
-    """Whether the states of all layers are as wide as the configuration says."""
+def states(model: Any) -> list[Tensor]:
+    """The states (1, S, W) of all layers for some tokens, [] if there are none of that shape."""
     ids = probe(model).ids
     try:
         found = model.model(input_ids=ids, output_hidden_states=True).hidden_states
     except Exception:  # whatever a foreign model raises at what it cannot do
-        return False
-    shape = (*ids.shape, setting(model.model, "hidden_size", 0))
-    return all(state.shape == shape for state in found or (ids,))
+        return []
+    shaped = found and all(state.shape[:-1] == ids.shape for state in found)
+    return list(found) if shaped else []
 
 
 @torch.no_grad()
@@ -95,8 +94,6 @@ def pads(model: Any, *, gap: bool = False) -> bool:
 def embeds(model: Any) -> bool:
     """Whether embeddings that are given are read like the words that they are of."""
     run = probe(model, _COUNT - 1)
-    if model.embed(run.ids).shape[-1] != setting(model.model, "hidden_size", 0):
-        return False
     none = torch.full_like(run.ids, VECTOR)
 
     def given() -> Tensor:

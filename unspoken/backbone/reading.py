@@ -69,6 +69,10 @@ class Reading(Moving, Rereading):
         parts = self.lay_out(prompt)
         if not (self.keeps and (self.pads or prompt.batch == 1)):
             return self.reread(parts, prompt.batch, needs)
+        if self.border is not None:
+            if self.rereads(parts, needs):
+                return self.reread(parts, prompt.batch, needs)
+            self._check_border(parts, prompt.batch)
         if self._holes_matter(parts, prompt.batch):
             return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         return self.read_parts(parts, prompt.batch, needs=needs)
@@ -117,9 +121,17 @@ class Reading(Moving, Rereading):
         found = proof_of_narrowing(self.body, self.facts.layers)
         return found is not None and near(*found, self.dtype)
 
+    def _check_border(self, parts: Sequence[Part], batch: int) -> None:
+        longest = _longest(parts, batch)
+        if self.border is not None and longest > self.border:
+            raise ContextTooLong(
+                f"the prompt has {longest} positions, and beyond {self.border} all keys of "
+                f"{self.name!r} turn otherwise, so that it has to be read in one pass. Shorten it, "
+                "or use the channel 'text'"
+            )
+
     def _check(self, parts: Sequence[Part], batch: int) -> None:
-        lengths = sum(_length(part).expand(batch) for part in parts)
-        longest, limit = int(torch.as_tensor(lengths).max()), self.facts.positions
+        longest, limit = _longest(parts, batch), self.facts.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}. "
@@ -283,6 +295,11 @@ def _shaped(shapes: Sequence[tuple[int, int, int]]) -> str:
         for heads, keys, values in shapes
     }
     return f"{len(shapes)} layers of {' or '.join(sorted(found))}"
+
+
+def _longest(parts: Sequence[Part], batch: int) -> int:
+    """The positions of the longest row."""
+    return int(torch.as_tensor(sum(_length(part).expand(batch) for part in parts)).max())
 
 
 def _length(part: Part) -> Tensor:

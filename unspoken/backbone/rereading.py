@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unspoken.backbone.caches import close_holes, gather_states
 from unspoken.backbone.generation import writer
+from unspoken.backbone.inner import settle
 from unspoken.backbone.passes import Passes
 from unspoken.errors import EmptyPrompt, IncompatibleModels
 from unspoken.layout import Chunk, Part, spell
@@ -69,10 +70,14 @@ class TokenCache:
 class Rereading(Passes):
     """What a model does with tokens alone, where it keeps no cache of what it has read."""
 
+    def rereads(self, parts: Sequence[Part], needs: frozenset[Need]) -> bool:
+        """Whether a prompt is words alone, and no cache is asked for."""
+        plain = all(isinstance(part, Chunk) and part.vectors is None for part in parts)
+        return plain and {need.kind for need in needs} <= {"text", "hidden"}
+
     def reread(self, parts: Sequence[Part], batch: int, needs: frozenset[Need]) -> Read:
         """Remember what is read as tokens. Raises `IncompatibleModels` if it is not words alone."""
-        odd = any(not isinstance(part, Chunk) or part.vectors is not None for part in parts)
-        if odd or {need.kind for need in needs} - {"text", "hidden"}:
+        if not self.rereads(parts, needs):
             raise IncompatibleModels(_only_words(self.name, batch=self.keeps))
         rows = _Rows(cast(Sequence[Chunk], parts), batch)
         layers = sorted(need.layer for need in needs if need.kind == "hidden")
@@ -100,6 +105,7 @@ class Rereading(Passes):
         for places, ids in _equally_long(read.ids):
             given = torch.tensor(ids, device=self.device)
             inputs = {"input_ids": given, "attention_mask": torch.ones_like(given)}
+            settle(self.body)
             words = generate(writer(self.model), inputs)
             found |= {place: (n, words) for n, place in enumerate(places)}
         rows = [found[place] for place in range(read.batch)]
@@ -122,6 +128,7 @@ class Rereading(Passes):
 
     def _plain(self, ids: Tensor, **asked: bool) -> Any:
         """A pass over ids (1, S), as `generate` begins."""
+        settle(self.body)
         mask = torch.ones_like(ids)
         return self.model(input_ids=ids, attention_mask=mask, use_cache=False, **asked)
 

@@ -77,7 +77,8 @@ class Writing(Rereading):
         settings: Settings,
         on_text: Callable[[str], None] | None,
     ) -> Words:
-        self._check_room(context, settings.max_tokens)
+        reread = isinstance(context.cache, TokenCache)
+        self._check_room(context, settings.max_tokens, whole=not reread)
         if isinstance(context.cache, TokenCache):
             return self.rewrite(
                 context.cache, partial(self.generate, settings=settings, on_text=on_text)
