@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from unspoken.backbone.inner import text_config
 from unspoken.types import KV, CacheSegment, Context, KVCache, Read, Spelling, Vectors, left_pad
@@ -40,8 +40,13 @@ _KINDS: dict[type, Literal["full", "sliding"]] = {
 
 
 def layer_kinds(model: Any) -> tuple[Literal["full", "sliding"], ...]:
-    """How far each layer of a model sees, () if one keeps no keys and values of its own."""
+    """How far each layer with a cache sees, () if one keeps anything but keys and values.
+
+    Layers at the top that attend to those of lower ones, as in Gemma 3n, have none.
+    """
     layers = [type(layer) for layer in DynamicCache(config=text_config(model)).layers]
+    while layers and layers[-1] is DummyLayer:
+        layers.pop()
     if getattr(model, "_is_stateful", False) or not all(layer in _KINDS for layer in layers):
         return ()
     return tuple(_KINDS[layer] for layer in layers)

@@ -36,7 +36,7 @@ class Moving(Passes):
     @cached_property
     def _turns(self) -> list[Tensor]:
         turning = self.keeps and not turns_by_length(self.body)
-        found = rotary(self.body, self.facts.layers) if turning else None
+        found = rotary(self.body, len(self.shapes)) if turning else None
         if found is None or not moves(self.body, found, self.dtype, self.facts.positions):
             raise IncompatibleModels(
                 f"the keys of {self.name!r} cannot be moved to another position: they do not turn "

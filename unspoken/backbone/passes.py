@@ -51,7 +51,7 @@ class Passes(LanguageModel):
             positions=None if found.positions is None else found.positions - self.begin,
             kv_heads=heads,
             head_dim=width,
-            even=all(one == (heads, width, width) for one in self.shapes),
+            even=self.shapes == ((heads, width, width),) * found.layers,
             gives=self._gives(("text", "cache"), found.width),
             takes=found.takes if vectors else ("text", "cache"),
             batches=self.pads,

@@ -94,16 +94,20 @@ def pads(model: Any, *, gap: bool = False) -> bool:
 def embeds(model: Any) -> bool:
     """Whether embeddings that are given are read like the words that they are of."""
     run = probe(model, _COUNT - 1)
-    none = torch.full_like(run.ids, VECTOR)
+    none, words = torch.full_like(run.ids, VECTOR), model.embed(run.ids)[0]
 
-    def given() -> Tensor:
-        vectors = replace(run, ids=none, vectors=model.embed(run.ids)[0])
-        return _last(model.pass_over((), run.mask[:, :0], vectors, counted(run.mask))[0])
+    def given(vectors: Tensor) -> Tensor:
+        chunk = replace(run, ids=none, vectors=vectors)
+        return _last(model.pass_over((), run.mask[:, :0], chunk, counted(run.mask))[0])
+
+    def known() -> Tensor:
+        given(words.mean(0).expand_as(words))  # of no word, which some models cannot read
+        return given(words)
 
     def read() -> Tensor:
         return _last(model.pass_over((), run.mask[:, :0], run, counted(run.mask))[0])
 
-    return _same(model, given, read)
+    return _same(model, known, read)
 
 
 def _last(kv: KV) -> Tensor:
@@ -151,7 +155,7 @@ def rotary(base: Any, layers: int) -> list[Tensor] | None:
         getattr(found, f"{kind}_inv_freq", None)
         if hasattr(found, f"{kind}_inv_freq")
         else getattr(found, "inv_freq", None)
-        for kind in kinds
+        for kind in kinds[:layers]
     ]
     return None if any(turn is None for turn in turns) else turns
 

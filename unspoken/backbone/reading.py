@@ -118,7 +118,7 @@ class Reading(Moving, Rereading):
     @cached_property
     def narrows(self) -> bool:
         """Whether layers can be kept from seeing a cache. Proved once on this model."""
-        found = proof_of_narrowing(self.body, self.facts.layers)
+        found = proof_of_narrowing(self.body, len(self.shapes))
         return found is not None and near(*found, self.dtype)
 
     def _check_border(self, parts: Sequence[Part], batch: int) -> None:
