@@ -110,7 +110,9 @@ def longest(config: Any) -> int | None:
     """How many positions a model reads, with its rotary scaling; None if there is no bound."""
     limit = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
-    if limit is None or rope.get("rope_type") not in _STRETCHED:
+    if limit is None or limit < 1:  # XLNet says -1
+        return None
+    if rope.get("rope_type") not in _STRETCHED:
         return limit
     original = rope.get("original_max_position_embeddings") or limit
     return max(limit, int(original * rope.get("factor", 1)))
