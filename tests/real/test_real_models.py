@@ -148,7 +148,8 @@ def test_fingerprints_are_those_of_committed_results(model: Backbone):
     """Saved projectors and results name them; a copy in bfloat16 has the same one."""
     assert model.spec.former == FINGERPRINTS[model.name]
     half = Backbone.from_pretrained(model.name, dtype=torch.bfloat16, device="cpu")
-    assert half.spec.former == model.fingerprint
+    assert half.spec.former == model.spec.former
+    assert half.fingerprint == model.fingerprint
     assert (half.spec.dtype, model.spec.dtype) == ("bfloat16", "float32")
 
 
