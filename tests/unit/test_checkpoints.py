@@ -278,3 +278,27 @@ def test_a_scaled_model_reads_its_scaled_length(rope: dict[str, Any], positions:
     config.rope_parameters = {"rope_theta": 1e4, **rope}
     scaled = AutoModelForCausalLM.from_config(config).eval()
     assert Backbone(scaled, model.tokenizer).spec.positions == positions
+
+
+# -- long prompts ----------------------------------------------------------------------------------
+
+
+def test_a_long_prompt_after_a_short_instruction_needs_no_mask(monkeypatch: pytest.MonkeyPatch):
+    model, masks = tiny_backbone("llama"), list[Any]()
+    whole = model.predict(model.read(Prompt((Text(("Be brief. " + WORDS,)),))).context)
+    real = nn.functional.scaled_dot_product_attention
+
+    def spied(*args: Any, **kwargs: Any) -> torch.Tensor:
+        masks.append(kwargs.get("attn_mask"))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spied)
+    apart = Prompt((Text(("Be brief. ",), shared=True), Text((WORDS,))))
+    context = model.read(apart).context
+    assert masks
+    assert all(mask is None for mask in masks)
+    torch.testing.assert_close(model.predict(context), whole, atol=1e-4, rtol=1e-4)
+    long = Prompt((Text((WORDS * 3,), shared=True), Text((WORDS,))))
+    masks.clear()
+    model.read(long)  # few tokens after a long cache
+    assert any(mask is not None for mask in masks)
