@@ -70,6 +70,8 @@ def passes() -> Callable[[Backbone], Any]:
 
     @contextmanager
     def count(backbone: Backbone) -> Iterator[list[None]]:
+        if isinstance(backbone, Backbone) and backbone.spec and backbone.keeps:
+            assert backbone.gaps in (True, False)  # proofs on the model come first, uncounted
         seen: list[None] = []
         hook = backbone.model.base_model.register_forward_pre_hook(lambda *_: seen.append(None))
         try:
