@@ -183,7 +183,7 @@ def _shared(before: str, document: str, after: str) -> tuple[Text, ...]:
 
 
 def pool_exact(world: World) -> None:
-    """A prompt, the same again, and one that begins alike."""
+    """A prompt, the same prompt again, and another with the same beginning."""
     reader = _Reader(world, "exact")
     reader.read(Text((_DOCUMENT,)), Text((_END,)))
     for end in (_END, _OTHER_END):

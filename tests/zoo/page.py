@@ -25,7 +25,7 @@ ABOUT = {
     "wire cache": ("a hand-over, to bytes and back", "`text`"),
     "handoff": ("the channel `handoff`", "`text`"),
     "shift": ("keys moved to other positions", "`handoff`, which moves nothing"),
-    "middle": ("a cache behind other text", "`handoff`, which puts it first"),
+    "middle": ("a cache after other text", "`handoff`, which puts it at the beginning"),
     "layers": ("the channel `layers`", "`handoff`, or `text`"),
     "memory": ("the channel `memory`, as receiver", "`embedding`, or `text`"),
     "pool exact": ("a pool, `exact`", "the model without a pool"),

@@ -123,7 +123,7 @@ class World:
             log.append((context, words))
             return words
 
-        self.model.write = write  # type: ignore[method-assign]
+        self.model.write = write
         try:
             yield log
         finally:

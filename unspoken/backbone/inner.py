@@ -32,7 +32,7 @@ def opened(model: Any, name: str) -> Any:
         if prompts:
             raise IncompatibleModels(
                 f"the adapter of {name!r} puts vectors in front of every prompt "
-                f"({prompts[0].peft_type.value}), which cannot be told from a message here. Use an "
+                f"({prompts[0].peft_type.value}), which looks like a message here. Use an "
                 "adapter of weights, such as LoRA, or the base model"
             )
         model = model.get_base_model()
@@ -50,7 +50,7 @@ def text_config(model: Any) -> Any:
 
 
 def setting(model: Any, name: str, default: Any) -> Any:
-    """What the configuration says for all layers alike, else the default."""
+    """A setting of the configuration that holds for every layer, or the default."""
     try:
         found = getattr(text_config(model), name, None)
     except Exception:  # transformers raises one of its own where layers differ

@@ -93,7 +93,7 @@ class Passes(LanguageModel):
 
     @cached_property
     def pads(self) -> bool:
-        """Whether a row gives the same in a batch, behind padding, as alone."""
+        """Whether a row gives the same result alone and in a batch, with padding before it."""
         return proofs.pads(self)
 
     @cached_property

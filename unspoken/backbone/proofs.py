@@ -189,7 +189,8 @@ _FAR = 4096
 def filled(base: Any, fill: Callable[..., object], dtype: torch.dtype, window: int | None) -> bool:
     """Whether `fill` gives what a dense read gives: four tokens are filled in.
 
-    Two of them lie so far on that a window of up to a thousand positions ends behind the first.
+    If the window has at most 1,024 positions, two of them lie so late that it no longer reaches the
+    first tokens, so a wrong window shows.
     """
     count = 8 + (window if window and window <= 1024 else 0)
     at = torch.arange(count, device=base.device)[None]
