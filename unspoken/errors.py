@@ -14,10 +14,14 @@ __all__ = [
     "MissingExtra",
     "PairError",
     "PipelineError",
+    "QueryError",
     "RecipeError",
+    "SettingsError",
     "StorageError",
+    "TemplateError",
     "TrainingError",
     "UnknownName",
+    "UnreadableWords",
     "UnspokenError",
     "WireError",
     "WorkerError",
@@ -48,6 +52,22 @@ class PairError(UnspokenError, ValueError):
 
 class PipelineError(UnspokenError, ValueError):
     """A pipeline that cannot run: unknown agents, cycles without rounds, no receiver."""
+
+
+class QueryError(UnspokenError, ValueError):
+    """Something that is no question and no item, where a pipeline is asked one."""
+
+
+class SettingsError(UnspokenError, ValueError):
+    """Settings by which no agent can write."""
+
+
+class TemplateError(UnspokenError, ValueError):
+    """A chat template that refuses a turn, or that does not show the words of one."""
+
+
+class UnreadableWords(UnspokenError, ValueError):
+    """Words that a tokenizer cannot read as words."""
 
 
 class EmptyPrompt(UnspokenError, ValueError):

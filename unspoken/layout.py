@@ -69,7 +69,8 @@ class Chunk:
 
 
 Part = Chunk | CacheSegment
-Encode = Callable[[str], tuple[list[int], list[int]]]
+Frames = Sequence[tuple[int, int]]
+Encode = Callable[[str, Frames], tuple[list[int], list[int]]]
 
 
 def spell(parts: Sequence[Part], batch: int) -> Spelling:
@@ -93,9 +94,9 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
 
     What comes before a cache becomes a run of one row if all rows have read the same so far.
 
-    encode: words to token ids and the ends of the tokens, in characters. `bos` is put before the
-    first token unless a cache is there. Raises `EmptyPrompt` when a row has nothing to read or
-    does not end with a token.
+    encode: words, and where in them the frame is, to token ids and the ends of the tokens, both in
+    characters. `bos` is put before the first token unless a cache is there. Raises `EmptyPrompt`
+    when a row has nothing to read or does not end with a token.
     """
     parts: list[Part] = []
     loose: list[Text | Vectors] = []
@@ -121,7 +122,7 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
             parts.append(segment)
         elif isinstance(segment, Text) and segment.shared:
             settle()
-            one = Text(segment.words[:1], shared=True)
+            one = segment.rows(slice(1))
             run = _run([one], 1, encode, () if parts else bos, device)
             parts.append(replace(run, shared=True))
         else:
@@ -168,15 +169,15 @@ class _Row:
     vectors: list[Tensor] = field(default_factory=list[Tensor])
     shares: list[Share] = field(default_factory=list[Share])
 
-    def add_texts(self, texts: Sequence[tuple[str, str]], encode: Encode) -> None:
-        """Add texts one after the other, each with its share key, tokenised together."""
-        words = "".join(text for text, _ in texts)
+    def add_texts(self, texts: Sequence[tuple[str, Text]], encode: Encode) -> None:
+        """Add the row's words of some texts one after the other, tokenised together."""
+        words = "".join(row for row, _ in texts)
         if not words:
             return
-        ids, ends = encode(words)
+        ids, ends = encode(words, _frames(texts))
         begin = done = 0  # done: where the last share ends
-        for text, name in texts:
-            end = begin + len(text)
+        for row, text in texts:
+            end, name = begin + len(row), text.share
             spaced = done < begin and words[begin - 1] == " "
             first, last = _within(ends, begin - spaced, end) if name else (0, 0)
             if first < last:
@@ -192,6 +193,19 @@ class _Row:
         self.vectors.append(vectors)
 
 
+def _frames(texts: Sequence[tuple[str, Text]]) -> list[tuple[int, int]]:
+    """Where the words of frames begin and end, in characters. Neighbours are one."""
+    found, begin = list[tuple[int, int]](), 0
+    for row, text in texts:
+        end = begin + len(row)
+        if text.frame and found and found[-1][1] == begin:
+            found[-1] = (found[-1][0], end)
+        elif text.frame:
+            found.append((begin, end))
+        begin = end
+    return found
+
+
 def _within(ends: Sequence[int], begin: int, end: int) -> tuple[int, int]:
     """The tokens, first and one past the last, that lie wholly in the characters begin to end."""
     if ends[0] < 0:  # the tokenizer does not tell
@@ -202,10 +216,10 @@ def _within(ends: Sequence[int], begin: int, end: int) -> tuple[int, int]:
 
 
 def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequence[int]) -> _Row:
-    row, texts = _Row(list(bos), [0] * len(bos)), list[tuple[str, str]]()
+    row, texts = _Row(list(bos), [0] * len(bos)), list[tuple[str, Text]]()
     for segment in segments:
         if isinstance(segment, Text):
-            texts.append((segment.words[b], segment.share))
+            texts.append((segment.words[b], segment))
             continue
         row.add_texts(texts, encode)
         row.add_vectors(segment.values[b][segment.mask[b]])

@@ -3,80 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from threading import Event
+from typing import Any, Self, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from unspoken.agents import Agent, Edge, Incoming, Participant
-from unspoken.agents.roles import FIELDS, Fields
+from unspoken.agents import Agent, Edge, Incoming, Participant, TurnResult
+from unspoken.agents.roles import Fields
+from unspoken.agents.together import Steps, together
 from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
+from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, unknown
 from unspoken.executors import Executor, Here, Make
+from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of
 from unspoken.types import Settings, Usage
+from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
 
 __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "TurnRequest", "edges_to", "fields_of"]
 
-Query = str | Mapping[str, str]
-"""A question, or the fields of an item: {"question": ..., "context": ...}."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One agent's turn on one item: what it wrote, if anything, and what that cost."""
-
-    agent: str
-    round: int
-    text: str | None
-    usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The answer to one question, and how it came about."""
-
-    answer: str
-    turns: tuple[Turn, ...]
-
-    @property
-    def usage(self) -> Usage:
-        """Cost of all turns of all agents."""
-        return sum((turn.usage for turn in self.turns), Usage())
-
-    @property
-    def costs(self) -> dict[str, Usage]:
-        """Cost of each agent over all its turns."""
-        found: dict[str, Usage] = {}
-        for turn in self.turns:
-            found[turn.agent] = found.get(turn.agent, Usage()) + turn.usage
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
-    """An agent's next turn: its number in the run, from 1, what it receives, where it sends."""
-
-    agent: str
-    round: int
-    step: int
-    received: Sequence[tuple[Edge, Any]]
-    outgoing: Sequence[Edge]
+T = TypeVar("T")
+_ROWS = 16
+"""How many rows of different agents write in one batch at most. Each has a cache of its own."""
 
 
 class Pipeline:
-    """Agents joined by channels. The last one answers.
+    """Agents joined by channels. The last one listed answers, or the one that `answer` names.
 
-    Agents take turns in an order that respects the edges. With `rounds` above 1 they take turns as
-    listed, that many times, and edges may run in circles: a message that goes back arrives in the
-    next round. What cannot work is refused here, before any forward pass.
+    Agents take turns in an order that respects the edges. Those of which none sends to another
+    write in one batch if they share a model. With `rounds` above 1 agents take turns as listed,
+    that many times, and edges may run in circles: a message that goes back arrives in the next
+    round. What cannot work is refused here, before any forward pass.
 
     executor: where agents run. For another process, an agent is given as a function that makes it
     there. `close`, or the end of a `with`, ends what the executor has started.
@@ -97,6 +61,7 @@ class Pipeline:
         edges: Sequence[Edge] = (),
         *,
         rounds: int = 1,
+        answer: str | None = None,
         executor: Executor = Here(),
         audit: Audit | str | Path | None = None,
     ) -> None:
@@ -114,12 +79,17 @@ class Pipeline:
                     "an audit keeps what agents of this process send, but these run elsewhere; "
                     "leave out the executor, or save messages where they are made"
                 )
-            if not agents or len(self._participants) < len(agents):
+            names = list(self._participants)
+            if not agents or len(names) < len(agents):
                 raise PipelineError(
                     f"a pipeline needs agents with different names, got {[a.name for a in placed]}"
                 )
-            self._check_edges()
-            self.order = self._order()
+            if answer is not None and answer not in names:
+                raise unknown("agent", answer, names, "One of the agents answers.")
+            answer = answer or names[-1]
+            check_wiring(names, self.edges, answer)
+            self._check_channels()
+            self.order = turn_order(names, self.edges, rounds, answer)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -167,20 +137,31 @@ class Pipeline:
 
     def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
-        agents = {**self.agents, self.order[-1]: replace(self.answerer, settings=settings)}
+        agents = {**self._in_order(), self.order[-1]: replace(self.answerer, settings=settings)}
         return Pipeline(list(agents.values()), self.edges, rounds=self.rounds, audit=self.audit)
 
-    def served_by(self, pool: AnchorPool) -> Pipeline:
-        """The same pipeline, its agents reading from one pool of caches."""
-        agents = [replace(agent, model=pool.wrap(agent.model)) for agent in self.agents.values()]
+    def served_by(self, pool: AnchorPool, *, owner: str = "") -> Pipeline:
+        """The same pipeline, its agents reading from one pool of caches.
+
+        owner: pipelines of different owners share nothing, so that neither answers nor reuse tell
+        one what the other has asked.
+        """
+        agents = [
+            replace(agent, model=pool.wrap(agent.model, owner=owner))
+            for agent in self._in_order().values()
+        ]
         return Pipeline(agents, self.edges, rounds=self.rounds, audit=self.audit)
 
-    def _check_edges(self) -> None:
+    def _in_order(self) -> dict[str, Agent]:
+        """The agents, the answering one last."""
+        agents = self.agents
+        return {name: agents[name] for name in self.order}
+
+    def _check_channels(self) -> None:
+        for agent in self._participants.values():
+            if isinstance(agent, Agent):
+                _ = agent.frame  # raises if its chat template has no place for an item
         for edge in self.edges:
-            for name in (edge.sender, edge.receiver):
-                if name not in self._participants:
-                    known = self._participants
-                    raise unknown("agent", name, known, "Edges join agents of the pipeline.")
             sender, receiver = self._participants[edge.sender], self._participants[edge.receiver]
             check_abilities(edge.channel, edge.needs, sender.spec, receiver.spec)
             edge.channel.check(sender.spec, receiver.spec)
@@ -193,30 +174,40 @@ class Pipeline:
                     "has no {messages}; put it where messages belong"
                 )
 
-    def _order(self) -> list[str]:
-        if self.rounds > 1:
-            return list(self._participants)
-        graph = TopologicalSorter({name: () for name in self._participants})
-        for edge in self.edges:
-            graph.add(edge.receiver, edge.sender)
-        try:
-            return list(graph.static_order())
-        except CycleError as error:
-            circle = " -> ".join(reversed(error.args[1]))
-            raise PipelineError(
-                f"the edges run in a circle, {circle}; take one away or set rounds to 2 or more"
-            ) from error
+    def __repr__(self) -> str:
+        edges = [f"{edge.sender} -{edge.channel.name}-> {edge.receiver}" for edge in self.edges]
+        rounds = f", {self.rounds} rounds" if self.rounds > 1 else ""
+        return f"<Pipeline {', '.join([*edges, f'{self.order[-1]} answers'])}{rounds}>"
+
+    def drawn(self) -> str:
+        """The agents and edges as a flowchart in Mermaid, which Markdown pages draw."""
+        return mermaid(self.order, self.edges)
 
     # -- running -----------------------------------------------------------------------------------
 
-    def run(self, query: Query, *, on_text: Callable[[str], None] | None = None) -> Run:
-        """Answer one question. `on_text` gets the answer's words as they come."""
-        self._check_items([query], [query])
-        return self._batch([query], [query], on_text)[0]
+    def run(
+        self,
+        query: Query,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Run:
+        """Answer one question. `on_text` gets the answer's words as they come.
 
-    async def arun(self, query: Query) -> Run:
-        """`run` in a separate thread, for asyncio programs."""
-        return await asyncio.to_thread(self.run, query)
+        cancel: asked after every token. Once it returns True the run ends with what there is, and
+        its `finish` is "cancelled". An agent in another process ends its turn first.
+        """
+        self._check_items([query], [query])
+        with cancelled_by(cancel):
+            return self._batch([query], [query], on_text)[0]
+
+    async def arun(self, query: Query, *, on_text: Callable[[str], None] | None = None) -> Run:
+        """`run` in a separate thread, for asyncio programs. A task that is cancelled ends it."""
+        over = Event()
+        try:
+            return await asyncio.to_thread(self.run, query, on_text=on_text, cancel=over.is_set)
+        finally:
+            over.set()
 
     def run_many(
         self,
@@ -288,14 +279,18 @@ class Pipeline:
         answer_fields, sender_fields = fields_of(queries), fields_of(given)
         received, turns = self._run_turns(answer_fields, sender_fields)
         last = self.order[-1]
+        if is_cancelled():
+            ended = Turn(last, self.rounds, None, Usage(), finish="cancelled")
+            return [Run("", (*row, ended)) for row in turns]
         result = self._participants[last].take_turn(
             answer_fields, received, [], answers=True, on_text=on_text
         )
-        text = result.text
-        assert text is not None, "an answer is text"
-        for row, words, cost in zip(turns, text, result.usage, strict=True):
-            row.append(Turn(last, self.rounds, words, cost))
-        return [Run(words.strip(), tuple(row)) for words, row in zip(text, turns, strict=True)]
+        assert result.text is not None, "an answer is text"
+        for row, turn in zip(turns, _turns(last, self.rounds, result), strict=True):
+            row.append(turn)
+        return [
+            Run(words.strip(), tuple(row)) for words, row in zip(result.text, turns, strict=True)
+        ]
 
     def _run_turns(
         self, answer_fields: Fields, sender_fields: Fields
@@ -304,60 +299,87 @@ class Pipeline:
         last, log = self.order[-1], self.audit.run() if self.audit else None
         turns: list[list[Turn]] = [[] for _ in next(iter(answer_fields.values()))]
 
-        def take(request: TurnRequest) -> Sequence[Any]:
-            fields = answer_fields if request.agent == last else sender_fields
-            result = self._participants[request.agent].take_turn(
-                fields, request.received, request.outgoing, answers=False, step=request.step
-            )
-            for edge, message in zip(request.outgoing, result.messages, strict=True):
-                if log is not None:
-                    log.record(message, edge.channel, self.agents[edge.receiver], result.usage)
-            for row, cost in enumerate(result.usage):
-                words = result.text[row] if result.text is not None else None
-                turns[row].append(Turn(request.agent, request.round, words, cost))
-            return result.messages
+        def take(requests: Sequence[TurnRequest]) -> list[Sequence[Any]]:
+            fields = [answer_fields if one.agent == last else sender_fields for one in requests]
+            results = self._take(requests, fields)
+            for request, result in zip(requests, results, strict=True):
+                for edge, message in zip(request.outgoing, result.messages, strict=True):
+                    if log is not None:
+                        log.record(message, edge.channel, self.agents[edge.receiver], result.usage)
+                for row, turn in zip(
+                    turns, _turns(request.agent, request.round, result), strict=True
+                ):
+                    row.append(turn)
+            return [result.messages for result in results]
 
         return self.run_turns(take), turns
 
-    def run_turns(self, take: Callable[[TurnRequest], Sequence[Any]]) -> list[tuple[Edge, Any]]:
+    def _take(
+        self, requests: Sequence[TurnRequest], fields: Sequence[Fields]
+    ) -> list[TurnResult[Any]]:
+        """Turns that do not depend on one another, those of this process in one batch."""
+        found: dict[int, TurnResult[Any]] = {}
+        here: dict[int, Steps[TurnResult[Any]]] = {}
+        for n, (one, about) in enumerate(zip(requests, fields, strict=True)):
+            agent = self._participants[one.agent]
+            if isinstance(agent, Agent):
+                here[n] = agent.turn(about, one.received, one.outgoing, step=one.step)
+            else:
+                found[n] = agent.take_turn(about, one.received, one.outgoing, step=one.step)
+        rows = len(next(iter(fields[0].values())))
+        for part in _parts(list(here.items()), max(1, _ROWS // rows)):
+            results = together([steps for _, steps in part])
+            found |= {n: result for (n, _), result in zip(part, results, strict=True)}
+        return [found[n] for n in range(len(requests))]
+
+    def run_turns(
+        self, take: Callable[[Sequence[TurnRequest]], Sequence[Sequence[Any]]]
+    ) -> list[tuple[Edge, Any]]:
         """Let `take` take all turns but the last, and return what the answering agent receives.
 
-        take: makes one message for each edge of `outgoing`. None is not delivered.
+        take: takes turns that do not depend on one another, and makes for each of them one message
+        for each edge of `outgoing`. None is not delivered.
         """
         inbox: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._participants}
-        rounds = range(1, self.rounds + 1)
         step = 1
-        for number, name in [(number, name) for number in rounds for name in self.order][:-1]:
-            outgoing = [edge for edge in self.edges if edge.sender == name]
-            if not outgoing:
-                continue
-            received, inbox[name] = inbox[name], []
-            for edge, message in zip(
-                outgoing, take(TurnRequest(name, number, step, received, outgoing)), strict=True
-            ):
-                if message is not None:
-                    inbox[edge.receiver].append((edge, message))
-            step += 1
+        for number in range(1, self.rounds + 1):
+            for names in side_by_side(self.order, self.edges):
+                if number == self.rounds and names[-1] == self.order[-1]:
+                    names = names[:-1]
+                requests: list[TurnRequest] = []
+                for name in names:
+                    outgoing = [edge for edge in self.edges if edge.sender == name]
+                    if outgoing:
+                        received, inbox[name] = inbox[name], []
+                        requests.append(TurnRequest(name, number, step, received, outgoing))
+                        step += 1
+                if not requests or is_cancelled():
+                    continue
+                for request, messages in zip(requests, take(requests), strict=True):
+                    for edge, message in zip(request.outgoing, messages, strict=True):
+                        if message is not None:
+                            inbox[edge.receiver].append((edge, message))
         return inbox[self.order[-1]]
 
 
-def edges_to(edges: Sequence[Edge], to: str) -> list[Edge]:
-    """The edges whose messages reach an agent, directly or through other agents."""
-    reached, before = {to}, set[str]()
-    while reached != before:
-        before = reached
-        reached = reached | {edge.sender for edge in edges if edge.receiver in reached}
-    return [edge for edge in edges if edge.receiver in reached]
+def _parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (things[n : n + size] for n in range(0, len(things), size))
+
+
+def _turns(agent: str, number: int, result: TurnResult[Any]) -> list[Turn]:
+    """An agent's turn on each item."""
+    return [
+        Turn(
+            agent,
+            number,
+            result.text[row] if result.text is not None else None,
+            cost,
+            result.reasoning[row] if result.reasoning else None,
+            result.finish[row] if result.finish else None,
+        )
+        for row, cost in enumerate(result.usage)
+    ]
 
 
 def _length(query: Query) -> int:
     return len(query) if isinstance(query, str) else sum(map(len, query.values()))
-
-
-def fields_of(queries: Sequence[Query]) -> dict[str, tuple[str, ...]]:
-    """What agents work on: the fields of B queries, side by side. Raises `UnknownName`."""
-    rows = [{"question": query} if isinstance(query, str) else query for query in queries]
-    for row in rows:
-        if odd := set(row) - set(FIELDS):
-            raise unknown("field", min(odd), FIELDS, "An item has a question and a context.")
-    return {name: tuple(row.get(name, "") for row in rows) for name in FIELDS}

@@ -39,12 +39,14 @@ __all__ = [
     "RollsOut",
     "Tabled",
     "Wrapper",
+    "WritesTogether",
     "device_of",
     "fillable",
     "movable",
     "rolls_out",
     "tabled",
     "unwrapped",
+    "writes_together",
 ]
 
 
@@ -64,12 +66,22 @@ class Model(Protocol):
         """Token ids of `words` alone, without special tokens around them."""
         ...
 
-    def encode(self, words: str) -> tuple[list[int], list[int]]:
-        """Token ids of `words`, and where each token ends in them, in characters; -1 if unknown."""
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of `words`, and where each token ends in them, in characters; -1 if unknown.
+
+        frames: where control tokens count, as (begin, end) in characters; None for anywhere. In
+        other places they are spelled like any word.
+        """
         ...
 
-    def chat(self, system: str, user: str) -> str:
-        """One user turn in the chat template, open for the assistant; see `Spec.chats`."""
+    def chat(self, system: str, user: str, **options: Any) -> str:
+        """One user turn in the chat template, open for the assistant; see `Spec.chats`.
+
+        options: what the template is told besides, such as enable_thinking. Raises
+        `TemplateError` for a template that does not show both texts.
+        """
         ...
 
     def shorten(self, words: str, limit: int) -> str:
@@ -119,6 +131,16 @@ class RollsOut(Protocol):
 
     def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
         """Go on for `need.limit` positions, see `Rollout`."""
+        ...
+
+
+class WritesTogether(Protocol):
+    """It writes after several contexts in one batch."""
+
+    def write_together(
+        self, contexts: Sequence[Context], settings: Sequence[Settings]
+    ) -> list[Words]:
+        """What `write` gives for each context by its settings."""
         ...
 
 
@@ -256,6 +278,12 @@ def fillable(model: Model, what: str) -> Fillable:
     return _asked(model, "fill", lack)
 
 
+def writes_together(model: Model) -> WritesTogether | None:
+    """The model as one that writes after several contexts at once, None if it does not."""
+    able: Any = model
+    return able if hasattr(type(model), "write_together") and model.spec.batches else None
+
+
 def tabled(model: Model, what: str) -> Tabled:
     """The model as one with tables, which `what` needs. Raises `IncompatibleModels`."""
     name = model.spec.name
@@ -282,11 +310,13 @@ class Wrapper:
     def tokens(self, words: str) -> list[int]:
         return self.inner.tokens(words)
 
-    def encode(self, words: str) -> tuple[list[int], list[int]]:
-        return self.inner.encode(words)
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
+        return self.inner.encode(words, frames)
 
-    def chat(self, system: str, user: str) -> str:
-        return self.inner.chat(system, user)
+    def chat(self, system: str, user: str, **options: Any) -> str:
+        return self.inner.chat(system, user, **options)
 
     def shorten(self, words: str, limit: int) -> str:
         return self.inner.shorten(words, limit)

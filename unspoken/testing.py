@@ -35,6 +35,7 @@ from unspoken.types import (
     KV,
     TEXT,
     Context,
+    Finish,
     Need,
     Prompt,
     Read,
@@ -254,10 +255,12 @@ class ScriptedModel:
     def tokens(self, words: str) -> list[int]:
         return [ord(letter) for letter in words]
 
-    def encode(self, words: str) -> tuple[list[int], list[int]]:
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
         return self.tokens(words), list(range(1, len(words) + 1))
 
-    def chat(self, system: str, user: str) -> str:
+    def chat(self, system: str, user: str, **options: Any) -> str:
         return system + user
 
     def shorten(self, words: str, limit: int) -> str:
@@ -288,11 +291,15 @@ class ScriptedModel:
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
         words = [cut(self.script(row), settings.stop) for row in context.spelling.words]
+        finish: list[Finish] = [
+            "stop" if len(row) <= settings.max_tokens else "length" for row in words
+        ]
         words = [row[: settings.max_tokens] for row in words]
         if on_text is not None:
             on_text(words[0])
         ids = tuple(tuple(self.tokens(row)) for row in words)
-        return Words(tuple(words), tuple(map(len, words)), passes=max(map(len, words)), ids=ids)
+        lengths = tuple(map(len, words))
+        return Words(tuple(words), lengths, max(lengths), ids=ids, finish=tuple(finish))
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
         rows = zip(context.spelling.words, answers, strict=True)

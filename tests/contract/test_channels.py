@@ -181,7 +181,7 @@ def test_an_empty_message_changes_nothing_bit_for_bit(world: World):
 
 def test_without_an_edge_the_receiver_is_alone(world: World):
     alone = world.pipeline.without_messages().run_many(ITEMS)
-    unjoined = Pipeline([world.sender, world.receiver]).run_many(ITEMS)
+    unjoined = world.pipeline.with_edges([]).run_many(ITEMS)
     assert [run.answer for run in unjoined] == [run.answer for run in alone]
     assert [run.usage.read for run in unjoined] == [run.usage.read for run in alone]
     assert all(run.usage.wire == 0 and len(run.turns) == 1 for run in alone)

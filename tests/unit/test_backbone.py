@@ -378,7 +378,8 @@ def test_holes_in_a_cache_do_not_shrink_the_window(kind: str, question: str, con
 
 def test_bos_stands_once_at_the_front(tiny: Tiny):
     model = tiny("gemma")
-    bare, marked = model.read(prompt_of("hello")), model.read(prompt_of("<bos>hello"))
+    bare = model.read(prompt_of("hello"))
+    marked = model.read(Prompt((Text(("<bos>hello",), frame=True),)))
     assert bare.tokens == marked.tokens == (6,)
     assert torch.equal(bare.context.kv[0][0], marked.context.kv[0][0])
     behind = model.read(Prompt((cache(model, "so "), Text(("hello",)))))
@@ -393,8 +394,9 @@ def test_a_chat_template_that_writes_bos_does_not_double_it():
     words = model.chat("Be kind.", "hello")
     assert words.startswith("<bos><turn>system")
     ids = model.tokenizer(words, add_special_tokens=False)["input_ids"]
-    assert model.read(prompt_of(words)).tokens == (len(ids),)
-    assert written(model, model.read(prompt_of(words)).context) == (plain(model, ids),)
+    prompt = Prompt((Text((words,), frame=True),))
+    assert model.read(prompt).tokens == (len(ids),)
+    assert written(model, model.read(prompt).context) == (plain(model, ids),)
 
 
 def test_chat_leaves_out_a_system_turn_without_words(tiny: Tiny):

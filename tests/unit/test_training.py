@@ -549,6 +549,10 @@ class Words:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
+    def encode(self, words: str, frames: object = None) -> tuple[list[int], list[int]]:
+        found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], [end for _, end in found["offset_mapping"]]
+
 
 def tokenizer_of(words: Sequence[str], pattern: str) -> PreTrainedTokenizerFast:
     """Cut a text into what matches a pattern; every word that is not listed is unknown."""

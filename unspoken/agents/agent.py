@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from hashlib import sha256
+from textwrap import shorten
 from time import perf_counter
 
 from unspoken.agents.edges import Edge
+from unspoken.agents.framing import Frame, frame_of
 from unspoken.agents.roles import Fields, Role
+from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels, PipelineError
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model, rolls_out
-from unspoken.types import TEXT, Need, Prompt, Read, Settings, Spec, Text, Usage
+from unspoken.types import TEXT, Need, Prompt, Read, Rollout, Settings, Spec, Text, Usage, Words
 from unspoken.wire import Message
 
 __all__ = ["Agent", "Incoming", "task_ids"]
 
 _SHOWN = 120  # characters of a role that a header shows
-_HERE = "\x00"  # where the user's words go while a chat template is rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Incoming:
     message: Message
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Agent:
     """Reads its prompt and its messages, then computes what is needed: words, states, a cache.
 
@@ -73,31 +76,45 @@ class Agent:
         role = Role(instructions=role) if isinstance(role, str) else role
         vars(self).update(name=name, model=model, role=role, settings=settings, soft=soft)
 
+    def __repr__(self) -> str:
+        known = [f"{self.name!r}", self.spec.name]
+        if self.role.instructions:
+            known.append(f"role={shorten(self.role.instructions, 60)!r}")
+        known += [] if self.settings == Settings() else [repr(self.settings)]
+        known += [] if self.soft is None else ["soft=..."]
+        return f"Agent({', '.join(known)})"
+
     @property
     def spec(self) -> Spec:
         return self.model.spec
 
+    @property
+    def frame(self) -> Frame:
+        """The words before and after an item. Raises `TemplateError` if a template has no place."""
+        return frame_of(self.model, self.role)
+
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: instructions, item, messages, the cue to answer."""
-        opening, closing = self._frame()
+        frame = self.frame
         self.role.check(fields)
         before, after = self.role.texts(fields)
         batch = len(next(iter(fields.values())))
         for arrival in incoming:
             self._check(arrival, batch)
         prompt = Prompt(
-            (*before, *after, Text((closing,) * batch)),
+            (*before, *after),
             slot=len(before),
             reuse=self.role.reuse,
             candidates=self.role.candidates,
+            bos=not frame.chat,
         )
-        if self.soft is not None:
-            prompt = prompt.front(self.soft(batch))
-        if opening:
-            prompt = prompt.front(Text((opening,) * batch, shared=True))
+        front = [] if self.soft is None else [self.soft(batch)]
+        if frame.opening:
+            front.append(Text((frame.opening,) * batch, shared=True, frame=True))
+        prompt = reduce(Prompt.front, front, prompt)
         for arrival in incoming:
             prompt = self._place(arrival, prompt)
-        return prompt
+        return frame.around(prompt, front)
 
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse a message for another model or number of items, before anything is read."""
@@ -113,22 +130,12 @@ class Agent:
         channel, message = arrival.channel, arrival.message
         if channel.in_front:
             return channel.write(message, prompt)
-        before, after = self.role.around(message.header.sender)
-        opened = prompt.insert(Text((before,) * prompt.batch)) if before else prompt
+        before, after = self.role.around(message.header.sender, prompt.batch)
+        opened = reduce(Prompt.insert, before, prompt)
         written = channel.write(message, opened)
         if written is opened:  # the channel fuses, so the prompt shows no message
             return prompt
-        return written.insert(Text((after,) * prompt.batch)) if after else written
-
-    def _frame(self) -> tuple[str, str]:
-        """The text before and after an item: instructions, in the chat template if used."""
-        before, after = self.role.instructions, ""
-        if self.role.first == "item":
-            before, after = after, before
-        if not (self.role.chat and self.spec.chats):
-            return before, after
-        opening, _, closing = self.model.chat(before, _HERE).partition(_HERE)
-        return opening, after + closing
+        return reduce(Prompt.insert, after, written)
 
     def read(
         self,
@@ -152,46 +159,65 @@ class Agent:
         on_text: Callable[[str], None] | None = None,
     ) -> tuple[SenderState, list[Usage]]:
         """Take a turn over B items: what the agent holds after it, and the cost of each item."""
+        (found,) = together([self.work(fields, incoming, needs=needs, on_text=on_text)])
+        return found
+
+    def work(
+        self,
+        fields: Fields,
+        incoming: Sequence[Incoming] = (),
+        *,
+        needs: frozenset[Need] = frozenset({TEXT}),
+        on_text: Callable[[str], None] | None = None,
+    ) -> Steps[tuple[SenderState, list[Usage]]]:
+        """`compute` in steps, which stops where words are to be written."""
         start = perf_counter()
-        silent = not needs and not on_text
-        opening, _ = self._frame()
         state = SenderState(
             agent=self.name,
             model=self.model,
             given=fields.get("context" if "context" in self.role.fields else "question", ()),
-            opening=opening,
+            opening=self.frame.opening,
             task=task_ids(fields),
             role=self.role.instructions.strip().partition("\n")[0][:_SHOWN],
         )
         batch = len(state.given)
-        if silent:
+        if not needs and not on_text:  # it is silent
             return state, [Usage()] * batch
         read = self.read(fields, incoming, needs=needs)
-        written, passes, wait = [0] * batch, read.passes, 0.0
-        hidden, most = read.hidden, self._most(needs)
+        seconds, wait, passes = perf_counter() - start, 0.0, read.passes
+        written, hidden, most = [0] * batch, read.hidden, self._most(needs)
         if most:
-            settings = replace(self.settings, max_tokens=most)
-            wait = perf_counter() - start
-            words = self.model.write(read.context, settings, on_text)
-            wait += words.wait
-            state, hidden = replace(state, text=words.words), hidden or words.hidden
+            settings = self.settings_for(fields, most)
+            words, took = yield WriteRequest(self.model, read.context, settings, on_text)
+            wait, seconds = seconds + words.wait, seconds + took
             written, passes = list(words.tokens), passes + words.passes
-        rollouts = {
+            state, hidden = _wrote(state, words), hidden or words.hidden
+        start = perf_counter()
+        rollouts = self._rollouts(read, needs)
+        passes += sum(rollout.passes for rollout in rollouts.values())
+        each = (seconds + perf_counter() - start) / batch
+        reused = [row.reused for row in read.served] or [0] * batch
+        usage = [
+            Usage(r, w, passes, seconds=each, wait=wait, reused=known)
+            for r, w, known in zip(read.tokens, written, reused, strict=True)
+        ]
+        return replace(state, hidden=hidden, cached=read.cached, rollouts=rollouts), usage
+
+    def settings_for(self, fields: Fields, most: int | None = None) -> Settings:
+        """How the agent writes about these items: to `most` tokens, each with a seed of its own."""
+        settings, seed = self.settings, self.settings.seed
+        if settings.temperature > 0 and isinstance(seed, int):
+            seed = tuple(_seed(seed, self.name, task) for task in task_ids(fields))
+        return replace(settings, max_tokens=most or settings.max_tokens, seed=seed)
+
+    def _rollouts(self, read: Read, needs: frozenset[Need]) -> dict[Need, Rollout]:
+        return {
             need: rolls_out(self.model, "a rollout is needed").roll_out(
                 read.context, need, self.settings
             )
             for need in needs
             if need.kind == "rollout"
         }
-        passes += sum(rollout.passes for rollout in rollouts.values())
-        seconds = (perf_counter() - start) / batch
-        reused = [row.reused for row in read.served] or [0] * batch
-        usage = [
-            Usage(r, w, passes, seconds=seconds, wait=wait, reused=known)
-            for r, w, known in zip(read.tokens, written, reused, strict=True)
-        ]
-        state = replace(state, hidden=hidden, cached=read.cached, rollouts=rollouts)
-        return state, usage
 
     def _most(self, needs: frozenset[Need]) -> int:
         """The most tokens that the agent has to write for its channels, 0 for none."""
@@ -212,8 +238,24 @@ class Agent:
         on_text: Callable[[str], None] | None = None,
     ) -> TurnResult[Message]:
         """Take a turn as a `Participant`: compute what the edges need, and send over each edge."""
+        (found,) = together(
+            [self.turn(fields, received, outgoing, answers=answers, step=step, on_text=on_text)]
+        )
+        return found
+
+    def turn(
+        self,
+        fields: Fields,
+        received: Sequence[tuple[Edge, Message]],
+        outgoing: Sequence[Edge],
+        *,
+        answers: bool = False,
+        step: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Steps[TurnResult[Message]]:
+        """`take_turn` in steps, which stops where words are to be written."""
         needs = frozenset[Need]().union(*(edge.needs for edge in outgoing))
-        state, usage = self.compute(
+        state, usage = yield from self.work(
             fields,
             [Incoming(edge.channel, message) for edge, message in received],
             needs=needs | {TEXT} if answers else needs,
@@ -228,7 +270,17 @@ class Agent:
             usage = [
                 replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
             ]
-        return TurnResult(state.text, messages, tuple(usage))
+        return TurnResult(state.text, messages, tuple(usage), state.reasoning, state.finish)
+
+
+def _wrote(state: SenderState, words: Words) -> SenderState:
+    return replace(state, text=words.words, reasoning=words.reasoning, finish=words.finish)
+
+
+def _seed(seed: int, agent: str, task: str) -> int:
+    """The seed of an agent's generator for one item, of 63 bits."""
+    made = sha256(f"{seed}\n{agent}\n{task}".encode()).digest()
+    return int.from_bytes(made[:8], "big") >> 1
 
 
 def task_ids(fields: Fields) -> tuple[str, ...]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from unspoken.agents import Agent, Incoming
 from unspoken.agents.roles import Fields
+from unspoken.agents.together import Steps
 from unspoken.channels.sender_state import SenderState
-from unspoken.types import TEXT, Need, Usage
+from unspoken.types import TEXT, Finish, Need, Usage
 
 __all__ = ["MemoizedAgent"]
+
+
+class _Kept(NamedTuple):
+    """What was written about an item."""
+
+    words: str
+    reasoning: str | None
+    finish: Finish | None
+    usage: Usage
 
 
 class MemoizedAgent(Agent):
@@ -23,28 +34,36 @@ class MemoizedAgent(Agent):
     """
 
     @cached_property
-    def _written(self) -> dict[tuple[object, ...], tuple[str, Usage]]:
+    def _written(self) -> dict[tuple[object, ...], _Kept]:
         return {}
 
-    def compute(
+    def work(
         self,
         fields: Fields,
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
         on_text: Callable[[str], None] | None = None,
-    ) -> tuple[SenderState, list[Usage]]:
+    ) -> Steps[tuple[SenderState, list[Usage]]]:
         words_only = {need.kind for need in needs} == {"text"} and on_text is None
         if incoming or not words_only or self.settings.temperature > 0:
-            return super().compute(fields, incoming, needs=needs, on_text=on_text)
+            return (yield from super().work(fields, incoming, needs=needs, on_text=on_text))
         rows = zip(*(fields[name] for name in self.role.fields), strict=True)
         keys: list[tuple[object, ...]] = [(needs, *row) for row in rows]
         new = [n for n, key in enumerate(keys) if key not in self._written]
         if new:
             part = {name: tuple(values[n] for n in new) for name, values in fields.items()}
-            state, usage = super().compute(part, needs=needs)
-            for n, words, cost in zip(new, state.text or (), usage, strict=True):
-                self._written[keys[n]] = (words, cost)
+            state, usage = yield from super().work(part, needs=needs)
+            thoughts = state.reasoning or [None] * len(new)
+            ends = state.finish or [None] * len(new)
+            kept = map(_Kept, state.text or (), thoughts, ends, usage)
+            self._written.update(zip((keys[n] for n in new), kept, strict=True))
         found = [self._written[key] for key in keys]
-        silent, _ = super().compute(fields, needs=frozenset())
-        return replace(silent, text=tuple(words for words, _ in found)), [cost for _, cost in found]
+        silent, _ = yield from super().work(fields, needs=frozenset())
+        told = replace(
+            silent,
+            text=tuple(one.words for one in found),
+            reasoning=tuple(one.reasoning for one in found),
+            finish=tuple(one.finish for one in found if one.finish),
+        )
+        return told, [one.usage for one in found]

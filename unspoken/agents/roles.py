@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from unspoken.errors import EmptyPrompt, PipelineError
 from unspoken.types import Reuse, Text
@@ -29,6 +29,7 @@ class Role:
     message: how one message is shown there, with {sender} and {message}.
     chat: use the model's chat template if it has one (the instructions become the system turn);
     otherwise instructions and template are read as plain text, as few-shot prompts are.
+    template_options: what the chat template is told besides, such as {"enable_thinking": False}.
     first: `item` puts the instructions after the item, at the end of the user's turn. Agents with
     different instructions then begin with the same words, which a pool reads once and exactly.
     reuse: `exact` forbids a pool to serve this role with moved caches, as a judge may want.
@@ -42,6 +43,7 @@ class Role:
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
+    template_options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     first: Literal["instructions", "item"] = "instructions"
     reuse: Reuse = "any"
     candidates: tuple[str, ...] = ()
@@ -91,10 +93,10 @@ class Role:
             before, after = "", before
         return _pieces(before, fields), _pieces(after, fields)
 
-    def around(self, sender: str) -> tuple[str, str]:
-        """The words before and after one message."""
+    def around(self, sender: str, batch: int) -> tuple[list[Text], list[Text]]:
+        """B texts before one message and B texts after it. The sender's name is no frame."""
         before, _, after = self.message.partition("{message}")
-        return before.replace("{sender}", sender), after.replace("{sender}", sender)
+        return _named(before, sender, batch), _named(after, sender, batch)
 
 
 def _pieces(template: str, fields: Fields) -> list[Text]:
@@ -103,8 +105,19 @@ def _pieces(template: str, fields: Fields) -> list[Text]:
     found: list[Text] = []
     for n, piece in enumerate(_FIELD.split(template)):  # every other one is a field's name
         if piece:
-            found.append(Text(fields[piece], share=piece) if n % 2 else Text((piece,) * batch))
+            literal = n % 2 == 0
+            found.append(
+                Text((piece,) * batch, frame=True) if literal else Text(fields[piece], share=piece)
+            )
     return found
+
+
+def _named(words: str, sender: str, batch: int) -> list[Text]:
+    """Words cut at the places where the sender's name goes."""
+    pieces = [Text((piece,) * batch, frame=True) for piece in words.split("{sender}")]
+    name = Text((sender,) * batch)
+    apart = [one for piece in pieces for one in (name, piece)][1:]
+    return [one for one in apart if one.words[0]]
 
 
 def _joined(texts: Sequence[Text], fields: Fields) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from unspoken.agents.edges import Edge
 from unspoken.agents.roles import Fields, Role
-from unspoken.types import Spec, Usage
+from unspoken.types import Finish, Spec, Usage
 
 __all__ = ["Participant", "TurnResult"]
 
@@ -18,11 +18,17 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TurnResult(Generic[M]):
-    """A turn: B strings if the agent wrote, a message for each edge, the cost of each item."""
+    """A turn: B strings if the agent wrote, a message for each edge, the cost of each item.
+
+    reasoning and finish: the thoughts that came before the words of each row, None for none, and
+    how each row ended. Both are () if the agent did not write.
+    """
 
     text: tuple[str, ...] | None
     messages: tuple[M, ...]
     usage: tuple[Usage, ...]
+    reasoning: tuple[str | None, ...] = ()
+    finish: tuple[Finish, ...] = ()
 
 
 class Participant(Protocol[M]):

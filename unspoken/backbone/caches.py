@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from unspoken.backbone.inner import text_config
-from unspoken.types import KV, CacheSegment, Context, KVCache, Read, Spelling, Vectors, left_pad
+from unspoken.types import KV, CacheSegment, Spelling, Vectors
 
 __all__ = [
     "append",
@@ -24,7 +24,6 @@ __all__ = [
     "gather_states",
     "growing_cache",
     "has_holes",
-    "join_rows",
     "kept",
     "layer_kinds",
     "left_order",
@@ -209,72 +208,3 @@ def gather_states(parts: Sequence[tuple[Tensor, Tensor]]) -> Vectors:
     vectors = Vectors(torch.cat(states, 1), torch.cat(heard, 1))
     keep = vectors.mask.any(0)
     return Vectors(vectors.values[:, keep], vectors.mask[:, keep])
-
-
-def join_rows(reads: Sequence[Read]) -> Read:
-    """One batch out of single rows, padded left."""
-
-    def stack(masks: Sequence[Tensor], caches: Sequence[KV]) -> KV:
-        def pad(side: int, layer: int) -> Tensor:
-            rows = [
-                kv[layer][side][0].transpose(0, 1)[mask[0, : kv[layer][side].shape[2]]]
-                for kv, mask in zip(caches, masks, strict=True)
-            ]
-            return left_pad(rows)[0].transpose(1, 2)
-
-        return tuple((pad(0, n), pad(1, n)) for n in range(len(caches[0])))
-
-    masks = [read.context.mask for read in reads if read.found]
-    found = None
-    if masks:
-        mask, positions, ends = _join_slots([read.context for read in reads], masks)
-        last = torch.cat([read.context.last for read in reads])
-        spelling = Spelling(tuple(read.context.spelling.words[0] for read in reads), ends)
-        found = Context(
-            KVCache(stack(masks, [read.context.kv for read in reads])),
-            mask,
-            last,
-            spelling,
-            positions,
-            seen=_join_seen([read.context.seen for read in reads], masks),
-        )
-    memories = [read.cached for read in reads if read.cached is not None]
-    cached = None
-    if memories and found is not None:
-        cache = KVCache(stack(masks, [one.kv for one in memories]))
-        cached = CacheSegment(cache, found.mask, found.positions, found.spelling)
-    hidden: dict[int, Vectors] = {}
-    for layer in reads[0].hidden:
-        rows = [read.hidden[layer].values[0][read.hidden[layer].mask[0]] for read in reads]
-        hidden[layer] = Vectors(*left_pad(rows))
-    return Read(
-        tokens=tuple(read.tokens[0] for read in reads),
-        passes=max(read.passes for read in reads),  # a row takes part only in its read
-        found=found,
-        hidden=hidden,
-        cached=cached,
-    )
-
-
-def _join_slots(
-    contexts: Sequence[Context], masks: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask, positions and ends of words (B, S) of single rows, padded left."""
-    pairs = list(zip(contexts, masks, strict=True))
-    positions, mask = left_pad([one.positions[0][mask[0]] for one, mask in pairs])
-    ends, _ = left_pad([one.spelling.ends[0][mask[0]] for one, mask in pairs], -1)
-    return mask, positions, ends
-
-
-def _join_seen(rows: Sequence[Tensor | None], masks: Sequence[Tensor]) -> Tensor | None:
-    """(L, B, S) out of (L, 1, S'), padded left; None if every row sees all."""
-    partial = next((row for row in rows if row is not None), None)
-    if partial is None:
-        return None
-    layers = partial.shape[0]
-    whole = [
-        mask.expand(layers, -1).T if row is None else row[:, 0].T
-        for row, mask in zip(rows, masks, strict=True)
-    ]
-    cut = [slots[mask[0]] for slots, mask in zip(whole, masks, strict=True)]
-    return left_pad(cut, True)[0].permute(2, 0, 1)

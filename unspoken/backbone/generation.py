@@ -6,16 +6,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-__all__ = ["StopAt", "Teller", "Watch", "cut", "writer", "written_lengths"]
+from unspoken.cancelling import is_cancelled
+from unspoken.errors import SettingsError
+from unspoken.types import Finish, Settings
+
+__all__ = [
+    "Row",
+    "Sampler",
+    "StopAt",
+    "Teller",
+    "Watch",
+    "cut",
+    "finish_of",
+    "writer",
+    "written_lengths",
+]
 
 
 def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
@@ -36,48 +51,127 @@ def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
     return twin
 
 
-class StopAt(StoppingCriteria):
-    """Ends a row when one of the strings appears in what it wrote, and counts its tokens."""
+class Row(NamedTuple):
+    """How one row is written. begun: whether its prompt has opened the model's thoughts."""
 
-    def __init__(self, stop: Sequence[str], tokenizer: Any, begin: int = 1) -> None:
-        self.stop, self.tokenizer, self.begin = stop, tokenizer, begin
-        self.reach = max(len(s.encode()) for s in stop) + 4  # tokens to decode: a byte or more each
+    settings: Settings
+    seed: int
+    begun: bool = False
+
+    @classmethod
+    def each(cls, settings: Settings, batch: int) -> list[Row]:
+        """A row for each of a batch. Raises `SettingsError` for seeds of another number of rows."""
+        seeds = settings.seed if isinstance(settings.seed, tuple) else (settings.seed,) * batch
+        if len(seeds) != batch:
+            raise SettingsError(
+                f"{len(seeds)} seeds are given for {batch} rows; give one number, or one a row"
+            )
+        return [cls(settings, seed) for seed in seeds]
+
+
+class StopAt(StoppingCriteria):
+    """Ends a row when one of its strings appears in what it wrote, and counts its tokens.
+
+    stops: for each row its strings. answer: what counts of a row's words, without its thoughts.
+    """
+
+    def __init__(
+        self,
+        stops: Sequence[Sequence[str]],
+        tokenizer: Any,
+        begin: int = 1,
+        answer: Callable[[int, Sequence[int]], str] | None = None,
+    ) -> None:
+        self.stops, self.tokenizer, self.begin, self.answer = stops, tokenizer, begin, answer
+        # How many tokens to decode: each has a byte or more.
+        self.reach = max(len(stop.encode()) for row in stops for stop in row) + 4
         self.ended: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        written = input_ids.shape[1] - self.begin
-        tails = self.tokenizer.batch_decode(input_ids[:, self.begin :][:, -self.reach :])
-        for row, tail in enumerate(tails):
-            if any(stop in tail for stop in self.stop):
-                self.ended.setdefault(row, written)
-        done = [row in self.ended for row in range(len(tails))]
+        written = input_ids[:, self.begin :]
+        for row, tail in enumerate(self._tails(written)):
+            if any(stop in tail for stop in self.stops[row]):
+                self.ended.setdefault(row, written.shape[1])
+        done = [row in self.ended for row in range(len(written))]
         return torch.tensor(done, device=input_ids.device)
+
+    def _tails(self, written: Tensor) -> list[str]:
+        if self.answer is None:
+            return self.tokenizer.batch_decode(written[:, -self.reach :])
+        return [self.answer(row, ids) for row, ids in enumerate(written.tolist())]
 
 
 class Watch(StoppingCriteria):
-    """Stops nothing. Notes how many seconds passed until the first token came."""
+    """Ends a row after its `max_tokens`, and all rows when the run is no longer wanted.
 
-    def __init__(self) -> None:
+    first: seconds until the first token came.
+    """
+
+    def __init__(self, limits: Sequence[int], begin: int) -> None:
         self.start, self.first = perf_counter(), 0.0
+        self.limits, self.begin, self.cancelled = limits, begin, False
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         self.first = self.first or perf_counter() - self.start
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        self.cancelled = self.cancelled or is_cancelled()
+        written = input_ids.shape[1] - self.begin
+        done = [self.cancelled or written >= limit for limit in self.limits]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class Sampler(LogitsProcessor):
+    """Draws a word for each row with a generator of its own, so that the likeliest is the draw.
+
+    To log probabilities it adds noise of the Gumbel distribution: the largest sum falls on a word
+    as often as the word is likely. So a row gives the same in every batch, and nothing is drawn
+    from the process's own generator. Rows of temperature 0 stay as they are.
+    """
+
+    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+        hot = [n for n, row in enumerate(rows) if row.settings.temperature > 0]
+        self.places = torch.tensor(hot, device=device)
+        self.temperature, self.top_p = (
+            torch.tensor([[getattr(rows[n].settings, name)] for n in hot], device=device)
+            for name in ("temperature", "top_p")
+        )
+        self.draws = [torch.Generator(device).manual_seed(rows[n].seed) for n in hot]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        hot = scores[self.places].float() / self.temperature
+        if bool((self.top_p < 1).any()):
+            hot = _likeliest(hot, self.top_p)
+        noise = [torch.empty_like(hot[0]).exponential_(generator=draw) for draw in self.draws]
+        return scores.float().index_copy(0, self.places, hot - torch.stack(noise).log())
+
+
+def _likeliest(scores: Tensor, share: Tensor) -> Tensor:
+    """Scores (B, V) with -inf for words beyond the likeliest that add up to a share (B, 1)."""
+    falling, order = scores.sort(dim=-1, descending=True, stable=True)
+    shares = falling.softmax(-1)
+    beyond = shares.cumsum(-1) - shares >= share
+    return scores.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
 
 
 class Teller(TextStreamer):
-    """Passes text on as soon as it is whole, up to the first stop string.
+    """Passes an answer on as soon as text is whole, up to the first stop string.
 
-    An end that may become a stop string is held back until more text comes.
+    An end that may become a stop string is held back until more text comes. answer: what counts of
+    all that was written so far, for a model that thinks first.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], tell: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.stop, self.tell = stop, tell
-        self.waiting, self.ended = "", False
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop: Sequence[str],
+        tell: Callable[[str], None],
+        answer: Callable[[str], str] | None = None,
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=answer is None)
+        self.stop, self.tell, self.answer = stop, tell, answer
+        self.waiting, self.ended, self.written, self.told = "", False, "", ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        text = "" if self.ended else self.waiting + text
+        text = "" if self.ended else self.waiting + self._new(text)
         piece = cut(text, self.stop)
         self.ended = self.ended or piece != text
         starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
@@ -87,6 +181,17 @@ class Teller(TextStreamer):
         if piece:
             self.tell(piece)
 
+    def _new(self, text: str) -> str:
+        """What is new of the answer."""
+        if self.answer is None:
+            return text
+        self.written += text
+        answer = self.answer(self.written)
+        if not answer.startswith(self.told):
+            return ""
+        new, self.told = answer[len(self.told) :], answer
+        return new
+
 
 def cut(words: str, stop: Sequence[str]) -> str:
     for end in stop:
@@ -94,11 +199,24 @@ def cut(words: str, stop: Sequence[str]) -> str:
     return words
 
 
-def written_lengths(out: Tensor, ends: Sequence[int], stop: StopAt | None) -> list[int]:
+def written_lengths(
+    out: Tensor, ends: Sequence[int], stop: StopAt | None, limits: Sequence[int] = ()
+) -> list[int]:
     """Tokens that each row wrote, its end-of-sequence token included, padding not."""
     ended = torch.isin(out, torch.tensor(ends, device=out.device))
     lengths = []
     for row, marks in enumerate(ended.tolist()):
         n = marks.index(True) + 1 if True in marks else len(marks)
+        n = min(n, limits[row]) if limits else n
         lengths.append(min(n, stop.ended.get(row, n)) if stop else n)
     return lengths
+
+
+def finish_of(
+    ids: Sequence[int], row: int, ends: Sequence[int], stop: StopAt | None, *, cancelled: bool
+) -> Finish:
+    """How a row ended that wrote `ids`."""
+    stopped = stop is not None and stop.ended.get(row) == len(ids)
+    if stopped or (ids and ids[-1] in ends):
+        return "stop"
+    return "cancelled" if cancelled else "length"

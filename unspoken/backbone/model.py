@@ -15,6 +15,9 @@ from torch import Tensor
 
 from unspoken.backbone.identity import Identity, tensors_of
 from unspoken.backbone.inner import longest, setting, text_config
+from unspoken.backbone.templates import ChatTemplate, ControlTokens
+from unspoken.backbone.thoughts import Thoughts, thoughts_of
+from unspoken.errors import UnreadableWords
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
     TEXT,
@@ -113,7 +116,7 @@ class LanguageModel(ABC):
             ).hexdigest()[:16],
             positions=longest(text_config(model)),
             dtype=str(self.dtype).removeprefix("torch."),
-            chats=bool(getattr(self.tokenizer, "chat_template", None)),
+            chats=bool(self.template.source),
         )
 
     @property
@@ -161,26 +164,53 @@ class LanguageModel(ABC):
 
     # -- words and ids -----------------------------------------------------------------------------
 
-    def chat(self, system: str, user: str) -> str:
-        """Render one user turn, open for the assistant, with the model's own chat template."""
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": user})
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template of the tokenizer."""
+        return ChatTemplate(self.tokenizer, self.name)
+
+    @cached_property
+    def thoughts(self) -> Thoughts | None:
+        """The marks around thoughts, None for a model whose chat template has none."""
+        return thoughts_of(self.tokenizer, self.template.source)
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer, self.template.source)
+
+    def chat(self, system: str, user: str, **options: Any) -> str:
+        """Render one user turn, open for the assistant, with the model's own chat template.
+
+        A template without a system turn gets its words before the user's. options: what it is told
+        besides, such as enable_thinking. Raises `TemplateError` and `UnknownName`.
+        """
+        return self.template.render(system, user, options)
 
     def tokens(self, words: str) -> list[int]:
         """Token ids of `words` alone, without special tokens around them."""
-        return self.tokenizer(words, add_special_tokens=False)["input_ids"]
+        return self.encode(words)[0]
 
-    def encode(self, words: str) -> tuple[list[int], list[int]]:
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
         """Token ids of `words`, and where each token ends in them, in characters.
 
-        The ends are -1 when the tokenizer cannot tell, as one written in Python cannot.
+        The ends are -1 when the tokenizer cannot tell, as one written in Python cannot. frames:
+        where control tokens count, as (begin, end) in characters, and anywhere if it is None. In
+        other places they are spelled. Raises `UnreadableWords`.
         """
-        if not self.tokenizer.is_fast:
-            ids = self.tokens(words)
-            return ids, [-1] * len(ids)
-        found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
-        return found["input_ids"], [end for _, end in found["offset_mapping"]]
+        fast: bool = self.tokenizer.is_fast
+        try:
+            found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=fast)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise UnreadableWords(
+                f"the words are no valid Unicode: {error}. Take out lone surrogates, as "
+                "words.encode(errors='replace').decode() does"
+            ) from error
+        ids: list[int] = found["input_ids"]
+        if frames is not None and self._controls.outside(words, ids, frames):
+            return self._controls.spelled(words, frames)
+        return ids, [end for _, end in found["offset_mapping"]] if fast else [-1] * len(ids)
 
     def shorten(self, words: str, limit: int) -> str:
         """The words of the first `limit` tokens."""

@@ -19,10 +19,10 @@ from unspoken.backbone.caches import (
     filled_layers,
     gather_states,
     has_holes,
-    join_rows,
     left_order,
     seen_slots,
 )
+from unspoken.backbone.joining import join_reads
 from unspoken.backbone.moving import Moving
 from unspoken.backbone.proofs import near
 from unspoken.backbone.rereading import Rereading
@@ -74,7 +74,7 @@ class Reading(Moving, Rereading):
                 return self.reread(parts, prompt.batch, needs)
             self._check_border(parts, prompt.batch)
         if self._holes_matter(parts, prompt.batch):
-            return join_rows([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
+            return join_reads([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         return self.read_parts(parts, prompt.batch, needs=needs)
 
     def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
@@ -91,7 +91,7 @@ class Reading(Moving, Rereading):
     def lay_out(self, prompt: Prompt) -> list[Part]:
         """The prompt as tokens, vectors and caches, checked as `read` checks it."""
         _ = self.spec  # what was known of the model is forgotten if it has changed
-        parts = lay_out(prompt, self.encode, self._bos, self.device)
+        parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
         self._check(parts, prompt.batch)
         return parts
 

@@ -99,14 +99,17 @@ class Rereading(Passes):
                 found[layer].append(states[layer][0, torch.tensor(wanted, device=self.device)])
         return {layer: gather_states([left_pad(states)]) for layer, states in found.items()}
 
-    def rewrite(self, read: TokenCache, generate: Callable[[Any, dict[str, Any]], Words]) -> Words:
-        """Write after what was read, rows of equal length together."""
+    def rewrite(self, read: TokenCache, generate: Callable[..., Words]) -> Words:
+        """Write after what was read, rows of equal length together.
+
+        generate: takes a `writer`, its inputs, and which of the rows they are.
+        """
         found: dict[int, tuple[int, Words]] = {}
         for places, ids in _equally_long(read.ids):
             given = torch.tensor(ids, device=self.device)
             inputs = {"input_ids": given, "attention_mask": torch.ones_like(given)}
             settle(self.body)
-            words = generate(writer(self.model), inputs)
+            words = generate(writer(self.model), inputs, places)
             found |= {place: (n, words) for n, place in enumerate(places)}
         rows = [found[place] for place in range(read.batch)]
         return Words(
@@ -115,6 +118,8 @@ class Rereading(Passes):
             passes=max(words.passes for _, words in rows),
             ids=tuple(words.ids[n] for n, words in rows),
             wait=max(words.wait for _, words in rows),
+            reasoning=tuple(words.reasoning[n] for n, words in rows),
+            finish=tuple(words.finish[n] for n, words in rows),
         )
 
     def relook(self, read: TokenCache, more: Sequence[Tensor]) -> Tensor:

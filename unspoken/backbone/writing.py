@@ -3,20 +3,19 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
-from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken.backbone.caches import growing_cache, kept
-from unspoken.backbone.generation import StopAt, Teller, Watch, cut, writer, written_lengths
+from unspoken.backbone.decoding import Decoding
+from unspoken.backbone.generation import Row, StopAt, writer, written_lengths
+from unspoken.backbone.joining import join_contexts
 from unspoken.backbone.reading import UNWHOLE
-from unspoken.backbone.rereading import Rereading, TokenCache
+from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
 from unspoken.errors import IncompatibleModels
 from unspoken.types import (
@@ -36,7 +35,7 @@ from unspoken.types import (
 __all__ = ["Writing"]
 
 
-class Writing(Rereading):
+class Writing(Decoding):
     """A model that continues from a context."""
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
@@ -55,9 +54,9 @@ class Writing(Rereading):
     ) -> Words:
         """Continue each row of a context with words, by `generate` from the prefilled cache.
 
-        `on_text` is called with pieces of text as they come (one row only).
+        `on_text` is called with pieces of the answer as they come (one row only).
         """
-        return self._write(context, None, settings, on_text)
+        return self._write(context, None, self.rows(context, settings), on_text)
 
     def proceed(
         self,
@@ -67,22 +66,47 @@ class Writing(Rereading):
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
         """`write` where the context's last token was read with the rest, which saves a pass."""
-        return self._write(context, ahead, settings, on_text)
+        return self._write(context, ahead, self.rows(context, settings), on_text)
+
+    def write_together(
+        self, contexts: Sequence[Context], settings: Sequence[Settings]
+    ) -> list[Words]:
+        """What `write` gives for each context by its settings, all in one batch.
+
+        Reading takes as long as one by one. Writing loads the weights once for all rows.
+        """
+        pairs = list(zip(contexts, settings, strict=True))
+        for context, own in pairs:  # before any pass
+            self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
+        rows = [row for context, own in pairs for row in self.rows(context, own)]
+        words = self._write(join_contexts(contexts), None, rows, None)
+        return list(_apart(words, contexts))
+
+    def rows(self, context: Context, settings: Settings) -> list[Row]:
+        """How each row of a context is written."""
+        thoughts, read = self.thoughts, context.spelling.words
+        each = Row.each(settings, context.batch)
+        if thoughts is None:
+            return each
+        pairs = zip(each, read, strict=True)
+        return [row._replace(begun=thoughts.begun(words)) for row, words in pairs]
 
     @torch.no_grad()
     def _write(
         self,
         context: Context,
         ahead: Ahead | None,
-        settings: Settings,
+        rows: Sequence[Row],
         on_text: Callable[[str], None] | None,
     ) -> Words:
-        reread = isinstance(context.cache, TokenCache)
-        self._check_room(context, settings.max_tokens, whole=not reread)
+        most = max(row.settings.max_tokens for row in rows)
+        self._check_room(context, most, whole=_keeps_tensors(context))
         if isinstance(context.cache, TokenCache):
-            return self.rewrite(
-                context.cache, partial(self.generate, settings=settings, on_text=on_text)
-            )
+
+            def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
+                return self.generate(model, given, [rows[n] for n in places], on_text)
+
+            return self.rewrite(context.cache, generate)
         cache = growing_cache(ahead.kv if ahead else context.kv)
         model = writer(self.model, cache, ahead.logits if ahead else None)
         given = {
@@ -92,52 +116,8 @@ class Writing(Rereading):
             "past_key_values": cache,
         }
         with self.seeing(context.seen):
-            words = self.generate(model, given, settings, on_text)
+            words = self.generate(model, given, rows, on_text)
         return replace(words, passes=words.passes - bool(ahead), cache=KVCache(kept(cache)))
-
-    def generate(
-        self,
-        model: Any,
-        given: dict[str, Any],
-        settings: Settings,
-        on_text: Callable[[str], None] | None,
-    ) -> Words:
-        """What `generate` of a `writer` writes after its inputs, of which input_ids is (B, N)."""
-        begin, pad = given["input_ids"].shape[1], self.tokenizer.pad_token_id
-        ends, sampling = self.ends, settings.temperature > 0
-        stop = StopAt(settings.stop, self.tokenizer, begin) if settings.stop else None
-        config = GenerationConfig(
-            max_new_tokens=settings.max_tokens,
-            do_sample=sampling,
-            temperature=settings.temperature if sampling else None,
-            top_p=settings.top_p if sampling else None,
-            top_k=0 if sampling else None,
-            use_cache=True,
-            eos_token_id=list(ends) or None,
-            pad_token_id=pad if pad is not None else (*ends, 0)[0],
-        )
-        watch = Watch()
-        with torch.random.fork_rng(enabled=sampling):
-            if sampling:
-                torch.manual_seed(settings.seed)
-            out = model.generate(
-                **given,
-                generation_config=config,
-                stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-                streamer=Teller(self.tokenizer, settings.stop, on_text) if on_text else None,
-            )[:, begin:]
-        lengths = written_lengths(out, ends, stop)
-        ids = [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
-        words = [
-            cut(self.tokenizer.decode(row, skip_special_tokens=True), settings.stop) for row in ids
-        ]
-        return Words(
-            tuple(words),
-            tuple(lengths),
-            passes=out.shape[1],
-            ids=tuple(map(tuple, ids)),
-            wait=watch.first,
-        )
 
     @torch.no_grad()
     def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
@@ -175,7 +155,7 @@ class Writing(Rereading):
         self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
     ) -> Rollout:
         feed = Expected(self.table, temperature)
-        halt = StopAt(stop, self.tokenizer) if stop else None
+        halt = StopAt([stop] * context.batch, self.tokenizer) if stop else None
         over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
         known = torch.tensor(self.ends, device=self.device)
 
@@ -209,3 +189,25 @@ class Writing(Rereading):
         if ridge not in self._alignments:
             self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
         return self._alignments[ridge]
+
+
+def _keeps_tensors(context: Context) -> bool:
+    return not isinstance(context.cache, TokenCache)
+
+
+def _apart(words: Words, contexts: Sequence[Context]) -> Iterator[Words]:
+    """The words of each context, out of those of all its rows in one batch."""
+    begin = 0
+    for context in contexts:
+        own = slice(begin, begin + context.batch)
+        begin = own.stop
+        yield replace(
+            words,
+            words=words.words[own],
+            tokens=words.tokens[own],
+            passes=max(words.tokens[own]),
+            ids=words.ids[own],
+            cache=None,
+            reasoning=words.reasoning[own],
+            finish=words.finish[own],
+        )

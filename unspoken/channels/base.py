@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from inspect import signature
 from typing import ClassVar, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
@@ -130,6 +131,29 @@ class Channel(ABC):
                 f"{' or '.join(kind.__name__ for kind in self.carries)}; use what it sends"
             )
 
+    def __repr__(self) -> str:
+        known = vars(self)
+        options = {
+            name: (known[name], option.default)
+            for name, option in signature(type(self)).parameters.items()
+            if name in known
+        }
+        told = [
+            f"{name}={_brief(given)}"
+            for name, (given, usual) in options.items()
+            if not same_value(given, usual)
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
+
+    def is_like(self, other: Channel) -> bool:
+        """Whether the other channel is of the same class, with the same settings and modules."""
+        mine, its = vars(self), vars(other)
+        return (
+            type(self) is type(other)
+            and mine.keys() == its.keys()
+            and all(same_value(given, its[name]) for name, given in mine.items())
+        )
+
     def _message(
         self, state: SenderState, payload: Segment, *, receiver: str = "", tokenizer: str = ""
     ) -> Message:
@@ -248,6 +272,20 @@ def remedy(module: Projector, sender: Spec, receiver: Spec) -> str:
     if not module.recipe:
         return f"train one for these two, by its own recipe with {models}"
     return f"train one with: unspoken train {module.recipe} {models}"
+
+
+def same_value(one: object, other: object) -> bool:
+    """Whether two settings are equal: the same object, or equal plain values."""
+    plain = (str, bytes, int, float, tuple, list, dict, frozenset)
+    return one is other or (type(one) is type(other) and isinstance(one, plain) and one == other)
+
+
+def _brief(value: object) -> str:
+    """A setting in some characters."""
+    if isinstance(value, Tensor):
+        return f"tensor{tuple(value.shape)}"
+    words = f"{type(value).__name__}()" if isinstance(value, nn.Module) else repr(value)
+    return words if len(words) <= 60 else f"{words[:57]}..."
 
 
 def opening_id(opening: str) -> str:

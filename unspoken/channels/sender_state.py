@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unspoken.protocols import Model
-from unspoken.types import CacheSegment, Need, Rollout, Spec, Vectors
+from unspoken.types import CacheSegment, Finish, Need, Rollout, Spec, Vectors
 
 __all__ = ["SenderState"]
 
@@ -17,8 +17,9 @@ class SenderState:
 
     given: the text of each of the B items, word for word. opening: the shared text that the agent
     read first. task: the id of each item, by `task_ids`. role: the first line of its instructions.
-    step: its turn in a pipeline, from 1. text: B strings that it wrote. hidden and cached as in
-    `Read`, or hidden as in `Words`. rollouts: by the need that asked for each.
+    step: its turn in a pipeline, from 1. text, reasoning and finish: B strings that it wrote, and
+    the rest as in `Words`. hidden and cached as in `Read`, or hidden as in `Words`. rollouts: by
+    the need that asked for each.
     """
 
     agent: str
@@ -29,6 +30,8 @@ class SenderState:
     role: str = ""
     step: int = 0
     text: tuple[str, ...] | None = None
+    reasoning: tuple[str | None, ...] = ()
+    finish: tuple[Finish, ...] = ()
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
     cached: CacheSegment | None = None
     rollouts: Mapping[Need, Rollout] = field(default_factory=dict[Need, Rollout])

@@ -15,16 +15,19 @@ __all__ = ["TextChannel"]
 class TextChannel(Channel):
     """The sender writes and the receiver reads. With `verbatim` the sender passes on its item.
 
-    limit: the number of tokens, by the sender's tokenizer, after which the words are cut.
+    limit: the number of tokens, by the sender's tokenizer, after which the words are cut. A sender
+    that thinks writes its thoughts within them. reasoning: the thoughts travel before the words.
     """
 
     name: ClassVar[str] = "text"
     carries = (Text,)
 
-    def __init__(self, *, verbatim: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self, *, verbatim: bool = False, limit: int | None = None, reasoning: bool = False
+    ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"a text channel carries at least 1 token, got limit={limit}")
-        self.verbatim, self.limit = verbatim, limit
+        self.verbatim, self.limit, self.reasoning = verbatim, limit, reasoning
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -35,6 +38,9 @@ class TextChannel(Channel):
     def send(self, state: SenderState) -> Message:
         words = state.given if self.verbatim else state.text
         assert words is not None, "the sender computes what `needs` asks for"
+        if self.reasoning and state.reasoning:
+            pairs = zip(state.reasoning, words, strict=True)
+            words = tuple(f"{thought}\n\n{row}" if thought else row for thought, row in pairs)
         if self.limit is not None:
             words = tuple(state.model.shorten(row, self.limit) for row in words)
         return self._message(state, Text(words))

@@ -113,7 +113,13 @@ class Host:
                     f"{self.limit:,}; raise the executor's `limit` or send less"
                 )
         sent = tuple(leaving.index(message) for message in result.messages)
-        done = TurnDone(text=result.text, usage=result.usage, sent=sent)
+        done = TurnDone(
+            text=result.text,
+            usage=result.usage,
+            sent=sent,
+            reasoning=result.reasoning,
+            finish=result.finish,
+        )
         return done, [message.to_bytes() for message in leaving]
 
 

@@ -87,7 +87,8 @@ class RemoteAgent:
             if not self._worker.running:
                 self._check_restarted()
             done, sent = self._ask(TurnDone, request, [message for _, message in received], on_text)
-        return TurnResult(done.text, tuple(sent[n] for n in done.sent), done.usage)
+        messages = tuple(sent[n] for n in done.sent)
+        return TurnResult(done.text, messages, done.usage, done.reasoning, done.finish)
 
     def _check_restarted(self) -> None:
         now, _ = self._ask(Description, Describe())

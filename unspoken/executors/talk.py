@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from unspoken import errors
 from unspoken.agents import Role
 from unspoken.errors import UnspokenError, WorkerError
-from unspoken.types import Spec, Usage
+from unspoken.types import Finish, Spec, Usage
 
 __all__ = [
     "REQUEST",
@@ -71,6 +71,8 @@ class TurnDone(_Part):
     text: tuple[str, ...] | None
     usage: tuple[Usage, ...]
     sent: tuple[int, ...]
+    reasoning: tuple[str | None, ...]
+    finish: tuple[Finish, ...]
 
 
 class Piece(_Part):

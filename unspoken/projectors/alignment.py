@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import pairwise
@@ -20,6 +21,10 @@ class _Tokenised(Protocol):
     @property
     def tokenizer(self) -> Any: ...
 
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]: ...
+
 
 def align(text: str, sender: _Tokenised, receiver: _Tokenised) -> tuple[Tensor, Tensor]:
     """Pairs (place, id): each receiver token, and the sender position in which it ends.
@@ -27,11 +32,11 @@ def align(text: str, sender: _Tokenised, receiver: _Tokenised) -> tuple[Tensor, 
     place: (n,) positions among the sender's tokens of `text`, special ones not counted. id: (n,)
     receiver token ids. Offsets are characters, so accents and emoji lose nothing.
     """
-    ends = torch.tensor([end for _, end in _tokens(text, sender)[1]])
-    ids, spans = _tokens(text, receiver)
+    ends = torch.tensor(sender.encode(text, ())[1])
+    ids, wanted = receiver.encode(text, ())
     if not len(ends) or not ids:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    places = torch.searchsorted(ends, torch.tensor([end for _, end in spans]))
+    places = torch.searchsorted(ends, torch.tensor(wanted))
     return places.clamp(max=len(ends) - 1), torch.tensor(ids)
 
 
@@ -57,11 +62,6 @@ def shared_vocabulary(sender: _Tokenised, receiver: _Tokenised) -> tuple[list[in
         if len(ids) == 1 and "\ufffd" not in word
     ]
     return [n for n, _ in pairs], [n for _, n in pairs]
-
-
-def _tokens(text: str, model: _Tokenised) -> tuple[list[int], list[tuple[int, int]]]:
-    found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return found["input_ids"], found["offset_mapping"]
 
 
 def ends_in(

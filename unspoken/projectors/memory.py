@@ -211,11 +211,20 @@ class MemoryProjector(Projector):
             where = {name: options[name] for name in _WHERE}
             path = Path(cast(str, huggingface_hub.hf_hub_download(model_id, _TOKENIZER, **where)))
         if path.exists():
-            module.tokenizer = Tokenizer.from_file(str(path))
+            module.tokenizer = spelling(Tokenizer.from_file(str(path)))
         return module
 
 
 _TOKENIZER = "target_tokenizer.json"
+
+
+def spelling(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy of a tokenizer that spells special tokens: a message has none, only words."""
+    found = Tokenizer.from_str(tokenizer.to_str())
+    found.encode_special_tokens = True
+    return found
+
+
 _WHERE = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 
 

@@ -239,6 +239,7 @@ class PipelineRecipe(Recipe):
     agents: tuple[AgentSource, ...]
     edges: tuple[EdgeSource, ...] = ()
     rounds: int = Field(default=1, ge=1)
+    answer: str | None = None
     dtype: str = "auto"
     device: str | None = None
     executor: Literal["here", "pipe", "shared_memory", "tcp", "ray"] = "here"

@@ -178,10 +178,12 @@ class AgentSource(Part):
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
     chat: bool = True
+    template_options: dict[str, Any] = {}
     first: Literal["instructions", "item"] = "instructions"
     max_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
     temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
     reuse: Literal["any", "exact"] = "any"
     candidates: tuple[str, ...] = ()

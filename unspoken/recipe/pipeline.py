@@ -29,7 +29,9 @@ def build(recipe: PipelineRecipe) -> Pipeline:
     load = partial(load_model, dtype=recipe.dtype, device=recipe.device)
     load = cache(load) if recipe.executor == "here" else load
     agents = [partial(_agent, source, load) for source in recipe.agents]
-    return Pipeline(agents, edges, rounds=recipe.rounds, executor=_executor(recipe))
+    return Pipeline(
+        agents, edges, rounds=recipe.rounds, answer=recipe.answer, executor=_executor(recipe)
+    )
 
 
 def _executor(recipe: PipelineRecipe) -> Executor:
@@ -67,6 +69,7 @@ def agent_of(source: AgentSource, model: Model) -> Agent:
         template=source.template,
         message=source.message,
         chat=source.chat,
+        template_options=source.template_options,
         first=source.first,
         reuse=source.reuse,
         candidates=source.candidates,
@@ -75,6 +78,7 @@ def agent_of(source: AgentSource, model: Model) -> Agent:
         max_tokens=source.max_tokens,
         stop=source.stop,
         temperature=source.temperature,
+        top_p=source.top_p,
         seed=source.seed,
     )
     if source.canvas is not None:

@@ -48,9 +48,10 @@ class PairedAgent(Part):
             model=str(folder.resolve()) if folder.is_dir() else spec.name,
             **asdict(agent.role),
             max_tokens=settings.max_tokens,
-            stop=settings.stop,
+            stop=tuple(settings.stop),
             temperature=settings.temperature,
-            seed=settings.seed,
+            top_p=settings.top_p,
+            seed=settings.seed if isinstance(settings.seed, int) else 0,
             canvas=_canvas(settings) if isinstance(settings, Denoising) else None,
         )
         again = agent_of(source, agent.model)

@@ -125,12 +125,13 @@ class GraphAnswers:
         fields = fields_of([self.queries[row] for row in rows])
         agents = pipeline.agents
 
-        def take(request: TurnRequest) -> Sequence[object]:
-            return (
+        def take(requests: Sequence[TurnRequest]) -> list[Sequence[object]]:
+            return [
                 agents[request.agent]
                 .take_turn(fields, request.received, request.outgoing, step=request.step)
                 .messages
-            )
+                for request in requests
+            ]
 
         received = [Incoming(edge.channel, message) for edge, message in pipeline.run_turns(take)]
         read = pipeline.answerer.read(fields, received)

@@ -19,7 +19,7 @@ from unspoken.types.prompt import (
     Vectors,
     left_pad,
 )
-from unspoken.types.reading import Ahead, Context, Read, Rollout, Served, Usage, Words
+from unspoken.types.reading import Ahead, Context, Finish, Read, Rollout, Served, Usage, Words
 from unspoken.types.settings import CACHE, TEXT, Denoising, Need, NeedKind, Settings
 from unspoken.types.spec import Spec
 
@@ -32,6 +32,7 @@ __all__ = [
     "Cache",
     "Context",
     "Denoising",
+    "Finish",
     "KVCache",
     "CacheSegment",
     "Need",

@@ -34,12 +34,15 @@ class Text:
     Neighbouring texts are tokenised together, unless `shared`: such a text is equal in all rows,
     is tokenised separately, and a reader may read it once for the whole batch. share: what the
     words are, if other agents may read them too: a question, a document, an agent's answer. A pool
-    that keeps caches finds them again in another prompt. It never changes a token.
+    that keeps caches finds them again in another prompt. It never changes a token. frame: the words
+    are those of a role or a template, and a control token in them counts. In all others it is
+    spelled like any word.
     """
 
     words: tuple[str, ...]
     shared: bool = False
     share: str = ""
+    frame: bool = False
 
     @property
     def batch(self) -> int:
@@ -169,13 +172,15 @@ class Prompt:
     `slot` is the index at which the next message is inserted. `insert` moves it along, so that
     messages keep their order. reuse: whether a pool may serve moved caches, or `exact` ones only.
     candidates: the answers between which the reader chooses, if it is a judge. A pool's probe
-    makes sure that the choice stays the same.
+    makes sure that the choice stays the same. bos: whether the tokenizer's `<bos>` begins it. A
+    chat template writes its own.
     """
 
     segments: tuple[Segment, ...]
     slot: int = 0
     reuse: Reuse = "any"
     candidates: tuple[str, ...] = ()
+    bos: bool = True
 
     @property
     def batch(self) -> int:

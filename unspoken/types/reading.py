@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
 from unspoken.types.cache import KV, Cache, KVCache, counted
 from unspoken.types.prompt import CacheSegment, Spelling, Vectors
 
-__all__ = ["Ahead", "Context", "Read", "Rollout", "Served", "Usage", "Words"]
+__all__ = ["Ahead", "Context", "Finish", "Read", "Rollout", "Served", "Usage", "Words"]
+
+
+Finish = Literal["stop", "length", "cancelled"]
+"""How writing ended: at an end token or stop string, at `max_tokens`, or because it was told to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -145,6 +150,8 @@ class Words:
     ids: the tokens of each row. cache: all slots that were read and written but for the last
     token's, None where a model does not give it. wait: seconds until the first token. hidden: layer
     -> (B, S, W), the states of what was written, where `Spec.states` says that a model has those.
+    reasoning: the thoughts that a model wrote before the words of each row, None for none. finish:
+    how each row ended, () if that is not known.
     """
 
     words: tuple[str, ...]
@@ -154,6 +161,8 @@ class Words:
     cache: Cache | None = None
     wait: float = 0.0
     hidden: Mapping[int, Vectors] = field(default_factory=dict[int, Vectors])
+    reasoning: tuple[str | None, ...] = ()
+    finish: tuple[Finish, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import inf, isfinite
+from numbers import Integral, Real
+from typing import Any, Literal, cast
+
+from unspoken.errors import SettingsError
 
 __all__ = ["CACHE", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
 
@@ -38,13 +43,53 @@ CACHE = Need("cache")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an agent writes: at most `max_tokens`, until a `stop` string; temperature 0 is greedy."""
+    """How an agent writes: at most `max_tokens`, until a `stop` string; temperature 0 is greedy.
+
+    stop: one string or several, of which none is part of what was written. top_p: sampling keeps
+    the likeliest words that add up to this share. seed: each item draws from a generator of its
+    own, made of the seed, the item and the agent's name, so an answer depends on neither its batch
+    nor its turn. For a model alone it is one number for all rows, or one for each. Raises
+    `SettingsError`.
+
+    >>> Settings(stop="Paris").stop
+    ('Paris',)
+    """
 
     max_tokens: int = 64
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        for name, given, fits, allowed in (
+            ("max_tokens", self.max_tokens, _whole(self.max_tokens, 1), "a whole number above 0"),
+            ("stop", stop, all(map(_stops, stop)), "strings that are not empty"),
+            ("temperature", self.temperature, _within(self.temperature, 0), "0 or more"),
+            ("top_p", self.top_p, self.top_p != 0 and _within(self.top_p, 0, 1), "above 0, to 1"),
+            ("seed", self.seed, _seeds(self.seed), "a whole number, or one for each row"),
+        ):
+            if not fits:
+                raise SettingsError(f"{name} is {given!r}, but it has to be {allowed}")
+
+
+def _whole(given: Any, least: float = -inf) -> bool:
+    return type(given) is not bool and isinstance(given, Integral) and int(given) >= least
+
+
+def _stops(given: Any) -> bool:
+    return isinstance(given, str) and bool(given)
+
+
+def _within(given: Any, low: float, high: float = inf) -> bool:
+    number = type(given) is not bool and isinstance(given, Real)
+    return number and isfinite(given) and low <= float(given) <= high
+
+
+def _seeds(given: Any) -> bool:
+    return all(map(_whole, cast(tuple[Any, ...], given) if isinstance(given, tuple) else (given,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +119,14 @@ class Denoising(Settings):
     capture: Literal["last", "clean"] = "last"
 
     def __post_init__(self) -> None:
+        Settings.__post_init__(self)
         if self.steps < 1 or (self.block is not None and self.block < 1):
-            raise ValueError(
+            raise SettingsError(
                 f"a canvas takes at least 1 step and blocks of at least 1 position, got "
                 f"steps={self.steps}, block={self.block}"
             )
         if not 0 < self.until <= 1 or self.guidance < 0:
-            raise ValueError(
+            raise SettingsError(
                 f"until is a share above 0 and at most 1, and guidance is 0 or more, got "
                 f"until={self.until}, guidance={self.guidance}"
             )

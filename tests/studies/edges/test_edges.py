@@ -23,7 +23,7 @@ from tests.planted import (
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
-from unspoken.errors import DataError, PipelineError
+from unspoken.errors import PipelineError
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.statistics import Difference, Estimate
 from unspoken.evaluation.store import Store
@@ -188,7 +188,7 @@ def test_agents_that_hear_nothing_new_are_not_run_again(agent, tiny, passes):
     edges = [Edge(name, "solver", TextChannel(limit=2)) for name in ("a", "b", "c")]
     pipeline = Pipeline(agents, edges)
     with passes(sender) as once:
-        pipeline.incoming(QUERIES)
+        Replay(pipeline, QUERIES).sent()
     found = trials(pipeline)
     with passes(sender) as sent, passes(receiver) as answered:
         attribute(found)
@@ -197,13 +197,6 @@ def test_agents_that_hear_nothing_new_are_not_run_again(agent, tiny, passes):
         attribute(found)
         assert len(answered) == count  # everything is known
     assert len(sent) == 2 * len(once)  # about the items, and about the others
-
-
-def test_an_edge_object_that_stands_twice_is_refused(agent):
-    edge = Edge("a", "b", WORDS)
-    pipeline = Pipeline([agent("a", READS), agent("b")], [edge, edge])
-    with pytest.raises(DataError, match="is twice"):
-        Replay(pipeline, QUERIES)
 
 
 # Attribution --------------------------------------------------------------------------------------

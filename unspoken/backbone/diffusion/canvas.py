@@ -24,6 +24,7 @@ from unspoken.types import (
     CacheSegment,
     Context,
     Denoising,
+    Finish,
     KVCache,
     Need,
     Prompt,
@@ -159,7 +160,12 @@ class CanvasModel(LanguageModel):
             ids=tuple(ids),
             wait=perf_counter() - start,
             hidden={layer: _written(draft.states[layer], lengths) for layer in laid.layers},
+            finish=tuple(self._finish(row, plan.stop) for row in ids),
         )
+
+    def _finish(self, ids: Sequence[int], stop: Sequence[str]) -> Finish:
+        ended = ids[-1] in self.ends or any(one in self.tokenizer.decode(ids) for one in stop)
+        return "stop" if ended else "length"
 
     def _laid(self, context: Context) -> Laid:
         if not isinstance(context, Laid):

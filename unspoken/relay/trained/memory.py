@@ -12,6 +12,7 @@ from rich.console import Console
 from unspoken.backbone import causal
 from unspoken.channels import Channel, ProjectedMemory
 from unspoken.projectors import MemoryProjector
+from unspoken.projectors.memory import spelling
 from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.calibration import Calibration, calibration_texts, read_by_both
 from unspoken.relay.relay import Relay
@@ -65,7 +66,7 @@ class TrainedMemory(TrainedChannel[MemorySettings, MemoryProjector]):
             projector.learn_words(receiver.table)
         projector.source_turns.copy_(turns[0])
         projector.target_turns.copy_(turns[1])
-        projector.tokenizer = receiver.tokenizer.backend_tokenizer
+        projector.tokenizer = spelling(receiver.tokenizer.backend_tokenizer)
         projector.start_from(relay.instruction(settings.prompt))
         return projector
 

@@ -10,7 +10,6 @@ from typing import cast
 import torch
 
 from unspoken.agents import Edge, Incoming
-from unspoken.errors import DataError
 from unspoken.pipeline import Pipeline, Query, TurnRequest, fields_of
 from unspoken.wire import Message
 
@@ -63,8 +62,6 @@ class Replay:
         self._numbers = {id(edge): n for n, edge in enumerate(pipeline.edges)}
         self._taken: dict[object, Sequence[Message]] = {}
         self._answered: dict[object, Answered] = {}
-        if len(self._numbers) < len(pipeline.edges):
-            raise DataError("an edge is twice in the pipeline; make an Edge for each")
 
     @torch.no_grad()
     def sent(self) -> Sent:
@@ -88,7 +85,10 @@ class Replay:
             self._answered[key] = found = self._answer(received, write)
         return found
 
-    def _take(self, carry: Carry, request: TurnRequest) -> list[Message | None]:
+    def _take(self, carry: Carry, requests: Sequence[TurnRequest]) -> list[list[Message | None]]:
+        return [self._turn(carry, request) for request in requests]
+
+    def _turn(self, carry: Carry, request: TurnRequest) -> list[Message | None]:
         key = (request.step, _key(request.received))
         if key not in self._taken:
             participant = self._agents[request.agent]
@@ -104,7 +104,8 @@ class Replay:
         arrivals = [Incoming(edge.channel, message) for edge, message in received]
         context = agent.read(self.fields, arrivals).context
         nats = -agent.model.score(context, self.answers).double()
-        words = agent.model.write(context, agent.settings).words if write else ()
+        settings = agent.settings_for(self.fields)
+        words = agent.model.write(context, settings).words if write else ()
         return Answered(tuple(cast(list[float], nats.tolist())), tuple(map(str.strip, words)))
 
 

@@ -58,7 +58,7 @@ def estimate(
     batches = [range(n, min(n + batch_size, size)) for n in range(0, size, batch_size)]
     rounds, tokens, shown = list[tuple[float, ...]](), 0, Console(stderr=True)
     for sample in range(samples):
-        notes = _notes(agent, queries, batches, seed + sample * len(batches))
+        notes = _notes(agent, queries, batches, seed + sample)
         tokens += sum(map(len, notes))
         sources = track(queries, progress, console=shown, disable=not progress, transient=True)
         table = torch.stack([_scores(agent, query, notes, batches) for query in sources])
@@ -70,12 +70,13 @@ def estimate(
 def _notes(
     agent: Agent, queries: Sequence[Query], batches: Sequence[range], seed: int
 ) -> list[tuple[int, ...]]:
-    """Tokens of a note about each item, drawn at temperature 1; each batch has its own seed."""
+    """Tokens of a note about each item, drawn at temperature 1."""
     notes: list[tuple[int, ...]] = []
-    for number, batch in enumerate(batches):
-        settings = replace(agent.settings, temperature=1.0, seed=seed + number)
-        read = agent.read(fields_of([queries[n] for n in batch]))
-        notes += agent.model.write(read.context, settings).ids
+    drawing = replace(agent, settings=replace(agent.settings, temperature=1.0, seed=seed))
+    for batch in batches:
+        fields = fields_of([queries[n] for n in batch])
+        read = drawing.read(fields)
+        notes += drawing.model.write(read.context, drawing.settings_for(fields)).ids
     return notes
 
 

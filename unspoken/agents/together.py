@@ -1,0 +1,81 @@
+"""Turns side by side: what several agents write on one model is written in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from time import perf_counter
+from typing import NamedTuple, TypeVar, cast
+
+from unspoken.protocols import Model, writes_together
+from unspoken.types import Context, Settings, Words
+
+__all__ = ["Steps", "WriteRequest", "Written", "together"]
+
+T = TypeVar("T")
+
+
+class WriteRequest(NamedTuple):
+    """What a turn asks for: words of a model after a context of B rows."""
+
+    model: Model
+    context: Context
+    settings: Settings
+    on_text: Callable[[str], None] | None = None
+
+
+class Written(NamedTuple):
+    """The words, and the turn's share of the seconds that writing took."""
+
+    words: Words
+    seconds: float
+
+
+Steps = Generator[WriteRequest, Written, T]
+"""A turn that stops where it needs words, and ends with a result."""
+
+
+def together(turns: Sequence[Steps[T]]) -> list[T]:
+    """The results of turns that do not depend on one another."""
+    results: dict[int, T] = {}
+    waiting: dict[int, WriteRequest] = {}
+
+    def go_on(n: int, written: Written | None) -> None:
+        try:  # None begins a generator
+            waiting[n] = turns[n].send(cast(Written, written))
+        except StopIteration as end:
+            results[n] = end.value
+
+    for n in range(len(turns)):
+        go_on(n, None)
+    while waiting:
+        asked = dict(waiting)
+        waiting.clear()
+        for n, words in zip(asked, _write(list(asked.values())), strict=True):
+            go_on(n, words)
+    return [results[n] for n in range(len(turns))]
+
+
+def _write(requests: Sequence[WriteRequest]) -> list[Written]:
+    groups: dict[object, list[int]] = {}
+    for n, request in enumerate(requests):
+        joins = request.on_text is None and writes_together(request.model) is not None
+        groups.setdefault(id(request.model) if joins else (n,), []).append(n)
+    found: dict[int, Written] = {}
+    for places in groups.values():
+        found |= zip(places, _timed([requests[n] for n in places]), strict=True)
+    return [found[n] for n in range(len(requests))]
+
+
+def _timed(requests: Sequence[WriteRequest]) -> list[Written]:
+    """Write for agents on one model, in one batch if they are several."""
+    start = perf_counter()
+    model, first, settings, on_text = requests[0]
+    joined = writes_together(model) if len(requests) > 1 else None
+    if joined is None:
+        words = [model.write(first, settings, on_text)]
+    else:
+        contexts = [request.context for request in requests]
+        words = joined.write_together(contexts, [request.settings for request in requests])
+    each = (perf_counter() - start) / sum(request.context.batch for request in requests)
+    pairs = zip(requests, words, strict=True)
+    return [Written(one, each * request.context.batch) for request, one in pairs]

@@ -1,0 +1,113 @@
+"""What a pipeline is asked, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from unspoken.agents import Edge
+from unspoken.agents.roles import FIELDS
+from unspoken.errors import QueryError, unknown
+from unspoken.types import Finish, Usage
+
+__all__ = ["Query", "Run", "Turn", "TurnRequest", "fields_of"]
+
+Query = str | Mapping[str, str]
+"""A question, or the fields of an item: {"question": ..., "context": ...}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One agent's turn on one item: what it wrote, if anything, and what that cost.
+
+    reasoning: the thoughts before the text, of a model that thinks. finish: how writing ended: at
+    an end token or a stop string (`stop`), at `max_tokens` (`length`), or because the run was
+    `cancelled`. None if the agent did not write.
+    """
+
+    agent: str
+    round: int
+    text: str | None
+    usage: Usage
+    reasoning: str | None = None
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The answer to one question, and how it came about."""
+
+    answer: str
+    turns: tuple[Turn, ...]
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the answer ended, see `Turn`."""
+        return self.turns[-1].finish
+
+    @property
+    def usage(self) -> Usage:
+        """Cost of all turns of all agents."""
+        return sum((turn.usage for turn in self.turns), Usage())
+
+    @property
+    def costs(self) -> dict[str, Usage]:
+        """Cost of each agent over all its turns."""
+        found: dict[str, Usage] = {}
+        for turn in self.turns:
+            found[turn.agent] = found.get(turn.agent, Usage()) + turn.usage
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """An agent's next turn: its number in the run, from 1, what it receives, where it sends."""
+
+    agent: str
+    round: int
+    step: int
+    received: Sequence[tuple[Edge, Any]]
+    outgoing: Sequence[Edge]
+
+
+def fields_of(queries: Sequence[Query]) -> dict[str, tuple[str, ...]]:
+    """What agents work on: the fields of B queries, side by side.
+
+    Raises `QueryError` for what is no query, `UnknownName` for a field that no role has.
+    """
+    if isinstance(queries, str | Mapping):
+        raise QueryError(
+            f"many queries are a list, but a single one was given: {_shown(queries)}; put it in "
+            "brackets, or call `run`"
+        )
+    rows = [_fields(n, query) for n, query in enumerate(queries)]
+    return {name: tuple(row.get(name, "") for row in rows) for name in FIELDS}
+
+
+def _fields(n: int, query: Any) -> Mapping[str, str]:
+    given: Any = {"question": query} if isinstance(query, str) else query
+    if not isinstance(given, Mapping):
+        raise QueryError(
+            f"query {n} is {_shown(given)}; give a question, or a dictionary with "
+            "a question and a context"
+        )
+    row = cast(Mapping[Any, Any], given)
+    for name, words in row.items():
+        if name not in FIELDS:
+            raise unknown("field", str(name), FIELDS, "An item has a question and a context.")
+        if not isinstance(words, str):
+            raise QueryError(f"the {name} of query {n} is {_shown(words)}; give words")
+        try:
+            words.encode()
+        except UnicodeEncodeError as error:
+            raise QueryError(
+                f"the {name} of query {n} is no valid Unicode: {error.reason} at character "
+                f"{error.start}; take it out, as words.encode(errors='replace').decode() does"
+            ) from error
+    return row
+
+
+def _shown(given: object) -> str:
+    words = repr(given)
+    return f"{words[:60]}... of type {type(given).__name__}" if len(words) > 60 else words
