@@ -12,6 +12,7 @@ __all__ = [
     "EmptyPrompt",
     "IncompatibleModels",
     "MissingExtra",
+    "NoIdentity",
     "PairError",
     "PipelineError",
     "RecipeError",
@@ -40,6 +41,10 @@ class MissingExtra(UnspokenError, ImportError):
 
 class IncompatibleModels(UnspokenError, ValueError):
     """Sender and receiver do not fit the channel between them."""
+
+
+class NoIdentity(UnspokenError, TypeError):
+    """A channel or agent holds a value that cannot be told from others by what it holds."""
 
 
 class PairError(UnspokenError, ValueError):
