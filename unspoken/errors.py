@@ -16,6 +16,7 @@ __all__ = [
     "PairError",
     "PipelineError",
     "RecipeError",
+    "SettingsError",
     "StorageError",
     "TrainingError",
     "UnknownName",
@@ -69,6 +70,10 @@ class DataError(UnspokenError, ValueError):
 
 class RecipeError(UnspokenError, ValueError):
     """A recipe that cannot be read, or that sets what it may not."""
+
+
+class SettingsError(UnspokenError, ValueError):
+    """Settings that a channel does not have, or lacks."""
 
 
 class StorageError(UnspokenError, OSError):
