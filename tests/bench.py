@@ -103,7 +103,7 @@ def run_study(name: str, recipe: Recipe, **settings: Any) -> Any:
     return found.run()
 
 
-_TIMES = {"seconds", "training_seconds", "machine", "recipe"}
+_TIMES = {"seconds", "training_seconds", "machine", "recipe", "timed"}
 
 
 def timeless(content: Any) -> Any:

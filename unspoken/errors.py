@@ -12,6 +12,7 @@ __all__ = [
     "EmptyPrompt",
     "IncompatibleModels",
     "MissingExtra",
+    "NoIdentity",
     "PairError",
     "PipelineError",
     "QueryError",
@@ -44,6 +45,10 @@ class MissingExtra(UnspokenError, ImportError):
 
 class IncompatibleModels(UnspokenError, ValueError):
     """Sender and receiver do not fit the channel between them."""
+
+
+class NoIdentity(UnspokenError, TypeError):
+    """A channel or agent holds a value that cannot be told from others by what it holds."""
 
 
 class PairError(UnspokenError, ValueError):
@@ -84,6 +89,10 @@ class DataError(UnspokenError, ValueError):
 
 class RecipeError(UnspokenError, ValueError):
     """A recipe that cannot be read, or that sets what it may not."""
+
+
+class SettingsError(UnspokenError, ValueError):
+    """Settings that a channel does not have, or lacks."""
 
 
 class StorageError(UnspokenError, OSError):

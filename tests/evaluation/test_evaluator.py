@@ -110,5 +110,6 @@ def test_lines_of_predictions_are_those_that_pages_read(pair: Pipeline, tmp_path
             "message_of",
             "usage",
             "costs",
+            "timed",
             "arm",
         ]

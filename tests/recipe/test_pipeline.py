@@ -55,6 +55,8 @@ def test_a_pipeline_is_built_as_its_recipe_says(tmp_path: Path, folders: dict[st
         ("{kind: txt}", UnknownName, "did you mean 'text'"),
         ("{kind: text, limit: 0}", RecipeError, "'text' cannot be made with .*at least 1 token"),
         ("{kind: text, colour: red}", RecipeError, "'text' cannot be made with .*colour"),
+        ("{kind: text, limt: 4}", RecipeError, "'text' has no setting 'limt'; did you .*'limit'"),
+        ("{kind: text, limit: few}", RecipeError, "'text' cannot be made with .*'<' not"),
         ("{kind: embedding, projector: /none/at/all}", RecipeError, "/none/at/all"),
     ],
 )

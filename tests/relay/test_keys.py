@@ -15,11 +15,11 @@ import torch
 
 from unspoken.agents import Agent, Role
 from unspoken.channels import Handoff
-from unspoken.evaluation.identity import identity
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.recipe.parts import FreeSettings, LoraSettings
 from unspoken.relay import train
 from unspoken.relay.relay import Relay
+from unspoken.studies.edges.former import former_identity
 from unspoken.tasks import Item, Overlap, Task
 from unspoken.testing import tiny_backbone
 
@@ -128,7 +128,7 @@ def test_what_the_key_of_a_graph_says_of_agents_and_edges():
     model = tiny_backbone()
     reader = Agent("reader", model, role=Role("Say.", "{context}"))
     solver = Agent("solver", model, role=Role("Do.", first="item"))
-    found = identity(Pipeline([reader, solver], [Edge("reader", "solver", Handoff())]))
+    found = former_identity(Pipeline([reader, solver], [Edge("reader", "solver", Handoff())]))
     _, _, agents, edges = found
     shared = {"message": "{sender}:{message}\n\n", "chat": True}
     more = {"reuse": "any", "candidates": ()}

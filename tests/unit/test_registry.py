@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import unspoken
+from unspoken import channels
 from unspoken.agents import Agent
 from unspoken.channels import Channel, Constant, Handoff, TextChannel, channel_names, make_channel
-from unspoken.errors import UnknownName
+from unspoken.channels.registry import _OWN as OURS
+from unspoken.errors import SettingsError, UnknownName, UnspokenError
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
 
@@ -24,6 +31,18 @@ class Telepathy(TextChannel):
     def __init__(self, *, loud: bool = False) -> None:
         super().__init__(verbatim=True)
         self.loud = loud
+
+
+class Spoon(TextChannel):
+    """Bends."""
+
+    name = "spoon"
+
+    def __init__(self, force: float, **more: object) -> None:
+        super().__init__()
+        self.more = more
+        if not force:
+            len()
 '''
 
 
@@ -40,6 +59,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "[unspoken.channels]\n"
         "telepathy = telepathy_of_another:Telepathy\n"
         "text = telepathy_of_another:Telepathy\n"
+        "spoon = telepathy_of_another:Spoon\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -68,14 +88,118 @@ def test_every_channel_knows_its_name():
 def test_an_unknown_channel_is_met_with_a_suggestion():
     with pytest.raises(UnknownName, match=r"'handof'; did you mean 'handoff'\? Known: constant, "):
         make_channel("handof")
+    with pytest.raises(UnknownName, match=r"unknown channel 'txt'; did you mean 'text'\?"):
+        make_channel("txt")
     with pytest.raises(UnknownName) as far:
         make_channel("zzz")
     assert "did you mean" not in str(far.value)
 
 
-def test_unknown_options_are_named():
-    with pytest.raises(ValueError, match=r"'text' does not take these options: .*'limt'"):
-        make_channel("text", limt=3)
+REFUSED = [
+    (
+        "text",
+        {"limt": 4},
+        "channel 'text' has no setting 'limt'; did you mean 'limit'? Settings: verbatim=False, "
+        "limit=None.",
+    ),
+    (
+        "handoff",
+        {"zzz": 1},
+        "channel 'handoff' has no setting 'zzz'. Settings: opening=True.",
+    ),
+    (
+        "embedding",
+        {},
+        "channel 'embedding' needs the setting 'projector': an `EmbeddingProjector`, a `LinearMap` "
+        "or another `StateProjector`, or the folder of one. Settings: projector (needed).",
+    ),
+    (
+        "fusion",
+        {"opening": False},
+        "channel 'fusion' needs the setting 'fuser': a `Fuser` or the folder of one. Settings: "
+        "fuser (needed), order='sequential', opening=True, loose=False.",
+    ),
+    (
+        "memory",
+        {"projecter": "x"},
+        "channel 'memory' has no setting 'projecter'; did you mean 'projector'? Settings: "
+        "projector (needed).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "said"), REFUSED)
+def test_unknown_and_missing_settings_are_named(kind: str, options: dict[str, Any], said: str):
+    with pytest.raises(SettingsError) as refused:
+        make_channel(kind, **options)
+    assert str(refused.value) == said
+    assert isinstance(refused.value, UnspokenError)
+    assert isinstance(refused.value, ValueError)
+
+
+def test_every_needed_setting_of_ours_says_what_it_is_for():
+    needing = {"constant", "embedding", "fusion", "memory"}
+    for kind in needing:
+        with pytest.raises(SettingsError, match=r"needs the setting '\w+': an? `"):
+            make_channel(kind)
+    for kind in OURS.keys() - needing:
+        assert make_channel(kind).name == kind
+
+
+def test_a_constructor_keeps_its_own_words():
+    with pytest.raises(ValueError, match=r"^a text channel carries at least 1 token") as refused:
+        make_channel("text", limit=0)
+    assert not isinstance(refused.value, SettingsError)
+    with pytest.raises(TypeError, match=r"^'<' not supported between instances of 'str' and 'int'"):
+        make_channel("text", limit="few")
+
+
+@pytest.mark.usefixtures("package")
+def test_settings_of_a_channel_of_another_package_are_named_too():
+    with pytest.raises(SettingsError, match=r"'telepathy' has no setting 'lowd'; .*'loud'\?"):
+        make_channel("telepathy", lowd=True)
+    with pytest.raises(SettingsError, match=r"'spoon' needs the setting 'force', of type float\. "):
+        make_channel("spoon")
+    assert make_channel("spoon", force=1.0, anything=2).more == {"anything": 2}
+    with pytest.raises(TypeError, match=r"^len\(\) takes exactly one argument \(0 given\)$"):
+        make_channel("spoon", force=0.0)
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_the_package_exports_every_channel_of_the_registry():
+    ours = {type_of(kind) for kind in OURS}
+    exported = {getattr(unspoken, name) for name in unspoken.__all__}
+    classes = {one for one in exported if isinstance(one, type) and issubclass(one, Channel)}
+    assert classes == ours | {Channel}
+    assert {one.__name__ for one in ours} <= set(unspoken.__all__)
+    assert {getattr(channels, one.__name__) for one in ours} == ours
+    assert len(ours) == len(OURS) == 9
+
+
+def type_of(kind: str) -> Any:
+    """The class of a channel, by its entry in the registry."""
+    module, _, name = OURS[kind].partition(":")
+    found = getattr(import_module(module), name)
+    assert found.name == kind
+    return found
+
+
+def test_every_exported_name_is_found_and_listed_once():
+    assert sorted(unspoken.__all__) == list(unspoken.__all__)
+    assert set(unspoken.__all__) == set(unspoken._WHERE)
+    assert all(getattr(unspoken, name) is not None for name in unspoken.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Telepathy'"):
+        _ = unspoken.Telepathy
+
+
+def test_importing_the_package_loads_no_channel_and_no_torch():
+    code = (
+        "import sys, unspoken; print([m for m in sys.modules if m.startswith(('torch', 'unsp'))])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "['unspoken']\n"
 
 
 @pytest.mark.usefixtures("package")

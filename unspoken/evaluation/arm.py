@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from unspoken.evaluation.statistics import wilson
+from unspoken.evaluation.timing import Timed, earlier_seconds
 from unspoken.pipeline import Run
 from unspoken.tasks import Item, matches
 from unspoken.types import Usage
 
-__all__ = ["Arm", "Prediction"]
+__all__ = ["Arm", "Prediction", "seconds_note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Prediction:
     """What was answered about one item, and at what cost: a line of `predictions/*.jsonl`.
 
     messages: the words of each agent that wrote any, except the answering one. message_of: the id
-    of the item that these agents worked on. usage: of all agents. costs: the same by agent.
+    of the item that these agents worked on. usage: of all agents. costs: the same by agent. timed:
+    how its seconds were measured; an `Evaluator` gives it for those of an earlier run alone.
     """
 
     id: str
@@ -30,9 +32,12 @@ class Prediction:
     message_of: str
     usage: Usage
     costs: dict[str, Usage]
+    timed: Timed | None = None
 
     @classmethod
-    def of(cls, item: Item, run: Run, other: Item | None = None) -> Prediction:
+    def of(
+        cls, item: Item, run: Run, other: Item | None = None, timed: Timed | None = None
+    ) -> Prediction:
         """other: the item that all agents but the answering one worked on instead."""
         return cls(
             id=item.id,
@@ -44,6 +49,7 @@ class Prediction:
             message_of=(other or item).id,
             usage=run.usage,
             costs=run.costs,
+            timed=timed,
         )
 
     def about(self, item: Item) -> bool:
@@ -58,7 +64,8 @@ class Arm:
 
     accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
     tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item, empty
-    where an arm is read back from results.json.
+    where an arm is read back from results.json. timed: how the seconds were measured, if that was
+    in an earlier run.
     """
 
     channel: str
@@ -73,6 +80,7 @@ class Arm:
     wire_bytes: float
     seconds: float
     correct: tuple[bool, ...] = ()
+    timed: Timed | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, channel: str, condition: str, rows: Sequence[Prediction]) -> Arm:
@@ -97,4 +105,10 @@ class Arm:
             wire_bytes=mean("wire"),
             seconds=mean("seconds"),
             correct=correct,
+            timed=rows[0].timed,
         )
+
+
+def seconds_note(arms: Iterable[Arm]) -> str:
+    """A sentence that says which arms' seconds an earlier run has measured, '' for none."""
+    return earlier_seconds((f"{arm.channel} {arm.condition}", arm.timed) for arm in arms)

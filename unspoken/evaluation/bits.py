@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.scores import Scores
 from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
+from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item, partners
 
@@ -24,8 +25,8 @@ class Information:
     of another item's message (a mismatched message). pvi: against no message at all. identified:
     the share of items whose right message makes their answer likeliest, Wilson interval. positions,
     wire: of a message, in positions (words in the receiver's tokens) and bytes. seconds: of the
-    whole measurement.
-    items: bits, pvi and identified of each item.
+    whole measurement. items: bits, pvi and identified of each item. timed: how the seconds were
+    measured, if that was in an earlier run.
     """
 
     channel: str
@@ -40,6 +41,7 @@ class Information:
     wire: float
     seconds: float
     items: tuple[dict[str, Any], ...]
+    timed: Timed | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, channel: str, items: Sequence[Item], scores: Scores, seed: int) -> Information:
@@ -61,6 +63,7 @@ class Information:
                 {"id": item.id, "bits": bits, "pvi": pvi, "identified": found}
                 for item, bits, pvi, found in rows
             ),
+            timed=scores.timed,
         )
 
     @property

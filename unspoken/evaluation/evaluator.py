@@ -11,6 +11,7 @@ from unspoken.evaluation.items import query
 from unspoken.evaluation.likelihoods import Likelihoods, likelihoods
 from unspoken.evaluation.scores import Scores, measure
 from unspoken.evaluation.store import Store
+from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item
 
@@ -21,7 +22,8 @@ __all__ = ["Evaluator"]
 class Evaluator:
     """Asks pipelines about the same items. Answers that the store has are not computed again.
 
-    With a folder, the store keeps predictions/, likelihoods/ and information/ there.
+    With a folder, the store keeps predictions/, likelihoods/ and information/ there. What took
+    seconds says how they were measured, in `timed`, if that was in an earlier run.
     """
 
     items: Sequence[Item]
@@ -58,14 +60,17 @@ class Evaluator:
                 progress=f"{channel}, {condition}",
             )
             others = [None] * len(items) if other is None else [items[n] for n in other]
-            return list(map(Prediction.of, items, runs, others))
+            timed = [Timed.now(self.batch_size)] * len(items)
+            return list(map(Prediction.of, items, runs, others, timed))
 
         def sound(found: list[Prediction]) -> bool:
             return len(found) == len(items) and all(map(Prediction.about, found, items))
 
         name = f"predictions/{channel}-{condition}.jsonl"
         key = key_of(pipeline, queries, elsewhere)
-        return self.store.get(name, key, list[Prediction], answer, sound)
+        found = self.store.get(name, key, list[Prediction], answer, sound)
+        fresh = self.store.measured(key, list[Prediction])
+        return [replace(row, timed=None) for row in found] if fresh else found
 
     def likelihoods(
         self, name: str, pipeline: Pipeline, answers: Sequence[Sequence[str]]
@@ -86,16 +91,18 @@ class Evaluator:
     ) -> Scores:
         """The scores of every message with every question; see `measure`."""
         queries = self.queries
-        return self.store.get(
-            f"information/{name}.json",
-            key_of(pipeline, queries, answers, partners),
-            Scores,
-            lambda: measure(
+
+        def score() -> Scores:
+            found = measure(
                 pipeline,
                 queries,
                 answers,
                 partners,
                 batch_size=self.batch_size,
                 progress=f"{name}, bits",
-            ),
-        )
+            )
+            return replace(found, timed=Timed.now(self.batch_size))
+
+        key = key_of(pipeline, queries, answers, partners)
+        found = self.store.get(f"information/{name}.json", key, Scores, score)
+        return replace(found, timed=None) if self.store.measured(key, Scores) else found

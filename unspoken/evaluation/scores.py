@@ -7,7 +7,7 @@ Receiver-side V-information (Xu et al., arXiv 2002.10689) in the contrastive for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import product
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unspoken.agents import Agent, Incoming
 from unspoken.evaluation.sharing import PrefixSharing
+from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import Model
 from unspoken.types import Segment, Text
@@ -35,7 +36,8 @@ class Scores:
 
     table: (N, N), log p(answer_i | message_l, question_i) at [l][i]. alone: (N,), the same without
     a message. partners: for each item another, whose message is the wrong one. positions, wire:
-    positions and bytes of each message. Words count in the receiver's tokens. seconds: of it all.
+    positions and bytes of each message. Words count in the receiver's tokens. seconds: of it all,
+    measured as `timed` says, if that was in an earlier run.
 
     >>> scores = Scores(((-1.0, -9.0), (-9.0, -1.0)), (-4.0, -4.0), (1, 0), (5, 5), (64, 64), 0.1)
     >>> round(sum(scores.bits) / 2, 3), scores.ceiling, scores.identified
@@ -48,6 +50,7 @@ class Scores:
     positions: tuple[int, ...]
     wire: tuple[int, ...]
     seconds: float
+    timed: Timed | None = field(default=None, compare=False)
 
     @property
     def ceiling(self) -> float:

@@ -37,6 +37,7 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self._known: dict[tuple[str, str], Any] = {}
+        self._measured: set[tuple[str, str]] = set()
 
     def get(
         self,
@@ -50,6 +51,7 @@ class Store:
         found = self.find(name, key, kind, sound)
         if found is None:
             found = measure()
+            self._measured.add((str(kind), key))
         self.keep(name, key, kind, found)
         return found
 
@@ -61,6 +63,10 @@ class Store:
         if found is None and self.folder is not None:
             found = _read(self.folder / name, key, kind)
         return None if found is None or (sound is not None and not sound(found)) else found
+
+    def measured(self, key: str, kind: type[Any]) -> bool:
+        """Whether this store has measured it. What an earlier run did is read from a file."""
+        return (str(kind), key) in self._measured
 
     def keep(self, name: str, key: str, kind: type[_Kept], found: _Kept) -> None:
         """Keep a measurement, and write it if there is a folder."""

@@ -9,7 +9,7 @@ from typing import Any
 from unspoken.agents import Agent, Role
 from unspoken.backbone import LanguageModel, load_model
 from unspoken.channels import Channel, make_channel
-from unspoken.errors import RecipeError, UnspokenError
+from unspoken.errors import RecipeError, SettingsError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.protocols import Model
@@ -52,9 +52,9 @@ def channel_of(source: Mapping[str, Any]) -> Channel:
     kind = options.pop("kind")
     try:
         return make_channel(kind, **options)
-    except UnspokenError:
-        raise
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError, UnspokenError) as error:
+        if isinstance(error, UnspokenError) and not isinstance(error, SettingsError):
+            raise
         raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tests.bench import Counter, items, run_study, write
 from unspoken.cli import main
 from unspoken.errors import DataError, RecipeError
 from unspoken.recipe import PipelineRecipe, load_recipe
-from unspoken.studies.edges import GraphReport
+from unspoken.studies.edges import GraphReport, learning
+from unspoken.studies.edges.former import former_identity
 from unspoken.studies.edges.section import chart
 
 LATENT = (3, 4)
@@ -110,6 +112,36 @@ def test_a_second_run_computes_nothing(
     assert again.edges == report.edges
     assert again.arms == report.arms
     assert again.graphs == report.graphs
+    assert all(arm.timed is None for arm in report.arms)
+    assert all(arm.timed is not None for arm in again.arms)
+    assert "earlier run" in again.markdown()
+    assert "earlier run" not in report.markdown()
+
+
+def test_a_graph_of_version_0_1_is_found_by_its_key(
+    finished: tuple[list[str], GraphReport, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    settings, report, out = finished
+    shutil.copytree(out, tmp_path / "out")
+    (made,) = (tmp_path / "out" / "trained").glob("graph-*")
+    home, named = learning._home, list[Path]()
+
+    def spied(recipe: Any, *given: Any) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr(learning, "identity", former_identity)
+            named.append(home(recipe.model_copy(update={"out": tmp_path}), *given))
+        return home(recipe, *given)
+
+    monkeypatch.setattr(learning, "_home", spied)
+    run_study("edges", recipe_of(settings))
+    assert named[0].name != made.name
+    made.rename(made.with_name(named[0].name))
+    monkeypatch.setattr(learning, "fit", None)
+    again = run_study("edges", recipe_of(settings, f"out={tmp_path / 'out'}"))
+    assert again.graphs == report.graphs
+    assert [path.name for path in made.parent.glob("graph-*")] == [named[0].name]
 
 
 def test_the_command_prints_a_table_or_json_alone(

@@ -11,6 +11,7 @@ from unspoken.errors import DataError, PipelineError
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.evaluator import Evaluator
+from unspoken.evaluation.identity import identity
 from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.store import Store
@@ -44,8 +45,9 @@ def compare(
     the report. All conditions answer the same `limit` items, chosen by `seed`.
 
     With `out`, predictions are kept there per item and arm as they come. Arms that are there
-    already, from the same models, items and settings, are not run again. Raises `DataError` and
-    `PipelineError` before any forward pass.
+    already, from the same models, items and settings, are not run again, and the report says that
+    their seconds are those of an earlier run. Raises `DataError`, `PipelineError`, and `NoIdentity`
+    for a channel that cannot be told from others, before any forward pass.
     """
     controls = {"constant": constants or {}, "lora": adapted or {}}
     for control, by_channel in controls.items():
@@ -55,6 +57,9 @@ def compare(
             )
     if not task.test or not pipelines or (limit is not None and limit < 2):
         raise DataError("a comparison needs at least one pipeline and two test items")
+    controlled = [one for by_channel in controls.values() for one in by_channel.values()]
+    for pipeline in (*pipelines.values(), *controlled):
+        identity(pipeline)
     items = sample(task.test, limit, seed)
     other = partners(items, seed)
     evaluator = Evaluator(items, batch_size, Store(out))
@@ -70,7 +75,7 @@ def compare(
         arms=tuple(arms),
         information=dict(information or {}),
         **about(
-            [*pipelines.values(), *(p for some in controls.values() for p in some.values())],
+            [*pipelines.values(), *controlled],
             task,
             len(items),
             seed,

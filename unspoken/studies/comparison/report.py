@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.arm import Arm, seconds_note
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, difference
@@ -131,7 +131,13 @@ class Report(Result):
 
     def table(self) -> Table:
         """The table for a terminal."""
-        table = Table(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table = Table(
+            title=self.title,
+            caption=seconds_note(self.arms) or None,
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1),
+            pad_edge=False,
+        )
         for number, name in enumerate(self.columns):
             table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
         previous = ""
@@ -151,7 +157,7 @@ class Report(Result):
             f" bits: usable information of the messages about {n} of the items, at most log2 {n}."
             for n in sorted({found.n for found in self.information.values()})
         )
-        overlap = self.task["overlap"]
+        overlap, note = self.task["overlap"], seconds_note(self.arms)
         return (
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated} Facts shared between splits: {overlap['facts']}, questions: "
@@ -162,7 +168,7 @@ class Report(Result):
             "gain = matched - none; content = matched - deranged (a mismatched message, that of "
             "another item), both paired over the same items: 95 % interval, exact McNemar p. "
             "Accuracies with Wilson intervals in percent. Costs are means per item over all "
-            f"agents.{bits}\n"
+            f"agents.{note and f' {note}'}{bits}\n"
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
@@ -17,8 +19,9 @@ from unspoken.identity import digest
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import tabled
 from unspoken.recipe.config import PipelineRecipe
+from unspoken.studies.edges.former import former_identity
 from unspoken.studies.edges.settings import GraphSettings
-from unspoken.tasks import Task
+from unspoken.tasks import Item, Task
 from unspoken.training import EdgeGates, GraphAnswers, History, fit
 from unspoken.training.graph import frozen_channels, gateable, gates_for
 
@@ -44,9 +47,7 @@ def learn_graph(
         seed=recipe.seed,
     )
     answers = [expected_answer(pipeline.answerer, item) for item in items]
-    inputs = [identity(pipeline), [asdict(item) for item in items], answers, learned]
-    key = digest([*inputs, settings.model_dump(), recipe.seed])[:12]
-    home = recipe.out / "trained" / f"graph-{key}"
+    home = _home(recipe, settings, pipeline, items, [answers, learned])
     if not (home / "config.json").exists():
         queries = [query(item) for item in items]
         objective = GraphAnswers(pipeline, gates, learned, queries, answers, validation=len(few))
@@ -59,6 +60,22 @@ def learn_graph(
             raise TrainingError("learning a graph changed the frozen weights of a model")
         _save(gates, home, history)
     return learned, EdgeGates.from_pretrained(home).eval()
+
+
+def _home(
+    recipe: PipelineRecipe,
+    settings: GraphSettings,
+    pipeline: Pipeline,
+    items: Sequence[Item],
+    more: Sequence[Any],
+) -> Path:
+    """The folder of what was learned, which may be the one that version 0.1 made."""
+    inputs = [[asdict(item) for item in items], *more, settings.model_dump(), recipe.seed]
+    made, former = (
+        recipe.out / "trained" / f"graph-{digest([known, *inputs])[:12]}"
+        for known in (identity(pipeline), former_identity(pipeline))
+    )
+    return former if former.exists() and not made.exists() else made
 
 
 def _digests(pipeline: Pipeline) -> list[str]:

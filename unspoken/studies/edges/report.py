@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.arm import Arm, seconds_note
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
@@ -132,7 +132,7 @@ class GraphReport(Result):
 
     def markdown(self) -> str:
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
-        task = self.task
+        task, note = self.task, seconds_note(self.arms)
         return (
             f"# Which edges matter: {task['name']}, {task['protocol']} protocol\n\n"
             f"Edges by {task['attributed']} items of the split validation, over all edges "
@@ -151,7 +151,7 @@ class GraphReport(Result):
             "corrected for the number of edges. bytes: on the wire for an item, header included; "
             "pos.: positions of the receiver. Edges that say the same look worthless one by "
             "one. Pruning removes them one after the other and judges the rest again. deranged: "
-            "all messages are another item's (mismatched messages).\n"
+            f"all messages are another item's (mismatched messages).{note and f' {note}'}\n"
         )
 
     def rows(self) -> Iterator[list[str]]:
