@@ -218,10 +218,10 @@ def test_a_model_by_another_name_is_the_same(tiny: Callable[..., Backbone]):
         """A model that is known by another name."""
 
     named = Named(model)
-    monkey = replace(model.spec, name="elsewhere", former="")
-    one, two = (content(_Stated(spec), "agent") for spec in (model.spec, monkey))
+    renamed = replace(model.spec, name="elsewhere", former="")
+    one, two = (content(_Stated(spec), "agent") for spec in (model.spec, renamed))
     assert one == two
-    assert content(_Stated(replace(monkey, weights="0" * 16)), "agent") != one
+    assert content(_Stated(replace(renamed, weights="0" * 16)), "agent") != one
     with pytest.raises(NoIdentity, match="Named"):
         content(named, "agent")  # a class that has no name
 
