@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from unspoken.layout import Part
 
 __all__ = [
+    "Assesses",
     "Fillable",
     "Model",
     "Movable",
     "RollsOut",
     "Tabled",
     "Wrapper",
+    "assesses",
     "device_of",
     "fillable",
     "movable",
@@ -122,7 +124,17 @@ class RollsOut(Protocol):
         ...
 
 
-class Fillable(Movable, Model, Protocol):
+class Assesses(Model, Protocol):
+    """It compares an answer with what it would write itself."""
+
+    def assess(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
+        ...
+
+
+class Fillable(Movable, Assesses, Protocol):
     """Its cache is open: prompts are read in parts, slots are filled, logits are asked for."""
 
     @property
@@ -177,12 +189,6 @@ class Fillable(Movable, Model, Protocol):
 
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
-        ...
-
-    def assess(
-        self, context: Context, answers: Sequence[str | Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
         ...
 
     def regard(self, before: str, after: str) -> Tensor:
@@ -245,6 +251,13 @@ def rolls_out(model: Model, what: str) -> RollsOut:
     name = model.spec.name
     lack = f"{what}, and {name!r} writes only words; use a causal model, or the channel 'text'"
     return _asked(model, "roll_out", lack)
+
+
+def assesses(model: Model, what: str) -> Assesses:
+    """The model as one that assesses answers, as `what` needs. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what} by a causal model, and {name!r} is none; use one in its place"
+    return _asked(model, "assess", lack)
 
 
 def fillable(model: Model, what: str) -> Fillable:
