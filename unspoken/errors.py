@@ -64,7 +64,7 @@ class QueryError(UnspokenError, ValueError):
 
 
 class SettingsError(UnspokenError, ValueError):
-    """Settings by which no agent can write."""
+    """Settings by which no agent can write, or which a channel does not have, or lacks."""
 
 
 class TemplateError(UnspokenError, ValueError):
@@ -89,10 +89,6 @@ class DataError(UnspokenError, ValueError):
 
 class RecipeError(UnspokenError, ValueError):
     """A recipe that cannot be read, or that sets what it may not."""
-
-
-class SettingsError(UnspokenError, ValueError):
-    """Settings that a channel does not have, or lacks."""
 
 
 class StorageError(UnspokenError, OSError):

@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 
 from unspoken.agents import Agent, Incoming
+from unspoken.agents.continuations import assess
 from unspoken.errors import DataError, MissingExtra, PipelineError
 from unspoken.pipeline import Pipeline
-from unspoken.protocols import fillable
 from unspoken.types import Settings, Usage
 
 try:
@@ -137,8 +137,9 @@ class PipelineLM(LM):
     ) -> list[tuple[float, bool]]:
         """log p of each continuation in nats, and whether greedy decoding would write it.
 
-        The answering agent computes both after the messages of all others. Requests that ask the
-        same get the same messages, which are sent once.
+        The answering agent computes both after the messages of all others. A continuation is
+        tokenised together with the text before it. Requests that ask the same get the same
+        messages, which are sent once.
         """
         asked: dict[tuple[tuple[str, str], ...], list[int]] = {}
         for n, request in enumerate(requests):
@@ -162,7 +163,7 @@ class PipelineLM(LM):
         """Each question with the messages about it, of one row."""
         for first in range(0, len(queries), self.batch_size):
             batch = queries[first : first + self.batch_size]
-            incoming = self.pipeline.incoming(batch)
+            incoming = self.pipeline.incoming(batch) if self.pipeline.edges else []
             for row, query in enumerate(batch):
                 yield query, [Incoming(one.channel, one.message.row(row)) for one in incoming]
 
@@ -170,11 +171,7 @@ class PipelineLM(LM):
         self, fields: Mapping[str, str], incoming: Sequence[Incoming], answers: Sequence[str]
     ) -> list[tuple[float, bool]]:
         """One question's continuations, side by side in a batch."""
-        count, agent = len(answers), self.pipeline.answerer
-        repeated = [Incoming(one.channel, one.message.repeat(count)) for one in incoming]
-        rows = {name: (words,) * count for name, words in fields.items()}
-        model = fillable(agent.model, "continuations are scored after")
-        losses, greedy = model.assess(agent.read(rows, repeated).context, answers)
+        losses, greedy = assess(self.pipeline.answerer, fields, incoming, answers)
         pairs = zip(
             cast(list[float], losses.tolist()), cast(list[bool], greedy.tolist()), strict=True
         )
@@ -198,6 +195,11 @@ class PipelineLM(LM):
             "each agent puts a request into the chat template of its own model, as its role says; "
             "leave apply_chat_template off"
         )
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Refused with a `PipelineError`: lm-eval asks for it before `apply_chat_template`."""
+        return self.apply_chat_template([])
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps in its results: agents, channels, split, and the cost so far."""

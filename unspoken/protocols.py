@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unspoken.layout import Part
 
 __all__ = [
+    "Assesses",
     "Fillable",
     "Model",
     "Movable",
@@ -40,6 +41,7 @@ __all__ = [
     "Tabled",
     "Wrapper",
     "WritesTogether",
+    "assesses",
     "device_of",
     "fillable",
     "movable",
@@ -144,7 +146,17 @@ class WritesTogether(Protocol):
         ...
 
 
-class Fillable(Movable, Model, Protocol):
+class Assesses(Model, Protocol):
+    """It compares an answer with what it would write itself."""
+
+    def assess(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
+        ...
+
+
+class Fillable(Movable, Assesses, Protocol):
     """Its cache is open: prompts are read in parts, slots are filled, logits are asked for."""
 
     @property
@@ -199,12 +211,6 @@ class Fillable(Movable, Model, Protocol):
 
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
-        ...
-
-    def assess(
-        self, context: Context, answers: Sequence[str | Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
         ...
 
     def regard(self, before: str, after: str) -> Tensor:
@@ -267,6 +273,13 @@ def rolls_out(model: Model, what: str) -> RollsOut:
     name = model.spec.name
     lack = f"{what}, and {name!r} writes only words; use a causal model, or the channel 'text'"
     return _asked(model, "roll_out", lack)
+
+
+def assesses(model: Model, what: str) -> Assesses:
+    """The model as one that assesses answers, as `what` needs. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what} by a causal model, and {name!r} is none; use one in its place"
+    return _asked(model, "assess", lack)
 
 
 def fillable(model: Model, what: str) -> Fillable:

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from unspoken.backbone import Backbone
+from unspoken.backbone.scoring import _losses
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels, UnknownName
 from unspoken.testing import KINDS, tiny_backbone
 from unspoken.types import (
@@ -515,6 +516,15 @@ def test_score_is_the_log_softmax_by_hand(tiny: Tiny, kind: str):
         assert float(scores[n]) == pytest.approx(want, abs=1e-3)
 
 
+@pytest.mark.numbers
+def test_a_large_vocabulary_loses_no_digits():
+    logits, ids = torch.randn(1, 4, 262_144) * 3, torch.tensor([[5, 6, 7, -100]])
+    want = torch.nn.functional.cross_entropy(logits.double().mT, ids, reduction="none")
+    other = torch.nn.functional.cross_entropy(logits.mT, ids, reduction="none")
+    assert float((_losses(logits, ids) - want).abs().max()) < 5e-5
+    assert float((other - want).abs().max()) > 1e-4
+
+
 def test_score_has_a_gradient_with_respect_to_vectors(tiny: Tiny):
     model = tiny("gemma")
     values = model.embed(torch.tensor([model.tokens("abc")])).clone().requires_grad_()
@@ -675,6 +685,17 @@ def test_an_answer_that_would_be_too_long(tiny: Tiny, passes):
         model.write(context, Settings(max_tokens=7))
     assert not seen
     assert len(written(model, context, 6)) == 1
+
+
+def test_an_answer_that_does_not_fit_is_not_scored(tiny: Tiny, passes):
+    """The last token of an answer is not read. Each row has its own room."""
+    model = tiny("llama")
+    context = model.read(prompt_of("x" * 250, "x")).context
+    assert model.score(context, ["y" * 7, "y" * 256]).shape == (2,)
+    for answers in (["y" * 8, "y"], ["y", "y" * 257]):
+        with passes(model) as seen, pytest.raises(ContextTooLong, match="to score exceed the 256"):
+            model.score(context, answers)
+        assert not seen
 
 
 def test_padding_takes_no_room(tiny: Tiny):

@@ -145,7 +145,17 @@ class Agent:
         needs: frozenset[Need] = frozenset({TEXT}),
     ) -> Read:
         """Read the prompt with its messages. Training and use make the same call."""
-        read = self.model.read(self.prompt(fields, incoming), needs=needs)
+        return self.read_prompt(self.prompt(fields, incoming), incoming, needs=needs)
+
+    def read_prompt(
+        self,
+        prompt: Prompt,
+        incoming: Sequence[Incoming] = (),
+        *,
+        needs: frozenset[Need] = frozenset({TEXT}),
+    ) -> Read:
+        """Read what `prompt` gave for these messages, or a shorter form of it."""
+        read = self.model.read(prompt, needs=needs)
         for arrival in incoming if read.found else ():
             read = replace(read, found=arrival.channel.fuse(arrival.message, read.context))
         return read

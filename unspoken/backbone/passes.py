@@ -228,20 +228,33 @@ class Passes(LanguageModel):
         """The length beyond which all keys turn otherwise, None for most models."""
         return border(text_config(self.model))
 
-    def _check_room(self, context: Context, count: int, *, whole: bool = True) -> None:
-        """Raise `ContextTooLong` if there is no room. whole: the context is kept as a cache."""
-        length = int(context.length.max())
+    def _check_room(
+        self,
+        context: Context,
+        more: int | Tensor,
+        *,
+        whole: bool = True,
+        task: Literal["write", "score"] = "write",
+    ) -> None:
+        """Raise `ContextTooLong` if there is no room for `more`, one number or one a row (B,).
+
+        whole: the context is kept as a cache.
+        """
+        whole_length, row = (context.length + more).max(0)
+        length = int(context.length[row])
+        count = int(whole_length) - length
+        remedy = "lower max_tokens" if task == "write" else "what comes after it"
         if whole and self.border is not None and length + count > self.border:
             raise ContextTooLong(
-                f"{length} positions read and {count} to write exceed {self.border}, where all "
-                f"keys of {self.name!r} turn otherwise. Shorten the prompt, lower max_tokens, or "
-                "use the channel 'text'"
+                f"{length} positions read and {count} to {task} exceed {self.border}, where all "
+                f"keys of {self.name!r} turn otherwise. Shorten the prompt, {remedy}, or use the "
+                "channel 'text'"
             )
         limit = self.facts.positions
         if limit is not None and length + count > limit:
             raise ContextTooLong(
-                f"{length} positions read and {count} to write exceed the {limit} of "
-                f"{self.name!r}. Shorten the prompt or lower max_tokens"
+                f"{length} positions read and {count} to {task} exceed the {limit} of "
+                f"{self.name!r}. Shorten the prompt or {remedy}"
             )
 
 

@@ -24,11 +24,10 @@ class Scoring(Rereading):
         """Negative log-likelihood (B,) in nats of each row's answer. Differentiable.
 
         answers: words, or tokens as they were written. Only the answer's positions go through the
-        vocabulary.
+        vocabulary. Raises `ContextTooLong` if they do not fit behind the context.
         """
         logits, padded = self._over(context, answers)
-        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
-        return loss.sum(1)
+        return _losses(logits, padded).sum(1)
 
     @torch.no_grad()
     def assess(
@@ -36,8 +35,7 @@ class Scoring(Rereading):
     ) -> tuple[Tensor, Tensor]:
         """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
         logits, padded = self._over(context, answers)
-        loss = cross_entropy(logits.float().mT, padded, ignore_index=-100, reduction="none")
-        return loss.sum(1), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
+        return _losses(logits, padded).sum(1), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
 
     def _over(
         self, context: Context, answers: Sequence[str | Sequence[int]]
@@ -45,6 +43,9 @@ class Scoring(Rereading):
         """Logits (B, N, V) over the tokens of each answer, and these (B, N), padded with -100."""
         rows = self._answers(context, answers)
         padded = pad_sequence(rows, batch_first=True, padding_value=-100)
+        reread = isinstance(context.cache, TokenCache)
+        known = (padded[:, 1:] >= 0).sum(1)  # the last token is not read
+        self._check_room(context, known, whole=not reread, task="score")
         if isinstance(context.cache, TokenCache):
             return self.relook(context.cache, [row[:-1] for row in rows]), padded
         inputs = torch.cat((context.last[:, None], padded[:, :-1]), 1)
@@ -74,3 +75,14 @@ class Scoring(Rereading):
             return self.relook(context.cache, [context.last[:0]] * context.batch)[:, 0]
         with self.seeing(context.seen):
             return self.next_logits(context)
+
+
+def _losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """Negative log-likelihood (B, N) of ids (B, N) by logits (B, N, V), 0 where an id is -100.
+
+    The vocabulary stays the last dimension: over another one, torch adds up its probabilities one
+    by one, and many thousands of them lose digits.
+    """
+    rows = logits.float().flatten(0, 1)
+    loss = cross_entropy(rows, ids.flatten(), ignore_index=-100, reduction="none")
+    return loss.view_as(ids)

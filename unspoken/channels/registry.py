@@ -51,7 +51,7 @@ def make_channel(kind: str, **options: Any) -> Channel:
     Traceback (most recent call last):
         ...
     unspoken.errors.SettingsError: channel 'text' has no setting 'limt'; did you mean 'limit'? \
-Settings: verbatim=False, limit=None.
+Settings: verbatim=False, limit=None, reasoning=False.
     """
     made = _CHANNELS.find(kind)
     _check(kind, made, options)
