@@ -1,0 +1,128 @@
+"""Eight threads on shared models give, bit for bit, what one thread gives, over every channel."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from threading import local
+from typing import Any
+
+import pytest
+
+from tests.randomness import untouched
+from unspoken.anchors import AnchorPool
+from unspoken.backbone import Backbone
+from unspoken.channels import Channel
+from unspoken.channels.sender_state import SenderState
+from unspoken.pipeline import Pipeline, Query
+from unspoken.testing import tiny_backbone
+from unspoken.types import Settings
+from unspoken.wire import Message
+
+from .cases import CASES, Case
+from .test_channels import CONTEXTS, QUESTIONS, model_of, world_of
+
+pytestmark = [pytest.mark.numbers, pytest.mark.usefixtures("switches")]
+
+THREADS = 8
+ITEMS = [
+    {"context": f"{CONTEXTS[n % 3]} No {n}.", "question": QUESTIONS[(n + n // 3) % 3]}
+    for n in range(THREADS)
+]
+
+
+SENT = local()
+CHOSEN = [
+    case if "-" not in case.name else pytest.param(case, marks=pytest.mark.zoo) for case in CASES
+]
+"""By default one case for each channel."""
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(params=CHOSEN, ids=lambda case: case.name)
+def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """The channel between models of which nothing is known yet. It notes what each thread sends."""
+    case: Case = request.param
+    sender = model_of(tiny_backbone, case.sender)
+    receiver = sender
+    if case.receiver != case.sender:
+        receiver = model_of(tiny_backbone, case.receiver)
+    made = world_of(case, sender, receiver).pipeline
+    kind = type(made.edges[0].channel)
+    send = kind.send
+
+    def noted(channel: Channel, state: SenderState) -> Message:
+        message = send(channel, state)
+        SENT.digest = sha256(message.to_bytes()).hexdigest()
+        return message
+
+    monkeypatch.setattr(kind, "send", noted)
+    return made.with_answer_settings(Settings(max_tokens=3))
+
+
+def at_once(ask: Callable[[Any], Any]) -> list[Any]:
+    """What each item gives, all of them at once."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(ask, ITEMS))
+
+
+def found(pipeline: Pipeline, item: Query) -> tuple[str | None, ...]:
+    """What a run gives: what every agent wrote, and a digest of the bytes that were sent."""
+    run = pipeline.run(item)
+    return run.answer, SENT.digest, *(turn.text for turn in run.turns)
+
+
+async def answers(pipeline: Pipeline) -> list[str]:
+    runs = await asyncio.gather(*(pipeline.arun(item) for item in ITEMS))
+    return [run.answer for run in runs]
+
+
+def test_eight_threads_give_what_one_gives(pipeline: Pipeline):
+    with untouched():
+        expected = [found(pipeline, item) for item in ITEMS]
+        assert len({sent for _, sent, *_ in expected}) == THREADS
+        assert at_once(lambda item: found(pipeline, item)) == expected
+        assert asyncio.run(answers(pipeline)) == [answer for answer, *_ in expected]
+
+
+def test_eight_threads_share_a_pool(pipeline: Pipeline):
+    """It holds all that it is going to hold: what is reused depends on what was read before."""
+    pool = AnchorPool("shifted")
+    served = pipeline.served_by(pool)
+    for _ in range(2):
+        expected = [found(served, item) for item in ITEMS]
+    assert at_once(lambda item: found(served, item)) == expected
+    pool.check()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_what_is_found_out_about_a_model_is_found_out_by_one_thread(kind: str):
+    alone, models = tiny_backbone(kind), [tiny_backbone(kind) for _ in range(5)]
+    described: list[Backbone] = []
+
+    def counted(model: Backbone) -> Callable[[], Any]:
+        describe = model._describe
+
+        def count() -> Any:
+            described.append(model)
+            return describe()
+
+        return count
+
+    for model in models:
+        model._describe = counted(model)
+        assert at_once(lambda _, model=model: (model.spec, model.pads)) == THREADS * [
+            (alone.spec, alone.pads)
+        ]
+    assert described == models
