@@ -6,11 +6,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from hashlib import sha256
 from threading import local
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from tests.randomness import untouched
 from unspoken.anchors import AnchorPool
@@ -18,8 +21,9 @@ from unspoken.backbone import Backbone
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
 from unspoken.pipeline import Pipeline, Query
+from unspoken.seeding import seeded
 from unspoken.testing import tiny_backbone
-from unspoken.types import Settings
+from unspoken.types import Prompt, Settings, Text
 from unspoken.wire import Message
 
 from .cases import CASES, Case
@@ -126,3 +130,41 @@ def test_what_is_found_out_about_a_model_is_found_out_by_one_thread(kind: str):
             (alone.spec, alone.pads)
         ]
     assert described == models
+
+
+ROTATIONS: dict[str, dict[str, Any]] = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "short_factor": [1.0] * 8,
+        "long_factor": [3.0, 4.0, 5.0, 6.0] * 2,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ROTATIONS)
+def test_rotations_that_follow_the_length_do_not_follow_other_threads(kind: str):
+    tiny = tiny_backbone("llama")
+    config = deepcopy(tiny.model.config)
+    config.max_position_embeddings = 64 if kind == "dynamic" else 256
+    config.rope_parameters = {"rope_theta": 10_000.0, **ROTATIONS[kind]}
+    with seeded(0):
+        made = AutoModelForCausalLM.from_config(config).eval()
+    model = Backbone(made, tiny.tokenizer)
+    assert model.border == 64
+    texts = ["short", "a long text that goes on and on, until it is far beyond the border, at last"]
+
+    @torch.no_grad()
+    def ask(item: dict[str, str]) -> list[float]:
+        text = texts[ITEMS.index(item) % 2]
+        return model.predict(model.read(Prompt((Text((text,)),))).context)[0].tolist()
+
+    expected = [ask(item) for item in ITEMS]
+    for _ in range(8):
+        assert at_once(ask) == expected
+    other = deepcopy(model)
+    assert ask(ITEMS[1]) == expected[1]
+    rotary = [one.model.model.rotary_emb for one in (model, other)]
+    assert rotary[1].forward.args[0] is rotary[1] is not rotary[0]

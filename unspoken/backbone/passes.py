@@ -16,7 +16,7 @@ from unspoken.backbone import proofs
 from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
 from unspoken.backbone.hooks import Before, before
-from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config
+from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config, turns_alone
 from unspoken.backbone.model import LanguageModel
 from unspoken.backbone.once import once
 from unspoken.errors import ContextTooLong
@@ -34,6 +34,7 @@ class Passes(LanguageModel):
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(opened(model, name), tokenizer, name=name)
+        turns_alone(self.model)
         self.begin = 0  # what the model calls its first position
         if self.attention == "sdpa" and self.kinds:
             self.model.set_attn_implementation(GROUPED)
