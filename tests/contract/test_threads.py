@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from hashlib import sha256
 from threading import local
+from time import sleep
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from unspoken.channels.sender_state import SenderState
 from unspoken.pipeline import Pipeline, Query
 from unspoken.seeding import seeded
 from unspoken.testing import tiny_backbone
-from unspoken.types import Prompt, Settings, Text
+from unspoken.types import Settings, Spec
 from unspoken.wire import Message
 
 from .cases import CASES, Case
@@ -110,26 +111,24 @@ def test_eight_threads_share_a_pool(pipeline: Pipeline):
     pool.check()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma"])
-def test_what_is_found_out_about_a_model_is_found_out_by_one_thread(kind: str):
-    alone, models = tiny_backbone(kind), [tiny_backbone(kind) for _ in range(5)]
-    described: list[Backbone] = []
+def test_what_is_found_out_about_a_model_is_found_out_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    alone, model, calls = tiny_backbone("gemma").spec, tiny_backbone("gemma"), list[None]()
+    describe, snapshot = model._describe, model._identity._snapshot
 
-    def counted(model: Backbone) -> Callable[[], Any]:
-        describe = model._describe
+    def counted() -> Spec:
+        calls.append(None)
+        return describe()
 
-        def count() -> Any:
-            described.append(model)
-            return describe()
+    def slow() -> object:
+        sleep(0.01)  # while another thread looks too
+        return snapshot()
 
-        return count
-
-    for model in models:
-        model._describe = counted(model)
-        assert at_once(lambda _, model=model: (model.spec, model.pads)) == THREADS * [
-            (alone.spec, alone.pads)
-        ]
-    assert described == models
+    monkeypatch.setattr(model, "_describe", counted)
+    monkeypatch.setattr(model._identity, "_snapshot", slow)
+    assert at_once(lambda _: model.spec) == THREADS * [alone]
+    assert len(calls) == 1
 
 
 ROTATIONS: dict[str, dict[str, Any]] = {
@@ -154,17 +153,14 @@ def test_rotations_that_follow_the_length_do_not_follow_other_threads(kind: str)
         made = AutoModelForCausalLM.from_config(config).eval()
     model = Backbone(made, tiny.tokenizer)
     assert model.border == 64
-    texts = ["short", "a long text that goes on and on, until it is far beyond the border, at last"]
+    rotary, states = model.body.rotary_emb, torch.zeros(1, 100, 32)
 
-    @torch.no_grad()
-    def ask(item: dict[str, str]) -> list[float]:
-        text = texts[ITEMS.index(item) % 2]
-        return model.predict(model.read(Prompt((Text((text,)),))).context)[0].tolist()
+    def turned(item: dict[str, str]) -> list[list[float]]:
+        at = torch.arange((20, 100)[ITEMS.index(item) % 2])[None]
+        return [part[0, -1].tolist() for _ in range(20) for part in rotary(states, at)]
 
-    expected = [ask(item) for item in ITEMS]
-    for _ in range(8):
-        assert at_once(ask) == expected
-    other = deepcopy(model)
-    assert ask(ITEMS[1]) == expected[1]
-    rotary = [one.model.model.rotary_emb for one in (model, other)]
-    assert rotary[1].forward.args[0] is rotary[1] is not rotary[0]
+    expected = [turned(item) for item in ITEMS]
+    for _ in range(5):
+        assert at_once(turned) == expected
+    other = deepcopy(model).body.rotary_emb
+    assert other.forward.args[0] is other is not rotary
