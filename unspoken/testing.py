@@ -31,6 +31,7 @@ from transformers import (
 from unspoken.backbone import Backbone, DiffusionBackbone, DiffusionGemma, Masked
 from unspoken.backbone.generation import cut
 from unspoken.errors import IncompatibleModels, unknown
+from unspoken.seeding import seeded
 from unspoken.types import (
     KV,
     TEXT,
@@ -111,8 +112,7 @@ def tiny_backbone(
     kind: str = "llama", *, width: int = 32, layers: int = 3, seed: int = 0
 ) -> Backbone:
     """A random model of some thousand parameters. Equal arguments give equal weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = AutoModelForCausalLM.from_config(_config(kind, width, layers)).eval()
     return Backbone(model, _tokenizer(bos=kind == "gemma"), name=f"tiny-{kind}-{width}-{seed}")
 
@@ -138,8 +138,7 @@ def tiny_diffusion(
             raise unknown("tiny diffusion model", kind, DIFFUSION_KINDS)
     encoder = kind == "bert"
     auto: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = auto.from_config(config).eval()
     masked = Masked(
         mask=_SPECIAL.index("<turn>"),
@@ -172,8 +171,7 @@ def tiny_diffusion_gemma(*, canvas: int = 16, seed: int = 0) -> DiffusionGemma:
     config = DiffusionGemmaConfig(
         text_config=text, vision_config={**sight, "head_dim": 8}, canvas_length=canvas
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = DiffusionGemmaForBlockDiffusion(config).eval()
     return DiffusionGemma(model, _tokenizer(bos=True), name=f"tiny-diffusion-gemma-{seed}")
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.randomness import untouched
 from unspoken import load_pipeline
 from unspoken.audit import listen
 from unspoken.backbone import Backbone
@@ -122,29 +123,42 @@ def test_what_is_there_is_not_trained_again(trained: Trained, monkeypatch: pytes
 
 def test_a_recipe_leads_to_the_same_weights(trained: Trained, tmp_path: Path):
     torch.rand(3)  # whatever was drawn before
-    again, home = training.train_projector(trained.relay, tmp_path)
+    with untouched():
+        again, home = training.train_projector(trained.relay, tmp_path)
     assert home.name == trained.home.name
     assert same(again, trained.projector)
 
 
-def test_a_training_that_was_stopped_goes_on(
+def test_another_seed_leads_to_other_weights(trained: Trained, tmp_path: Path):
+    if not trained.relay.recipe.training.steps:
+        pytest.skip("nothing is trained")
+    relay = relay_of(trained.settings, tmp_path, **steps(trained.settings), seed=5)
+    other, home = training.train_projector(relay, tmp_path)
+    assert home.name != trained.home.name
+    assert not same(other, trained.projector)
+
+
+def test_a_training_that_was_stopped_five_times_goes_on(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if not trained.relay.recipe.training.steps:
         pytest.skip("nothing is trained")
     score, calls = Backbone.score, list[int]()
+    stops = [1, 2, 5, 2, 1]  # the third is behind a checkpoint: two steps and a validation
 
     def stop(model: Backbone, *given: Any) -> Any:
         calls.append(1)
-        if len(calls) == 5:  # behind the first checkpoint: two steps and a validation
+        if stops and len(calls) == stops[0]:
             raise KeyboardInterrupt
         return score(model, *given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "score", stop)
+    monkeypatch.setattr(Backbone, "score", stop)
+    while stops:
+        calls.clear()
         with pytest.raises(KeyboardInterrupt):
             training.train_projector(trained.relay, tmp_path)
-    torch.rand(3)
+        del stops[0]
+        torch.rand(3)
     assert same(training.train_projector(trained.relay, tmp_path)[0], trained.projector)
 
 

@@ -179,7 +179,7 @@ def changed(model: Backbone) -> dict[str, Pipeline]:
         "group": line(sender, receiver, edges=(replace(handed, pack=Int4(group=8)),)),
         "share": line(sender, receiver, edges=(replace(handed, pack=Tokens(share=0.5)),)),
         "rounds": line(sender, receiver, rounds=2),
-        "twice": line(sender, receiver, edges=(edge, edge)),
+        "two edges": line(sender, receiver, edges=(edge, handed)),
         "none": plain.without_messages(),
     }
 

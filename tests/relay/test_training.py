@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tests.bench import Bench, Counter
+from tests.randomness import untouched
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Embedding
@@ -25,10 +27,11 @@ from unspoken.errors import (
 from unspoken.files import sha256
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector, FreeVectors
+from unspoken.recipe.parts import FreeSettings, LoraSettings
 from unspoken.relay import train as training
 from unspoken.relay.pipelines import RelayPipelines
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_projector
+from unspoken.relay.train import train_lora, train_projector, train_vectors
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +167,45 @@ def test_training_that_was_stopped_goes_on(
     assert sha256(trained(bench) / "model.safetensors") == sha256(
         trained(finished) / "model.safetensors"
     )
+
+
+def _trained_control(what: str, relay: Relay, folder: Path) -> dict[str, Any]:
+    """The weights of a control after training. A file may hold them in any order."""
+    if what == "lora":
+        train_lora(relay, LoraSettings(lr=1e-2), 4000, folder)
+    else:
+        train_vectors(relay, FreeSettings(vectors=2, lr=1e-2), folder, what=what)
+    (found,) = folder.glob(f"{what}-*/*.safetensors")
+    return {name: values.tolist() for name, values in load_file(found).items()}
+
+
+@pytest.mark.parametrize("what", ["reader", "constant", "lora"])
+def test_a_control_is_the_same_again_and_after_five_kills(
+    what: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay, score, calls = bench.relay(), Backbone.score, list[int]()
+    with untouched():
+        wanted = _trained_control(what, relay, bench.out / "one")
+    torch.rand(3)
+    assert _trained_control(what, relay, bench.out / "two") == wanted
+    stops = [1, 2, 4, 2, 1]  # the third is behind a checkpoint
+
+    def stop(model: Backbone, *given: Any) -> Any:
+        calls.append(1)
+        if stops and len(calls) == stops[0]:
+            raise KeyboardInterrupt
+        return score(model, *given)
+
+    monkeypatch.setattr(Backbone, "score", stop)
+    while stops:
+        calls.clear()
+        with untouched(), pytest.raises(KeyboardInterrupt):
+            _trained_control(what, relay, bench.out / "three")
+        del stops[0]
+        torch.rand(3)
+    assert _trained_control(what, relay, bench.out / "three") == wanted
+    other = bench.relay("seed=1")
+    assert _trained_control(what, other, bench.out / "four") != wanted
 
 
 @pytest.mark.parametrize("moment", ["weights", "card", "checkpoint"])

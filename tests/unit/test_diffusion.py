@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.randomness import untouched
 from unspoken.agents import Agent, Role
 from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone, DiffusionBackbone, Masked, load_model
@@ -218,6 +219,23 @@ def test_temperature_is_lladas_gumbel_noise():
         for n in range(8)
     }
     assert len(drawn) > 1
+
+
+@pytest.mark.parametrize("remask", ["confidence", "random"])
+def test_a_row_has_its_seed_and_gives_the_same_in_a_batch_as_alone(
+    model: DiffusionBackbone, remask: Any
+):
+    plan = replace(PLAN, remask=remask, temperature=1.0)
+    own = replace(plan, seed=cast(Any, (4, 7, 4)))
+    with untouched():
+        together = model.write(read(model, *TEXTS), own)
+    for n, (text, seed) in enumerate(zip(TEXTS, (4, 7, 4), strict=True)):
+        alone = model.write(read(model, text), replace(plan, seed=seed))
+        assert together.ids[n] == alone.ids[0]
+    same = model.write(read(model, *TEXTS), replace(plan, seed=4))
+    assert [one == two for one, two in zip(together.ids, same.ids, strict=True)] == [1, 0, 1]
+    with pytest.raises(ValueError, match=r"2 seeds are given for 3 rows; give one for each"):
+        model.write(read(model, *TEXTS), replace(plan, seed=cast(Any, (4, 7))))
 
 
 def test_words_are_drawn_as_often_as_they_are_likely():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -58,6 +59,35 @@ def test_a_batch_is_its_rows_alone(gemma: DiffusionGemma):
     assert together.passes == max(one.passes for one in alone)
     other = gemma.write(context(gemma, *TEXTS), replace(PLAN, seed=1))
     assert other.ids != together.ids
+
+
+@pytest.mark.numbers
+def test_rows_have_seeds_of_their_own(gemma: DiffusionGemma):
+    own = gemma.write(context(gemma, *TEXTS), replace(PLAN, seed=cast(Any, (3, 8))))
+    for n, (text, seed) in enumerate(zip(TEXTS, (3, 8), strict=True)):
+        assert own.ids[n] == gemma.write(context(gemma, text), replace(PLAN, seed=seed)).ids[0]
+
+
+@pytest.mark.numbers
+def test_threads_draw_apart_and_nothing_of_torchs_own(gemma: DiffusionGemma):
+    """As transformers draws: from a generator, where it draws from that of the process."""
+    plans = [replace(PLAN, seed=seed) for seed in range(8)]
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    def ids(plan: Denoising) -> Any:
+        found = gemma.write(context(gemma, "two"), plan)
+        return found.ids, found.passes, found.hidden[-1].values.tolist()
+
+    expected = [ids(plan) for plan in plans]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ids, plans)) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    given = gemma.read(Prompt((Text(("two",)),))).context.run.ids
+    torch.manual_seed(5)
+    plain = gemma.model.generate(given, max_new_tokens=20, max_denoising_steps=PLAN.steps)
+    written = plain.sequences[0, given.shape[1] :].tolist()
+    assert list(expected[5][0][0]) == written[: len(expected[5][0][0])]
 
 
 def test_passes_of_encoder_and_decoder_are_counted(gemma: DiffusionGemma):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.contract.cases import CASES, Case
 from tests.planted import ANSWERS, ASKS, QUERIES, READS, SAID, fresh, pair, train
+from tests.randomness import untouched
 from unspoken.agents import Agent, Incoming
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, SelectiveLayers, TextChannel
@@ -347,17 +348,19 @@ def test_a_killed_training_of_gates_ends_like_an_uninterrupted_one(
     line = planted(tiny("llama"), trained)
     whole = objective_of(line)
     expected = fit(whole.gates, whole, PLAN, tmp_path / "whole.pt", title="graph")
-    killed = objective_of(line)
-    real = killed.loss
+    for stop in (1, 3, 4, 6, 7):
+        killed = objective_of(line)
+        real = killed.loss
 
-    def loss(rows: Sequence[int], step: int) -> Tensor:
-        if step == 6:
-            raise KeyboardInterrupt
-        return real(rows, step)
+        def loss(rows: Sequence[int], step: int, *, real: Any = real, stop: int = stop) -> Tensor:
+            if step == stop:
+                raise KeyboardInterrupt
+            return real(rows, step)
 
-    killed.loss = loss
-    with pytest.raises(KeyboardInterrupt):
-        fit(killed.gates, killed, PLAN, tmp_path / "c.pt", title="graph")
+        killed.loss = loss
+        with untouched(), pytest.raises(KeyboardInterrupt):
+            fit(killed.gates, killed, PLAN, tmp_path / "c.pt", title="graph")
+        torch.rand(3)
     again = objective_of(line)
     assert fit(again.gates, again, PLAN, tmp_path / "c.pt", title="graph") == expected
     assert torch.equal(again.gates.logits, whole.gates.logits)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
-from threading import Thread
+from threading import Event, Thread, get_ident
 from typing import Any
 
 import pytest
@@ -197,6 +198,63 @@ def test_other_threads_see_everything(tiny: Tiny):
     assert torch.equal(found[0], before)
     assert not torch.allclose(found[1], before)
     assert torch.equal(model.predict(model.read(prompt).context), before)
+
+
+def _narrowed(model: Backbone, prompt: Prompt) -> object:
+    blind = torch.zeros(3, 1, 4, dtype=torch.bool)
+    with narrowed(model.model.base_model.layers, blind):
+        return model.read(prompt)
+
+
+_PASSES: dict[str, Callable[[Backbone, Prompt], object]] = {
+    "narrowed": _narrowed,
+    "states": lambda model, prompt: model.read(prompt, needs=frozenset({Need("hidden", 1)})),
+    "layers": lambda model, prompt: model.extend(
+        (), torch.arange(4, 9)[None], torch.ones(1, 5, dtype=torch.bool), layers=1
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _PASSES)
+@torch.no_grad()
+def test_a_pass_that_ends_while_another_thread_is_in_the_same_layer(what: str):
+    """torch asks only after it has listed a module's hooks how each of them is called."""
+    model, prompt = tiny_backbone("llama"), Prompt((Text((FACT,)),))
+    expected, inside, ended = model.predict(model.read(prompt).context), Event(), Event()
+
+    def read() -> Tensor:
+        with torch.no_grad():
+            return model.predict(model.read(prompt).context)
+
+    with ThreadPoolExecutor(1) as others:
+        found: list[Future[Tensor]] = []
+        here = get_ident()
+
+        def wait(*_: object) -> None:
+            if get_ident() != here:
+                inside.set()
+                assert ended.wait(10)
+            elif not found:
+                found.append(others.submit(read))
+                assert inside.wait(10)
+
+        with model.model.base_model.layers[1].register_forward_pre_hook(wait):
+            _PASSES[what](model, prompt)
+            ended.set()
+            assert torch.equal(found[0].result(10), expected)
+
+
+@torch.no_grad()
+def test_a_hook_is_silent_until_it_is_registered_whole():
+    model = tiny_backbone("llama")
+    layer, context = model.model.base_model.layers[0], model.read(Prompt((Text((FACT,)),))).context
+    before = model.predict(context)
+    with narrowed(model.model.base_model.layers, torch.zeros(3, 1, 4, dtype=torch.bool)):
+        assert not torch.allclose(model.predict(context), before)
+        layer._forward_pre_hooks_with_kwargs.clear()  # what torch notes last
+        assert len(layer._forward_pre_hooks) == 1
+        model.predict(context)
+    assert torch.equal(model.predict(context), before)
 
 
 # -- what is sent ----------------------------------------------------------------------------------

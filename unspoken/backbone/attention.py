@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from unspoken.backbone.caches import kept
+from unspoken.backbone.hooks import Before, before
 from unspoken.types import KV
 
 __all__ = ["GROUPED", "Attention", "few_tokens", "narrowed", "proof_of_narrowing"]
@@ -143,28 +143,21 @@ class Attention(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-@contextmanager
-def narrowed(layers: Sequence[Any], seen: Tensor) -> Generator[None]:
+def narrowed(layers: Sequence[Any], seen: Tensor) -> AbstractContextManager[None]:
     """While it is on, each layer of the model attends only to slots that it may see.
 
     layers: the model's L decoder layers, which take an `attention_mask`. seen: (L, B, S) for the
     first S slots of a cache. All later slots are seen. A softmax over masked scores is exactly the
     softmax over the rest. No value of a key could do that. Other threads' passes do not change.
     """
-    with ExitStack() as hooks:
-        for n, (layer, slots) in enumerate(zip(layers, seen, strict=True)):
-            if not bool(slots.all()):
-                hook = layer.register_forward_pre_hook(_narrow(n, slots), with_kwargs=True)
-                hooks.callback(hook.remove)
-        yield
+    pairs = enumerate(zip(layers, seen, strict=True))
+    return before(
+        [(layer, _narrow(n, slots)) for n, (layer, slots) in pairs if not bool(slots.all())]
+    )
 
 
-def _narrow(number: int, seen: Tensor) -> Callable[..., Any]:
-    thread = get_ident()
-
-    def hook(module: Any, args: Any, kwargs: Any) -> Any:
-        if get_ident() != thread:
-            return None
+def _narrow(number: int, seen: Tensor) -> Before:
+    def narrow(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         mask = kwargs["attention_mask"]
         if mask is None:  # plainly causal
             states = args[0] if args else kwargs["hidden_states"]
@@ -180,7 +173,7 @@ def _narrow(number: int, seen: Tensor) -> Callable[..., Any]:
             mask = mask.masked_fill(~open_, torch.finfo(mask.dtype).min)
         return args, {**kwargs, "attention_mask": mask}
 
-    return hook
+    return narrow
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from unspoken.backbone.attention import Attention, few_tokens
 from unspoken.backbone.caches import placed_cache
 from unspoken.backbone.inner import text_config
+from unspoken.backbone.once import once
 from unspoken.backbone.passes import Passes
 from unspoken.backbone.proofs import filled, turns_by_length
 from unspoken.errors import IncompatibleModels
@@ -29,7 +29,7 @@ class Filling(Passes):
         """Whether `fill` gives what a dense read gives. Proved once on this model."""
         return self._proved
 
-    @cached_property
+    @once
     def _proved(self) -> bool:
         sound = self.keeps and not turns_by_length(self.body)
         return sound and filled(self.body, self.fill, self.dtype, self.window)

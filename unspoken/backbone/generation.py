@@ -17,7 +17,6 @@ from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unspoken.cancelling import is_cancelled
-from unspoken.errors import SettingsError
 from unspoken.types import Finish, Settings
 
 __all__ = [
@@ -60,13 +59,8 @@ class Row(NamedTuple):
 
     @classmethod
     def each(cls, settings: Settings, batch: int) -> list[Row]:
-        """A row for each of a batch. Raises `SettingsError` for seeds of another number of rows."""
-        seeds = settings.seed if isinstance(settings.seed, tuple) else (settings.seed,) * batch
-        if len(seeds) != batch:
-            raise SettingsError(
-                f"{len(seeds)} seeds are given for {batch} rows; give one number, or one a row"
-            )
-        return [cls(settings, seed) for seed in seeds]
+        """A row for each of a batch."""
+        return [cls(settings, seed) for seed in settings.seeds(batch)]
 
 
 class StopAt(StoppingCriteria):

@@ -3,6 +3,9 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -17,8 +20,8 @@ __all__ = [
     "longest",
     "opened",
     "setting",
-    "settle",
     "text_config",
+    "turns_alone",
 ]
 
 
@@ -93,13 +96,33 @@ def border(config: Any) -> int | None:
     return first or config.max_position_embeddings
 
 
-@torch.no_grad()
-def settle(body: Any) -> None:
-    """Let `dynamic` frequencies forget the longest text so far, whose frequencies they keep."""
+_turning = RLock()
+
+
+def turns_alone(body: Any) -> None:
+    """Let rotations that follow the length of a text be made by one thread at a time.
+
+    A `longrope` or `dynamic` module writes the frequencies of a text into itself before it uses
+    them, and keeps those of the longest text so far. Here it forgets that one.
+    """
     for module in body.modules():
-        if "dynamic" in str(getattr(module, "rope_type", "")):
-            one = torch.zeros(1, 1, device=body.device)
-            module(one[None], one.long())
+        known = getattr(vars(module).get("forward"), "func", None) is _turn
+        if not known and any(kind in _kinds(module) for kind in ("dynamic", "longrope")):
+            module.forward = partial(_turn, module, module.forward)
+
+
+def _kinds(module: Any) -> str:
+    """The rotary scaling of a module, or of all its kinds of layers, in words."""
+    return str(getattr(module, "rope_type", ""))
+
+
+def _turn(
+    module: Any, forward: Callable[..., Any], x: Any, position_ids: Any, *more: Any, **named: Any
+) -> Any:
+    with _turning:
+        if "dynamic" in _kinds(module):
+            forward(x, torch.zeros_like(position_ids), *more, **named)
+        return forward(x, position_ids, *more, **named)
 
 
 _STRETCHED = ("linear", "dynamic", "yarn")

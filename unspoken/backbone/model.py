@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unspoken.backbone.identity import Identity, tensors_of
 from unspoken.backbone.inner import longest, setting, text_config
+from unspoken.backbone.once import Locked, once
 from unspoken.backbone.templates import ChatTemplate, ControlTokens
 from unspoken.backbone.thoughts import Thoughts, thoughts_of
 from unspoken.errors import UnreadableWords
@@ -33,13 +34,14 @@ from unspoken.types import (
 __all__ = ["LanguageModel"]
 
 
-class LanguageModel(ABC):
+class LanguageModel(Locked, ABC):
     """A model and its tokenizer, frozen. Subclasses say how it reads and writes.
 
     A `Backbone` is causal and has a cache, a `DiffusionBackbone` has none.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        super().__init__()
         if model.training:
             warnings.warn(
                 f"{name!r} is now in evaluation mode and its weights take no gradients; to train "
@@ -59,11 +61,12 @@ class LanguageModel(ABC):
 
         If the weights, the adapter or the configuration have changed since, it is made anew.
         """
-        if self._identity.changed():
-            self._forget()
-        return self.facts
+        with self.lock:
+            if self._identity.changed():
+                self._forget()
+            return self.facts
 
-    @cached_property
+    @once
     def facts(self) -> Spec:
         """What `spec` said last."""
         return self._describe()
@@ -164,17 +167,17 @@ class LanguageModel(ABC):
 
     # -- words and ids -----------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def template(self) -> ChatTemplate:
         """The chat template of the tokenizer."""
         return ChatTemplate(self.tokenizer, self.name)
 
-    @cached_property
+    @once
     def thoughts(self) -> Thoughts | None:
         """The marks around thoughts, None for a model whose chat template has none."""
         return thoughts_of(self.tokenizer, self.template.source)
 
-    @cached_property
+    @once
     def _controls(self) -> ControlTokens:
         return ControlTokens(self.tokenizer, self.template.source)
 
@@ -222,7 +225,7 @@ class LanguageModel(ABC):
         """(V, W) float32: the input embedding of every token."""
         return self._known_table
 
-    @cached_property
+    @once
     def _known_table(self) -> Tensor:
         rows = self.model.get_input_embeddings().weight.shape[0]
         return self.embed(torch.arange(rows, device=self.device)).float()
@@ -241,7 +244,7 @@ class LanguageModel(ABC):
         """The bound that the model puts on its logits by a tanh, or None."""
         return getattr(text_config(self.model), "final_logit_softcapping", None)
 
-    @cached_property
+    @once
     def _bos(self) -> list[int]:
         ids = self.tokenizer("")["input_ids"]
         return ids[:1] if ids and ids[0] == self.tokenizer.bos_token_id else []

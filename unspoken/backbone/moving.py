@@ -3,12 +3,11 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from unspoken import rope
+from unspoken.backbone.once import once
 from unspoken.backbone.passes import Passes
 from unspoken.backbone.proofs import moves, rotary, turns_by_length
 from unspoken.errors import IncompatibleModels
@@ -33,7 +32,7 @@ class Moving(Passes):
         """L tensors of rotary frequencies. Proved on this model: moved keys equal read ones."""
         return self._turns
 
-    @cached_property
+    @once
     def _turns(self) -> list[Tensor]:
         turning = self.keeps and not turns_by_length(self.body)
         found = rotary(self.body, len(self.shapes)) if turning else None

@@ -3,12 +3,10 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property
 from inspect import signature
-from threading import get_ident
 from typing import Any, Literal
 
 import torch
@@ -17,8 +15,10 @@ from torch import Tensor
 from unspoken.backbone import proofs
 from unspoken.backbone.attention import GROUPED, narrowed
 from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
-from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config
+from unspoken.backbone.hooks import Before, before
+from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config, turns_alone
 from unspoken.backbone.model import LanguageModel
+from unspoken.backbone.once import once
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
 from unspoken.types import KV, Context, NeedKind, Spec, counted
@@ -34,6 +34,7 @@ class Passes(LanguageModel):
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(opened(model, name), tokenizer, name=name)
+        turns_alone(self.model)
         self.begin = 0  # what the model calls its first position
         if self.attention == "sdpa" and self.kinds:
             self.model.set_attn_implementation(GROUPED)
@@ -65,7 +66,7 @@ class Passes(LanguageModel):
         fed = states and self.keeps and self.embeds
         return (*kinds, "rollout") if fed and states[-1].shape[-1] == self._width_in else kinds
 
-    @cached_property
+    @once
     def kinds(self) -> tuple[Literal["full", "sliding"], ...]:
         """How far each layer sees, () if one keeps no keys and values of its own."""
         try:
@@ -81,7 +82,7 @@ class Passes(LanguageModel):
             config, "attention_chunk_size", None
         )
 
-    @cached_property
+    @once
     def keeps(self) -> bool:
         """Whether reading in parts, with a cache between, gives what one plain pass gives."""
         for begin in proofs.beginnings(self.body) if self.kinds else ():
@@ -91,22 +92,22 @@ class Passes(LanguageModel):
         self.begin = 0
         return False
 
-    @cached_property
+    @once
     def pads(self) -> bool:
         """Whether a row gives the same result alone and in a batch, with padding before it."""
         return proofs.pads(self)
 
-    @cached_property
+    @once
     def gaps(self) -> bool:
         """Whether padding between two parts of a row changes nothing."""
         return proofs.pads(self, gap=True)
 
-    @cached_property
+    @once
     def embeds(self) -> bool:
         """Whether embeddings that are given are read like the words that they are of."""
         return proofs.embeds(self)
 
-    @cached_property
+    @once
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         """For each layer its key heads, and the widths of a key and of a value."""
         run = proofs.probe(self)
@@ -118,7 +119,7 @@ class Passes(LanguageModel):
         """How wide an input embedding is."""
         return self.model.get_input_embeddings().weight.shape[1]
 
-    @cached_property
+    @once
     def last_logits(self) -> dict[str, int]:
         """What asks the model for the logits of the last position alone, if it can be asked."""
         known = signature(self.model.forward).parameters
@@ -162,11 +163,10 @@ class Passes(LanguageModel):
             return kv, {}
         if top is not None:
             states = {}
-            with suppress(_TopReached), ExitStack() as hooks:
-                for layer in layers:
-                    hook = _keep_input(states, layer, top)
-                    module = self.body.layers[layer]
-                    hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            kept_inputs = [
+                (self.body.layers[layer], _keep_input(states, layer, top)) for layer in layers
+            ]
+            with suppress(_TopReached), before(kept_inputs):
                 self.pass_over(kv, mask, run, at)
             return (), states
         mask = torch.cat((mask, run.mask), 1)
@@ -191,13 +191,11 @@ class Passes(LanguageModel):
         the lowest, are computed and kept.
         """
         assert self.facts.window is None or not has_holes(mask)
-        cache = fresh_cache(kv)
-        with suppress(_TopReached), ExitStack() as hooks:
-            if layers < self.facts.layers and hasattr(self.body, "layers"):
-                hook = _keep_input({}, layers, layers)
-                module = self.body.layers[layers]
-                hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            self.body(
+        cache, body = fresh_cache(kv), self.body
+        ends = layers < self.facts.layers and hasattr(body, "layers")
+        last = [(body.layers[layers], _keep_input({}, layers, layers))] if ends else []
+        with suppress(_TopReached), before(last):
+            body(
                 input_ids=ids,
                 attention_mask=mask.long(),
                 position_ids=self.begin + (counted(mask)[:, -ids.shape[1] :] if at is None else at),
@@ -223,7 +221,7 @@ class Passes(LanguageModel):
         places = (run.ids == VECTOR)[..., None]
         return {"inputs_embeds": embedded.masked_scatter(places, run.vectors.to(embedded.dtype))}
 
-    @cached_property
+    @once
     def border(self) -> int | None:
         """The length beyond which all keys turn otherwise, None for most models."""
         return border(text_config(self.model))
@@ -262,18 +260,12 @@ class _TopReached(Exception):
     """Ends a forward pass whose upper layers nobody needs."""
 
 
-def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Callable[..., None]:
-    """A hook that keeps what goes into `layer`, and ends the pass there if it is the top.
+def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Before:
+    """Keeps what goes into `layer`, and ends the pass there if it is the top."""
 
-    Passes of other threads go through the same module. The hook ignores them.
-    """
-    thread = get_ident()
-
-    def hook(module: Any, args: Any, kwargs: Any) -> None:
-        if get_ident() != thread:
-            return
+    def keep(args: Any, kwargs: dict[str, Any]) -> None:
         states[layer] = args[0] if args else kwargs["hidden_states"]
         if layer == top:
             raise _TopReached
 
-    return hook
+    return keep

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from unspoken.backbone.caches import (
 )
 from unspoken.backbone.joining import join_reads
 from unspoken.backbone.moving import Moving
+from unspoken.backbone.once import once
 from unspoken.backbone.proofs import near
 from unspoken.backbone.rereading import Rereading
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
@@ -115,7 +115,7 @@ class Reading(Moving, Rereading):
         layers = [need.layer for need in needs]  # negative ones count from the top
         return max(layers) if min(layers) >= 0 and max(layers) < self.facts.layers else None
 
-    @cached_property
+    @once
     def narrows(self) -> bool:
         """Whether layers can be kept from seeing a cache. Proved once on this model."""
         found = proof_of_narrowing(self.body, len(self.shapes))

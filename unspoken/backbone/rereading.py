@@ -18,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unspoken.backbone.caches import close_holes, gather_states
 from unspoken.backbone.generation import writer
-from unspoken.backbone.inner import settle
 from unspoken.backbone.passes import Passes
 from unspoken.errors import EmptyPrompt, IncompatibleModels
 from unspoken.layout import Chunk, Part, spell
@@ -108,7 +107,6 @@ class Rereading(Passes):
         for places, ids in _equally_long(read.ids):
             given = torch.tensor(ids, device=self.device)
             inputs = {"input_ids": given, "attention_mask": torch.ones_like(given)}
-            settle(self.body)
             words = generate(writer(self.model), inputs, places)
             found |= {place: (n, words) for n, place in enumerate(places)}
         rows = [found[place] for place in range(read.batch)]
@@ -133,7 +131,6 @@ class Rereading(Passes):
 
     def _plain(self, ids: Tensor, **asked: bool) -> Any:
         """A pass over ids (1, S), as `generate` begins."""
-        settle(self.body)
         mask = torch.ones_like(ids)
         return self.model(input_ids=ids, attention_mask=mask, use_cache=False, **asked)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from unspoken.evaluation.statistics import wilson
 from unspoken.evaluation.timing import Timed, earlier_seconds
 from unspoken.pipeline import Run
 from unspoken.tasks import Item, matches
-from unspoken.types import Usage
+from unspoken.types import Finish, Usage
 
-__all__ = ["Arm", "Prediction", "seconds_note"]
+__all__ = ["Arm", "Prediction", "notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Prediction:
     messages: the words of each agent that wrote any, except the answering one. message_of: the id
     of the item that these agents worked on. usage: of all agents. costs: the same by agent. timed:
     how its seconds were measured; an `Evaluator` gives it for those of an earlier run alone.
+    finish: how the answer ended, see `Turn`.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Prediction:
     usage: Usage
     costs: dict[str, Usage]
     timed: Timed | None = None
+    finish: Finish | None = None
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Prediction:
             usage=run.usage,
             costs=run.costs,
             timed=timed,
+            finish=run.finish,
         )
 
     def about(self, item: Item) -> bool:
@@ -65,7 +68,7 @@ class Arm:
     accuracy, ci_low, ci_high: fractions, Wilson interval of 95 %. tokens_read, tokens_written:
     tokens; wire_bytes: bytes; seconds: an item's share of its batch. correct: item by item, empty
     where an arm is read back from results.json. timed: how the seconds were measured, if that was
-    in an earlier run.
+    in an earlier run. cut: answers that were cut at `max_tokens`, None if that is not known.
     """
 
     channel: str
@@ -81,6 +84,7 @@ class Arm:
     seconds: float
     correct: tuple[bool, ...] = ()
     timed: Timed | None = field(default=None, compare=False)
+    cut: int | None = None
 
     @classmethod
     def of(cls, channel: str, condition: str, rows: Sequence[Prediction]) -> Arm:
@@ -106,9 +110,36 @@ class Arm:
             seconds=mean("seconds"),
             correct=correct,
             timed=rows[0].timed,
+            cut=sum(row.finish == "length" for row in rows) if rows[0].finish else None,
         )
 
+    @property
+    def name(self) -> str:
+        """Channel and condition."""
+        return f"{self.channel} {self.condition}"
 
-def seconds_note(arms: Iterable[Arm]) -> str:
-    """A sentence that says which arms' seconds an earlier run has measured, '' for none."""
-    return earlier_seconds((f"{arm.channel} {arm.condition}", arm.timed) for arm in arms)
+
+_MANY = 0.1
+"""The share of cut answers from which a report warns."""
+
+
+def notes(arms: Sequence[Arm]) -> str:
+    """What a reader of a table has to know, in sentences, '' for nothing.
+
+    These are the arms whose seconds an earlier run has measured, and those of which many answers
+    were cut.
+    """
+    said = [earlier_seconds((arm.name, arm.timed) for arm in arms), _cut_note(arms)]
+    return " ".join(filter(None, said))
+
+
+def _cut_note(arms: Sequence[Arm]) -> str:
+    found = [arm for arm in arms if arm.cut and arm.cut >= _MANY * arm.n]
+    if not found:
+        return ""
+    worst = sorted(found, key=lambda arm: arm.cut or 0, reverse=True)[:3]
+    told = ", ".join(f"{arm.name} {arm.cut} of {arm.n}" for arm in worst)
+    return (
+        f"Many answers were cut at max_tokens, in {len(found)} of {len(arms)} arms: {told}"
+        f"{' and others' if len(found) > len(worst) else ''}. Raise max_tokens to see their ends."
+    )

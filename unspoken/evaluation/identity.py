@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unspoken.agents import Agent
 from unspoken.evaluation.content import content
 from unspoken.identity import digest
 from unspoken.pipeline import Edge, Pipeline
@@ -29,9 +30,14 @@ def identity(pipeline: Pipeline) -> list[Any]:
     return [
         pipeline.order,
         pipeline.rounds,
-        [content(pipeline.agents[name], f"agent {name!r}") for name in pipeline.order],
+        [_agent(pipeline.agents[name]) for name in pipeline.order],
         [_edge(edge) for edge in pipeline.edges],
     ]
+
+
+def _agent(agent: Agent) -> list[Any]:
+    """What it holds, and what the chat template of its tokenizer makes of its role."""
+    return [content(agent, f"agent {agent.name!r}"), list(agent.frame)]
 
 
 def _edge(edge: Edge) -> list[Any]:

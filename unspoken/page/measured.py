@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from unspoken.evaluation.arm import Arm, seconds_note
+from unspoken.evaluation.arm import Arm, notes
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.statistics import Estimate
 from unspoken.page.charts import Colour, Forest, Mark, Row
@@ -24,7 +24,7 @@ def percent(value: float, low: float, high: float) -> str:
 
 def arm_table(arms: Sequence[Arm], what: str = "channel") -> Table:
     """Every arm: accuracy, what an item costs over all agents, and which seconds are older."""
-    note = seconds_note(arms).removesuffix(".")
+    note = notes(arms).removesuffix(".")
     head = (what, "condition", "% right (95 %)", "tokens read", "written", "passes")
     return Table(
         caption=f"Every arm. Costs are means for each item, over all agents{note and f'. {note}'}",

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
-from io import StringIO
-from typing import Any, ClassVar, Self
+from abc import ABCMeta
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
-__all__ = ["Projector"]
+from unspoken.seeding import seeded
+
+__all__ = ["WHERE", "Projector"]
+
+T = TypeVar("T")
+
+
+class _Drawn(ABCMeta):
+    """What the constructor draws does not move torch's random state."""
+
+    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        with seeded():
+            return super().__call__(*args, **kwargs)
 
 
 class Projector(
-    nn.Module, PyTorchModelHubMixin, library_name="unspoken", tags=["unspoken", "projector"]
+    nn.Module,
+    PyTorchModelHubMixin,
+    metaclass=_Drawn,
+    library_name="unspoken",
+    tags=["unspoken", "projector"],
 ):
     """A module with `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
@@ -27,8 +42,24 @@ class Projector(
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Load from a folder or from the hub, strictly, and draw none of torch's random numbers."""
+        """Load from a folder or from the hub, strictly."""
         options.setdefault("strict", True)
-        quiet = redirect_stdout(StringIO())  # the mixin prints where it loads from
-        with quiet, torch.random.fork_rng(devices=()):
-            return super().from_pretrained(name, **options)
+        return super().from_pretrained(name, **options)
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = False, **options: Any
+    ) -> Self:
+        """From a folder as the mixin does, which prints that it does."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            options |= {"map_location": map_location, "strict": strict}
+            return super()._from_pretrained(model_id=model_id, **options)
+        made = cls(**{name: value for name, value in options.items() if name not in WHERE})
+        return cls._load_as_safetensor(made, str(folder / _WEIGHTS), map_location, strict)
+
+
+WHERE = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+"""Options that say where on the hub something is."""
+
+_WEIGHTS = "model.safetensors"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unspoken import rope
 from unspoken.errors import IncompatibleModels
-from unspoken.projectors.base import Projector
+from unspoken.projectors.base import WHERE, Projector
+from unspoken.seeding import seeded
 from unspoken.types import KV, CacheSegment, KVCache, Vectors
 
 __all__ = ["MemoryProjector"]
@@ -165,8 +166,7 @@ class MemoryProjector(Projector):
         states = states - self.mean  # from here on float32, and a copy
         self.spread.copy_(states.std(0).clamp(min=1e-4))
         states.div_(self.spread)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded(0):
             count = min(len(self.basis.weight), *states.shape)
             axes = torch.pca_lowrank(states, q=count, center=False, niter=1)[2]
         self.basis.weight.zero_()
@@ -208,7 +208,7 @@ class MemoryProjector(Projector):
         module = super()._from_pretrained(model_id=model_id, **options)
         path = Path(model_id) / _TOKENIZER
         if not path.parent.is_dir():
-            where = {name: options[name] for name in _WHERE}
+            where = {name: options[name] for name in WHERE}
             path = Path(cast(str, huggingface_hub.hf_hub_download(model_id, _TOKENIZER, **where)))
         if path.exists():
             module.tokenizer = spelling(Tokenizer.from_file(str(path)))
@@ -223,9 +223,6 @@ def spelling(tokenizer: Tokenizer) -> Tokenizer:
     found = Tokenizer.from_str(tokenizer.to_str())
     found.encode_special_tokens = True
     return found
-
-
-_WHERE = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 
 
 def _flat(kv: KV) -> Tensor:

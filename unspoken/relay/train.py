@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from unspoken.agents import Agent
@@ -34,6 +33,7 @@ from unspoken.relay.trained import (
     trained_channel,
     trained_pipeline,
 )
+from unspoken.seeding import seeded
 from unspoken.tasks import Item
 from unspoken.training import Answers, History, Objective, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
@@ -74,7 +74,7 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     plans = [recipe.planning] if relay.canvas else []
     home = _home(folder, "projector", relay, recipe.projector, recipe.warmup, *plans)
     if not (home / "config.json").exists():
-        with _frozen(relay), torch.random.fork_rng():
+        with _frozen(relay), seeded(recipe.seed):
             projector, histories = _trained(relay, home)
         save(home, partial(_write_projector, relay, projector, histories, home))
     projector = load_projector(home).to(relay.receiver.device)
@@ -88,7 +88,6 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
     """A fresh projector after all its stages. `home` is where it will be saved."""
     recipe, items = relay.recipe, _items(relay)
     kind = trained_channel(recipe.projector.kind)
-    torch.manual_seed(recipe.seed)
     projector = kind.fresh(relay, recipe.projector)
     pipeline = trained_pipeline(relay, projector)  # refuses what does not fit, before any pass
     (edge,) = pipeline.edges
@@ -101,11 +100,7 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
     start = Start(relay, sender, items, len(relay.validation), sender_states, warm_up)
     histories = dict(kind.start(projector, recipe.projector, start))
     if recipe.training.steps:
-
-        def each(step: int) -> None:
-            torch.manual_seed(recipe.seed * 1_000_003 + step)  # a killed run goes on as it was
-            kind.on_step(projector, step)
-
+        each = partial(kind.on_step, projector)
         answers = _answers(relay, pipeline.answerer, edge.channel, sender_states, items, each)
         histories["training"] = _fit(
             projector, answers, relay, recipe.training, home, "projector, answers"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unspoken.backbone import few_tokens
 from unspoken.errors import TrainingError
 from unspoken.files import atomic_file
+from unspoken.seeding import seeded
 from unspoken.training.precision import in_bfloat16
 
 __all__ = ["History", "Objective", "TrainingPlan", "fit"]
@@ -62,7 +63,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
-        """The mean loss of some rows, a scalar. All randomness comes from `step`."""
+        """The mean loss of some rows, a scalar. All randomness comes from `step`.
+
+        `fit` sees to that for what torch draws, such as dropout.
+        """
         ...
 
     def validate(self) -> float:
@@ -87,7 +91,8 @@ def fit(
 ) -> History:
     """Train `module` in place and leave it at its best validation loss.
 
-    A run that was killed resumes from the file `checkpoint` and ends with the same result.
+    The same seed gives the same result. A run that was killed resumes from the file `checkpoint`
+    and ends with it too. The random state of the process stays as it was.
     Under torchrun each process takes its share of every batch. Raises `TrainingError` if a
     parameter did not move.
     """
@@ -136,7 +141,8 @@ def _step(
 ) -> float:
     module.train().zero_grad()
     mine = rows[accelerator.process_index :: accelerator.num_processes]
-    with _passes(module, plan):
+    seed = 1_000_003 * (plan.seed + 1009 * accelerator.process_index) + step
+    with _passes(module, plan), seeded(seed):
         loss = objective.loss(mine, step)
     accelerator.backward(loss)
     for parameter in parameters:
@@ -199,7 +205,7 @@ class _State:
 
     def judge(self, objective: Objective) -> None:
         self.module.eval()
-        with torch.no_grad(), _passes(self.module, self.plan):
+        with torch.no_grad(), _passes(self.module, self.plan), seeded(self.plan.seed):
             value = objective.validate()
         if value < self.history.best:
             self.best = _copy(self.module)

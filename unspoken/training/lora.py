@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from unspoken.backbone import Backbone
 from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.files import write_bytes
 from unspoken.layout import Chunk
+from unspoken.seeding import seeded
 from unspoken.types import KV, Spec, counted
 
 __all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
@@ -36,8 +36,7 @@ class Adapted(Backbone):
 
     def __init__(self, base: Backbone, config: Any, *, seed: int = 0) -> None:
         model = deepcopy(base.model, {id(p): p for p in base.model.parameters()})
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = _peft().inject_adapter_in_model(config, model)
         super().__init__(model, base.tokenizer, name=f"{base.name}+lora")
         self.base, self.config = base, config

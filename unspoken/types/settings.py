@@ -74,6 +74,15 @@ class Settings:
             if not fits:
                 raise SettingsError(f"{name} is {given!r}, but it has to be {allowed}")
 
+    def seeds(self, batch: int) -> tuple[int, ...]:
+        """The seed of each row. Raises `SettingsError` if they are as many as other rows."""
+        found = self.seed if isinstance(self.seed, tuple) else (self.seed,) * batch
+        if len(found) != batch:
+            raise SettingsError(
+                f"{len(found)} seeds are given for {batch} rows; give one number, or one a row"
+            )
+        return found
+
 
 def _whole(given: Any, least: float = -inf) -> bool:
     return type(given) is not bool and isinstance(given, Integral) and int(given) >= least

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.randomness import untouched
 from tests.studies.planner.recipes import planner_recipe
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, Masked
@@ -142,7 +143,7 @@ def test_a_planner_is_trained_once_and_comes_back(settings: list[str], tmp_path:
     assert train_planner(other, task, tmp_path / "trained")[1] != home
 
 
-def test_a_killed_training_goes_on(
+def test_a_training_that_was_killed_five_times_goes_on(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     recipe = planner_recipe(settings)
@@ -151,14 +152,18 @@ def test_a_killed_training_goes_on(
     loss = Denoised.loss
 
     def killed(self: Denoised, rows: Sequence[int], step: int) -> Any:
-        if step == 3:
+        if step == stops[0]:
             raise KeyboardInterrupt
         return loss(self, rows, step)
 
+    stops = [0, 1, 2, 2, 3]
     with monkeypatch.context() as patch:
         patch.setattr(Denoised, "loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_planner(recipe, task, tmp_path / "two")
+        while stops:
+            with untouched(), pytest.raises(KeyboardInterrupt):
+                train_planner(recipe, task, tmp_path / "two")
+            del stops[0]
+            torch.rand(3)
     seen: list[int] = []
 
     def counted(self: Denoised, rows: Sequence[int], step: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from unspoken.backbone.diffusion.layouts import Masked
 from unspoken.backbone.diffusion.published import published
 from unspoken.backbone.diffusion.sampling import Draft, Guess, denoise
 from unspoken.backbone.loaded import placed, shared
+from unspoken.backbone.once import once
 from unspoken.errors import IncompatibleModels
 from unspoken.layout import VECTOR
 from unspoken.types import Context, Denoising, Spec, counted
@@ -213,7 +213,7 @@ class DiffusionBackbone(CanvasModel):
                 "given, so it cannot fill a canvas. Load it with attn_implementation='sdpa'"
             )
 
-    @cached_property
+    @once
     def _open(self) -> bool:
         """Whether the first position sees the last one. Tried once on this model."""
         mask = torch.zeros(1, 1, 4, 4, dtype=self.dtype, device=self.device)

@@ -76,15 +76,17 @@ def denoise(
     """Fill the masks of a canvas (B, n), block by block from the left.
 
     Rows do not depend on each other, so a row gives the same in a batch as alone. Noise is drawn
-    for positions, the same for all rows. The states of a row are those of the last step that
-    changed it. A row that has ended, with no mask before its end, is filled with ends. Different
-    from the authors' code, the mask itself is never chosen as a word. Otherwise it could stay.
+    for positions, the same for all rows of one seed. The states of a row are those of the last step
+    that changed it. A row that has ended, with no mask before its end, is filled with ends.
+    Different from the authors' code, the mask itself is never chosen as a word. Otherwise it could
+    stay.
     """
     batch, size = canvas.shape
     budget = torch.tensor(budgets(size, settings), device=canvas.device)
     steps = math.ceil(settings.until * int(budget.sum()))
     block = torch.arange(size, device=canvas.device) // min(settings.block or size, size)
-    rng = torch.Generator().manual_seed(settings.seed)
+    known = settings.seeds(batch)
+    rngs = {seed: torch.Generator().manual_seed(seed) for seed in known}
     taken = torch.zeros(batch, len(budget), dtype=torch.long, device=canvas.device)
     states: dict[int, Tensor] = {}
     step = 0
@@ -96,7 +98,7 @@ def denoise(
         columns = now.any(0).nonzero()[:, 0]
         window = slice(int(columns[0]), int(columns[-1]) + 1)
         guess = predict(canvas, window)
-        noise = _noise(rng, size, guess.logits.shape[2], settings)
+        noise = _noise([rngs[seed] for seed in known], now, guess.logits.shape[2], settings)
         word, sure, probability = _choose(guess.logits, now, window, mask, settings, noise)
         left = (budget - taken).gather(1, here[:, None]).clamp(min=1)
         count = -(-now.sum(1, keepdim=True) // left)
@@ -114,17 +116,36 @@ def denoise(
 
 
 class _Noise(NamedTuple):
-    """gumbel: (n, V) in float64, or None at temperature 0. order: (n,), None unless random."""
+    """gumbel: (N, V) in float64, or None at temperature 0. order: (N,), None unless random."""
 
     gumbel: Tensor | None
     order: Tensor | None
 
 
-def _noise(rng: torch.Generator, size: int, words: int, settings: Denoising) -> _Noise:
-    """Noise for the whole canvas, whatever is masked, so that rows do not affect each other.
+def _noise(rngs: Sequence[torch.Generator], now: Tensor, words: int, settings: Denoising) -> _Noise:
+    """Noise for the wanted positions (B, n), row by row.
 
-    It is float64 as in LLaDA's code: in float32 the rarest words are never drawn.
+    It is drawn for a whole canvas, whatever is masked, so that rows do not affect each other, and
+    once for rows of one generator.
     """
+    if settings.temperature == 0 and settings.remask != "random":
+        return _Noise(None, None)
+    wanted, parts = now.cpu(), dict[int, _Noise]()
+    for rng in dict.fromkeys(rngs):
+        drawn = _drawn(rng, now.shape[1], words, settings)
+        for row in [n for n, one in enumerate(rngs) if one is rng]:
+            parts[row] = _Noise(*(one if one is None else one[wanted[row]] for one in drawn))
+    gumbel, order = zip(*(parts[row] for row in range(len(rngs))), strict=True)
+    return _Noise(_joined(gumbel, now.device), _joined(order, now.device))
+
+
+def _joined(parts: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found).to(device) if found else None
+
+
+def _drawn(rng: torch.Generator, size: int, words: int, settings: Denoising) -> _Noise:
+    """It is float64 as in LLaDA's code: in float32 the rarest words are never drawn."""
     order = torch.rand(size, generator=rng) if settings.remask == "random" else None
     if settings.temperature == 0:
         return _Noise(None, order)
@@ -147,10 +168,9 @@ def _choose(
     if noise.gumbel is None:
         best = found.argmax(1)
     else:
-        drawn = noise.gumbel.to(found.device)[column]
-        best = (found.double() + settings.temperature * drawn).argmax(1)
+        best = (found.double() + settings.temperature * noise.gumbel).argmax(1)
     log_p = found.gather(1, best[:, None])[:, 0] - found.logsumexp(1)
-    sure = _confidence(found, log_p, column, settings, noise)
+    sure = _confidence(found, log_p, settings, noise)
     word = torch.full_like(now, mask, dtype=torch.long)
     kept = torch.full(now.shape, -torch.inf, device=now.device)
     probability = torch.zeros(now.shape, device=now.device)
@@ -158,9 +178,7 @@ def _choose(
     return word, kept, probability
 
 
-def _confidence(
-    logits: Tensor, log_p: Tensor, column: Tensor, settings: Denoising, noise: _Noise
-) -> Tensor:
+def _confidence(logits: Tensor, log_p: Tensor, settings: Denoising, noise: _Noise) -> Tensor:
     match settings.remask:
         case "confidence":
             return log_p
@@ -172,7 +190,7 @@ def _confidence(
             return torch.special.xlogy(p, p).sum(1)
         case "random":
             assert noise.order is not None
-            return noise.order.to(logits.device)[column]
+            return noise.order
 
 
 def _ranks(sure: Tensor) -> Tensor:

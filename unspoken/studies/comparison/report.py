@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.evaluation.arm import Arm, seconds_note
+from unspoken.evaluation.arm import Arm, notes
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, difference
@@ -133,7 +133,7 @@ class Report(Result):
         """The table for a terminal."""
         table = Table(
             title=self.title,
-            caption=seconds_note(self.arms) or None,
+            caption=notes(self.arms) or None,
             box=box.SIMPLE_HEAD,
             padding=(0, 1),
             pad_edge=False,
@@ -157,7 +157,7 @@ class Report(Result):
             f" bits: usable information of the messages about {n} of the items, at most log2 {n}."
             for n in sorted({found.n for found in self.information.values()})
         )
-        overlap, note = self.task["overlap"], seconds_note(self.arms)
+        overlap, note = self.task["overlap"], notes(self.arms)
         return (
             f"# {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated} Facts shared between splits: {overlap['facts']}, questions: "

@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken.evaluation.arm import Arm, seconds_note
+from unspoken.evaluation.arm import Arm, notes
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
@@ -132,7 +132,7 @@ class GraphReport(Result):
 
     def markdown(self) -> str:
         models = ", ".join(f"{m['name']} ({m['fingerprint']})" for m in self.models)
-        task, note = self.task, seconds_note(self.arms)
+        task, note = self.task, notes(self.arms)
         return (
             f"# Which edges matter: {task['name']}, {task['protocol']} protocol\n\n"
             f"Edges by {task['attributed']} items of the split validation, over all edges "
