@@ -181,4 +181,8 @@ def test_a_comparison_counts_cut_answers(line: Pipeline, tmp_path: Path) -> None
     report = compare({"words": line}, TASK, out=tmp_path)
     finish = [row["finish"] for row in kept_lines(tmp_path)]
     assert set(finish) <= {"stop", "length"}
+    assert (
+        repr(report)
+        == f"<Report {report.title}: words {100 * report.arms[1].accuracy:.1f} % right>"
+    )
     assert sum(arm.cut or 0 for arm in report.arms) == finish.count("length") > 0

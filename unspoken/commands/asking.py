@@ -90,9 +90,10 @@ def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
     typer.echo()
     for turn in found.turns:
         use = turn.usage
+        end = ", cut at max_tokens" if turn.finish == "length" else ""
         typer.secho(
             f"{turn.agent}: {use.read} tokens read, {use.written} written, {use.passes} passes, "
-            f"{use.wire:,} bytes sent, {use.seconds:.2f} s",
+            f"{use.wire:,} bytes sent, {use.seconds:.2f} s{end}",
             dim=True,
             err=True,
         )

@@ -16,7 +16,7 @@ from unspoken.tasks import Task
 __all__ = ["Result", "about", "about_machine", "markdown_table"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """What is needed to repeat a measurement.
 
@@ -30,6 +30,9 @@ class Result:
     versions: dict[str, str]
     machine: dict[str, Any]
     notes: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.title}>"
 
     @property
     def title(self) -> str:

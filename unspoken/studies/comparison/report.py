@@ -43,7 +43,7 @@ class ChannelWorth:
         return "harm" if self.gain.high < 0 else "no gain shown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Result):
     """A comparison: its arms, and everything needed to know what was compared.
 
@@ -52,6 +52,12 @@ class Report(Result):
 
     arms: tuple[Arm, ...]
     information: Mapping[str, Information] = field(default_factory=dict[str, Information])
+
+    def __repr__(self) -> str:
+        right = (
+            f"{name} {100 * self.arm(name, 'matched').accuracy:.1f} %" for name in self.channels
+        )
+        return f"<Report {self.title}: {', '.join(right)} right>"
 
     @property
     def channels(self) -> list[str]:
@@ -172,7 +178,7 @@ class Report(Result):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared(Result):
     """A comparison read back from results.json, which does not say which items are right."""
 

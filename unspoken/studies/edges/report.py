@@ -35,7 +35,7 @@ class Against:
     content: Difference | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GraphReport(Result):
     """What the edges of a pipeline are worth, and what some of them alone are.
 

@@ -49,7 +49,7 @@ class SampledNotes:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InformationReport(Result):
     """Channels by usable bits, and everything needed to know what was measured."""
 

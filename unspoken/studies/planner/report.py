@@ -38,7 +38,7 @@ class Blame:
         return self.n - self.right
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlannerReport(Result):
     """Whose fault the wrong answers over each channel are: the planner's, or the executor's."""
 

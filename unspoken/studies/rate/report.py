@@ -43,7 +43,7 @@ class Point:
         return cls(curve, setting, found.positions, found.wire, found.bits, 1 - arm.accuracy, ends)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RateReport(Result):
     """Curves of rate and distortion between one pair of models.
 

@@ -42,7 +42,7 @@ class ReuseArm:
     pool: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReuseReport(Result):
     """A comparison of ways to read: arms, and everything needed to know what was compared."""
 

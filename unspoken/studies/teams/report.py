@@ -92,7 +92,7 @@ class Vote:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlanReport(Result):
     """The calibration, every team that the budget allows, best first, and the votes that check it.
 

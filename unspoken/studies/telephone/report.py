@@ -41,7 +41,7 @@ class Hop:
     words: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TelephoneReport(Result):
     """Hops by channel; alone: without a message. told: for some items, what each sender read."""
 
