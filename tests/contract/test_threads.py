@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from hashlib import sha256
+from itertools import count
 from threading import local
 from time import sleep
 from typing import Any
@@ -115,14 +116,14 @@ def test_what_is_found_out_about_a_model_is_found_out_by_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ):
     alone, model, calls = tiny_backbone("gemma").spec, tiny_backbone("gemma"), list[None]()
-    describe, snapshot = model._describe, model._identity._snapshot
+    describe, snapshot, moments = model._describe, model._identity._snapshot, count()
 
     def counted() -> Spec:
         calls.append(None)
         return describe()
 
     def slow() -> object:
-        sleep(0.01)  # while another thread looks too
+        sleep(0.01 * next(moments))  # each thread looks at once, and is done at another time
         return snapshot()
 
     monkeypatch.setattr(model, "_describe", counted)

@@ -213,7 +213,7 @@ def test_siblings_differ_and_each_is_as_before(siblings: list[Any]):
         (Scaled(), Scaled()),
         (tiny_backbone(), tiny_backbone()),
     ],
-    ids=str,
+    ids=lambda one: type(one).__name__,
 )
 def test_equal_values_have_equal_content(one: Any, two: Any):
     assert found(one) == found(two)

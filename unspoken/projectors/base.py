@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
@@ -13,21 +12,10 @@ from unspoken.seeding import seeded
 
 __all__ = ["WHERE", "Projector"]
 
-T = TypeVar("T")
-
-
-class _Drawn(ABCMeta):
-    """What the constructor draws does not move torch's random state."""
-
-    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
-        with seeded():
-            return super().__call__(*args, **kwargs)
-
 
 class Projector(
     nn.Module,
     PyTorchModelHubMixin,
-    metaclass=_Drawn,
     library_name="unspoken",
     tags=["unspoken", "projector"],
 ):
@@ -55,7 +43,8 @@ class Projector(
         if not folder.is_dir():
             options |= {"map_location": map_location, "strict": strict}
             return super()._from_pretrained(model_id=model_id, **options)
-        made = cls(**{name: value for name, value in options.items() if name not in WHERE})
+        with seeded():  # what is drawn now is replaced by what was trained
+            made = cls(**{name: value for name, value in options.items() if name not in WHERE})
         return cls._load_as_safetensor(made, str(folder / _WEIGHTS), map_location, strict)
 
 
