@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from tests.randomness import untouched
-from unspoken.projectors import EmbeddingProjector, FreeVectors, Fuser, MemoryProjector
+from unspoken.projectors import Fuser
 from unspoken.seeding import seeded
-from unspoken.training import EdgeGates, History, TrainingPlan, fit
+from unspoken.training import History, TrainingPlan, fit
 
 pytestmark = pytest.mark.numbers
 
@@ -183,30 +183,6 @@ def test_five_processes_that_were_killed_and_a_sixth_end_the_same(tmp_path: Path
     losses, judged, after = torch.load(f"{tmp_path / 'c.pt'}.done", weights_only=True)
     assert (losses, judged) == (expected.train, expected.validation)
     assert same(after, weights)
-
-
-def test_a_module_that_is_made_draws_from_torch_and_moves_nothing() -> None:
-    sizes: dict[str, Any] = {"source_width": 6, "target_width": 4}
-
-    def all_of_them() -> list[nn.Module]:
-        return [
-            EmbeddingProjector(**sizes, hidden=5, prompt=2),
-            EmbeddingProjector(**sizes, hidden=5, vectors=2),
-            MemoryProjector(
-                source=(2, 1, 4), target=(2, 1, 4), rotary=(2, 2), target_width=4, width=6, prompt=2
-            ),
-            fuser(),
-            FreeVectors(count=2, width=4),
-            EdgeGates(receivers=[0, 0]),
-        ]
-
-    torch.manual_seed(3)
-    with untouched():
-        ones = all_of_them()
-        again = all_of_them()
-    assert all(same(a.state_dict(), b.state_dict()) for a, b in zip(ones, again, strict=True))
-    torch.manual_seed(4)
-    assert not same(ones[0].state_dict(), all_of_them()[0].state_dict())
 
 
 def test_what_was_drawn_within_is_as_if_it_had_not_been() -> None:

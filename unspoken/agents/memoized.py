@@ -50,15 +50,16 @@ class MemoizedAgent(Agent):
             return (yield from super().work(fields, incoming, needs=needs, on_text=on_text))
         rows = zip(*(fields[name] for name in self.role.fields), strict=True)
         keys: list[tuple[object, ...]] = [(needs, *row) for row in rows]
-        new = [n for n, key in enumerate(keys) if key not in self._written]
+        known = self._written
+        new = [n for n, key in enumerate(keys) if key not in known]
         if new:
             part = {name: tuple(values[n] for n in new) for name, values in fields.items()}
             state, usage = yield from super().work(part, needs=needs)
             thoughts = state.reasoning or [None] * len(new)
             ends = state.finish or [None] * len(new)
             kept = map(_Kept, state.text or (), thoughts, ends, usage)
-            self._written.update(zip((keys[n] for n in new), kept, strict=True))
-        found = [self._written[key] for key in keys]
+            known.update(zip((keys[n] for n in new), kept, strict=True))
+        found = [known[key] for key in keys]
         silent, _ = yield from super().work(fields, needs=frozenset())
         told = replace(
             silent,
