@@ -209,6 +209,15 @@ class Fillable(Movable, Assesses, Protocol):
         """Write as `write` does, where the context's last token has been read already."""
         ...
 
+    def write_together(
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        aheads: Sequence[Ahead] = (),
+    ) -> list[Words]:
+        """Write after several contexts at once, of which the last tokens may have been read."""
+        ...
+
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
         ...

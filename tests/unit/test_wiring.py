@@ -260,3 +260,29 @@ def test_in_rounds_agents_that_do_not_hear_each_other_write_together() -> None:
     assert [(turn.agent, turn.round) for turn in run.turns] == [
         (name, number) for number in (1, 2) for name in ("pro", "con", "judge")
     ]
+
+
+@pytest.mark.parametrize("ladder", ["exact", "shifted"])
+def test_a_fan_out_over_one_pool_writes_together_too(
+    ladder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_backbone()
+    together, apart = (fan_out(model, 4).served_by(AnchorPool(ladder)) for _ in range(2))
+    for query in ("Who was it?", "Who was it?", "And who was it then?"):
+        calls: list[int] = []
+        plain = Backbone.write_together
+
+        def counted(self: Any, contexts: Any, *rest: Any, calls: list[int] = calls) -> Any:
+            calls.append(len(contexts))
+            return plain(self, contexts, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Backbone, "write_together", counted)
+            one = together.run(query)
+        other = one_by_one(apart, monkeypatch, query)
+        assert sum(calls) == 4
+        for turn, same in zip(one.turns, other.turns, strict=True):
+            assert (turn.text, turn.finish) == (same.text, same.finish)
+            assert turn.usage.read == same.usage.read
+            assert turn.usage.reused == same.usage.reused
+    assert one.usage.reused > 0

@@ -93,6 +93,7 @@ class AnchorPool:
         self.prober = Prober(probe, tolerance, seed=seed)
         self.lock = RLock()
         self._stores: dict[Realm, Store] = {}
+        self._readers: dict[tuple[int, str], PooledModel] = {}
         self._unproved: set[Realm] = set()  # loaded, and no model has been seen yet
         self._now = 0
         self._tokens: Counter[str] = Counter()
@@ -103,7 +104,8 @@ class AnchorPool:
     def wrap(self, model: Model, *, owner: str = "") -> PooledModel:
         """The model, which reads and writes with what the pool holds.
 
-        owner: readers of different owners share nothing, even if they read the same words. Raises
+        owner: readers of different owners share nothing, even if they read the same words. Agents
+        of one owner on one model have one reader, so that they write in one batch. Raises
         `IncompatibleModels` if positions are chosen by attention and the model cannot show it.
         """
         inner = fillable(model, "a pool serves readers of")
@@ -120,7 +122,9 @@ class AnchorPool:
                 f"the layers of {name!r} keep keys and values of unlike shapes, and a pool keeps "
                 "them in one piece. Use the model without a pool"
             )
-        return PooledModel(self, inner, owner)
+        with self.lock:
+            key = (id(inner), owner)  # a reader holds its model, so no id comes again
+            return self._readers.setdefault(key, PooledModel(self, inner, owner))
 
     # -- what readers do ---------------------------------------------------------------------------
 

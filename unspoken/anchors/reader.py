@@ -110,10 +110,34 @@ class PooledModel(Wrapper):
             words = self.model.write(context, settings, on_text)
         else:
             words = self.model.proceed(context, seen.ahead, settings, on_text)
+        self._keep(context, words, seen)
+        return words
+
+    @torch.no_grad()
+    def write_together(
+        self, contexts: Sequence[Context], settings: Sequence[Settings]
+    ) -> list[Words]:
+        """`write` for several contexts, in one batch those of which as much is known."""
+        seen = [self._seen.get(context, _Seen()) for context in contexts]
+        found: dict[int, Words] = {}
+        for known in (True, False):
+            some = [n for n, one in enumerate(seen) if (one.ahead is not None) is known]
+            if some:
+                aheads = [one for n in some if (one := seen[n].ahead) is not None]
+                words = self.model.write_together(
+                    [contexts[n] for n in some], [settings[n] for n in some], aheads
+                )
+                found |= zip(some, words, strict=True)
+        for n, context in enumerate(contexts):
+            self._keep(context, found[n], seen[n])
+        return [found[n] for n in range(len(contexts))]
+
+    def _keep(self, context: Context, words: Words, seen: _Seen) -> None:
+        """Keep the cache of what was written for those who will read it."""
         store, now = self.pool.store(self.model, self.owner), self.pool.tick()
         begin, lengths = context.mask.shape[1], context.mask.sum(1).tolist()
         if words.cache is None:  # the model has read again what it had read
-            return words
+            return
         written = words.cache.kv()
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
@@ -123,7 +147,6 @@ class PooledModel(Wrapper):
                 kv = _row(written, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
                 store.keep_answer(ids, kv, at - len(cue), cue=len(cue), now=now)
             self.pool.shrink()
-        return words
 
     # -- serving -----------------------------------------------------------------------------------
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from unspoken.backbone.rereading import TokenCache
 from unspoken.types import (
     KV,
+    Ahead,
     Cache,
     CacheSegment,
     Context,
@@ -20,7 +22,7 @@ from unspoken.types import (
     left_pad,
 )
 
-__all__ = ["join_contexts", "join_reads"]
+__all__ = ["join_aheads", "join_contexts", "join_reads"]
 
 
 def join_reads(reads: Sequence[Read]) -> Read:
@@ -50,6 +52,18 @@ def join_contexts(contexts: Sequence[Context]) -> Context:
     if len(contexts) == 1:
         return contexts[0]
     return _joined([_row(one, b) for one in contexts for b in range(one.batch)])
+
+
+def join_aheads(contexts: Sequence[Context], aheads: Sequence[Ahead]) -> Ahead:
+    """What comes of the last tokens of some contexts, for all rows of one batch."""
+    rows = [
+        (c.mask[b : b + 1], ahead, b)
+        for c, ahead in zip(contexts, aheads, strict=True)
+        for b in range(c.batch)
+    ]
+    caches = [KVCache(ahead.kv).rows(slice(b, b + 1)) for _, ahead, b in rows]
+    cache = _stacked(caches, [mask for mask, _, _ in rows])
+    return Ahead(cache.kv(), torch.cat([ahead.logits for ahead in aheads]))
 
 
 def _row(context: Context, b: int) -> Context:

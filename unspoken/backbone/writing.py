@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unspoken.backbone.caches import growing_cache, kept
+from unspoken.backbone.caches import growing_cache, has_holes, kept
 from unspoken.backbone.decoding import Decoding
 from unspoken.backbone.generation import Row, StopAt, writer, written_lengths
-from unspoken.backbone.joining import join_contexts
+from unspoken.backbone.joining import join_aheads, join_contexts
 from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
 from unspoken.errors import IncompatibleModels
 from unspoken.types import (
     Ahead,
+    Cache,
     CacheSegment,
     Context,
     KVCache,
@@ -69,18 +70,22 @@ class Writing(Decoding):
         return self._write(context, ahead, self.rows(context, settings), on_text)
 
     def write_together(
-        self, contexts: Sequence[Context], settings: Sequence[Settings]
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
         """What `write` gives for each context by its settings, all in one batch.
 
-        Reading takes as long as one by one. Writing loads the weights once for all rows.
+        aheads: what comes of the contexts' last tokens, if they were read with the rest.
         """
         pairs = list(zip(contexts, settings, strict=True))
         for context, own in pairs:  # before any pass
             self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
         rows = [row for context, own in pairs for row in self.rows(context, own)]
-        words = self._write(join_contexts(contexts), None, rows, None)
-        return list(_apart(words, contexts))
+        joined = join_contexts(contexts)
+        ahead = join_aheads(contexts, aheads) if aheads else None
+        return list(_apart(self._write(joined, ahead, rows, None), joined, contexts))
 
     def rows(self, context: Context, settings: Settings) -> list[Row]:
         """How each row of a context is written."""
@@ -195,7 +200,7 @@ def _keeps_tensors(context: Context) -> bool:
     return not isinstance(context.cache, TokenCache)
 
 
-def _apart(words: Words, contexts: Sequence[Context]) -> Iterator[Words]:
+def _apart(words: Words, joined: Context, contexts: Sequence[Context]) -> Iterator[Words]:
     """The words of each context, out of those of all its rows in one batch."""
     begin = 0
     for context in contexts:
@@ -207,7 +212,19 @@ def _apart(words: Words, contexts: Sequence[Context]) -> Iterator[Words]:
             tokens=words.tokens[own],
             passes=max(words.tokens[own]),
             ids=words.ids[own],
-            cache=None,
+            cache=_own_part(words.cache, joined, context, own),
             reasoning=words.reasoning[own],
             finish=words.finish[own],
         )
+
+
+def _own_part(cache: Cache | None, joined: Context, context: Context, rows: slice) -> Cache | None:
+    """A context's rows of a cache, its own slots and what was written. None if it had holes."""
+    front = joined.mask.shape[1] - context.mask.shape[1]
+    if cache is None or front < 0 or has_holes(context.mask):
+        return None
+    return cache.rows(rows, torch.arange(_slots(cache), device=joined.mask.device) >= front)
+
+
+def _slots(cache: Cache) -> int:
+    return cache.kv()[0][0].shape[2]
