@@ -138,7 +138,7 @@ def model_of(kind: str) -> Backbone:
     config = LlamaConfig(**sizes, num_attention_heads=4, initializer_range=0.3, pad_token_id=0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Backbone(LlamaForCausalLM(config).eval(), tokenizer, name=kind)
+        return Backbone(LlamaForCausalLM(config).eval().requires_grad_(False), tokenizer, name=kind)
 
 
 @cache

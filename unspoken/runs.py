@@ -44,7 +44,7 @@ class Run:
     @property
     def finish(self) -> Finish | None:
         """How the answer ended, see `Turn`."""
-        return self.turns[-1].finish
+        return self.turns[-1].finish if self.turns else None
 
     @property
     def usage(self) -> Usage:

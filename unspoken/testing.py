@@ -113,7 +113,11 @@ def tiny_backbone(
 ) -> Backbone:
     """A random model of some thousand parameters. Equal arguments give equal weights."""
     with seeded(seed):
-        model = AutoModelForCausalLM.from_config(_config(kind, width, layers)).eval()
+        model = (
+            AutoModelForCausalLM.from_config(_config(kind, width, layers))
+            .eval()
+            .requires_grad_(False)
+        )
     return Backbone(model, _tokenizer(bos=kind == "gemma"), name=f"tiny-{kind}-{width}-{seed}")
 
 
@@ -139,7 +143,7 @@ def tiny_diffusion(
     encoder = kind == "bert"
     auto: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
     with seeded(seed):
-        model = auto.from_config(config).eval()
+        model = auto.from_config(config).eval().requires_grad_(False)
     masked = Masked(
         mask=_SPECIAL.index("<turn>"),
         shift=kind == "dream",
@@ -172,7 +176,7 @@ def tiny_diffusion_gemma(*, canvas: int = 16, seed: int = 0) -> DiffusionGemma:
         text_config=text, vision_config={**sight, "head_dim": 8}, canvas_length=canvas
     )
     with seeded(seed):
-        model = DiffusionGemmaForBlockDiffusion(config).eval()
+        model = DiffusionGemmaForBlockDiffusion(config).eval().requires_grad_(False)
     return DiffusionGemma(model, _tokenizer(bos=True), name=f"tiny-diffusion-gemma-{seed}")
 
 

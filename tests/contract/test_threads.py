@@ -151,7 +151,7 @@ def test_rotations_that_follow_the_length_do_not_follow_other_threads(kind: str)
     config.max_position_embeddings = 64 if kind == "dynamic" else 256
     config.rope_parameters = {"rope_theta": 10_000.0, **ROTATIONS[kind]}
     with seeded(0):
-        made = AutoModelForCausalLM.from_config(config).eval()
+        made = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     model = Backbone(made, tiny.tokenizer)
     assert model.border == 64
     rotary, states = model.body.rotary_emb, torch.zeros(1, 100, 32)

@@ -111,5 +111,6 @@ def test_lines_of_predictions_are_those_that_pages_read(pair: Pipeline, tmp_path
             "usage",
             "costs",
             "timed",
+            "finish",
             "arm",
         ]

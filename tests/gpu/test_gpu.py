@@ -48,7 +48,9 @@ def made(sizes: dict[str, int], dtype: torch.dtype, device: str) -> Backbone:
         torch.manual_seed(0)
         net = AutoModelForCausalLM.from_config(config, dtype=dtype)
     net = net.to(device).eval().requires_grad_(False)
-    return Backbone(net, tiny_backbone("llama").tokenizer, name="half a billion")
+    return Backbone(
+        net.eval().requires_grad_(False), tiny_backbone("llama").tokenizer, name="half a billion"
+    )
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ FIXED: dict[str, Callable[[], Any]] = {
 def made(config: Any, name: str) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).eval()
+        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     return Backbone(model, tiny_backbone("llama").tokenizer, name=name)
 
 

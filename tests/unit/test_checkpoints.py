@@ -255,11 +255,14 @@ def test_what_is_no_causal_model_is_refused(tmp_path: Path, kind: str):
         Backbone.from_pretrained(str(tmp_path))
 
 
-def test_a_model_that_is_being_trained_is_changed_with_a_warning():
+@pytest.mark.parametrize("change", ["train", "requires_grad_"])
+def test_a_model_that_could_be_trained_is_changed_with_a_warning(change: str):
     model = tiny_backbone("llama")
-    with pytest.warns(UserWarning, match="is now in evaluation mode"):
-        Backbone(model.model.train(), model.tokenizer, name="mine")
+    with pytest.warns(UserWarning, match="is now in evaluation mode and its weights take no grad"):
+        Backbone(getattr(model.model, change)(), model.tokenizer, name="mine")
     assert not model.model.training
+    assert not any(one.requires_grad for one in model.model.parameters())
+    Backbone(model.model, model.tokenizer, name="mine")  # nothing is left to say
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ def test_a_scaled_model_reads_its_scaled_length(rope: dict[str, Any], positions:
     model = tiny_backbone("llama")
     config = deepcopy(model.model.config)
     config.rope_parameters = {"rope_theta": 1e4, **rope}
-    scaled = AutoModelForCausalLM.from_config(config).eval()
+    scaled = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     assert Backbone(scaled, model.tokenizer).spec.positions == positions
 
 

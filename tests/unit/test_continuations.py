@@ -90,12 +90,9 @@ def test_after_nothing_a_continuation_is_scored_as_by_hf(kind: str, continuation
     assert not near([(apart(model_of(kind), "<pad>", continuation), False)], known)
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-@pytest.mark.parametrize("texts", [("<bos>", "it"), ("<bos>it", " was so"), ("<bos>it ", "was")])
-def test_a_text_that_begins_with_bos_gets_no_second_one(kind: str, texts: tuple[str, str]) -> None:
-    assert agree(kind, texts)
-    known = judge(kind).loglikelihood([request(*texts)])
-    assert not near(judge(kind).loglikelihood([request(f"<bos>{texts[0]}", texts[1])]), known)
+def test_a_control_token_in_a_request_is_spelled_and_hf_takes_it_as_one() -> None:
+    assert not agree("bytes with bos", ("<bos>it", " was so"))
+    assert agree("bytes with bos", ("<b0s>it", " was so"))
 
 
 @pytest.mark.parametrize("kind", ["bytes with bos", "metaspace", "normalized"])

@@ -234,7 +234,7 @@ def test_a_row_has_its_seed_and_gives_the_same_in_a_batch_as_alone(
         assert together.ids[n] == alone.ids[0]
     same = model.write(read(model, *TEXTS), replace(plan, seed=4))
     assert [one == two for one, two in zip(together.ids, same.ids, strict=True)] == [1, 0, 1]
-    with pytest.raises(ValueError, match=r"2 seeds are given for 3 rows; give one for each"):
+    with pytest.raises(ValueError, match=r"2 seeds are given for 3 rows; give one number"):
         model.write(read(model, *TEXTS), replace(plan, seed=cast(Any, (4, 7))))
 
 

@@ -46,7 +46,11 @@ class Numbers:
 
 
 def golden_model(folder: Path) -> Backbone:
-    return Backbone(AutoModelForCausalLM.from_pretrained(folder), Numbers(), name=folder.name)
+    return Backbone(
+        AutoModelForCausalLM.from_pretrained(folder).requires_grad_(False),
+        Numbers(),
+        name=folder.name,
+    )
 
 
 def golden_world(case: str) -> tuple[Backbone, Sharer, dict[str, Tensor]]:

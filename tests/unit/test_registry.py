@@ -100,7 +100,7 @@ REFUSED = [
         "text",
         {"limt": 4},
         "channel 'text' has no setting 'limt'; did you mean 'limit'? Settings: verbatim=False, "
-        "limit=None.",
+        "limit=None, reasoning=False.",
     ),
     (
         "handoff",

@@ -268,14 +268,14 @@ def test_a_fan_out_over_one_pool_writes_together_too(
 ) -> None:
     model = tiny_backbone()
     together, apart = (fan_out(model, 4).served_by(AnchorPool(ladder)) for _ in range(2))
+    calls, plain = list[int](), Backbone.write_together
+
+    def counted(self: Any, contexts: Any, *rest: Any) -> Any:
+        calls.append(len(contexts))
+        return plain(self, contexts, *rest)
+
     for query in ("Who was it?", "Who was it?", "And who was it then?"):
-        calls: list[int] = []
-        plain = Backbone.write_together
-
-        def counted(self: Any, contexts: Any, *rest: Any, calls: list[int] = calls) -> Any:
-            calls.append(len(contexts))
-            return plain(self, contexts, *rest)
-
+        calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(Backbone, "write_together", counted)
             one = together.run(query)

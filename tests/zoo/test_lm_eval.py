@@ -25,7 +25,7 @@ TEXTS = [("Q: what is it?\nA:", " yes"), SPACED, ("What?\n", " yes, it is"), (""
 def judged(name: str) -> None:
     """Asserts that scores are those of hf. Twin: texts that are tokenised one by one."""
     made = build_more(name) if name in MORE else build(name)
-    model = Backbone(made, _tokenizer(bos=False), name=name)
+    model = Backbone(made.eval().requires_grad_(False), _tokenizer(bos=False), name=name)
     hf = plain(deepcopy(model), max_length=128)  # one family says -1
     asked = [request(*texts) for texts in TEXTS]
     known = hf.loglikelihood(asked)

@@ -77,7 +77,7 @@ class World:
         self.tokenizer = _tokenizer(bos=False)
         self.words, self.spoil, self.note = 0, False, ""
         model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
-        self.model = Backbone(model, self.tokenizer, name=name)
+        self.model = Backbone(model.eval().requires_grad_(False), self.tokenizer, name=name)
         self.answer = self.ids(ANSWER)
 
     def _count(self, module: Any, args: Any, kwargs: Any) -> None:

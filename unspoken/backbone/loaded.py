@@ -59,10 +59,11 @@ def load_causal(
 
 
 def placed(model: Any, dtype: str | torch.dtype, device: str | None) -> Any:
-    """The model on its device, in a precision that the device computes in.
+    """The model, frozen, on its device, in a precision that the device computes in.
 
     What is quantised, or was spread over devices by a `device_map`, stays where it is.
     """
+    model.eval().requires_grad_(False)
     spread = getattr(model, "hf_device_map", None) is not None
     if spread or getattr(model, "is_quantized", False):
         return model

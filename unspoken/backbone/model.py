@@ -42,10 +42,11 @@ class LanguageModel(Locked, ABC):
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__()
-        if model.training:
+        if model.training or any(one.requires_grad for one in model.parameters()):
             warnings.warn(
                 f"{name!r} is now in evaluation mode and its weights take no gradients; to train "
-                "it again, call model.train().requires_grad_()",
+                "it again, call model.train().requires_grad_(). To be spared this, pass in "
+                "model.eval().requires_grad_(False)",
                 stacklevel=3,
             )
         self.model = model.eval().requires_grad_(False)

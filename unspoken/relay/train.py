@@ -126,7 +126,8 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
     """
     home = _home(folder, what, relay, settings, what)
     if not (home / "config.json").exists():
-        vectors = _vectors(relay, settings)
+        with seeded(relay.recipe.seed):
+            vectors = _vectors(relay, settings)
         if what == "constant":
             receiver, channel = relay.solver(), Constant(vectors)
         else:

@@ -38,6 +38,7 @@ class Adapted(Backbone):
         model = deepcopy(base.model, {id(p): p for p in base.model.parameters()})
         with seeded(seed):
             model = _peft().inject_adapter_in_model(config, model)
+        model.requires_grad_(False)
         super().__init__(model, base.tokenizer, name=f"{base.name}+lora")
         self.base, self.config = base, config
         self.adapter = nn.ParameterDict()
@@ -61,7 +62,7 @@ class Adapted(Backbone):
 
     def frozen(self) -> Backbone:
         """End the training: the model as it is now, with an identity, which keeps its opening."""
-        return Backbone(self.model, self.tokenizer, name=self.name)
+        return Backbone(self.model.requires_grad_(False), self.tokenizer, name=self.name)
 
     def read_opening(self, run: Chunk) -> KV:
         return self.pass_over((), run.mask[:, :0], run, counted(run.mask))[0]
