@@ -9,7 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAP = ROOT / "docs" / "map.md"
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/map.md", "docs/walk.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/map.md",
+    "docs/walk.md",
+    "docs/agents.md",
+)
 
 
 def folders() -> set[str]:

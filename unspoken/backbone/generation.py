@@ -109,6 +109,8 @@ class Watch(StoppingCriteria):
         self.first = self.first or perf_counter() - self.start
         self.cancelled = self.cancelled or is_cancelled()
         written = input_ids.shape[1] - self.begin
+        if not self.cancelled and written < min(self.limits):  # as in nearly every step
+            return torch.zeros(len(self.limits), dtype=torch.bool, device=input_ids.device)
         done = [self.cancelled or written >= limit for limit in self.limits]
         return torch.tensor(done, device=input_ids.device)
 
