@@ -189,15 +189,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -
         def place(self, agents: Sequence[Any], edges: Sequence[Edge], opened: ExitStack):
             return list(there._participants.values())
 
+    heard = [Edge(name, "solver", TextChannel()) for name in ("reader", "sharer")]
     for edge, error in (
         (Edge("sharer", "solver", Handoff()), IncompatibleModels),
         (Edge("solver", "sharer", TextChannel()), PipelineError),  # it has no place for messages
         (Edge("solver", "nobody", TextChannel()), UnknownName),
     ):
         with pytest.raises(error) as locally:
-            Pipeline(MAKES, [edge])
+            Pipeline(MAKES, [*heard, edge])
         with pytest.raises(error) as remotely:
-            Pipeline(MAKES, [edge], executor=Placed())
+            Pipeline(MAKES, [*heard, edge], executor=Placed())
         assert str(remotely.value) == str(locally.value)
     with pytest.raises(PipelineError, match="run in other processes"):
         there.without_messages()
