@@ -27,6 +27,7 @@ __all__ = [
     "WireError",
     "WorkerError",
     "WorkerTimeout",
+    "require",
     "unknown",
 ]
 
@@ -123,3 +124,11 @@ def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> 
     hint = f"; did you mean {close[0]!r}?" if close else "."
     end = f" {remedy}" if remedy else ""
     return UnknownName(f"unknown {kind} {given!r}{hint} Known: {', '.join(names) or 'none'}.{end}")
+
+
+def require(
+    fits: bool, what: str, given: object, allowed: str, error: type[UnspokenError] = SettingsError
+) -> None:
+    """Raise an error that says what was given and what is allowed, unless it fits."""
+    if not fits:
+        raise error(f"{what} is {given!r}, but it has to be {allowed}")

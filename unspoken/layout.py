@@ -92,7 +92,9 @@ def spell(parts: Sequence[Part], batch: int) -> Spelling:
 def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.device) -> list[Part]:
     """Cut a prompt into caches and runs. Neighbouring texts are tokenised together.
 
-    What comes before a cache becomes a run of one row if all rows have read the same so far.
+    What comes before a cache becomes a run of one row if all rows have read the same so far. The
+    opening of a chat is tokenised with what follows, as transformers does it; a shared opening of
+    plain text is tokenised by itself.
 
     encode: words, and where in them the frame is, to token ids and the ends of the tokens, both in
     characters. `bos` is put before the first token unless a cache is there. Raises `EmptyPrompt`
@@ -100,13 +102,17 @@ def lay_out(prompt: Prompt, encode: Encode, bos: Sequence[int], device: torch.de
     """
     parts: list[Part] = []
     loose: list[Text | Vectors] = []
+    chat = None if prompt.bos else prompt.front_text()
 
     def settle(*, end: bool = False) -> None:
         if not loose:
             return
         same = not end and all(len(part.mask) == 1 for part in parts) and _all_equal(loose)
         rows = 1 if same else prompt.batch
-        parts.append(_run(loose, rows, encode, () if parts else bos, device))
+        if chat is not None and len(parts) == 1 and isinstance(parts[0], Chunk):
+            parts[:] = _sewn(chat, parts[0], loose, rows, encode, device)
+        else:
+            parts.append(_run(loose, rows, encode, () if parts else bos, device))
         loose.clear()
 
     for segment in prompt.segments:
@@ -141,6 +147,39 @@ def _all_equal(segments: Sequence[Text | Vectors]) -> bool:
     )
 
 
+def _sewn(
+    opening: Text,
+    alone: Chunk,
+    segments: Sequence[Text | Vectors],
+    batch: int,
+    encode: Encode,
+    device: torch.device,
+) -> list[Part]:
+    """A shared opening and what follows it, tokenised as one text and cut where rows are equal.
+
+    alone: the opening, tokenised by itself.
+    """
+    rows = [_row([opening, *segments], b, encode, ()) for b in range(batch)]
+    if rows[0].ends[0] < 0:  # the tokenizer does not tell where tokens end
+        return [alone, _run(segments, batch, encode, (), device)]
+    ids = cast(list[int], alone.ids[0].tolist())
+    cut = min(_equal(row.ids, ids) for row in rows)
+    front, words = rows[0].ids[:cut], opening.words[0]
+    at = rows[0].ends[cut - 1] if cut else 0
+    spelling = Spelling((words[:at],), torch.tensor([rows[0].ends[:cut]], device=device))
+    kept = torch.tensor([front], dtype=torch.long, device=device)
+    return [
+        replace(alone, ids=kept, mask=torch.ones_like(kept, dtype=torch.bool), spelling=spelling),
+        _stacked([row.after(cut, at) for row in rows], (), device),
+    ]
+
+
+def _equal(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def _run(
     segments: Sequence[Text | Vectors],
     batch: int,
@@ -149,7 +188,11 @@ def _run(
     device: torch.device,
 ) -> Chunk:
     """The first `batch` rows of segments."""
-    rows = [_row(segments, b, encode, bos) for b in range(batch)]
+    return _stacked([_row(segments, b, encode, bos) for b in range(batch)], bos, device)
+
+
+def _stacked(rows: Sequence[_Row], bos: Sequence[int], device: torch.device) -> Chunk:
+    """Rows as one run, padded left."""
     ids, mask = left_pad([torch.tensor(row.ids, dtype=torch.long) for row in rows])
     ends, _ = left_pad([torch.tensor(row.ends, dtype=torch.long) for row in rows], -1)
     spelling = Spelling(tuple(row.words for row in rows), ends.to(device))
@@ -168,6 +211,16 @@ class _Row:
     words: str = ""
     vectors: list[Tensor] = field(default_factory=list[Tensor])
     shares: list[Share] = field(default_factory=list[Share])
+
+    def after(self, count: int, at: int) -> _Row:
+        """The row without its first tokens, which end `at` characters from its beginning."""
+        return _Row(
+            self.ids[count:],
+            [end - at if end >= 0 else -1 for end in self.ends[count:]],
+            self.words[at:],
+            self.vectors,
+            [Share(name, first - count, last - count) for name, first, last in self.shares],
+        )
 
     def add_texts(self, texts: Sequence[tuple[str, Text]], encode: Encode) -> None:
         """Add the row's words of some texts one after the other, tokenised together."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -21,10 +21,10 @@ from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
 from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
-from unspoken.errors import PipelineError, WorkerError, unknown
+from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of
-from unspoken.types import Settings, Usage
+from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.types import Settings, Usage, is_count
 from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
 
 __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "TurnRequest", "edges_to", "fields_of"]
@@ -65,10 +65,9 @@ class Pipeline:
         executor: Executor = Here(),
         audit: Audit | str | Path | None = None,
     ) -> None:
+        _check_given(agents, edges, rounds, answer)
         self.audit = Audit(audit) if isinstance(audit, str | Path) else audit
         self.edges, self.rounds = tuple(edges), rounds
-        if rounds < 1:
-            raise PipelineError(f"a pipeline runs for at least 1 round, got rounds={rounds}")
         with ExitStack() as opened:
             placed = executor.place(agents, self.edges, opened)
             self._participants: dict[str, Participant[Any]] = {
@@ -177,7 +176,8 @@ class Pipeline:
     def __repr__(self) -> str:
         edges = [f"{edge.sender} -{edge.channel.name}-> {edge.receiver}" for edge in self.edges]
         rounds = f", {self.rounds} rounds" if self.rounds > 1 else ""
-        return f"<Pipeline {', '.join([*edges, f'{self.order[-1]} answers'])}{rounds}>"
+        told = f"<Pipeline {', '.join([*edges, f'{self.order[-1]} answers'])}{rounds}>"
+        return " ".join(told.split())
 
     def drawn(self) -> str:
         """The agents and edges as a flowchart in Mermaid, which Markdown pages draw."""
@@ -223,11 +223,12 @@ class Pipeline:
         is given with another item's message. progress: the title of a progress bar. If the
         worker of an agent is lost, its `WorkerError` has the runs of the batches before as `done`.
         """
-        given = queries if elsewhere is None else elsewhere
-        if len(given) != len(queries) or batch_size < 1:
+        queries = listed(queries)
+        given = queries if elsewhere is None else listed(elsewhere)
+        require(is_count(batch_size), "batch_size", batch_size, "above 0", PipelineError)
+        if len(given) != len(queries):
             raise PipelineError(
-                f"{len(queries)} queries need as many items elsewhere, got {len(given)}, and a "
-                f"batch size of at least 1, got {batch_size}"
+                f"{len(queries)} queries need as many items elsewhere, got {len(given)}"
             )
         self._check_items(queries, given)
         if not all(one.spec.batches for one in self._participants.values()):
@@ -364,6 +365,29 @@ class Pipeline:
 
 def _parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (things[n : n + size] for n in range(0, len(things), size))
+
+
+def _check_given(agents: Any, edges: Any, rounds: Any, answer: Any) -> None:
+    """Raise `PipelineError` for what no pipeline can be made of."""
+    for what, given, fits, allowed in (
+        ("agents of a pipeline", agents, _listed(agents, _makes_agent), "a list of agents"),
+        ("edges of a pipeline", edges, _listed(edges, _is_edge), "a list of edges"),
+        ("rounds of a pipeline", rounds, is_count(rounds), "a whole number above 0"),
+        ("answer of a pipeline", answer, answer is None or isinstance(answer, str), "a name"),
+    ):
+        require(fits, what, given, allowed, PipelineError)
+
+
+def _listed(given: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(given, list | tuple) and all(map(kind, cast(Sequence[Any], given)))
+
+
+def _makes_agent(given: Any) -> bool:
+    return isinstance(given, Agent) or callable(given)
+
+
+def _is_edge(given: Any) -> bool:
+    return isinstance(given, Edge)
 
 
 def _turns(agent: str, number: int, result: TurnResult[Any]) -> list[Turn]:

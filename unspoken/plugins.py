@@ -49,7 +49,7 @@ class Registry:
         """
         known = self._known()
         if name not in known:
-            raise unknown(self.what, name, known)
+            raise unknown(self.what, str(name), known)
         module, _, attribute = known[name].partition(":")
         try:
             return getattr(import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from unspoken.agents.roles import FIELDS
 from unspoken.errors import QueryError, unknown
 from unspoken.types import Finish, Usage
 
-__all__ = ["Query", "Run", "Turn", "TurnRequest", "fields_of"]
+__all__ = ["Query", "Run", "Turn", "TurnRequest", "fields_of", "listed"]
 
 Query = str | Mapping[str, str]
 """A question, or the fields of an item: {"question": ..., "context": ...}."""
@@ -76,13 +76,20 @@ def fields_of(queries: Sequence[Query]) -> dict[str, tuple[str, ...]]:
 
     Raises `QueryError` for what is no query, `UnknownName` for a field that no role has.
     """
-    if isinstance(queries, str | Mapping):
-        raise QueryError(
-            f"many queries are a list, but a single one was given: {_shown(queries)}; put it in "
-            "brackets, or call `run`"
-        )
-    rows = [_fields(n, query) for n, query in enumerate(queries)]
+    rows = [_fields(n, query) for n, query in enumerate(listed(queries))]
     return {name: tuple(row.get(name, "") for row in rows) for name in FIELDS}
+
+
+def listed(queries: Any) -> list[Query]:
+    """Many queries as a list. Raises `QueryError` for a single one, and for what is none."""
+    single = isinstance(queries, str | Mapping)
+    if single or not hasattr(queries, "__iter__"):
+        shown = _shown(cast(object, queries))
+        raise QueryError(
+            f"many queries are a list, but this was given: {shown}; put a single one in brackets, "
+            "or call `run`"
+        )
+    return list(cast(Iterable[Query], queries))
 
 
 def _fields(n: int, query: Any) -> Mapping[str, str]:

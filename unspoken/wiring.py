@@ -97,4 +97,7 @@ def mermaid(order: Sequence[str], edges: Sequence[Edge]) -> str:
 
 
 def _escaped(name: str) -> str:
-    return name.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    words = " ".join(name.split())
+    for letter, spelled in (("&", "&amp;"), ("#", "#35;"), ('"', "&quot;"), ("<", "&lt;")):
+        words = words.replace(letter, spelled)
+    return words

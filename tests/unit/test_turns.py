@@ -9,6 +9,7 @@ import pytest
 
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
+from unspoken.backbone.thoughts import thoughts_of
 from unspoken.channels import TextChannel
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
@@ -16,6 +17,7 @@ from unspoken.types import Settings
 
 THINKS = "{% for m in messages %}<turn>{{ m.content }}{% endfor %}<turn>"
 OPENED = THINKS + "<think>\n"
+CLOSED = THINKS + "<think>\n\n</think>\n\n"
 
 
 def says(words: str, *, template: str = THINKS, special: bool = False) -> Backbone:
@@ -53,7 +55,9 @@ def asked(model: Backbone, **settings: Any) -> Pipeline:
         (THINKS, "<think>\nTwo and two.\n</think>\n\nFour.", "Two and two.", "Four."),
         (THINKS, "\n<think>a\n</think>b", "a", "b"),
         (THINKS, "Four.", None, "Four."),
-        (THINKS, "Four, not <think>.", None, "Four, not <think>."),
+        (THINKS, "Sure. <think>why</think> 4", "why", "Sure.  4"),
+        (THINKS, "<think>a</think><think>b</think>4", "a\nb", "4"),
+        (CLOSED, "Use </think> to end.", None, "Use </think> to end."),
         (THINKS, "<think>\n\n</think>\n\nFour.", "", "Four."),
         (THINKS, "<think>never ends", "never ends", ""),
         (THINKS, "no opening</think>Four.", "no opening", "Four."),
@@ -64,13 +68,13 @@ def asked(model: Backbone, **settings: Any) -> Pipeline:
 def test_thoughts_are_kept_apart(
     template: str, words: str, reasoning: str | None, answer: str, special: bool
 ) -> None:
-    if special and "not <think>" in words:
-        answer = "Four, not ."  # special tokens are no words
+    if special and template == CLOSED:
+        answer = "Use  to end."  # special tokens are no words
     pieces: list[str] = []
     pipeline = asked(says(words, template=template, special=special))
     run = pipeline.run("Two and two?", on_text=pieces.append)
     assert (run.turns[0].reasoning, run.answer, run.finish) == (reasoning, answer, "stop")
-    if template == OPENED or "</think>" not in words or "<think>" in words:
+    if template != THINKS or "</think>" not in words or "<think>" in words:
         assert "".join(pieces).strip() == answer  # else the first words were not known as thoughts
     assert pipeline.run("Two and two?").turns[0].text == run.turns[0].text
 
@@ -211,3 +215,49 @@ def test_settings_of_rows_are_their_own() -> None:
             other.finish,
             other.passes,
         )
+
+
+def test_marks_in_a_question_open_no_thoughts() -> None:
+    model = says("Fine.", special=True)
+    role = Role(template="{question}", chat=False)
+    run = Pipeline([Agent("one", model, role=role)]).run("what does it mean? <think>")
+    assert (run.turns[0].reasoning, run.answer) == (None, "Fine.")
+
+
+@pytest.mark.parametrize(
+    ("written", "reasoning", "answer"),
+    [
+        ("<|channel|>final<|message|>Four.<|return|>", None, "Four.<|return|>"),
+        (
+            "<|channel|>analysis<|message|>Two.<|end|><|start|>assistant<|channel|>final<|message|>4",
+            "Two.",
+            "4",
+        ),
+        (
+            "<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>commentary<|message|>"
+            "B<|end|><|start|>assistant<|channel|>final<|message|>4",
+            "AB",
+            "4",
+        ),
+    ],
+)
+def test_the_channels_of_gpt_oss_are_thoughts_and_an_answer(
+    written: str, reasoning: str | None, answer: str
+) -> None:
+    marks = thoughts_of(tiny_backbone().tokenizer, "<|channel|>final<|message|>")
+    assert marks is not None
+    assert marks.split(written) == (reasoning, answer)
+
+
+def test_the_first_stop_string_counts_whatever_the_order() -> None:
+    for stop in (("b", "ab"), ("ab", "b")):
+        assert asked(says("x then ab, b"), stop=stop).run("?").answer == "x then"
+
+
+def test_a_row_that_ended_before_is_not_cancelled() -> None:
+    model = says("x" * 40)
+    agents = [Agent(n, model, settings=Settings(m)) for n, m in (("a", 2), ("b", 30))]
+    agents.append(Agent("judge", model))
+    pipeline = Pipeline(agents, [Edge(name, "judge", TextChannel()) for name in "ab"])
+    run = pipeline.run("?", cancel=After(6))
+    assert [turn.finish for turn in run.turns] == ["length", "cancelled", "cancelled"]

@@ -99,6 +99,10 @@ def test_names_stand_for_models_and_channels(agent: Any) -> None:
         {"stop": ("a", "")},
         {"stop": (3,)},
         {"seed": 1.5},
+        {"seed": 2**70},
+        {"max_tokens": 10**30},
+        {"stop": None},
+        {"stop": 5},
         {"seed": (1, None)},
     ],
 )
@@ -106,6 +110,67 @@ def test_settings_are_checked_when_they_are_made(wrong: dict[str, Any]) -> None:
     for kind in (Settings, Denoising):
         with pytest.raises(SettingsError, match=f"^{next(iter(wrong))} is "):
             kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 1.5},
+        {"steps": "a"},
+        {"block": 2.5},
+        {"remask": "bogus"},
+        {"capture": "bogus"},
+        {"guidance": float("nan")},
+        {"until": None},
+        {"threshold": 5},
+        {"threshold": float("nan")},
+    ],
+)
+def test_settings_of_a_canvas_are_checked_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        Denoising(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"instructions": None},
+        {"template": 5},
+        {"template": "{messages}{question}{messages}"},
+        {"message": "{sender}"},
+        {"template_options": None},
+        {"template_options": {1: 2}},
+        {"first": "bogus"},
+        {"reuse": "bogus"},
+    ],
+)
+def test_roles_are_checked_when_they_are_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PipelineError):
+        Role(**wrong)
+
+
+def test_agents_edges_and_pipelines_are_checked_when_they_are_made(agent: Any) -> None:
+    one = agent("a")
+    for wrong in ({"name": 5}, {"name": "a\ud800"}, {"model": 5}, {"role": 5}, {"settings": {}}):
+        given = {"name": "a", "model": one.model, **wrong}
+        with pytest.raises(PipelineError):
+            Agent(given.pop("name"), given.pop("model"), **given)
+    with pytest.raises(PipelineError, match="pack of an edge"):
+        Edge("a", "b", "text", "int8")  # type: ignore[arg-type]
+    for wrong in (
+        {"agents": one},
+        {"agents": ["a"]},
+        {"edges": Edge("a", "b", "text")},
+        {"edges": [("a", "b", "text")]},
+        {"rounds": "2"},
+        {"rounds": 1.5},
+        {"answer": 5},
+    ):
+        with pytest.raises(PipelineError, match=f"^{next(iter(wrong))} of a pipeline"):
+            Pipeline(**{"agents": [one], **wrong})
+    with pytest.raises(PipelineError, match="batch_size"):
+        Pipeline([one]).run_many(["?"], batch_size=1.5)  # type: ignore[arg-type]
+    assert len(Pipeline([one]).run_many(f"why {n}?" for n in range(2))) == 2
 
 
 def test_one_stop_string_is_one() -> None:

@@ -9,6 +9,7 @@ from functools import reduce
 from hashlib import sha256
 from textwrap import shorten
 from time import perf_counter
+from typing import Any
 
 from unspoken.agents.edges import Edge
 from unspoken.agents.framing import Frame, frame_of
@@ -17,10 +18,22 @@ from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels, PipelineError
+from unspoken.errors import IncompatibleModels, PipelineError, require
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model, rolls_out
-from unspoken.types import TEXT, Need, Prompt, Read, Rollout, Settings, Spec, Text, Usage, Words
+from unspoken.types import (
+    TEXT,
+    Need,
+    Prompt,
+    Read,
+    Rollout,
+    Settings,
+    Spec,
+    Text,
+    Usage,
+    Words,
+    is_unicode,
+)
 from unspoken.wire import Message
 
 __all__ = ["Agent", "Incoming", "task_ids"]
@@ -67,13 +80,21 @@ class Agent:
         settings: Settings = Settings(),
         soft: FreeVectors | None = None,
     ) -> None:
-        if not name.strip():
-            raise PipelineError("an agent needs a name that is not empty")
+        given: Any = name
+        fits = isinstance(given, str) and bool(given.strip()) and is_unicode(given)
+        require(fits, "the name of an agent", given, "words that are not empty", PipelineError)
         if isinstance(model, str):
             from unspoken.backbone.load import load_model  # imports transformers
 
             model = load_model(model)
         role = Role(instructions=role) if isinstance(role, str) else role
+        checks: list[tuple[str, Any, Callable[[Any], bool], str]] = [
+            ("model", model, _reads, "a model, or a name of one"),
+            ("role", role, lambda one: isinstance(one, Role), "a Role, or instructions"),
+            ("settings", settings, lambda one: isinstance(one, Settings), "Settings"),
+        ]
+        for what, given, kind, allowed in checks:
+            require(kind(given), f"{what} of agent {name!r}", given, allowed, PipelineError)
         vars(self).update(name=name, model=model, role=role, settings=settings, soft=soft)
 
     def __repr__(self) -> str:
@@ -102,7 +123,7 @@ class Agent:
         for arrival in incoming:
             self._check(arrival, batch)
         prompt = Prompt(
-            (*before, *after),
+            (*before, *after) or (Text(("",) * batch),),
             slot=len(before),
             reuse=self.role.reuse,
             candidates=self.role.candidates,
@@ -281,6 +302,10 @@ class Agent:
                 replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
             ]
         return TurnResult(state.text, messages, tuple(usage), state.reasoning, state.finish)
+
+
+def _reads(given: object) -> bool:
+    return hasattr(type(given), "read")
 
 
 def _wrote(state: SenderState, words: Words) -> SenderState:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pydantic import BaseModel
+
 from unspoken.channels import Channel, make_channel
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import PipelineError
+from unspoken.errors import PipelineError, require
 from unspoken.types import TEXT, Need
 from unspoken.wire import LOSSLESS, Message, Packing
 
@@ -40,10 +42,10 @@ class Edge:
             ("sender", sender, str, "the name of an agent"),
             ("receiver", receiver, str, "the name of an agent"),
             ("channel", made, Channel, "a channel, or the name of one"),
+            ("pack", pack, BaseModel, "a packing, such as Int8()"),
         ]
         for what, given, kind, allowed in checks:
-            if not isinstance(given, kind):
-                raise PipelineError(f"the {what} of an edge is {allowed}, got {given!r}")
+            require(isinstance(given, kind), f"{what} of an edge", given, allowed, PipelineError)
         for name, value in zip(self.__slots__, (sender, receiver, made, pack, shadow), strict=True):
             object.__setattr__(self, name, value)
 

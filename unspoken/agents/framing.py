@@ -14,8 +14,11 @@ from unspoken.types import CacheSegment, Prompt, Segment, Text
 
 __all__ = ["Frame", "frame_of"]
 
-_EDGE = "\n \t\n"
+_EDGE = "\n \t \n\n"
 """White space around the mark, which shows whether a template trims."""
+
+_MARK = "  \"<&>'\n\n\n\u00e9\r\n\t" + "Zz 9, " * 400 + "Zz"
+"""Words that a template which escapes, folds, cuts or wraps words would change."""
 
 
 class Frame(NamedTuple):
@@ -56,19 +59,34 @@ def frame_of(model: Model, role: Role) -> Frame:
         before, after = after, before
     if not (role.chat and model.spec.chats):
         return Frame(before, after)
-    mark = f"Aa{token_hex(8)}  \"<&>'\né Zz"  # escaped, folded or cut, it is not found again
-    rendered = model.chat(before, f"{_EDGE}{mark}{_EDGE}", **role.template_options)
+    mark = f"Aa{token_hex(8)}{_MARK}"  # escaped, folded or cut, it is not found again
+    opening, closing = _around(mark, model, role, before, "")
+    loose = _around(mark, model, role, before, _EDGE)
+    kept = loose[0] == opening + _EDGE, loose[1] == _EDGE + closing
+    if any(
+        not whole and part != plain
+        for whole, part, plain in zip(kept, loose, (opening, closing), strict=True)
+    ):
+        raise _changed(model, "with other white space")
+    if after.strip():  # the instructions end the user's turn, so the item is not at its end
+        closing = (after if kept[1] else after.rstrip()) + closing
+        return Frame(opening, closing, chat=True, trims=(not kept[0], False))
+    return Frame(opening, closing, chat=True, trims=(not kept[0], not kept[1]))
+
+
+def _around(mark: str, model: Model, role: Role, before: str, edge: str) -> tuple[str, str]:
+    """What the template writes before and after words."""
+    rendered = model.chat(before, f"{edge}{mark}{edge}", **role.template_options)
     opening, found, closing = rendered.partition(mark)
     if not found or mark in closing:
-        raise TemplateError(
-            f"the chat template of {model.spec.name!r} shows a user's words "
-            f"{'twice' if found else 'in another form'}; use Role(chat=False), or give the "
-            "tokenizer another chat_template"
-        )
-    trims = not opening.endswith(_EDGE), not closing.startswith(_EDGE)
-    after = after.rstrip() if trims[1] else after
-    return Frame(
-        opening.removesuffix(_EDGE), after + closing.removeprefix(_EDGE), chat=True, trims=trims
+        raise _changed(model, "twice" if found else "in another form")
+    return opening, closing
+
+
+def _changed(model: Model, how: str) -> TemplateError:
+    return TemplateError(
+        f"the chat template of {model.spec.name!r} shows a user's words {how}; use "
+        "Role(chat=False), or give the tokenizer another chat_template"
     )
 
 

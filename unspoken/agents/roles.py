@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from unspoken.errors import EmptyPrompt, PipelineError
-from unspoken.types import Reuse, Text
+from unspoken.errors import EmptyPrompt, PipelineError, require
+from unspoken.types import Reuse, Text, is_unicode
 
 __all__ = ["FIELDS", "Fields", "Role"]
 
@@ -49,6 +49,7 @@ class Role:
     candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         named = set(_FIELD.findall(self.template))
         if odd := named - {*FIELDS, "messages"}:
             raise PipelineError(
@@ -59,6 +60,25 @@ class Role:
             raise PipelineError(
                 f"the message format {self.message!r} must hold {{message}} exactly once"
             )
+
+    def _check_kinds(self) -> None:
+        options: Any = self.template_options
+        named = isinstance(options, Mapping) and all(
+            isinstance(name, str) for name in cast(Mapping[Any, Any], options)
+        )
+        checks: list[tuple[str, object, bool, str]] = [
+            ("instructions", self.instructions, _words(self.instructions), "words"),
+            ("template", self.template, _words(self.template), "words"),
+            ("message", self.message, _words(self.message), "words"),
+            ("template_options", options, named, "a dictionary by name"),
+            ("first", self.first, self.first in ("instructions", "item"), "instructions or item"),
+            ("reuse", self.reuse, self.reuse in ("any", "exact"), "any or exact"),
+        ]
+        for what, given, fits, allowed in checks:
+            require(fits, f"{what} of a role", given, allowed, PipelineError)
+        once = self.template.count("{messages}") < 2
+        allowed = "one with {messages} at most once"
+        require(once, "template of a role", self.template, allowed, PipelineError)
 
     @property
     def takes_messages(self) -> bool:
@@ -97,6 +117,10 @@ class Role:
         """B texts before one message and B texts after it. The sender's name is no frame."""
         before, _, after = self.message.partition("{message}")
         return _named(before, sender, batch), _named(after, sender, batch)
+
+
+def _words(given: object) -> bool:
+    return isinstance(given, str) and is_unicode(given)
 
 
 def _pieces(template: str, fields: Fields) -> list[Text]:

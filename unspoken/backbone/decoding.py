@@ -67,10 +67,7 @@ class Decoding(Rereading):
             ids=tuple(ids),
             wait=watch.first,
             reasoning=tuple(one.reasoning for one in told),
-            finish=tuple(
-                finish_of(row, n, ends, stop, cancelled=watch.cancelled)
-                for n, row in enumerate(ids)
-            ),
+            finish=tuple(finish_of(row, n, ends, stop, limits[n]) for n, row in enumerate(ids)),
         )
 
     def _stop(self, rows: Sequence[Row], begin: int) -> StopAt | None:
@@ -88,10 +85,9 @@ class Decoding(Rereading):
         if thoughts is None:
             return Teller(self.tokenizer, stop, tell)
 
-        def answer(written: str) -> str:
-            if not row.begun and thoughts.may_open(written):
-                return ""
-            return self._split(written, row, thoughts).answer
+        def answer(written: str, final: bool) -> str:
+            settled = written if final else thoughts.settled(written)
+            return self._split(settled, row, thoughts).answer.lstrip()
 
         return Teller(self.tokenizer, stop, tell, answer)
 
@@ -100,12 +96,12 @@ class Decoding(Rereading):
         thoughts = self.thoughts
         if thoughts is not None:
             whole = self.tokenizer.decode(ids)
-            if row.begun or thoughts.open in whole or thoughts.close in whole:
+            if row.state != "none" or thoughts.open in whole or thoughts.close in whole:
                 return self._split(whole, row, thoughts)
         return Told(None, self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _split(self, written: str, row: Row, thoughts: Thoughts) -> Told:
-        reasoning, answer = thoughts.split(written, begun=row.begun)
+        reasoning, answer = thoughts.split(written, row.state)
         return Told(reasoning and self._plain_words(reasoning), self._plain_words(answer))
 
     def _plain_words(self, words: str) -> str:

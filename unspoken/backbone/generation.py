@@ -16,6 +16,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from unspoken.backbone.thoughts import State
 from unspoken.cancelling import is_cancelled
 from unspoken.types import Finish, Settings
 
@@ -51,11 +52,11 @@ def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
 
 
 class Row(NamedTuple):
-    """How one row is written. begun: whether its prompt has opened the model's thoughts."""
+    """How one row is written. state: whether its prompt has begun or ended the model's thoughts."""
 
     settings: Settings
     seed: int
-    begun: bool = False
+    state: State = "none"
 
     @classmethod
     def each(cls, settings: Settings, batch: int) -> list[Row]:
@@ -79,15 +80,22 @@ class StopAt(StoppingCriteria):
         self.stops, self.tokenizer, self.begin, self.answer = stops, tokenizer, begin, answer
         # How many tokens to decode: each has a byte or more.
         self.reach = max(len(stop.encode()) for row in stops for stop in row) + 4
+        self.special: list[str] = tokenizer.all_special_tokens
         self.ended: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         written = input_ids[:, self.begin :]
         for row, tail in enumerate(self._tails(written)):
-            if any(stop in tail for stop in self.stops[row]):
+            said = (tail, self._without_special(tail))
+            if any(stop in one for stop in self.stops[row] for one in said):
                 self.ended.setdefault(row, written.shape[1])
         done = [row in self.ended for row in range(len(written))]
         return torch.tensor(done, device=input_ids.device)
+
+    def _without_special(self, tail: str) -> str:
+        for token in self.special:
+            tail = tail.replace(token, "")
+        return tail
 
     def _tails(self, written: Tensor) -> list[str]:
         if self.answer is None:
@@ -133,7 +141,7 @@ class Sampler(LogitsProcessor):
         self.draws = [torch.Generator(device).manual_seed(rows[n].seed) for n in hot]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        hot = scores[self.places].float() / self.temperature
+        hot = scores[self.places].float() / self.temperature.clamp(min=1e-6)
         if bool((self.top_p < 1).any()):
             hot = _likeliest(hot, self.top_p)
         noise = [torch.empty_like(hot[0]).exponential_(generator=draw) for draw in self.draws]
@@ -145,6 +153,7 @@ def _likeliest(scores: Tensor, share: Tensor) -> Tensor:
     falling, order = scores.sort(dim=-1, descending=True, stable=True)
     shares = falling.softmax(-1)
     beyond = shares.cumsum(-1) - shares >= share
+    beyond[:, 0] = False  # a share may be smaller than float32 can tell from 0
     return scores.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
 
 
@@ -152,7 +161,7 @@ class Teller(TextStreamer):
     """Passes an answer on as soon as text is whole, up to the first stop string.
 
     An end that may become a stop string is held back until more text comes. answer: what counts of
-    all that was written so far, for a model that thinks first.
+    all that was written so far, and whether it is the end, for a model that thinks first.
     """
 
     def __init__(
@@ -160,14 +169,14 @@ class Teller(TextStreamer):
         tokenizer: Any,
         stop: Sequence[str],
         tell: Callable[[str], None],
-        answer: Callable[[str], str] | None = None,
+        answer: Callable[[str, bool], str] | None = None,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=answer is None)
         self.stop, self.tell, self.answer = stop, tell, answer
         self.waiting, self.ended, self.written, self.told = "", False, "", ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        text = "" if self.ended else self.waiting + self._new(text)
+        text = "" if self.ended else self.waiting + self._new(text, stream_end)
         piece = cut(text, self.stop)
         self.ended = self.ended or piece != text
         starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
@@ -177,12 +186,12 @@ class Teller(TextStreamer):
         if piece:
             self.tell(piece)
 
-    def _new(self, text: str) -> str:
+    def _new(self, text: str, final: bool) -> str:
         """What is new of the answer."""
         if self.answer is None:
             return text
         self.written += text
-        answer = self.answer(self.written)
+        answer = self.answer(self.written, final)
         if not answer.startswith(self.told):
             return ""
         new, self.told = answer[len(self.told) :], answer
@@ -190,9 +199,8 @@ class Teller(TextStreamer):
 
 
 def cut(words: str, stop: Sequence[str]) -> str:
-    for end in stop:
-        words = words.split(end, 1)[0]
-    return words
+    """The words before the first stop string."""
+    return words[: min((at for one in stop if (at := words.find(one)) >= 0), default=len(words))]
 
 
 def written_lengths(
@@ -209,10 +217,10 @@ def written_lengths(
 
 
 def finish_of(
-    ids: Sequence[int], row: int, ends: Sequence[int], stop: StopAt | None, *, cancelled: bool
+    ids: Sequence[int], row: int, ends: Sequence[int], stop: StopAt | None, limit: int
 ) -> Finish:
-    """How a row ended that wrote `ids`."""
+    """How a row ended that wrote `ids`, `limit` at most."""
     stopped = stop is not None and stop.ended.get(row) == len(ids)
     if stopped or (ids and ids[-1] in ends):
         return "stop"
-    return "cancelled" if cancelled else "length"
+    return "length" if len(ids) == limit else "cancelled"

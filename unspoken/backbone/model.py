@@ -212,9 +212,12 @@ class LanguageModel(Locked, ABC):
                 "words.encode(errors='replace').decode() does"
             ) from error
         ids: list[int] = found["input_ids"]
-        if frames is not None and self._controls.outside(words, ids, frames):
-            return self._controls.spelled(words, frames)
-        return ids, [end for _, end in found["offset_mapping"]] if fast else [-1] * len(ids)
+        spans: list[tuple[int, int]] | None = found["offset_mapping"] if fast else None
+        if frames is not None:
+            spelled = self._controls.spelled(words, ids, spans, frames)
+            if spelled is not None:
+                return spelled
+        return ids, [-1] * len(ids) if spans is None else [end for _, end in spans]
 
     def shorten(self, words: str, limit: int) -> str:
         """The words of the first `limit` tokens."""

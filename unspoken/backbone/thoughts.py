@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["Thoughts", "Told", "thoughts_of"]
+__all__ = ["State", "Thoughts", "Told", "thoughts_of"]
+
+_BETWEEN = ("<|end|>", "<|start|>assistant", "<|channel|>commentary<|message|>")
+"""What gpt-oss writes between its thoughts."""
+
+State = Literal["none", "open", "closed"]
+
 
 _KNOWN = (
     ("<think>", "</think>"),
@@ -12,7 +19,7 @@ _KNOWN = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
     ("<|channel>thought\n", "<channel|>"),
-    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
 """Qwen 3, DeepSeek and many others; Magistral; Command A; Seed; Gemma 4; gpt-oss."""
 
@@ -25,31 +32,59 @@ class Told(NamedTuple):
 
 
 class Thoughts(NamedTuple):
-    """The marks before and after a model's thoughts."""
+    """The marks before and after a model's thoughts. token: whether each is one token."""
 
     open: str
     close: str
+    token: bool = False
 
-    def begun(self, read: str) -> bool:
-        """Whether a prompt ends within thoughts, as some chat templates do."""
-        return read.rstrip().endswith(self.open.rstrip())
+    def state(self, words: str, ends: Sequence[int]) -> State:
+        """Whether a prompt ends within thoughts, or after them, as some chat templates do.
 
-    def split(self, written: str, *, begun: bool) -> Told:
+        ends: where its tokens end in the words. A mark that was spelled, as one in a question is,
+        does not count.
+        """
+        read = words.rstrip()
+        for state, mark in _STATES:
+            sign = getattr(self, mark).rstrip()
+            begin, end = len(read) - len(sign), len(read)
+            spelled = self.token and any(begin < at < end for at in ends)
+            if read.endswith(sign) and not spelled:
+                return state
+        return "none"
+
+    def split(self, written: str, state: State = "none") -> Told:
         """Thoughts and answer, with the marks left out.
 
-        begun: whether the prompt has opened the thoughts. Thoughts that do not end have no answer.
+        state: that of the prompt. Thoughts that do not end have no answer. What comes before a mark
+        that ends them is a thought too if none has begun them, but for a prompt that ended them.
         """
-        before, opened, after = written.partition(self.open)
-        if opened and not before.strip():
-            begun, written = True, after
-        thoughts, closed, answer = written.partition(self.close)
-        if not (begun or closed):
-            return Told(None, written)
-        return Told(thoughts.strip(), answer.lstrip())
+        thoughts, answers = list[str](), list[str]()
+        omitted = state == "none" and self.close in written.partition(self.open)[0]
+        rest, thinking = written, omitted or state == "open"
+        while rest:
+            part, mark, rest = rest.partition(self.close if thinking else self.open)
+            (thoughts if thinking else answers).append(part)
+            thinking = thinking ^ bool(mark)
+        answer = "".join(answers)
+        if not thoughts and not (state == "open" or self.open in written):
+            return Told(None, answer)
+        told = "\n".join(filter(None, map(_cleaned, thoughts)))
+        return Told(told or (None if omitted else ""), answer.lstrip())
 
-    def may_open(self, written: str) -> bool:
-        """Whether what was written so far may yet become the mark before thoughts."""
-        return self.open.startswith(written.lstrip())
+    def settled(self, written: str) -> str:
+        """What was written, without an end that may become the mark before thoughts."""
+        ends = (n for n in range(len(self.open) - 1, 0, -1) if written.endswith(self.open[:n]))
+        return written[: len(written) - next(ends, 0)]
+
+
+_STATES: tuple[tuple[State, str], ...] = (("open", "open"), ("closed", "close"))
+
+
+def _cleaned(thought: str) -> str:
+    for mark in _BETWEEN:
+        thought = thought.replace(mark, "")
+    return thought.strip()
 
 
 def thoughts_of(tokenizer: Any, template: str) -> Thoughts | None:
@@ -60,7 +95,10 @@ def thoughts_of(tokenizer: Any, template: str) -> Thoughts | None:
     stated: Any = getattr(tokenizer, "response_template", None) or {}
     field: Any = stated.get("fields", {}).get("reasoning_content", {})
     if isinstance(field.get("open"), str) and isinstance(field.get("close"), str):
-        return Thoughts(field["open"], field["close"])
-    return next(
-        (Thoughts(*pair) for pair in _KNOWN if any(mark in template for mark in pair)), None
-    )
+        return _marks(tokenizer, field["open"], field["close"])
+    found = (pair for pair in _KNOWN if any(mark in template for mark in pair))
+    return next((_marks(tokenizer, *pair) for pair in found), None)
+
+
+def _marks(tokenizer: Any, open_: str, close: str) -> Thoughts:
+    return Thoughts(open_, close, token=open_ in tokenizer.get_added_vocab())

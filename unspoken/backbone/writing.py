@@ -89,12 +89,12 @@ class Writing(Decoding):
 
     def rows(self, context: Context, settings: Settings) -> list[Row]:
         """How each row of a context is written."""
-        thoughts, read = self.thoughts, context.spelling.words
-        each = Row.each(settings, context.batch)
+        thoughts, each = self.thoughts, Row.each(settings, context.batch)
         if thoughts is None:
             return each
-        pairs = zip(each, read, strict=True)
-        return [row._replace(begun=thoughts.begun(words)) for row, words in pairs]
+        spelling = context.spelling
+        read = zip(each, spelling.words, spelling.ends.tolist(), strict=True)
+        return [row._replace(state=thoughts.state(words, ends)) for row, words, ends in read]
 
     @torch.no_grad()
     def _write(

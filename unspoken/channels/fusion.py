@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unspoken.channels.base import Channel, check_identities, remedy, spelled_opening
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels
+from unspoken.errors import IncompatibleModels, require
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import Fuser, add_changes
 from unspoken.types import CACHE, KV, CacheSegment, Context, KVCache, Need, Spec, Spelling
@@ -47,8 +47,7 @@ class Fusion(Channel):
         opening: bool = True,
         loose: bool = False,
     ) -> None:
-        if order not in get_args(Order):
-            raise ValueError(f"order is one of {get_args(Order)}, not {order!r}")
+        require(order in get_args(Order), "order", order, f"one of {', '.join(get_args(Order))}")
         self.fuser = Fuser.from_pretrained(fuser).eval() if isinstance(fuser, str) else fuser
         self.order: Order = order
         self.opening, self.loose = opening, loose

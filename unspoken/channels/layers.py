@@ -17,9 +17,9 @@ from torch import Tensor
 from unspoken.channels.base import Channel
 from unspoken.channels.handoff import MOVED, accept_same, after_opening, check_same
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels
+from unspoken.errors import IncompatibleModels, require
 from unspoken.protocols import Model, fillable, movable
-from unspoken.types import CACHE, CacheSegment, KVCache, Need, Prompt, Spec
+from unspoken.types import CACHE, CacheSegment, KVCache, Need, Prompt, Spec, is_above_0
 from unspoken.wire import Message
 
 __all__ = ["SelectiveLayers", "ranked"]
@@ -57,11 +57,9 @@ class SelectiveLayers(Channel):
         mu: float = 0.5,
         sigma: float = 10.0,
     ) -> None:
-        if not (0 < ratio <= 1 and 0 <= alpha <= 1 and sigma > 0):
-            raise ValueError(
-                f"a ratio is above 0 and at most 1, alpha from 0 to 1, sigma above 0; got "
-                f"ratio={ratio}, alpha={alpha}, sigma={sigma}"
-            )
+        require(is_above_0(ratio) and ratio <= 1, "ratio", ratio, "above 0 and at most 1")
+        require(alpha == 0 or (is_above_0(alpha) and alpha <= 1), "alpha", alpha, "from 0 to 1")
+        require(is_above_0(sigma), "sigma", sigma, "above 0")
         self.ratio, self.alpha, self.mu, self.sigma = ratio, alpha, mu, sigma
         self.attention = None if attention is None else tuple(attention)
 

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 
 from unspoken.channels.handoff import Handoff
 from unspoken.channels.sender_state import SenderState
+from unspoken.errors import require
 from unspoken.protocols import Model, rolls_out
-from unspoken.types import CacheSegment, Need
+from unspoken.types import CacheSegment, Need, is_count
 
 __all__ = ["LatentRollout"]
 
@@ -35,11 +36,8 @@ class LatentRollout(Handoff):
         align: Literal["identity", "ridge"] = "ridge",
         opening: bool = True,
     ) -> None:
-        if steps < 1 or align not in ("identity", "ridge"):
-            raise ValueError(
-                f"a rollout takes at least 1 step and aligns by 'identity' or 'ridge', got "
-                f"steps={steps}, align={align!r}"
-            )
+        require(is_count(steps), "steps", steps, "a whole number above 0")
+        require(align in ("identity", "ridge"), "align", align, "'identity' or 'ridge'")
         super().__init__(opening=opening)
         self.steps = steps
         self.align: Literal["identity", "ridge"] = align

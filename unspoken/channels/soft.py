@@ -11,9 +11,10 @@ from typing import ClassVar
 from unspoken.channels.base import Channel, check_identities, check_widths, remedy
 from unspoken.channels.handoff import check_same
 from unspoken.channels.sender_state import SenderState
+from unspoken.errors import require
 from unspoken.projectors import VocabularyMixing
 from unspoken.protocols import Model, rolls_out
-from unspoken.types import Need, Prompt, Spec, Vectors
+from unspoken.types import Need, Prompt, Spec, Vectors, is_above_0, is_count
 from unspoken.wire import Message
 
 __all__ = ["SoftWords"]
@@ -40,11 +41,8 @@ class SoftWords(Channel):
         limit: int | None = None,
         projector: VocabularyMixing | str | None = None,
     ) -> None:
-        if temperature <= 0 or (limit is not None and limit < 1):
-            raise ValueError(
-                "soft words have a temperature above 0 and a limit of at least 1, got "
-                f"temperature={temperature}, limit={limit}"
-            )
+        require(is_above_0(temperature), "temperature", temperature, "a number above 0")
+        require(limit is None or is_count(limit), "limit", limit, "a number of positions above 0")
         if isinstance(projector, str):
             projector = VocabularyMixing.from_pretrained(projector).eval()
         self.temperature, self.limit, self.projector = temperature, limit, projector

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from unspoken.channels.base import Channel
 from unspoken.channels.sender_state import SenderState
-from unspoken.types import TEXT, Need, Prompt, Text
+from unspoken.errors import require
+from unspoken.types import TEXT, Need, Prompt, Text, is_count
 from unspoken.wire import Message
 
 __all__ = ["TextChannel"]
@@ -25,8 +26,7 @@ class TextChannel(Channel):
     def __init__(
         self, *, verbatim: bool = False, limit: int | None = None, reasoning: bool = False
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"a text channel carries at least 1 token, got limit={limit}")
+        require(limit is None or is_count(limit), "limit", limit, "a number of tokens above 0")
         self.verbatim, self.limit, self.reasoning = verbatim, limit, reasoning
 
     @property

@@ -17,10 +17,20 @@ from unspoken.types.prompt import (
     Spelling,
     Text,
     Vectors,
+    is_unicode,
     left_pad,
 )
 from unspoken.types.reading import Ahead, Context, Finish, Read, Rollout, Served, Usage, Words
-from unspoken.types.settings import CACHE, TEXT, Denoising, Need, NeedKind, Settings
+from unspoken.types.settings import (
+    CACHE,
+    TEXT,
+    Denoising,
+    Need,
+    NeedKind,
+    Settings,
+    is_above_0,
+    is_count,
+)
 from unspoken.types.spec import Spec
 
 __all__ = [
@@ -52,5 +62,8 @@ __all__ = [
     "Vectors",
     "Words",
     "counted",
+    "is_above_0",
+    "is_count",
+    "is_unicode",
     "left_pad",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "Spelling",
     "Text",
     "Vectors",
+    "is_unicode",
     "left_pad",
 ]
 
@@ -207,8 +208,13 @@ class Prompt:
     @property
     def opening(self) -> str:
         """The shared text with which the prompt begins, or ''."""
+        first = self.front_text()
+        return first.words[0] if first is not None else ""
+
+    def front_text(self) -> Text | None:
+        """The shared text with which the prompt begins, or None."""
         first = self.segments[0] if self.segments else None
-        return first.words[0] if isinstance(first, Text) and first.shared else ""
+        return first if isinstance(first, Text) and first.shared else None
 
 
 def left_pad(rows: Sequence[Tensor], fill: float = 0) -> tuple[Tensor, Tensor]:
@@ -221,3 +227,12 @@ def left_pad(rows: Sequence[Tensor], fill: float = 0) -> tuple[Tensor, Tensor]:
             out[b, -row.shape[0] :] = row
             mask[b, -row.shape[0] :] = True
     return out, mask
+
+
+def is_unicode(words: str) -> bool:
+    """Whether words can be encoded: a lone surrogate cannot."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

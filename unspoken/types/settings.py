@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
-from unspoken.errors import SettingsError
+from unspoken.errors import SettingsError, require
 
-__all__ = ["CACHE", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
+__all__ = [
+    "CACHE",
+    "TEXT",
+    "Denoising",
+    "Feed",
+    "Need",
+    "NeedKind",
+    "Settings",
+    "is_above_0",
+    "is_count",
+]
 
+Remask = Literal["confidence", "margin", "entropy", "random"]
+Capture = Literal["last", "clean"]
 Feed = Literal["identity", "ridge", "expected"]
 NeedKind = Literal["text", "cache", "hidden", "rollout"]
 
@@ -62,17 +74,28 @@ class Settings:
     seed: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = _listed(self.stop)
         object.__setattr__(self, "stop", stop)
         for name, given, fits, allowed in (
-            ("max_tokens", self.max_tokens, _whole(self.max_tokens, 1), "a whole number above 0"),
+            (
+                "max_tokens",
+                self.max_tokens,
+                _whole(self.max_tokens, 1, _MOST),
+                f"a whole number from 1 to {_MOST:,}",
+            ),
             ("stop", stop, all(map(_stops, stop)), "strings that are not empty"),
             ("temperature", self.temperature, _within(self.temperature, 0), "0 or more"),
             ("top_p", self.top_p, self.top_p != 0 and _within(self.top_p, 0, 1), "above 0, to 1"),
-            ("seed", self.seed, _seeds(self.seed), "a whole number, or one for each row"),
+            (
+                "seed",
+                self.seed,
+                _seeds(self.seed),
+                "a whole number of 64 bits, or one for each row",
+            ),
         ):
-            if not fits:
-                raise SettingsError(f"{name} is {given!r}, but it has to be {allowed}")
+            require(fits, name, given, allowed)
+        for name, kind in (("max_tokens", int), ("temperature", float), ("top_p", float)):
+            object.__setattr__(self, name, kind(getattr(self, name)))  # 1 and 1.0 are the same
 
     def seeds(self, batch: int) -> tuple[int, ...]:
         """The seed of each row. Raises `SettingsError` if they are as many as other rows."""
@@ -84,8 +107,26 @@ class Settings:
         return found
 
 
-def _whole(given: Any, least: float = -inf) -> bool:
-    return type(given) is not bool and isinstance(given, Integral) and int(given) >= least
+_MOST = 1 << 31
+
+
+def _whole(given: Any, least: float = -inf, most: float = inf) -> bool:
+    return type(given) is not bool and isinstance(given, Integral) and least <= int(given) <= most
+
+
+def _listed(given: Any) -> tuple[Any, ...]:
+    several = hasattr(given, "__iter__") and type(given) is not str
+    return tuple(given) if several else (given,)
+
+
+def is_count(given: Any) -> bool:
+    """Whether something is a whole number above 0."""
+    return _whole(given, 1)
+
+
+def is_above_0(given: Any) -> bool:
+    """Whether something is a number above 0, and no infinite one."""
+    return _within(given, 0) and given > 0
 
 
 def _stops(given: Any) -> bool:
@@ -98,7 +139,8 @@ def _within(given: Any, low: float, high: float = inf) -> bool:
 
 
 def _seeds(given: Any) -> bool:
-    return all(map(_whole, cast(tuple[Any, ...], given) if isinstance(given, tuple) else (given,)))
+    rows = cast(tuple[Any, ...], given) if isinstance(given, tuple) else (given,)
+    return all(_whole(row, -(1 << 63), (1 << 63) - 1) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +163,28 @@ class Denoising(Settings):
 
     steps: int = 64
     block: int | None = 32
-    remask: Literal["confidence", "margin", "entropy", "random"] = "confidence"
+    remask: Remask = "confidence"
     guidance: float = 0.0
     until: float = 1.0
     threshold: float | None = None
-    capture: Literal["last", "clean"] = "last"
+    capture: Capture = "last"
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        if self.steps < 1 or (self.block is not None and self.block < 1):
+        for name, given, choices in (
+            ("remask", self.remask, get_args(Remask)),
+            ("capture", self.capture, get_args(Capture)),
+        ):
+            require(given in choices, name, given, f"one of {', '.join(choices)}")
+        if not (_whole(self.steps, 1) and (self.block is None or _whole(self.block, 1))):
             raise SettingsError(
                 f"a canvas takes at least 1 step and blocks of at least 1 position, got "
                 f"steps={self.steps}, block={self.block}"
             )
-        if not 0 < self.until <= 1 or self.guidance < 0:
+        if not (_within(self.until, 0, 1) and self.until > 0 and _within(self.guidance, 0)):
             raise SettingsError(
                 f"until is a share above 0 and at most 1, and guidance is 0 or more, got "
                 f"until={self.until}, guidance={self.guidance}"
             )
+        fits = self.threshold is None or _within(self.threshold, 0, 1)
+        require(fits, "threshold", self.threshold, "from 0 to 1, or None")
