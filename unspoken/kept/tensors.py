@@ -41,8 +41,8 @@ class Tensors:
     tensors: dict[str, Tensor]
 
 
-def save(path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and JSON as one safetensors file with a digest, whole or not at all.
+def save(path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors and JSON as one safetensors file, whole or not at all. Returns the digest.
 
     Tensors go to the disk one by one. kind: what the file is, so that it stands for nothing else.
     """
@@ -65,6 +65,7 @@ def save(path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str
         file.write(len(head).to_bytes(8, "little") + head)
         for name in names:
             file.write(_bytes(tensors[name]))
+    return meta[DIGEST]
 
 
 def load(path: Path, kind: str) -> Tensors:
