@@ -78,9 +78,9 @@ def test_files_that_are_no_such_thing(
 def test_a_file_without_a_digest_is_read_where_that_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(1)}, path, {"format": "pt"})
-    content, tensors = kept.load_weights(path, "thing")
-    assert content is None
-    assert tensors["a"].tolist() == [1.0]
+    found = kept.load_weights(path, "thing")
+    assert (found.content, found.digest) == ({"format": "pt"}, "")
+    assert found.tensors["a"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def content_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def check_keys(given: Any, known: Iterable[str], path: Path, needed: Iterable[str] = ()) -> None:
+def check_keys(
+    given: Any, known: Iterable[str], path: Path, needed: Iterable[str] | None = None
+) -> None:
     """Raise `Damaged`, with names, unless an object has the keys that are known, and no others.
 
     needed: those of them that must be there, all by default.
@@ -97,5 +99,5 @@ def check_keys(given: Any, known: Iterable[str], path: Path, needed: Iterable[st
     names = set(cast(dict[str, Any], given))
     if surplus := sorted(names - known):
         raise Damaged(f"{path} has unknown keys {surplus}; known are {sorted(known)}")
-    if missing := sorted((set(needed) or known) - names):
+    if missing := sorted((known if needed is None else set(needed)) - names):
         raise Damaged(f"{path} lacks the keys {missing}")

@@ -35,10 +35,11 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """What a file of tensors holds: JSON beside them, and the tensors by name."""
+    """What a file holds: JSON, the tensors by name, and its digest, '' if it has none."""
 
     content: dict[str, Any]
     tensors: dict[str, Tensor]
+    digest: str
 
 
 def save(path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -70,41 +71,44 @@ def save(path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str
 
 def load(path: Path, kind: str) -> Tensors:
     """What `save` wrote, all of it checked. Raises `Damaged`."""
-    content, tensors = _read(path, kind)
-    if content is None:
+    found = load_weights(path, kind)
+    if not found.digest:
         raise Damaged(f"{path} has no digest: it is damaged, or an earlier version wrote it")
-    return Tensors(content, tensors)
+    return found
 
 
-def load_weights(path: Path, kind: str) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """The same for a file that may have no digest, as those of other people: then no content."""
-    return _read(path, kind)
+def load_weights(path: Path, kind: str) -> Tensors:
+    """The same of a file that may have no digest, as those of other people.
 
-
-def _read(path: Path, kind: str) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:  # pyright: ignore
-            meta = cast(dict[str, str], file.metadata() or {})
-            names = cast(list[str], file.keys())
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing") from error
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise Damaged(f"{path} is damaged, as it is no safetensors file: {error}") from error
+    Then the content is what the header says of the file.
+    """
+    meta, tensors = _read(path)
     if _ABOUT not in meta and DIGEST not in meta:
-        return None, tensors
-    about = parse(meta.get(_ABOUT, ""), path) if _is_whole(meta, tensors) else None
-    if about is None:
+        return Tensors(dict(meta), tensors, "")
+    if not _is_whole(meta, tensors):
         raise Damaged(f"{path} is damaged: its content is not what its digest was made of")
+    about = parse(meta.get(_ABOUT, ""), path)
     check_keys(about, ("kind", "version", "content"), path)
     if (about["kind"], about["version"]) != (kind, _VERSION):
         raise Damaged(
             f"{path} holds {about['kind']!r} in version {about['version']}, but {kind!r} in "
             f"version {_VERSION} is wanted"
         )
-    return about["content"], tensors
+    return Tensors(about["content"], tensors, meta[DIGEST])
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore
+            meta = cast(dict[str, str], file.metadata() or {})
+            names = cast(list[str], file.keys())
+            return meta, {name: file.get_tensor(name) for name in names}
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise Damaged(f"{path} is damaged, as it is no safetensors file: {error}") from error
 
 
 def _is_whole(meta: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:
@@ -149,6 +153,8 @@ def check_tensors(
             raise Damaged(
                 f"{path} is damaged: {name!r} is {tuple(tensor.shape)}, but must be {shape}"
             )
+        if not isinstance(known, tuple) and known.is_floating_point() != tensor.is_floating_point():
+            raise Damaged(f"{path} is damaged: {name!r} is of type {_dtype(tensor)}")
         check_finite(tensor, f"{path} is damaged: {name!r}")
 
 
