@@ -25,19 +25,19 @@ DIGEST = "sha256"
 """The key under which JSON and safetensors files have the digest of all else in them."""
 
 
-def digested(content: Mapping[str, Any]) -> dict[str, Any]:
+def digested(content: Mapping[str, Any], key: str = DIGEST) -> dict[str, Any]:
     """The same content with its digest.
 
     >>> opened(digested({"n": 1}), Path("a.json"))
     {'n': 1}
     """
-    return {**content, DIGEST: content_digest(content)}
+    return {**content, key: content_digest(content)}
 
 
-def opened(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def opened(content: Mapping[str, Any], path: Path, key: str = DIGEST) -> dict[str, Any]:
     """The content without its digest, if it has one. Raises `Damaged` if that is another's."""
-    rest = {name: value for name, value in content.items() if name != DIGEST}
-    if DIGEST in content and content[DIGEST] != content_digest(rest):
+    rest = {name: value for name, value in content.items() if name != key}
+    if key in content and content[key] != content_digest(rest):
         raise Damaged(f"{path} is damaged: its content is not what its digest was made of")
     return rest
 

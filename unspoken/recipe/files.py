@@ -56,7 +56,7 @@ def chain(name: str) -> list[Path]:
 
 def base_of(path: Path, base: Any) -> Path:
     """The file that a recipe continues: one in the same folder. Raises `RecipeError`."""
-    if not isinstance(base, str) or Path(base).name != base or "\0" in base:
+    if not isinstance(base, str) or Path(base).name != base or base == ".." or "\0" in base:
         raise RecipeError(f"{path}: base: {base!r} is no name of a file in the same folder")
     return path.with_name(base)
 
