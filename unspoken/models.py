@@ -191,9 +191,12 @@ def is_ready(model: Packaged) -> bool:
 def verify(model: Packaged) -> bool:
     """Whether every converted file still has its recorded SHA-256 (reads all of it)."""
     folder = cache_folder() / "models" / model.name
-    return is_ready(model) and all(
-        sha256(folder / name) == entry["sha256"] for name, entry in _files(folder).items()
-    )
+    try:
+        return is_ready(model) and all(
+            sha256(folder / name) == entry["sha256"] for name, entry in _files(folder).items()
+        )
+    except _ODD:
+        return False
 
 
 def _files(folder: Path) -> dict[str, Any]:

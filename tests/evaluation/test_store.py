@@ -156,6 +156,8 @@ def test_what_does_not_fit_is_measured_again(tmp_path: Path) -> None:
     assert Store(tmp_path).find("one.json", "k", Interval) == wide
 
 
-def test_a_folder_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_a_file_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "one.json").mkdir()
-    assert Store(tmp_path).find("one.json", "k", Interval) is None
+    with pytest.warns(UserWarning, match=r"one\.json is damaged: it is no file"):
+        assert Store(tmp_path).get("one.json", "k", Interval, lambda: KEPT) == KEPT
+    assert (tmp_path / "one.json").is_file()

@@ -118,7 +118,10 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     messages without a line. Raises `Damaged` for all else that is not as it was written.
     """
     path = Path(folder) / _INDEX
-    *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    try:
+        *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; give another folder") from error
     with kept.advising("what it says is lost; move the folder aside, or get it again"):
         rows = [_line(line, n, path) for n, line in enumerate(lines, 1)]
         named = {_message(row, path) for row in rows if "file" in row}
@@ -135,7 +138,12 @@ def _line(data: bytes, number: int, path: Path) -> dict[str, Any]:
     line = kept.parse(data, path)
     if not isinstance(line, dict):
         raise Damaged(f"{path} is damaged: its line {number} is no JSON object")
-    return kept.opened(cast(dict[str, Any], line), path, _DIGEST)
+    row = cast(dict[str, Any], line)
+    for name, value in row.items():
+        rest = {other: one for other, one in row.items() if other != name}
+        if name != _DIGEST and value == kept.content_digest(rest):
+            raise Damaged(f"{path} is damaged: line {number} has its digest under {name!r}")
+    return kept.opened(row, path, _DIGEST)
 
 
 def _message(row: dict[str, Any], path: Path) -> str:

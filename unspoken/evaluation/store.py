@@ -137,8 +137,10 @@ def _read(path: Path, key: str, kind: type[_Kept]) -> _Kept | None:
 
     Raises `Damaged` if it is of no key at all.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
+    if not path.is_file():
+        raise Damaged(f"{path} is damaged: it is no file")
     lines = path.suffix == ".jsonl"
     content: Any
     content = read_rows(path) if lines else kept.opened(_object(path.read_bytes(), path), path)

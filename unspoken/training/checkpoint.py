@@ -59,9 +59,27 @@ def read_checkpoint(
             parts.setdefault(part, {})[rest] = tensor.to(device)
         for part in _PARTS:
             kept.check_tensors(parts[part], module.state_dict(), path)
-    adam = {int(n.removeprefix(_ADAM)): parts.pop(n) for n in {*parts} - {*_PARTS}}
+        adam = _adam(parts, optimizer, path)
     optimizer.load_state_dict({"state": adam, "param_groups": found.content["groups"]})
     return found.content, parts
+
+
+def _adam(
+    parts: dict[str, dict[str, Tensor]], optimizer: torch.optim.Optimizer, path: Path
+) -> dict[int, dict[str, Tensor]]:
+    """Take out of the parts what the optimiser knows of its parameters, by number."""
+    trained = [one for group in optimizer.param_groups for one in group["params"]]
+    found: dict[int, dict[str, Tensor]] = {}
+    for number, parameter in enumerate(trained):
+        known = parts.pop(f"{_ADAM}{number}", None)
+        if known is not None:
+            shape = tuple(parameter.shape)
+            wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+            kept.check_tensors(known, wanted, path)
+            found[number] = known
+    if unknown := {*parts} - {*_PARTS}:
+        raise Damaged(f"{path} has an unknown part {min(unknown)!r}")
+    return found
 
 
 def _name(path: Path) -> str:

@@ -107,14 +107,14 @@ class StoredStates:
     def _read(self, start: int) -> kept.Tensors:
         path, rows = self._path(start), self._rows(start)
         found = kept.load(path, _KIND)
-        kept.check_keys(found.content, ("of", "texts"), path)
+        kept.check_keys(found.content, ("of", "lengths", "texts"), path)
         if found.content["of"] != self._name(start):
             raise Damaged(f"{path} holds {found.content['of']} instead")
         if self.writes and len(found.content["texts"]) != len(rows):
             raise Damaged(f"{path} is damaged: it has not one text for each of {len(rows)} rows")
-        sizes = {name: len(tensor) if tensor.ndim else 0 for name, tensor in found.tensors.items()}
         after = (len(self.layers), self.sender.spec.width)
-        wanted = {name: (sizes.get(name, 0), *after) for name in map(str, rows)}
+        sizes = zip(rows, found.content["lengths"], strict=True)
+        wanted = {str(row): (size, *after) for row, size in sizes}
         kept.check_tensors(found.tensors, wanted, path)
         return found
 
@@ -138,4 +138,6 @@ class StoredStates:
                 count, held = len(self.sender.model.tokens(words)), len(tensors[str(row)])
                 texts[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
         spoken = [texts[str(row)] for row in rows] if texts else None
-        kept.save(self._path(start), _KIND, {"of": self._name(start), "texts": spoken}, tensors)
+        lengths = [len(tensors[str(row)]) for row in rows]
+        about = {"of": self._name(start), "lengths": lengths, "texts": spoken}
+        kept.save(self._path(start), _KIND, about, tensors)

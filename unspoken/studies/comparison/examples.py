@@ -21,11 +21,11 @@ def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
     Raises `DataError` if they are damaged.
     """
     path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
-    if not path.is_file():
+    if not path.exists():
         return ()
     try:
         rows = read_rows(path)
-    except Damaged as error:
+    except (Damaged, OSError) as error:
         raise DataError(f"{error}; run the command again that wrote it") from error
     if not all(row.keys() >= _ANSWER for row in rows):
         return ()
