@@ -352,8 +352,8 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
     if damage == "broken":
         with pytest.raises(DataError, match="its last line has no end; run the command again"):
             predictions(out, arm)
-    else:
-        assert predictions(out, arm) == ()
+        return
+    assert predictions(out, arm) == ()
     found = disagreements(report, out)
     assert found is not None
     assert isinstance(found[1], Examples)
