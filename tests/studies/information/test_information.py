@@ -118,7 +118,10 @@ def test_broken_scores_are_measured_anew(
 ) -> None:
     path = copied.out / "information" / "full-text.json"
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    run_study("information", copied.recipe("comparison.channels=[full-text]"), items=5, samples=0)
+    with pytest.warns(UserWarning, match=r"full-text\.json is damaged.* It is made anew"):
+        run_study(
+            "information", copied.recipe("comparison.channels=[full-text]"), items=5, samples=0
+        )
     assert measured == ["full-text, bits"]
 
 
