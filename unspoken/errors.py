@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "ContextTooLong",
+    "Damaged",
     "DataError",
     "EmptyPrompt",
     "IncompatibleModels",
@@ -93,7 +94,11 @@ class RecipeError(UnspokenError, ValueError):
 
 
 class StorageError(UnspokenError, OSError):
-    """A file could not be written. The old file is untouched."""
+    """A file could not be written, or read. The old file is untouched."""
+
+
+class Damaged(StorageError):
+    """A kept file is not as it was written, or of another version. Nothing of it was used."""
 
 
 class TrainingError(UnspokenError, RuntimeError):

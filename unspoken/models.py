@@ -2,7 +2,8 @@
 
 A packaged model is a GGUF file inside a PyPI package. transformers reads it slowly and will not
 save it, so it is converted once to safetensors in the cache folder: under a lock, into a folder
-beside its place, which is moved there when whole.
+beside its place, which is moved there when whole. Each process checks every byte before it uses a
+conversion. A damaged one is moved aside and made anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from unspoken.errors import IncompatibleModels, MissingExtra, StorageError, UnknownName, unknown
+from unspoken import kept
+from unspoken.errors import (
+    Damaged,
+    IncompatibleModels,
+    MissingExtra,
+    StorageError,
+    UnknownName,
+    unknown,
+)
 from unspoken.files import atomic_folder, sha256
 
 __all__ = [
@@ -171,24 +180,31 @@ def is_ready(model: Packaged) -> bool:
     """Whether the converted model is in the cache, every file with its recorded size."""
     folder = cache_folder() / "models" / model.name
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        return (manifest["source"], manifest["layout"]) == (model.sha256, _LAYOUT) and all(
+        return not _is_older(model, folder) and all(
             (folder / name).stat().st_size == entry["bytes"]
-            for name, entry in manifest["files"].items()
+            for name, entry in _files(folder).items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except _ODD:
         return False
 
 
 def verify(model: Packaged) -> bool:
     """Whether every converted file still has its recorded SHA-256 (reads all of it)."""
     folder = cache_folder() / "models" / model.name
-    if not is_ready(model):
+    try:
+        return is_ready(model) and all(
+            sha256(folder / name) == entry["sha256"] for name, entry in _files(folder).items()
+        )
+    except _ODD:
         return False
-    files = json.loads((folder / _MANIFEST).read_text())["files"]
-    return all(sha256(folder / name) == entry["sha256"] for name, entry in files.items())
 
 
+def _files(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / _MANIFEST).read_bytes())["files"]
+
+
+_ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What a manifest raises that is not as it was written."""
 _MANIFEST = "manifest.json"
 _LAYOUT = 3
 """Grows when conversion writes something else. Other versions are converted again."""
@@ -198,17 +214,48 @@ def _converted(model: Packaged) -> Path:
     from filelock import FileLock
 
     folder = cache_folder() / "models" / model.name
-    if is_ready(model):
+    if _is_whole(model, folder):
         return folder
     parts = model.paths
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{model.name}.lock")):
-        if not is_ready(model):  # another process may have been faster
+        if not _is_whole(model, folder):  # another process may have been faster
+            _set_aside(model, folder)
             for stale in folder.parent.glob(f".{model.name}.*"):
                 shutil.rmtree(stale, ignore_errors=True)
             with atomic_folder(folder) as beside:
                 _convert(model, parts, beside)
     return folder
+
+
+_checked: dict[Path, list[tuple[str, int, int]]] = {}
+"""Folders whose bytes this process has read, and sizes and times of their files then."""
+
+
+def _is_whole(model: Packaged, folder: Path) -> bool:
+    """Whether every file has its recorded SHA-256. They are read again only if one has changed."""
+    found = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
+    stamps = [(name, about.st_size, about.st_mtime_ns) for name, about in found]
+    if not is_ready(model) or (_checked.get(folder) != stamps and not verify(model)):
+        return False
+    _checked[folder] = stamps
+    return True
+
+
+def _is_older(model: Packaged, folder: Path) -> bool:
+    """Whether a folder is of another release of the model, or of another version of this module."""
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+    return (manifest["source"], manifest["layout"]) != (model.sha256, _LAYOUT)
+
+
+def _set_aside(model: Packaged, folder: Path) -> None:
+    """Move a conversion aside if it is damaged, and not just of another version."""
+    try:
+        if _is_older(model, folder):
+            return
+    except _ODD:
+        pass
+    kept.set_aside(folder, Damaged(f"the converted {model.name!r} is damaged"))
 
 
 def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:

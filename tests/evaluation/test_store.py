@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from unspoken import kept
 from unspoken.evaluation.arm import Prediction
 from unspoken.evaluation.statistics import Interval
 from unspoken.evaluation.store import Store
@@ -49,7 +51,8 @@ def test_a_folder_keeps_it_for_the_next_process(tmp_path: Path) -> None:
     Store(tmp_path).get("deep/one.json", "k", Interval, lambda: KEPT)
     assert Store(tmp_path).get("deep/one.json", "k", Interval, never) == KEPT
     content = json.loads((tmp_path / "deep" / "one.json").read_text())
-    assert content == {"key": "k", "found": {"low": 0.25, "high": 1}}
+    assert kept.opened(content, tmp_path) == {"key": "k", "found": {"low": 0.25, "high": 1}}
+    assert set(content) == {"key", "found", "sha256"}
 
 
 def test_what_is_known_by_another_name_is_written_under_this_one_too(tmp_path: Path) -> None:
@@ -103,9 +106,40 @@ def test_what_is_not_as_it_was_written_counts_as_nothing(
     store, path = Store(tmp_path), tmp_path / "one.json"
     store.keep("one.json", "k", Interval, KEPT)
     path.write_text(damage(path.read_text()))
-    assert Store(tmp_path).find("one.json", "k", Interval) is None
-    assert Store(tmp_path).get("one.json", "k", Interval, lambda: Interval(0, 0)).high == 0
+    with pytest.warns(UserWarning, match=r"one\.json is damaged.* It is made anew"):
+        assert Store(tmp_path).get("one.json", "k", Interval, lambda: Interval(0, 0)).high == 0
+    assert (tmp_path / "one.json.damaged").exists()
     assert Store(tmp_path).find("one.json", "k", Interval) == Interval(0, 0)
+
+
+@pytest.mark.parametrize("name", ["one.json", "rows.jsonl"])
+def test_what_version_one_wrote_is_found(name: str, tmp_path: Path) -> None:
+    kind: Any = Interval if name == "one.json" else list[Prediction]
+    Store(tmp_path).keep(name, "k", kind, KEPT if name == "one.json" else ROWS)
+    path = tmp_path / name
+    lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    for line in lines:
+        assert len(line.pop("sha256")) == 64
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert Store(tmp_path).find(name, "k", kind) is not None
+
+
+@pytest.mark.parametrize("change", ["word", "dropped", "turned", "mixed"])
+def test_lines_that_are_not_as_they_were_written_count_as_nothing(
+    change: str, tmp_path: Path
+) -> None:
+    store, path = Store(tmp_path), tmp_path / "rows.jsonl"
+    store.keep("rows.jsonl", "k", list[Prediction], ROWS)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    changed = {
+        "word": [lines[0].replace(b"words", b"wards"), lines[1]],
+        "dropped": lines[:1],
+        "turned": lines[::-1],
+        "mixed": [lines[0], lines[1].replace(b"sha256", b"sha255")],
+    }[change]
+    path.write_bytes(b"".join(line + b"\n" for line in changed))
+    with pytest.warns(UserWarning, match=r"rows\.jsonl is damaged"):
+        assert Store(tmp_path).find("rows.jsonl", "k", list[Prediction]) is None
 
 
 def test_what_another_version_wrote_counts_as_nothing(tmp_path: Path) -> None:
@@ -122,6 +156,8 @@ def test_what_does_not_fit_is_measured_again(tmp_path: Path) -> None:
     assert Store(tmp_path).find("one.json", "k", Interval) == wide
 
 
-def test_a_folder_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_a_file_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "one.json").mkdir()
-    assert Store(tmp_path).find("one.json", "k", Interval) is None
+    with pytest.warns(UserWarning, match=r"one\.json is damaged: it is no file"):
+        assert Store(tmp_path).get("one.json", "k", Interval, lambda: KEPT) == KEPT
+    assert (tmp_path / "one.json").is_file()

@@ -65,6 +65,11 @@ def test_a_circle_of_recipes_is_refused(tmp_path: Path) -> None:
         ("kind: [1", "own.yaml: cannot be read"),
         ("- 1\n", "a recipe is a mapping"),
         ("base: none.yaml\n", "none.yaml: cannot be read"),
+        ("base: own.yaml\n", "base: own.yaml continues this recipe"),
+        ("base: ./own.yaml\n", "base: './own.yaml' is no name of a file in the same folder"),
+        ("base: /tmp/own.yaml\n", "base: '/tmp/own.yaml' is no name of a file"),
+        ("base: [own.yaml]\n", "is no name of a file"),
+        ("base: ..\n", "base: '..' is no name of a file"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named(text: str, said: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unspoken.channels import Embedding, make_channel
-from unspoken.errors import DataError, IncompatibleModels, UnknownName
+from unspoken.errors import Damaged, DataError, IncompatibleModels, UnknownName
 from unspoken.projectors import (
     EmbeddingProjector,
     FreeVectors,
@@ -76,7 +76,9 @@ def test_what_holds_no_projector_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"says no kind of projector, and its settings .*'count'"):
         load_projector(tmp_path)
     (tmp_path / "config.json").write_text("[1, 2")
-    with pytest.raises(DataError, match=r"config\.json is no JSON object"):
+    with pytest.raises(
+        Damaged, match=r"config\.json is damaged, as it is no JSON: .* get the fold"
+    ):
         load_projector(tmp_path)
     (tmp_path / "pair.json").write_text("{}")
     with pytest.raises(DataError, match=r"pair\.json says no kind of projector"):

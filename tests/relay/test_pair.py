@@ -197,7 +197,7 @@ def test_a_folder_of_an_earlier_version_is_completed_without_training(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "is no JSON"),
+        ("{", "as it is no JSON"),
         ("{}", r"cannot be used: projector: Field required"),
         ('{"version": 2}', r"cannot be used: version: Input should be 1"),
         (
@@ -217,11 +217,29 @@ def test_a_file_says_no_more_than_it_should(bench: Bench):
     """Words, settings and identities; nothing of the task's items but the worked examples."""
     _, home = trained(bench)
     kept = json.loads((home / "pair.json").read_text())
-    assert set(kept) == {"version", "projector", "protocol", "pack", "sender", "receiver"}
+    digest = {"sha256"}
+    assert set(kept) == {"version", "projector", "protocol", "pack", "sender", "receiver"} | digest
     assert kept["projector"]["kind"] == "embedding"
     assert kept["receiver"]["agent"]["instructions"].startswith("Answer.")
     assert kept["receiver"]["weights"] == load_projector(home).target_weights
     assert "likes" not in json.dumps(kept["sender"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"Answer.', '"Guess.', "is damaged: its content is not what its digest was made of; rem"),
+        ('"sha256"', '"sha257"', "sha257: Extra inputs are not permitted"),
+        ('"seed": 0', '"seed": NaN', "NaN is no finite number"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused(bench: Bench, old: str, new: str, told: str):
+    _, home = trained(bench)
+    text = (home / "pair.json").read_text()
+    assert old in text
+    (home / "pair.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(PairError, match=told):
+        load_pipeline(home)
 
 
 def test_an_agent_that_a_file_cannot_keep_is_refused(tmp_path: Path):

@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -347,6 +349,10 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
     (arm,) = (
         one for one in report.arms if (one.channel, one.condition) == ("embedding", "matched")
     )
+    if damage == "broken":
+        with pytest.raises(DataError, match="its last line has no end; run the command again"):
+            predictions(out, arm)
+        return
     assert predictions(out, arm) == ()
     found = disagreements(report, out)
     assert found is not None
@@ -366,7 +372,9 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
             "or blame.json",
         ),
         ("{", "is no JSON"),
-        ("[]", "holds no results"),
+        ("[]", "holds no JSON object"),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"arms": NaN}', "NaN is no finite number"),
         ('{"arms": [], "channels": {}}', "is not of this version: models"),
         ('{"arms": 3}', "is not of this version: arms"),
     ],
@@ -377,6 +385,47 @@ def test_what_is_no_result_is_refused(content: str | None, said: str, tmp_path: 
     with pytest.raises(DataError, match=re.escape(said)):
         write_page(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_in_the_place_of_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*results\.json: Is a directory; run the"):
+        write_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda c: c["arms"][0].update(accuracy=7.0),
+            "arms.0.accuracy: .* less than or",
+        ),
+        (lambda c: c["arms"][0].update(n=0), "arms.0.n: .* greater than or equal to 1"),
+        (lambda c: c["arms"][0].update(ci_low=-0.1), "arms.0.ci_low"),
+        (lambda c: c["arms"][0].update(seconds=-1), "arms.0.seconds"),
+        (lambda c: c["channels"]["text"]["gain"].update(p=1.5), "channels.text.gain.p"),
+        (lambda c: c["task"].pop("items"), "cannot be shown .KeyError: 'items'"),
+        (lambda c: c["models"].append({}), "cannot be shown .KeyError: 'name'"),
+    ],
+)
+def test_numbers_that_no_measurement_has_are_not_drawn(
+    change: Callable[[Any], Any], said: str, tmp_path: Path
+) -> None:
+    out = folder_of_results(tmp_path, more=False)
+    results = told(out)
+    change(results)
+    (out / "results.json").write_text(json.dumps(results))
+    with pytest.raises(DataError, match=said):
+        write_page(out)
+
+
+def test_results_that_were_changed_are_refused(tmp_path: Path) -> None:
+    usable_bits().save(tmp_path)
+    write_page(tmp_path)
+    text = (tmp_path / "worth.json").read_text()
+    (tmp_path / "worth.json").write_text(text.replace('"seed": ', '"seed": 1'))
+    with pytest.raises(DataError, match=r"worth\.json is damaged: .*; run the command again"):
+        write_page(tmp_path)
 
 
 def test_a_measurement_does_not_fail_for_what_stands_beside_it(

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from unspoken import kept
 from unspoken.agents import Agent, Role
 from unspoken.anchors import LADDERS, AnchorPool, Ladder
+from unspoken.anchors.persist import FILE
 from unspoken.anchors.shelf import Base, Shelf
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff, TextChannel
-from unspoken.errors import IncompatibleModels, StorageError, UnknownName
+from unspoken.errors import Damaged, IncompatibleModels, StorageError, UnknownName
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.protocols import Model
 from unspoken.testing import KINDS, tiny_backbone
@@ -555,14 +557,69 @@ def test_a_saved_pool_serves_as_before(tiny: Tiny, ladder: str, tmp_path: Path):
 
 def test_a_pool_that_cannot_be_loaded_says_so(tiny: Tiny, tmp_path: Path):
     pool = AnchorPool("exact")
-    with pytest.raises(StorageError, match="cannot load a pool"):
+    with pytest.raises(StorageError, match=r"pool\.safetensors is missing; read the texts again"):
         pool.load(tmp_path)
     pool.save(tmp_path / "pool")
     with pytest.raises(StorageError, match="same ladder"):
         AnchorPool("shifted").load(tmp_path / "pool")
-    (tmp_path / "pool" / "pool.json").write_text("{}")
-    with pytest.raises(StorageError, match="cannot load a pool"):
+    (tmp_path / "pool" / "pool.safetensors").rename(tmp_path / "pool" / "pool.json")
+    with pytest.raises(StorageError, match=r"cannot load a pool .* version 0\.1"):
         pool.load(tmp_path / "pool")
+
+
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+CHANGES: dict[str, Change] = {
+    "fewer layers in one": lambda _, t: t.update({"0.exact.0.kv": t["0.exact.0.kv"][1:]}),
+    "fewer positions": lambda _, t: t.update({"0.bases.0": t["0.bases.0"][:, :, :, 1:]}),
+    "no number": lambda _, t: t["0.bases.0"].fill_(torch.nan),
+    "no tokens": lambda _, t: t.update({"0.exact.0.ids": t["0.exact.0.ids"][:0]}),
+    "a missing tensor": lambda _, t: t.pop("0.exact.1.kv"),
+    "a surplus tensor": lambda _, t: t.update({"1.exact.0.kv": t["0.exact.0.kv"]}),
+    "an unknown key": lambda c, _: c["stores"][0].update(more=1),
+    "a parent that follows": lambda c, _: c["stores"][0]["exact"][0].__setitem__(0, 1),
+    "no realm": lambda c, _: c["stores"][0].update(realm=["w"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_pool_whose_parts_do_not_fit_is_refused_whole(tiny: Tiny, name: str, tmp_path: Path):
+    pool = AnchorPool("anchored")
+    for lead in LEADS:
+        pool.wrap(tiny("llama")).read(prompt(lead))
+    pool.save(tmp_path)
+    found = kept.load(tmp_path / FILE, "pool")
+    tensors = {key: tensor.clone() for key, tensor in found.tensors.items()}
+    CHANGES[name](found.content, tensors)
+    kept.save(tmp_path / FILE, "pool", found.content, tensors)
+    fresh = AnchorPool("anchored")
+    with pytest.raises(Damaged, match=r"pool\.safetensors .*; read the texts again"):
+        fresh.load(tmp_path)
+    assert fresh.nbytes == 0
+
+
+def test_caches_with_other_layers_than_their_model_are_refused(tiny: Tiny, tmp_path: Path):
+    pool, fresh = AnchorPool("exact"), AnchorPool("exact")
+    pool.wrap(tiny("llama")).read(prompt(LEADS[0]))
+    pool.save(tmp_path)
+    found = kept.load(tmp_path / FILE, "pool")
+    less = {key: one[1:] if key.endswith("kv") else one for key, one in found.tensors.items()}
+    kept.save(tmp_path / FILE, "pool", found.content, less)
+    fresh.load(tmp_path)
+    with pytest.raises(Damaged, match="layers, sides, heads and widths"):
+        fresh.wrap(tiny("llama")).read(prompt(LEADS[0]))
+
+
+def test_a_pool_of_a_gpu_is_refused_where_there_is_none(tiny: Tiny, tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    pool = AnchorPool("exact")
+    pool.wrap(tiny("llama")).read(prompt(LEADS[0]))
+    pool.save(tmp_path)
+    found = kept.load(tmp_path / FILE, "pool")
+    found.content["stores"][0]["realm"][3] = "cuda"
+    kept.save(tmp_path / FILE, "pool", found.content, found.tensors)
+    with pytest.raises(StorageError, match="device 'cuda', and this machine has none"):
+        AnchorPool("exact").load(tmp_path)
 
 
 @pytest.mark.parametrize(

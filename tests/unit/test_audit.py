@@ -17,7 +17,7 @@ from unspoken.audit import Audit, describe, nearest, read_log, reading
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, TextChannel
 from unspoken.cli import main
-from unspoken.errors import IncompatibleModels, PipelineError, StorageError
+from unspoken.errors import Damaged, IncompatibleModels, PipelineError, StorageError
 from unspoken.executors import Here
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
@@ -249,12 +249,43 @@ def test_a_sealed_log_is_read_with_its_keys(reader: Agent, solver: Agent, tmp_pa
     assert Message.load(tmp_path / row["file"], seal).header.sender == "reader"
 
 
+@pytest.mark.parametrize("damage", ["line", "no line", "message", "no message", "deep"])
+def test_a_log_that_is_not_as_it_was_written_is_refused(
+    damage: str, reader: Agent, solver: Agent, tmp_path: Path
+):
+    audit = Audit(tmp_path)
+    Pipeline([reader, solver], [Edge("reader", "solver", Handoff())], audit=audit).run(ITEM)
+    index = tmp_path / "index.jsonl"
+    (file,) = (tmp_path / "messages").iterdir()
+    match damage:
+        case "line":
+            index.write_bytes(
+                index.read_bytes().replace(b'"receiver": "solver"', b'"receiver": "x"')
+            )
+        case "no line":
+            index.write_bytes(b"")
+        case "message":
+            data = file.read_bytes()
+            file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "no message":
+            file.unlink()
+        case _:
+            index.write_bytes(b"[" * 100_000 + b"\n")
+    if damage == "no line":
+        with pytest.warns(UserWarning, match=r"index\.jsonl lacks 1 messages"):
+            assert read_log(tmp_path) == []
+    else:
+        with pytest.raises(Damaged, match="what it says is lost"):
+            read_log(tmp_path)
+
+
 def test_a_line_that_was_cut_is_taken_away(tmp_path: Path):
     audit = Audit(tmp_path)
     audit.append({"n": 1})
     with (tmp_path / "index.jsonl").open("ab") as file:
         file.write(b'{"n": 2, "half')
-    assert read_log(tmp_path) == [{"n": 1}]
+    with pytest.warns(UserWarning, match="lacks 1 messages or lines"):
+        assert read_log(tmp_path) == [{"n": 1}]
     audit.append({"n": 3})
     assert read_log(tmp_path) == [{"n": 1}, {"n": 3}]
     assert read_log(tmp_path / "nowhere") == []

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unspoken.errors import StorageError
+from unspoken.errors import Damaged, StorageError
 from unspoken.projectors import Fuser
 from unspoken.projectors.fuser import layer_map
 from unspoken.types import KV
@@ -298,7 +298,9 @@ def test_a_published_fuser_goes_round_bit_for_bit(tmp_path: Path, case: str):
             assert all(torch.equal(left[name], right[name]) for name in left)
     recipe, copy = (json.loads((f / "config.json").read_text())["model"] for f in (theirs, ours))
     assert copy.items() <= recipe.items()
-    assert sorted(p.name for p in ours.rglob("*")) == sorted(p.name for p in theirs.rglob("*"))
+    more = ["files.json"]  # with digests
+    names = [sorted(p.name for p in folder.rglob("*")) for folder in (ours, theirs)]
+    assert names[0] == sorted(names[1] + more)
 
 
 def test_the_dtype_is_the_one_that_is_stated(tmp_path: Path):
@@ -307,6 +309,7 @@ def test_the_dtype_is_the_one_that_is_stated(tmp_path: Path):
     assert {t.dtype for t in loaded.state_dict().values()} == {torch.bfloat16}
     assert loaded.noise == "gumbel"
     assert loaded.layers == [(0, 1), (2, 0)]
+    (tmp_path / "half" / "files.json").unlink()
     edit(tmp_path / "half" / "final" / "projector_0.json", lambda c: c["init_args"].pop("dtype"))
     edit(tmp_path / "half" / "final" / "projector_1.json", lambda c: c["init_args"].pop("dtype"))
     loaded = Fuser.from_published(tmp_path / "half")
@@ -359,6 +362,12 @@ PT, ARGS, MAP = "final/projector_1.pt", "final/projector_1.json", "final/project
         (ARGS, lambda c: c["init_args"].pop("source_dim"), "'source_dim' is None"),
         (ARGS, lambda c: c["init_args"].update(num_layers=2), "'num_layers' is 2"),
         (ARGS, lambda c: c["init_args"].update(hidden_dim=1.5), "'hidden_dim' is 1.5"),
+        (ARGS, lambda c: c["init_args"].update(num_layers=10**9), "'num_layers' is 1000000000"),
+        (ARGS, lambda c: c["init_args"].update(source_dim=2**40), "'source_dim' is 1099511627776"),
+        (ARGS, lambda c: c["init_args"].update(dropout=float("nan")), "NaN is no finite number"),
+        (PT, lambda c: c["key_in.weight"].fill_(torch.inf), "'key_in.weight' holds numbers"),
+        (PT, lambda c: c.update(key_gate_logit=torch.tensor(1j)), "'key_gate_logit' holds numbers"),
+        (MAP, lambda c: c["0"]["1"].update({"1": [[0, 10**12]]}), "one receiver"),
         (MAP, lambda c: c["0"]["1"].update({"1": [[-1, 1]]}), "one receiver"),
         (MAP, lambda c: c.update({"1": {}}), "one receiver"),
         (MAP, lambda c: c["0"].update({"2": {}}), "one receiver"),
@@ -393,6 +402,16 @@ def test_a_missing_or_broken_file_is_refused_by_name(
     with pytest.raises(StorageError) as refused:
         Fuser.from_published(folder)
     assert str(folder / file) in str(refused.value)
+
+
+@pytest.mark.parametrize("file", [PT, ARGS, MAP, "config.json"])
+def test_a_folder_that_was_written_here_has_digests(folder: Path, file: str, tmp_path: Path):
+    Fuser.from_published(folder).to_published(tmp_path / "ours", receiver="r", sharer="s")
+    path = tmp_path / "ours" / file
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    with pytest.raises(Damaged, match=rf"{path} is damaged; give a folder"):
+        Fuser.from_published(tmp_path / "ours")
 
 
 def test_an_unknown_dtype_is_refused(folder: Path):

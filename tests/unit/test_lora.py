@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
-from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
+from unspoken.errors import Damaged, DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.testing import tiny_backbone
 from unspoken.training import TrainingPlan, fit
 from unspoken.training.lora import Adapted, load_lora, save_lora, with_lora
@@ -172,8 +174,9 @@ def test_fit_trains_the_adapter_alone(adapted: Adapted, tmp_path: Path) -> None:
         again = float(loss_of(adapted))
     assert again == pytest.approx(history.best, rel=1e-5)  # `fit` attends within `few_tokens`
     assert history.best < history.train[0][1]
-    kept = torch.load(checkpoint, weights_only=True)["module"]
-    assert sum(value.numel() for value in kept.values()) == adapted.size
+    found = load_file(checkpoint)
+    sizes = [one.numel() for name, one in found.items() if name.startswith("module.")]
+    assert sum(sizes) == adapted.size
 
 
 @torch.no_grad()
@@ -188,6 +191,43 @@ def test_saved_and_loaded_it_is_the_same(base: Backbone, adapted: Adapted, tmp_p
     assert loaded.fingerprint == frozen.fingerprint
     assert loaded.name == adapted.name
     assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "settings", "swapped", "missing", "rank"])
+def test_a_damaged_adapter_is_refused(
+    damage: str, base: Backbone, adapted: Adapted, tmp_path: Path
+) -> None:
+    step(adapted, 2)
+    save_lora(adapted, tmp_path)
+    path, settings = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    tensors = load_file(path)
+    match damage:
+        case "flipped":
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "settings":
+            settings.write_text(settings.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
+        case "swapped":
+            save_lora(with_lora(base, adapted.size * 2, seed=1), tmp_path / "other")
+            path.write_bytes((tmp_path / "other" / path.name).read_bytes())
+        case "missing":  # from here on without a digest
+            del tensors[min(tensors)]
+            save_file(tensors, path, {"base": base.fingerprint})
+        case _:
+            save_file(tensors, path, {"base": base.fingerprint})
+            settings.write_text(re.sub(r'"r": \d+', '"r": 1000000000000', settings.read_text()))
+    with pytest.raises(Damaged, match=r"adapter_.*; train the adapter again"):
+        load_lora(base, tmp_path)
+
+
+def test_an_adapter_without_a_digest_is_loaded(
+    base: Backbone, adapted: Adapted, tmp_path: Path
+) -> None:
+    step(adapted, 2)
+    save_lora(adapted, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(load_file(path), path, {"format": "pt", "base": base.fingerprint})
+    assert load_lora(base, tmp_path).fingerprint == adapted.frozen().fingerprint
 
 
 @torch.no_grad()

@@ -17,12 +17,13 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from tests.kept.folders import without_digest
 from unspoken import rope
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.backbone.caches import fresh_cache, kept
 from unspoken.channels import Handoff, ProjectedMemory
-from unspoken.errors import IncompatibleModels
+from unspoken.errors import Damaged, IncompatibleModels
 from unspoken.projectors import MemoryProjector
 from unspoken.projectors.alignment import ends_in
 from unspoken.types import CACHE, KV, CacheSegment, Context, Need, Prompt, Text, Vectors
@@ -571,7 +572,7 @@ def test_weights_that_are_not_its_own_are_refused(
     tiny: Tiny, tmp_path: Path, key: str, change: str
 ):
     saved(tiny, tmp_path)
-    path = tmp_path / "model.safetensors"
+    path = without_digest(tmp_path)
     tensors = load_file(path)
     match change:
         case "missing":
@@ -582,20 +583,22 @@ def test_weights_that_are_not_its_own_are_refused(
         case _:
             tensors[key] = torch.ones(2, 2, 2)
     save_file(tensors, path)
-    with pytest.raises(RuntimeError, match=key):
+    with pytest.raises(Damaged, match=key):
         MemoryProjector.from_pretrained(tmp_path)
 
 
 def test_a_hub_gives_the_tokenizer_too(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, made = saved(tiny, tmp_path / "saved")
 
-    def download(repo_id: str, filename: str, **options: Any) -> str:
-        assert (repo_id, options["revision"]) == ("somebody/memory", "v2")
-        (tmp_path / "cache").mkdir(exist_ok=True)
-        return shutil.copy(tmp_path / "saved" / filename, tmp_path / "cache" / filename)
+    def download(repo_id: str, *, allow_patterns: list[str], revision: str) -> str:
+        assert (repo_id, revision) == ("somebody/memory", "v2")
+        (tmp_path / "cache").mkdir()
+        for pattern in allow_patterns:
+            for path in (tmp_path / "saved").glob(pattern):
+                shutil.copy(path, tmp_path / "cache")
+        return str(tmp_path / "cache")
 
-    for where in (huggingface_hub, huggingface_hub.hub_mixin):
-        monkeypatch.setattr(where, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     again = MemoryProjector.from_pretrained("somebody/memory", revision="v2")
     assert made.tokenizer is not None
     assert again.tokenizer is not None
@@ -603,8 +606,10 @@ def test_a_hub_gives_the_tokenizer_too(tiny: Tiny, tmp_path: Path, monkeypatch: 
 
 
 def test_a_projector_without_a_tokenizer_is_refused_before_any_pass(tiny: Tiny, tmp_path: Path):
-    saved(tiny, tmp_path)
-    (tmp_path / "target_tokenizer.json").unlink()
+    _, made = saved(tiny, tmp_path)
+    made.tokenizer = None
+    made.save_pretrained(tmp_path / "bare")
+    tmp_path = tmp_path / "bare"
     channel = ProjectedMemory(str(tmp_path))
     with pytest.raises(IncompatibleModels, match=r"no tokenizer of receiver .* train one with"):
         channel.check(tiny("qwen").spec, tiny("llama").spec)

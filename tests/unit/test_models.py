@@ -173,14 +173,18 @@ def test_what_a_killed_conversion_left_is_swept_away(toy: models.Packaged, conve
         lambda folder: (folder / "manifest.json").write_text("[]"),
         lambda folder: (folder / "model.bin").unlink(),
         lambda folder: (folder / "model.bin").write_bytes(b"weight"),
+        lambda folder: (folder / "model.bin").write_bytes(b"WEIGHTS"),
+        lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
     ],
-    ids=["no-manifest", "half-manifest", "odd-manifest", "no-weights", "short-weights"],
+    ids=["no-manifest", "half-manifest", "odd-manifest", "no-weights", "short", "other", "deep"],
 )
 def test_a_damaged_conversion_is_made_again(toy: models.Packaged, conversions: list[str], damage):
     damage(Path(models.resolve("toy")))
-    assert not models.is_ready(toy)
-    assert (Path(models.resolve("toy")) / "model.bin").read_bytes() == b"weights"
+    with pytest.warns(UserWarning, match=r"the converted 'toy' is damaged\. It is made anew"):
+        folder = Path(models.resolve("toy"))
+    assert (folder / "model.bin").read_bytes() == b"weights"
     assert conversions == ["toy", "toy"]
+    assert folder.with_name("toy.damaged").exists()
 
 
 def test_verify_reads_every_byte(toy: models.Packaged, conversions: list[str]):

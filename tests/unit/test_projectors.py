@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.kept.folders import without_digest
 from unspoken.channels import Constant, Embedding, make_channel
-from unspoken.errors import IncompatibleModels
+from unspoken.errors import Damaged, IncompatibleModels
 from unspoken.projectors import EmbeddingProjector, FreeVectors, Projector
 from unspoken.types import Vectors
 
@@ -149,7 +152,7 @@ def test_a_round_trip_is_bit_equal(tmp_path: Path, name: str):
 def test_weights_that_are_not_the_modules_are_refused(tmp_path: Path, name: str, change: str):
     made = MAKE[name]()
     made.save_pretrained(tmp_path)
-    path = tmp_path / "model.safetensors"
+    path = without_digest(tmp_path)
     tensors = load_file(path)
     key = sorted(tensors)[-1]
     if change == "missing":
@@ -160,8 +163,63 @@ def test_weights_that_are_not_the_modules_are_refused(tmp_path: Path, name: str,
     else:
         tensors[key] = torch.ones(2, 2, 2)
     save_file(tensors, path)
-    with pytest.raises(RuntimeError, match=key):
+    with pytest.raises(Damaged, match=key):
         type(made).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_folder_without_a_digest_is_loaded(tmp_path: Path, name: str):
+    made = MAKE[name]()
+    made.save_pretrained(tmp_path)
+    without_digest(tmp_path)
+    assert torch.equal(out(type(made).from_pretrained(tmp_path)).values, out(made).values)
+
+
+def test_weights_of_another_training_are_refused(tmp_path: Path):
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        FreeVectors(count=3, width=6).save_pretrained(tmp_path / f"{seed}")
+    weights = [tmp_path / f"{seed}" / "model.safetensors" for seed in (0, 1)]
+    weights[0].write_bytes(weights[1].read_bytes())
+    with pytest.raises(Damaged, match=r"were not written together; get the folder again"):
+        FreeVectors.from_pretrained(tmp_path / "0")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hiden": 3}, r"unknown keys \['hiden'\]"),
+        ({"hidden": 2**40}, "'hidden' beyond"),
+        ({"hidden": 2**30}, r"'inner.*' is \(10.*\), but must be"),
+        ({"hidden": "many"}, "settings that make no EmbeddingProjector"),
+        ({"layers": [0]}, r"but must be \(10, 8\)"),
+        ({"scale": float("nan")}, "no finite number"),
+    ],
+)
+@pytest.mark.parametrize("digest", [True, False])
+def test_settings_that_are_not_those_of_the_weights_are_refused(
+    tmp_path: Path, change: dict[str, Any], says: str, digest: bool
+):
+    projector().save_pretrained(tmp_path)
+    if not digest:
+        without_digest(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    says = "config.json" if digest else says
+    with pytest.raises(Damaged, match=rf"{says}.*; get the folder again"):
+        EmbeddingProjector.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, digest: bool):
+    made = projector()
+    with torch.no_grad():
+        made.outer.weight[0, 0] = torch.nan
+    made.save_pretrained(tmp_path)
+    if not digest:
+        without_digest(tmp_path)
+    with pytest.raises(Damaged, match=r"'outer\.weight' holds numbers that are not real"):
+        EmbeddingProjector.from_pretrained(tmp_path)
 
 
 def test_channels_load_what_was_saved(tmp_path: Path):

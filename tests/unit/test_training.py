@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from unspoken import kept
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Constant, Embedding
-from unspoken.errors import TrainingError
+from unspoken.errors import Damaged, TrainingError
 from unspoken.pipeline import fields_of
 from unspoken.projectors import EmbeddingProjector, FreeVectors
 from unspoken.projectors.alignment import align, shared_vocabulary
@@ -259,6 +261,36 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     ) as e:
         fit(module, Sum(module), replace(PLAN, lr=0.06), tmp_path / "c.pt", title="toy")
     assert "'lr': 0.05" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "flipped", "zeroed", "foreign", "older", "other"]
+)
+def test_a_damaged_checkpoint_is_refused_by_name(damage: str, tmp_path: Path) -> None:
+    module, path = net(), tmp_path / "c.pt"
+    fit(module, Sum(module), PLAN, path, title="toy")
+    data = path.read_bytes()
+    changed = {
+        "empty": b"",
+        "cut": data[:-9],
+        "flipped": data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
+        "zeroed": data[:-64] + bytes(64),
+        "foreign": b"no checkpoint at all",
+    }
+    if damage == "older":
+        torch.save({"plan": {}}, path)
+    elif damage == "moved":
+        path = path.rename(tmp_path / "moved.pt")
+    elif damage == "other":
+        path = tmp_path / "other.pt"
+        other = nn.Linear(3, 1)
+        fit(other, Sum(other), PLAN, path, title="toy")
+    else:
+        path.write_bytes(changed[damage])
+    before = net()
+    with pytest.raises(Damaged, match=rf"{path.name} .*; remove it to train anew"):
+        fit(before, Sum(before), PLAN, path, title="toy")
+    assert same(before.state_dict(), net().state_dict())
 
 
 # What training refuses ---------------------------------------------------------------------------
@@ -748,6 +780,38 @@ def test_a_killed_run_leaves_whole_shards_alone(
     assert len(seen) == 1
     assert stored.folder == folder
     assert stored.states(range(12)).values.shape[0] == 12
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("damage", ["cut", "flipped", "older", "no number", "swapped", "fewer"])
+def test_damaged_states_are_moved_aside_and_computed_again(
+    damage: str, speaker: Agent, tmp_path: Path
+) -> None:
+    first = StoredStates(speaker, ITEMS, (0, 2), tmp_path)
+    wanted = first.states(range(12)).values.clone()
+    path, other = (first.folder / f"states-{start:06}.safetensors" for start in (0, 5))
+    data, found = path.read_bytes(), kept.load(path, "states")
+    tensors = {name: tensor.clone() for name, tensor in found.tensors.items()}
+    path.unlink()  # its pages are in use
+    match damage:
+        case "cut":
+            path.write_bytes(data[:-5])
+        case "flipped":
+            path.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+        case "swapped":
+            path.write_bytes(other.read_bytes())
+        case "older":
+            save_file(tensors, path)
+        case "no number":
+            tensors["3"][0, 0, 0] = math.nan
+            kept.save(path, "states", found.content, tensors)
+        case _:
+            kept.save(path, "states", found.content, {**tensors, "3": tensors["3"][:, :1]})
+    with pytest.warns(UserWarning, match=r"states-000000\.safetensors .* It is made anew"):
+        again = StoredStates(speaker, ITEMS, (0, 2), tmp_path)
+    assert torch.equal(again.states(range(12)).values, wanted)
+    assert path.with_name(f"{path.name}.damaged").exists()
+    StoredStates(speaker, ITEMS, (0, 2), tmp_path)  # and that was all
 
 
 @pytest.mark.parametrize("able", [True, False])

@@ -3,32 +3,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from unspoken.anchors.persist import pack, unpack
+from unspoken import kept
+from unspoken.anchors.persist import FILE, Realm, load_stores, save_stores
 from unspoken.anchors.plan import LADDERS, Ladder
 from unspoken.anchors.probe import Probe, Prober
 from unspoken.anchors.reader import PooledModel
 from unspoken.anchors.store import Held, Store
-from unspoken.errors import IncompatibleModels, StorageError, unknown
-from unspoken.files import atomic_folder, write_text
+from unspoken.errors import Damaged, IncompatibleModels, unknown
+from unspoken.files import atomic_folder
 from unspoken.protocols import Fillable, Model, fillable
 from unspoken.types import Served
 
 __all__ = ["AnchorPool", "PoolState"]
-
-Realm = tuple[str, ...]
-"""Readers of one realm share caches: their weights, precision, device and owner are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +131,7 @@ class AnchorPool:
             if realm not in self._stores:
                 self._stores[realm] = Store(self.ladder, _frequencies(model))
             elif realm in self._unproved:
+                _check_layers(self._stores[realm], model)
                 self._stores[realm].frequencies = _frequencies(model)
             self._unproved.discard(realm)
             return self._stores[realm]
@@ -202,46 +197,22 @@ class AnchorPool:
             )
 
     def save(self, folder: Path | str) -> None:
-        """Write what the pool holds to a folder, whole or not at all: safetensors and JSON."""
+        """Write what the pool holds to a folder, whole or not at all, with a digest."""
         with self.lock, atomic_folder(Path(folder)) as place:
-            stores: list[dict[str, Any]] = []
-            for n, (realm, store) in enumerate(self._stores.items()):
-                tensors, values = pack(store)
-                save_file(tensors, place / f"store-{n}.safetensors")
-                stores.append({"realm": realm, **values})
-            about = {"version": 1, "ladder": asdict(self.ladder), "now": self._now}
-            write_text(place / "pool.json", json.dumps({**about, "stores": stores}) + "\n")
+            save_stores(place / FILE, self.ladder, self._stores, self._now)
 
     def load(self, folder: Path | str) -> None:
-        """Load what a pool with the same ladder saved. Raises `StorageError`.
+        """Load all that a pool with the same ladder saved, or nothing. Raises `StorageError`.
 
         Caches serve the same weights in the same precision on the same kind of device, and the
         same owner. Owners are part of what is saved.
         """
-        place = Path(folder)
-        try:
-            saved = json.loads((place / "pool.json").read_text(encoding="utf-8"))
-            if saved["version"] != 1 or Ladder(**saved["ladder"]) != self.ladder:
-                raise StorageError(
-                    f"{place} was saved by a pool with {saved['ladder']}, but this one has "
-                    f"{asdict(self.ladder)}. Make the pool with the same ladder"
-                )
-            made: dict[Realm, Store] = {}
-            for n, kept in enumerate(saved["stores"]):
-                realm: Realm = tuple(kept["realm"])
-                store = Store(self.ladder, None)
-                unpack(store, load_file(place / f"store-{n}.safetensors", device=realm[3]), kept)
-                made[realm] = store
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            if isinstance(error, StorageError):
-                raise
-            raise StorageError(
-                f"cannot load a pool from {place}: {error}. Give a folder that `save` wrote"
-            ) from error
+        with kept.advising("read the texts again and save the pool, or give another folder"):
+            made, now = load_stores(Path(folder), self.ladder)
         with self.lock:
             self._stores.update(made)
             self._unproved |= set(made)
-            self._now = max(self._now, saved["now"])
+            self._now = max(self._now, now)
             self.shrink()
 
     def check(self) -> None:
@@ -251,6 +222,18 @@ class AnchorPool:
                 store.check()
             held = sum(sum(store.bytes().values()) for store in self._stores.values())
             assert held <= self.budget, f"{held} bytes are held, but the budget is {self.budget}"
+
+
+def _check_layers(store: Store, model: Fillable) -> None:
+    """Raise `Damaged` unless caches that were loaded have the layers and heads of their model."""
+    spec = model.spec
+    wanted = (spec.layers, 2, spec.kv_heads, spec.head_dim)
+    for shape in store.shapes():
+        if shape != wanted:
+            raise Damaged(
+                f"a pool was loaded with caches of {shape} for {spec.name!r}, whose layers, sides, "
+                f"heads and widths are {wanted}. Read the texts again and save the pool"
+            )
 
 
 def _frequencies(model: Fillable) -> torch.Tensor | None:

@@ -200,6 +200,12 @@ class Store:
             ),
         }
 
+    def shapes(self) -> set[tuple[int, ...]]:
+        """(L, 2, H, D) of all that is kept: one, unless it is damaged."""
+        caches = [node.kv for node in self.trie.nodes()] + [base.kv for base in self.shelf.bases]
+        caches += [pool.total for pool in self.offsets.values() if isinstance(pool, MeanOffset)]
+        return {(*cache.shape[:3], cache.shape[4]) for cache in caches}
+
     def check(self) -> None:
         """Raise `AssertionError` if the parts contradict each other."""
         self.trie.check()

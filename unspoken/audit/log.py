@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from filelock import FileLock
 
+from unspoken import kept
 from unspoken.agents import Agent
 from unspoken.audit.reading import reading
 from unspoken.channels import Channel
-from unspoken.errors import StorageError
+from unspoken.errors import Damaged, StorageError
+from unspoken.files import sha256 as file_digest
 from unspoken.files import write_bytes
 from unspoken.types import Usage
 from unspoken.wire import Message, Seal
 
 __all__ = ["Audit", "read_log"]
 
-_INDEX = "index.jsonl"
+_INDEX, _MESSAGES = "index.jsonl", "messages"
+_DIGEST = "line_sha256"  # `sha256` is the message's
 
 
 class Audit:
@@ -51,7 +55,7 @@ class Audit:
     def append(self, line: dict[str, Any]) -> None:
         """Add a line to the index. Raises `StorageError` if the folder cannot be written."""
         path = self.folder / _INDEX
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(kept.digested(line, _DIGEST), ensure_ascii=False).encode() + b"\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")), path.open("a+b") as file:
@@ -78,7 +82,7 @@ class _Log:
         audit, header = self.audit, message.header
         data = message.to_bytes(audit.seal)
         digest = sha256(data).hexdigest()
-        path = Path("messages") / digest
+        path = Path(_MESSAGES) / digest
         if not (audit.folder / path).exists():  # the same message, sent again
             write_bytes(audit.folder / path, data)
         shadow = reading(message, receiver.model, channel) if audit.shadow else None
@@ -108,10 +112,46 @@ class _Log:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of an index, oldest first, without one that was never finished."""
+    """The lines of an index, oldest first, once they and their messages are found whole.
+
+    What an interrupted process left is left out with a warning: a line that was never finished, and
+    messages without a line. Raises `Damaged` for all else that is not as it was written.
+    """
     path = Path(folder) / _INDEX
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    try:
+        *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; give another folder") from error
+    with kept.advising("what it says is lost; move the folder aside, or get it again"):
+        rows = [_line(line, n, path) for n, line in enumerate(lines, 1)]
+        named = {_message(row, path) for row in rows if "file" in row}
+    there = {file.name for file in (path.parent / _MESSAGES).glob("[!.]*")}
+    if lost := len(there - named) + bool(unfinished):
+        warnings.warn(
+            f"{path} lacks {lost} messages or lines: a process was interrupted, or it was cut",
+            stacklevel=2,
+        )
+    return rows
+
+
+def _line(data: bytes, number: int, path: Path) -> dict[str, Any]:
+    line = kept.parse(data, path)
+    if not isinstance(line, dict):
+        raise Damaged(f"{path} is damaged: its line {number} is no JSON object")
+    row = cast(dict[str, Any], line)
+    for name, value in row.items():
+        rest = {other: one for other, one in row.items() if other != name}
+        if name != _DIGEST and value == kept.content_digest(rest):
+            raise Damaged(f"{path} is damaged: line {number} has its digest under {name!r}")
+    return kept.opened(row, path, _DIGEST)
+
+
+def _message(row: dict[str, Any], path: Path) -> str:
+    """The name of a message, whose file is whole."""
+    file = path.parent / _MESSAGES / Path(str(row["file"])).name
+    if not file.is_file() or file_digest(file) != row.get("sha256"):
+        raise Damaged(f"{file} is {'damaged' if file.is_file() else 'missing'}")
+    return file.name
 
 
 def _cut_unfinished(file: int) -> None:

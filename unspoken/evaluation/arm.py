@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from unspoken.evaluation.statistics import wilson
+from unspoken.evaluation.statistics import Amount, Count, Share, wilson
 from unspoken.evaluation.timing import Timed, earlier_seconds
 from unspoken.pipeline import Run
 from unspoken.tasks import Item, matches
@@ -73,15 +73,15 @@ class Arm:
 
     channel: str
     condition: str
-    n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
-    tokens_read: float
-    tokens_written: float
-    passes: float
-    wire_bytes: float
-    seconds: float
+    n: Count
+    accuracy: Share
+    ci_low: Share
+    ci_high: Share
+    tokens_read: Amount
+    tokens_written: Amount
+    passes: Amount
+    wire_bytes: Amount
+    seconds: Amount
     correct: tuple[bool, ...] = ()
     timed: Timed | None = field(default=None, compare=False)
     cut: int | None = None

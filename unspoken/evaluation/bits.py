@@ -9,7 +9,7 @@ from typing import Any
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.scores import Scores
-from unspoken.evaluation.statistics import Estimate, Interval, mean, wilson
+from unspoken.evaluation.statistics import Amount, Count, Estimate, Interval, Share, mean, wilson
 from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item, partners
@@ -30,16 +30,16 @@ class Information:
     """
 
     channel: str
-    n: int
-    ceiling: float
+    n: Count
+    ceiling: Amount
     bits: Estimate
     deranged: Estimate
     pvi: Estimate
-    identified: float
+    identified: Share
     identified_ci: Interval
-    positions: float
-    wire: float
-    seconds: float
+    positions: Amount
+    wire: Amount
+    seconds: Amount
     items: tuple[dict[str, Any], ...]
     timed: Timed | None = field(default=None, compare=False)
 

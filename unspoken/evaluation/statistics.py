@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from unspoken.errors import DataError, MissingExtra
 
 __all__ = [
+    "Amount",
+    "Count",
     "Difference",
     "Estimate",
     "Interval",
+    "Share",
     "difference",
     "mcnemar",
     "mean",
@@ -22,22 +27,29 @@ __all__ = [
 ]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[float, Field(ge=-1, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+"""Numbers as they must be in a file that is read back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A confidence interval of a proportion, both ends within 0 and 1."""
 
-    low: float
-    high: float
+    low: Share
+    high: Share
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A paired difference of two proportions, -1 to 1, its interval, and McNemar's exact p."""
 
-    value: float
-    low: float
-    high: float
-    p: float
+    value: Change
+    low: Change
+    high: Change
+    p: Share
 
 
 @dataclass(frozen=True, slots=True)

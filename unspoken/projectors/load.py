@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import huggingface_hub
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from unspoken import kept
 from unspoken.errors import DataError
-from unspoken.projectors.base import Projector
+from unspoken.projectors.base import CONFIG, WEIGHTS, Projector, local, read_config
 from unspoken.projectors.registry import TrainedKind, trained_kind
 
 __all__ = ["PAIR", "load_projector", "load_trained"]
@@ -28,7 +27,7 @@ def load_projector(name: str | Path) -> Projector:
 
     The folder names its kind in pair.json, which training writes, or in config.json. In folders of
     earlier versions the settings in config.json tell it. Raises `UnknownName` for a kind that is
-    not registered, `DataError` for a folder without a projector.
+    not registered, `DataError` for a folder without a projector, `Damaged` if it is not whole.
     """
     return load_trained(name)[1]
 
@@ -38,51 +37,44 @@ def load_trained(name: str | Path) -> tuple[TrainedKind, Projector, BaseModel]:
 
     If the folder does not keep these settings, they are the defaults of the kind.
     """
-    folder = _local(name)
-    settings = _settings(folder)
+    folder = local(name)
+    with kept.advising("get the folder again, or train the projector again"):
+        settings = _settings(folder)
     kind = trained_kind(str(settings["kind"]))
     projector = kind.projector.from_pretrained(folder).eval()
-    return kind, projector, kind.settings.model_validate(settings)
-
-
-def _local(name: str | Path) -> Path:
-    """The folder itself, or its copy if it is on the hub."""
-    if Path(name).is_dir():
-        return Path(name)
-    wanted = ["*.json", "*.safetensors"]
-    return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=wanted))
+    try:
+        return kind, projector, kind.settings.model_validate(settings)
+    except ValidationError as error:
+        raise DataError(
+            f"{folder / PAIR} has settings that no recipe gives to a projector of kind "
+            f"{settings['kind']!r}: {error.errors()[0]['msg']}; train it again"
+        ) from error
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     """The settings of the projector as a recipe gives them, the kind at least."""
     if (folder / PAIR).exists():
-        kept = _json(folder / PAIR).get("projector", {})
-        if "kind" not in kept:
+        found = kept.read_json(folder / PAIR).get("projector")
+        if not isinstance(found, dict) or "kind" not in found:
             raise DataError(f"{folder / PAIR} says no kind of projector; train it again")
-        return kept
-    if not (folder / "config.json").exists():
+        return cast(dict[str, Any], found)
+    if not (folder / CONFIG).exists():
         raise DataError(
             f"{folder} holds no projector, as it has no config.json; give the folder that "
             "`unspoken train` names at its end"
         )
-    config = _json(folder / "config.json")
+    config = read_config(folder)
+    config.pop(WEIGHTS, None)
     if "kind" in config:
         return {"kind": config["kind"]}
     for kind in _BY_SETTINGS:
         if _makes(trained_kind(kind).projector, config):
             return {"kind": kind}
     raise DataError(
-        f"{folder / 'config.json'} says no kind of projector, and its settings {sorted(config)} "
+        f"{folder / CONFIG} says no kind of projector, and its settings {sorted(config)} "
         f"are those of none of {', '.join(_BY_SETTINGS)}; load it with `from_pretrained` of its "
         "class"
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is no JSON object: {error}; train the projector again") from error
 
 
 def _makes(projector: type[Projector], config: Mapping[str, Any]) -> bool:

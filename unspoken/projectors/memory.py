@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
-import huggingface_hub
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from unspoken import rope
-from unspoken.errors import IncompatibleModels
-from unspoken.projectors.base import WHERE, Projector
+from unspoken.errors import Damaged, IncompatibleModels
+from unspoken.projectors.base import Projector
 from unspoken.seeding import seeded
 from unspoken.types import KV, CacheSegment, KVCache, Vectors
 
@@ -198,24 +197,26 @@ class MemoryProjector(Projector):
 
     # -- on disk -----------------------------------------------------------------------------------
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
-        if self.tokenizer is not None:
-            self.tokenizer.save(str(save_directory / _TOKENIZER), pretty=False)
+    def beside(self) -> dict[str, str]:
+        return {} if self.tokenizer is None else {_TOKENIZER: self.tokenizer.to_str()}
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
         module = super()._from_pretrained(model_id=model_id, **options)
         path = Path(model_id) / _TOKENIZER
-        if not path.parent.is_dir():
-            where = {name: options[name] for name in WHERE}
-            path = Path(cast(str, huggingface_hub.hf_hub_download(model_id, _TOKENIZER, **where)))
         if path.exists():
-            module.tokenizer = spelling(Tokenizer.from_file(str(path)))
+            module.tokenizer = spelling(_tokenizer(path))
         return module
 
 
 _TOKENIZER = "target_tokenizer.json"
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no other type
+        raise Damaged(f"{path} is damaged, as it is no tokenizer: {error}") from error
 
 
 def spelling(tokenizer: Tokenizer) -> Tokenizer:

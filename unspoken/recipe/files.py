@@ -15,7 +15,15 @@ from yaml import YAMLError
 
 from unspoken.errors import RecipeError, unknown
 
-__all__ = ["UNREADABLE", "chain", "find_recipe", "first_sentence", "listed_studies", "recipe_names"]
+__all__ = [
+    "UNREADABLE",
+    "base_of",
+    "chain",
+    "find_recipe",
+    "first_sentence",
+    "listed_studies",
+    "recipe_names",
+]
 
 UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
 """The errors that a file raises if it is not a recipe."""
@@ -39,11 +47,18 @@ def chain(name: str) -> list[Path]:
     """The file of a recipe and of those it continues. Raises `RecipeError`, `UnknownName`."""
     found = [find_recipe(name)]
     while base := _content(found[-1]).get("base"):
-        below = found[-1].with_name(str(base))
-        if below in found:
+        below = base_of(found[-1], base)
+        if any(below.resolve() == one.resolve() for one in found):
             raise RecipeError(f"{found[-1]}: base: {base} continues this recipe; name another one")
         found.append(below)
     return found
+
+
+def base_of(path: Path, base: Any) -> Path:
+    """The file that a recipe continues: one in the same folder. Raises `RecipeError`."""
+    if not isinstance(base, str) or Path(base).name != base or base == ".." or "\0" in base:
+        raise RecipeError(f"{path}: base: {base!r} is no name of a file in the same folder")
+    return path.with_name(base)
 
 
 def recipe_names() -> list[str]:

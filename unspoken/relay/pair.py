@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from unspoken import kept
 from unspoken.agents import Agent
 from unspoken.backbone import load_model
-from unspoken.errors import IncompatibleModels, PairError, TrainingError, UnknownName
+from unspoken.errors import Damaged, IncompatibleModels, PairError, TrainingError, UnknownName
 from unspoken.files import write_text
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import load_projector
@@ -99,20 +100,20 @@ class Pair(Part):
     def read(cls, home: Path) -> Pair:
         """The pair of a folder. Raises `PairError`."""
         path = home / PAIR
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
+        if not path.exists():
             raise PairError(
                 f"{home} has no {PAIR}, which says what its two agents read, as it was trained by "
                 "an earlier version; run `unspoken train` with the recipe that it was trained by, "
                 "to the same out: the weights stay, and the file is added"
-            ) from error
+            )
+        try:
+            return cls.model_validate(kept.read_json(path))
+        except Damaged as error:
+            raise PairError(f"{error}; remove it and train again") from error
         except ValidationError as error:
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"]))
             raise PairError(f"{path} cannot be used: {place}: {wrong['msg']}") from error
-        except ValueError as error:
-            raise PairError(f"{path} is no JSON: {error}; remove it and train again") from error
 
     def usage(self, home: Path) -> str:
         """How to use the pair once it is in `home`, for its card."""
@@ -129,7 +130,8 @@ class Pair(Part):
         )
 
     def write(self, folder: Path) -> None:
-        write_text(folder / PAIR, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        content = kept.digested(self.model_dump(mode="json"))
+        write_text(folder / PAIR, json.dumps(content, indent=1) + "\n")
 
     def __str__(self) -> str:
         settings = self.projector.model_dump(exclude={"kind"}, exclude_defaults=True)

@@ -20,9 +20,22 @@ __all__ = ["page_of", "refresh", "write_page"]
 
 def write_page(folder: Path) -> Path:
     """Write report.html into a folder of results, whole or not at all. Raises `DataError`."""
-    path = folder / "report.html"
-    write_text(path, render(page_of(read_results(folder), folder)))
+    path, found = folder / "report.html", read_results(folder)
+    try:
+        text = render(page_of(found, folder))
+    except DataError:
+        raise
+    except _ODD as error:
+        raise DataError(
+            f"{folder} holds results that cannot be shown ({type(error).__name__}: {error}); run "
+            "the command again that wrote them"
+        ) from error
+    write_text(path, text)
     return path
+
+
+_ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""The errors of results without a digest that lack something, or hold something else."""
 
 
 def refresh(folder: Path) -> Path | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from unspoken.errors import DataError
+from unspoken import kept
+from unspoken.errors import DataError, StorageError
 from unspoken.evaluation.result import Result
 from unspoken.recipe.registry import studies
 from unspoken.recipe.study import Study
@@ -29,7 +29,7 @@ def read_results(folder: Path) -> list[Recorded]:
     """The report of every study that has left one, in the order of the registry.
 
     Files of studies that are not installed here are skipped. Raises `DataError` if nothing is
-    left, and for a file that is no JSON or not of this version.
+    left, and for a file that is damaged or not of this version.
     """
     known = list(studies())
     found: list[Recorded] = []
@@ -51,14 +51,9 @@ def _content(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is no JSON: {error}; run the command again that wrote it"
-        ) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no results; run the command again that wrote it")
-    return TypeAdapter(dict[str, Any]).validate_python(content)
+        return kept.read_json(path)
+    except StorageError as error:
+        raise DataError(f"{error}; run the command again that wrote it") from error
 
 
 def _read(study: Study, content: dict[str, Any], path: Path) -> Result:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from unspoken.backbone import few_tokens
 from unspoken.errors import TrainingError
-from unspoken.files import atomic_file
 from unspoken.seeding import seeded
+from unspoken.training.checkpoint import read_checkpoint, write_checkpoint
 from unspoken.training.precision import in_bfloat16
 
 __all__ = ["History", "Objective", "TrainingPlan", "fit"]
@@ -215,29 +215,23 @@ class _State:
         content = {
             "plan": asdict(self.plan),
             "step": self.step,
-            "module": self.module.state_dict(),
-            "first": self.first,
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
             "train": self.history.train,
-            "validation": self.history.validation,
+            "validation": [(step, repr(value)) for step, value in self.history.validation],
         }
-        with atomic_file(path) as file:
-            torch.save(content, file)
+        parts = {"module": self.module.state_dict(), "first": self.first, "best": self.best}
+        write_checkpoint(path, content, parts, self.optimizer)
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint, if there is one. Raises `Damaged`, `TrainingError`."""
         if not path.exists():
             return
-        found = torch.load(path, weights_only=True)
-        if found["plan"] != asdict(self.plan):
-            raise TrainingError(
-                f"{path} was written under another plan. Remove it to train anew, or restore the "
-                f"settings: {found['plan']}"
-            )
-        self.module.load_state_dict(found["module"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        self.step, self.first, self.best = found["step"], found["first"], found["best"]
-        self.history = History(found["train"], found["validation"])
+        found, parts = read_checkpoint(path, asdict(self.plan), self.module, self.optimizer)
+        self.module.load_state_dict(parts["module"])
+        self.step, self.first, self.best = found["step"], parts["first"], parts["best"]
+        self.history = History(
+            [(step, value) for step, value in found["train"]],
+            [(step, float(value)) for step, value in found["validation"]],
+        )
 
     def check_moved(self, title: str) -> None:
         trained = (item for item in self.module.named_parameters() if item[1].requires_grad)

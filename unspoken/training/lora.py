@@ -5,23 +5,21 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
+from unspoken import kept
 from unspoken.backbone import Backbone
-from unspoken.errors import DataError, IncompatibleModels, MissingExtra, TrainingError
-from unspoken.files import write_bytes
+from unspoken.errors import Damaged, DataError, IncompatibleModels, MissingExtra, TrainingError
 from unspoken.layout import Chunk
 from unspoken.seeding import seeded
 from unspoken.types import KV, Spec, counted
 
 __all__ = ["Adapted", "load_lora", "save_lora", "with_lora"]
 
-_FILE = "adapter_model.safetensors"
+_FILE, _CONFIG, _KIND = "adapter_model.safetensors", "adapter_config.json", "adapter"
 _PREFIX = "base_model.model."  # of every name in peft's files
 
 
@@ -87,9 +85,11 @@ def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
 def save_lora(adapted: Adapted, folder: Path) -> None:
     """Write the adapter as peft does, so that `PeftModel.from_pretrained` can read it too."""
     found = _peft().get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
-    tensors = {_PREFIX + name: value.detach().contiguous() for name, value in found.items()}
+    tensors = {_PREFIX + name: value.detach() for name, value in found.items()}
     adapted.config.save_pretrained(str(folder))
-    write_bytes(folder / _FILE, save(tensors, {"format": "pt", "base": adapted.base.fingerprint}))
+    settings = kept.content_digest(kept.read_json(folder / _CONFIG))
+    content = {"base": adapted.base.fingerprint, "settings": settings}
+    kept.save(folder / _FILE, _KIND, content, tensors)
 
 
 def load_lora(backbone: Backbone, folder: Path) -> Backbone:
@@ -101,20 +101,36 @@ def load_lora(backbone: Backbone, folder: Path) -> Backbone:
     peft = _peft()
     if not (folder / _FILE).is_file():
         raise DataError(f"{folder} holds no {_FILE}. Give a folder that `save_lora` wrote")
-    with safe_open(folder / _FILE, "pt") as file:  # pyright: ignore
-        base = cast(dict[str, str], file.metadata() or {}).get("base", "unknown")
-        names = cast(list[str], file.keys())
-        tensors: dict[str, Tensor] = {
-            name.removeprefix(_PREFIX): file.get_tensor(name) for name in names
-        }
-    if not backbone.spec.is_known_as(base):
-        raise IncompatibleModels(
-            f"the adapter in {folder} was trained on weights {base}, but {backbone.name!r} has "
-            f"{backbone.fingerprint}. Load that model, or train an adapter for this one"
-        )
-    adapted = Adapted(backbone, peft.LoraConfig.from_pretrained(str(folder)))
+    with kept.advising("train the adapter again"):
+        found = kept.load_weights(folder / _FILE, _KIND)
+        base = str(found.content.get("base", "unknown"))
+        if not backbone.spec.is_known_as(base):
+            raise IncompatibleModels(
+                f"the adapter in {folder} was trained on weights {base}, but {backbone.name!r} has "
+                f"{backbone.fingerprint}. Load that model, or train an adapter for this one"
+            )
+        adapted = Adapted(backbone, _read_config(folder, found))
+        wanted = peft.get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+        names = {_PREFIX + name: tensor for name, tensor in wanted.items()}
+        kept.check_tensors(found.tensors, names, folder / _FILE)
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in found.tensors.items()}
     peft.set_peft_model_state_dict(adapted.model, tensors)
     return adapted.frozen()
+
+
+def _read_config(folder: Path, found: kept.Tensors) -> Any:
+    """The settings that the weights were written with, at the rank that they have."""
+    path = folder / _CONFIG
+    settings = kept.read_json(path)
+    if found.digest and found.content["settings"] != kept.content_digest(settings):
+        raise Damaged(f"{path} and {_FILE} were not written together")
+    ranks = {len(one) for name, one in found.tensors.items() if ".lora_A." in name and one.ndim}
+    if ranks != {settings.get("r")}:
+        raise Damaged(f"{path} has rank {settings.get('r')}, but the weights have {sorted(ranks)}")
+    try:
+        return _peft().LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError, KeyError) as error:
+        raise Damaged(f"{path} has settings that make no adapter: {error}") from error
 
 
 def _config(rank: int) -> Any:

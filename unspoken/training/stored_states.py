@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors import safe_open
-from safetensors.torch import save
 
+from unspoken import kept
 from unspoken.agents import Agent
 from unspoken.channels.sender_state import SenderState
-from unspoken.files import write_bytes
+from unspoken.errors import Damaged
 from unspoken.identity import digest
 from unspoken.pipeline import Query, fields_of
 from unspoken.protocols import device_of
@@ -22,6 +20,7 @@ from unspoken.types import Need, Vectors, left_pad
 
 __all__ = ["StoredStates"]
 
+_KIND = "states"
 _SHARD = 256  # items a file, so that memory is bounded
 
 
@@ -30,7 +29,8 @@ class StoredStates:
 
     Computed when missing, a shard at a time, each written atomically. A killed run goes on with the
     next shard. The folder's name identifies weights, role, layers and queries, and also the
-    settings of a sender whose states are those of what it writes. texts: the words whose
+    settings of a sender whose states are those of what it writes. A damaged shard is moved aside
+    and computed again, with a warning. texts: the words whose
     positions the states are, read or written.
     """
 
@@ -55,12 +55,11 @@ class StoredStates:
             missing, "sender states", console=console, disable=hidden, transient=True
         ):
             self._compute(start)
-        self._open = {start: safe_open(self._path(start), "pt") for start in starts}  # pyright: ignore
+        self._shards = {start: self._sound(start) for start in starts}
         if self.writes:
-            texts: dict[str, str] = {}
-            for shard in self._open.values():
-                texts |= cast(dict[str, str], shard.metadata())
-            self.texts = [texts[str(row)] for row in range(len(queries))]
+            self.texts = [
+                text for shard in self._shards.values() for text in shard.content["texts"]
+            ]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -81,7 +80,7 @@ class StoredStates:
     def states(self, rows: Sequence[int]) -> Vectors:
         """States (B, S, N, W) of some queries, padded left."""
         found: list[torch.Tensor] = [
-            self._open[row // _SHARD * _SHARD].get_tensor(str(row)) for row in rows
+            self._shards[row // _SHARD * _SHARD].tensors[str(row)] for row in rows
         ]
         values, mask = left_pad(found)
         device = device_of(self.sender.model)
@@ -90,9 +89,38 @@ class StoredStates:
     def _path(self, start: int) -> Path:
         return self.folder / f"states-{start:06}.safetensors"
 
+    def _name(self, start: int) -> str:
+        return f"{self.folder.name}/{start}"
+
+    def _rows(self, start: int) -> range:
+        return range(start, min(start + _SHARD, len(self.queries)))
+
+    def _sound(self, start: int) -> kept.Tensors:
+        """The content of a shard, which is computed again if it is damaged."""
+        try:
+            return self._read(start)
+        except Damaged as error:
+            kept.set_aside(self._path(start), error)
+            self._compute(start)
+            return self._read(start)
+
+    def _read(self, start: int) -> kept.Tensors:
+        path, rows = self._path(start), self._rows(start)
+        found = kept.load(path, _KIND)
+        kept.check_keys(found.content, ("of", "lengths", "texts"), path)
+        if found.content["of"] != self._name(start):
+            raise Damaged(f"{path} holds {found.content['of']} instead")
+        if self.writes and len(found.content["texts"]) != len(rows):
+            raise Damaged(f"{path} is damaged: it has not one text for each of {len(rows)} rows")
+        after = (len(self.layers), self.sender.spec.width)
+        sizes = zip(rows, found.content["lengths"], strict=True)
+        wanted = {str(row): (size, *after) for row, size in sizes}
+        kept.check_tensors(found.tensors, wanted, path)
+        return found
+
     @torch.no_grad()
     def _compute(self, start: int) -> None:
-        rows = range(start, min(start + _SHARD, len(self.queries)))
+        rows = self._rows(start)
         order = sorted(rows, key=lambda row: len(self.texts[row]))
         needs = frozenset(Need("hidden", layer) for layer in self.layers)
         tensors: dict[str, torch.Tensor] = {}
@@ -109,4 +137,7 @@ class StoredStates:
             for row, words in zip(batch, state.text or (), strict=False):
                 count, held = len(self.sender.model.tokens(words)), len(tensors[str(row)])
                 texts[str(row)] = words if held - 1 <= count <= held else ""  # else not aligned
-        write_bytes(self._path(start), save(tensors, texts or None))
+        spoken = [texts[str(row)] for row in rows] if texts else None
+        lengths = [len(tensors[str(row)]) for row in rows]
+        about = {"of": self._name(start), "lengths": lengths, "texts": spoken}
+        kept.save(self._path(start), _KIND, about, tensors)

@@ -7,6 +7,7 @@ import json
 from tests.bench import Bench
 from unspoken.backbone import Backbone
 from unspoken.files import sha256
+from unspoken.kept import digested
 from unspoken.studies.comparison import Report
 from unspoken.studies.comparison.section import chart
 
@@ -34,7 +35,7 @@ CONDITIONS = {
 def test_results_hold_what_the_issue_lists(finished: tuple[Bench, Report]) -> None:
     bench, report = finished
     found = bench.results()
-    assert found == json.loads(json.dumps(report.to_dict()))
+    assert found == json.loads(json.dumps(digested(report.to_dict())))
     listed = [(arm["channel"], arm["condition"]) for arm in found["arms"]]
     assert listed == [(name, c) for name, known in CONDITIONS.items() for c in known]
     for arm in found["arms"]:

@@ -15,6 +15,7 @@ from unspoken.backbone import Backbone
 from unspoken.errors import IncompatibleModels, RecipeError, TrainingError
 from unspoken.evaluation.arm import Prediction
 from unspoken.evaluation.items import query
+from unspoken.kept import digested
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import RelayRecipe
 from unspoken.relay.pipelines import prepared
@@ -85,7 +86,7 @@ def test_blame_is_about_every_channel_over_which_a_plan_was_written(
     ]
     assert all(one.plan + one.execution == one.wrong for one in report.blame)
     saved = json.loads((recipe.out / "blame.json").read_text())
-    assert saved == json.loads(json.dumps(report.to_dict()))
+    assert saved == json.loads(json.dumps(digested(report.to_dict())))
     assert [row["channel"] for row in saved["blame"]] == [one.channel for one in report.blame]
     assert list(report.table().columns[0].cells) == [one.channel for one in report.blame]
     trained = sorted(path.name.split("-")[0] for path in (recipe.out / "trained").glob("[!.]*"))

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, NoReturn, Protocol, cast
 import torch
 from torch import Tensor
 
+from unspoken import kept
 from unspoken.errors import StorageError
 from unspoken.files import atomic_folder
 
@@ -61,6 +61,8 @@ _DEFAULTS: dict[str, Any] = {
     "dtype": {"__type__": "torch.dtype", "value": "float32"},
     "zero_init": False,
 }
+_MOST = {"size": 1 << 20, "layer": 10_000, "num_layers": 256, "anneal_steps": 1 << 31}
+"""The largest numbers in the JSON files: nothing is made of larger ones."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,7 +87,12 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Read everything but tensors. Raises `StorageError` that names file and entry."""
+    """Read everything but tensors. Raises `StorageError` that names file and entry.
+
+    A folder that `write` made has digests. In those of other people, numbers are bounded.
+    """
+    with kept.advising(_ADVICE):
+        kept.check_files(folder)
     final = folder / "final"
     pairs = _layers(final / "projector_config.json")
     names = [f"projector_{projector}" for _, _, projector in pairs]
@@ -126,24 +133,29 @@ def write(folder: Path, fuser: Publishable, models: Mapping[str, str]) -> None:
             f"cannot write {folder}: the published layout has no low-rank fusers, but this one has "
             f"rank {fuser.rank}; use save_pretrained"
         )
+    with atomic_folder(folder) as beside:
+        _write_all(beside, fuser, models)
+        kept.write_files(beside)
+
+
+def _write_all(folder: Path, fuser: Publishable, models: Mapping[str, str]) -> None:
     dtype = str(fuser.gate.dtype).removeprefix("torch.")
     settings = {theirs: getattr(fuser, ours) for theirs, ours in _SETTINGS.items()}
     arguments = settings | {"dtype": {"__type__": "torch.dtype", "value": dtype}}
     layers = {str(r): [[s, n]] for n, (r, s) in enumerate(fuser.layers)}
     state = cast(dict[str, Tensor], fuser.state_dict())
-    with atomic_folder(folder) as beside:
-        final = beside / "final"
-        final.mkdir()
-        _dump(beside / "config.json", {"model": _recipe(fuser, settings, models)})
-        _dump(final / "projector_config.json", {"0": {"1": layers}})
-        for n in range(len(fuser.layers)):
-            names = {theirs: ours for ours, theirs in _names(n, state).items()}
-            tensors = {theirs: state[ours] for theirs, ours in names.items()}
-            scalars = (*state["gate"][n], state["temperature"])
-            tensors |= dict(zip(_SCALARS, scalars, strict=True))
-            tensors = {name: tensor.cpu().clone() for name, tensor in tensors.items()}
-            torch.save(tensors, final / f"projector_{n}.pt")
-            _dump(final / f"projector_{n}.json", {"class": _CLASS, "init_args": arguments})
+    final = folder / "final"
+    final.mkdir()
+    _dump(folder / "config.json", {"model": _recipe(fuser, settings, models)})
+    _dump(final / "projector_config.json", {"0": {"1": layers}})
+    for n in range(len(fuser.layers)):
+        names = {theirs: ours for ours, theirs in _names(n, state).items()}
+        tensors = {theirs: state[ours] for theirs, ours in names.items()}
+        scalars = (*state["gate"][n], state["temperature"])
+        tensors |= dict(zip(_SCALARS, scalars, strict=True))
+        tensors = {name: tensor.cpu().clone() for name, tensor in tensors.items()}
+        torch.save(tensors, final / f"projector_{n}.pt")
+        _dump(final / f"projector_{n}.json", {"class": _CLASS, "init_args": arguments})
 
 
 def _recipe(
@@ -179,8 +191,8 @@ def _layers(file: Path) -> list[tuple[int, int, int]]:
         (layers,) = sharers.values()
         found = [(int(layer), *map(int, sources[0])) for layer, sources in layers.items()]
         pairs = [(receiver, sharer, projector) for receiver, sharer, projector in sorted(found)]
-        if any(number < 0 for pair in pairs for number in pair):
-            raise ValueError("a negative number")
+        if not all(0 <= number <= _MOST["layer"] for pair in pairs for number in pair):
+            raise ValueError("a number of a layer that no model has")
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         _refuse(file, "it does not map the layers of one receiver to those of one sharer", error)
     return pairs or _refuse(file, "it maps no layer")
@@ -201,8 +213,11 @@ def _init_args(file: Path) -> dict[str, Any]:
     for name in _SETTINGS:
         value: Any = settings.get(name)
         kind = int | float if isinstance(_DEFAULTS.get(name), float) else int
-        if not isinstance(value, kind) or value < (3 if name == "num_layers" else 0):
-            _refuse(file, f"its {name!r} is {value!r}, which no fuser has")
+        least, most = (3 if name == "num_layers" else 0), _MOST.get(name, _MOST["size"])
+        if not isinstance(value, kind) or not least <= value <= most:
+            _refuse(
+                file, f"its {name!r} is {value!r}, and no fuser has below {least} or above {most}"
+            )
     return settings
 
 
@@ -230,7 +245,7 @@ def _alignment(file: Path) -> str:
 def _load(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.PickleError) as error:
+    except Exception as error:  # there is no end to what foreign bytes raise in there
         _refuse(file, "it is not there, or holds something else than tensors", error)
     if not isinstance(content, dict):
         _refuse(file, "it is no dictionary of tensors")
@@ -242,17 +257,16 @@ def _load(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         if shape != tuple(shapes[name]):
             _refuse(file, f"tensor {name!r} is {shape}, but must be {tuple(shapes[name])}")
+        if tensor.is_complex() or not bool(tensor.isfinite().all()):
+            _refuse(file, f"tensor {name!r} holds numbers that are not real and finite")
     return tensors
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content: Any = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        _refuse(file, "it is not there, or no JSON", error)
-    if not isinstance(content, dict):
-        _refuse(file, "it is no JSON object")
-    return cast(dict[str, Any], content)
+        return kept.read_json(file)
+    except StorageError as error:
+        _refuse(file, f"it is not there, or no JSON object ({error})", error)
 
 
 def _dump(file: Path, content: Mapping[str, Any]) -> None:
@@ -260,7 +274,7 @@ def _dump(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _refuse(file: Path, why: str, error: Exception | None = None) -> NoReturn:
-    raise StorageError(
-        f"cannot read {file}: {why}; give a folder as the authors publish it, with "
-        "config.json and final/"
-    ) from error
+    raise StorageError(f"cannot read {file}: {why}; {_ADVICE}") from error
+
+
+_ADVICE = "give a folder as the authors publish it, with config.json and final/"

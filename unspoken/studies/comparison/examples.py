@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
+from unspoken.errors import Damaged, DataError
 from unspoken.evaluation.arm import Arm
+from unspoken.evaluation.store import read_rows
 from unspoken.page import Answer, Example, Examples
 from unspoken.studies.comparison.report import Compared
 
@@ -17,13 +16,17 @@ __all__ = ["disagreements", "predictions"]
 
 
 def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
-    """The answers of an arm, item by item; none if they are missing or of another run."""
+    """The answers of an arm, item by item; none if they are missing or of another run.
+
+    Raises `DataError` if they are damaged.
+    """
     path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = TypeAdapter(list[dict[str, Any]]).validate_python(list(map(json.loads, lines)))
-    except (OSError, ValueError):
+    if not path.exists():
         return ()
+    try:
+        rows = read_rows(path)
+    except (Damaged, OSError) as error:
+        raise DataError(f"{error}; run the command again that wrote it") from error
     if not all(row.keys() >= _ANSWER for row in rows):
         return ()
     right = sum(bool(row["correct"]) for row in rows)

@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.arm import Arm, notes
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference
@@ -81,7 +82,7 @@ class GraphReport(Result):
 
     def save(self, out: Path) -> None:
         """Write edges.json and edges.md, each whole or not at all."""
-        write_text(out / "edges.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "edges.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
         write_text(out / "edges.md", self.markdown())
 
     # -- words -------------------------------------------------------------------------------------

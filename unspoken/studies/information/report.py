@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Estimate, mean
@@ -112,7 +113,7 @@ class InformationReport(Result):
 
     def save(self, out: Path) -> None:
         """Write worth.json and worth.md, each whole or not at all."""
-        write_text(out / "worth.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "worth.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
         write_text(out / "worth.md", self.markdown())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.result import Result
 from unspoken.files import write_text
 
@@ -70,7 +71,7 @@ class PlannerReport(Result):
 
     def save(self, out: Path) -> None:
         """Write blame.json, whole or not at all."""
-        write_text(out / "blame.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "blame.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
 
 
 _COLUMNS = ("right", "wrong", "plan lacks the answer", "executor misses it", "oracle plan helps")

@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 
+from unspoken import kept
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone, DiffusionBackbone, LanguageModel, Masked, load_model
 from unspoken.errors import DataError, IncompatibleModels, RecipeError
@@ -91,6 +92,8 @@ def train_planner(
             planner.model, planner.tokenizer, planner.masked
         )  # as it is now
         _save(planner, recipe, home, history)
+    with kept.advising(f"remove {home} to train again"):
+        kept.check_files(home)
     checkpoint.unlink(missing_ok=True)  # gigabytes, and of no use any more
     planner = DiffusionBackbone.from_pretrained(
         str(home), dtype=base.dtype, device=str(base.device)
@@ -146,6 +149,7 @@ def _save(planner: DiffusionBackbone, recipe: PlannerRecipe, home: Path, history
         with atomic_folder(home) as beside:
             planner.save_pretrained(beside)
             (beside / "history.json").write_text(json.dumps(asdict(history)))
+            kept.write_files(beside)
             (beside / "README.md").write_text(_card(planner, recipe, history))
         Console(stderr=True).print(f"trained {home}")
     state.wait_for_everyone()

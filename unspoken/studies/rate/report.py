@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
 from unspoken.evaluation.result import Result, markdown_table
@@ -117,7 +118,7 @@ class RateReport(Result):
 
     def save(self, out: Path) -> None:
         """Write rate.json and rate.md, each whole or not at all."""
-        write_text(out / "rate.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "rate.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
         write_text(out / "rate.md", self.markdown())
 
 

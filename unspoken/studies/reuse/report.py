@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
@@ -90,7 +91,7 @@ class ReuseReport(Result):
 
     def save(self, out: Path) -> None:
         """Write results.json and report.md, each whole or not at all."""
-        write_text(out / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "results.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
         write_text(out / "report.md", self.markdown())
 
     def _cells(self, arm: ReuseArm) -> list[str]:

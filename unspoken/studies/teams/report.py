@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.result import Result, markdown_table
 from unspoken.evaluation.statistics import Difference, Estimate
 from unspoken.files import write_text
@@ -230,7 +231,7 @@ class PlanReport(Result):
 
     def save(self, out: Path) -> None:
         """Write plan.json and plan.md, each whole or not at all."""
-        write_text(out / "plan.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(out / "plan.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
         write_text(out / "plan.md", self.markdown())
 
 

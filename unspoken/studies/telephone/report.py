@@ -11,9 +11,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from unspoken import kept
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.result import Result, markdown_table
-from unspoken.evaluation.statistics import Difference, Estimate, Interval
+from unspoken.evaluation.statistics import Difference, Estimate, Interval, Share
 from unspoken.files import write_text
 
 __all__ = ["Hop", "TelephoneReport"]
@@ -36,9 +37,9 @@ class Hop:
     content: Difference
     bits: Estimate
     drift: Estimate
-    kept: float
+    kept: Share
     kept_ci: Interval
-    words: float
+    words: Share
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +118,9 @@ class TelephoneReport(Result):
 
     def save(self, out: Path) -> None:
         """Write telephone.json and telephone.md, each whole or not at all."""
-        write_text(out / "telephone.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(
+            out / "telephone.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n"
+        )
         write_text(out / "telephone.md", self.markdown())
 
 
