@@ -13,6 +13,7 @@ __all__ = [
     "IncompatibleModels",
     "MissingExtra",
     "NoIdentity",
+    "NotFinite",
     "PairError",
     "PipelineError",
     "QueryError",
@@ -49,6 +50,10 @@ class IncompatibleModels(UnspokenError, ValueError):
 
 class NoIdentity(UnspokenError, TypeError):
     """A channel or agent holds a value that cannot be told from others by what it holds."""
+
+
+class NotFinite(UnspokenError, ArithmeticError):
+    """A message, a model, a projector or a score holds numbers that are NaN or infinite."""
 
 
 class PairError(UnspokenError, ValueError):

@@ -17,9 +17,11 @@ from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unspoken.cancelling import is_cancelled
+from unspoken.finite import no_words, not_finite
 from unspoken.types import Finish, Settings
 
 __all__ = [
+    "Likeliest",
     "Row",
     "Sampler",
     "StopAt",
@@ -95,14 +97,36 @@ class StopAt(StoppingCriteria):
         return [self.answer(row, ids) for row, ids in enumerate(written.tolist())]
 
 
+class Likeliest(LogitsProcessor):
+    """Notes which rows have no likeliest word, because their logits are NaN or infinite.
+
+    The notes stay on the device: `generate` reads them with all other reasons to stop. whose: whom
+    the error names, and what it computes in.
+    """
+
+    def __init__(self, *whose: str) -> None:
+        self.whose = whose
+        self.missing: Tensor | None = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        missing = no_words(scores)
+        self.missing = missing if self.missing is None else self.missing | missing
+        return scores
+
+    def check(self) -> None:
+        """Raise `NotFinite` if a row had none."""
+        if self.missing is not None and bool(self.missing.any()):
+            raise not_finite(*self.whose)
+
+
 class Watch(StoppingCriteria):
-    """Ends a row after its `max_tokens`, and all rows when the run is no longer wanted.
+    """Ends a row after its `max_tokens` or without a likeliest word, and all when it is cancelled.
 
     first: seconds until the first token came.
     """
 
-    def __init__(self, limits: Sequence[int], begin: int) -> None:
-        self.start, self.first = perf_counter(), 0.0
+    def __init__(self, limits: Sequence[int], begin: int, likeliest: Likeliest) -> None:
+        self.start, self.first, self.likeliest = perf_counter(), 0.0, likeliest
         self.limits, self.begin, self.cancelled = limits, begin, False
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
@@ -110,7 +134,9 @@ class Watch(StoppingCriteria):
         self.cancelled = self.cancelled or is_cancelled()
         written = input_ids.shape[1] - self.begin
         done = [self.cancelled or written >= limit for limit in self.limits]
-        return torch.tensor(done, device=input_ids.device)
+        ended = torch.tensor(done, device=input_ids.device)
+        missing = self.likeliest.missing
+        return ended if missing is None else ended | missing.to(ended.device)
 
 
 class Sampler(LogitsProcessor):
@@ -158,11 +184,16 @@ class Teller(TextStreamer):
         tokenizer: Any,
         stop: Sequence[str],
         tell: Callable[[str], None],
+        likeliest: Likeliest,
         answer: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=answer is None)
-        self.stop, self.tell, self.answer = stop, tell, answer
+        self.stop, self.tell, self.answer, self.likeliest = stop, tell, answer, likeliest
         self.waiting, self.ended, self.written, self.told = "", False, "", ""
+
+    def put(self, value: Any) -> None:
+        self.likeliest.check()
+        super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         text = "" if self.ended else self.waiting + self._new(text)

@@ -19,6 +19,7 @@ from unspoken.backbone.once import Locked, once
 from unspoken.backbone.templates import ChatTemplate, ControlTokens
 from unspoken.backbone.thoughts import Thoughts, thoughts_of
 from unspoken.errors import UnreadableWords
+from unspoken.finite import all_finite, no_words, not_finite
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
     TEXT,
@@ -159,6 +160,21 @@ class LanguageModel(Locked, ABC):
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    def _check_words(self, logits: Tensor) -> None:
+        """Raise `NotFinite` unless logits (..., V) all have a likeliest word."""
+        if bool(no_words(logits).any()):
+            raise not_finite(*self._who)
+
+    def _check_numbers(self, *found: Tensor) -> None:
+        """Raise `NotFinite` if what the model computed is NaN or infinite."""
+        if not all_finite(found):
+            raise not_finite(*self._who)
+
+    @property
+    def _who(self) -> tuple[str, str]:
+        """Whom an error names, and what the model computes in."""
+        return f"model {self.name!r}", str(self.dtype).removeprefix("torch.")
 
     @property
     def attention(self) -> str:

@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unspoken.errors import WireError
+from unspoken.errors import NotFinite, WireError
 from unspoken.files import write_bytes
+from unspoken.finite import all_finite, not_finite
 from unspoken.types import Segment
 from unspoken.wire.codec import Buffer, chunks, is_copied, read_words, size_of, view
 from unspoken.wire.compression import LOSSLESS, Packing
 from unspoken.wire.envelope import read_envelope
 from unspoken.wire.header import Envelope, Header, Layout
-from unspoken.wire.payload import layout_of, packed_row, payload_from, tensors_of
+from unspoken.wire.payload import layout_of, numbers_of, packed_row, payload_from, tensors_of
 from unspoken.wire.seal import Seal, sealed
 
 __all__ = ["LIMIT", "Message"]
@@ -87,6 +88,17 @@ class Message:
         """A message of one row for B readers. Nothing is copied."""
         return Message(self.header.repeat(batch), self.payload.repeat(batch))
 
+    def check_finite(self) -> None:
+        """Raise `NotFinite` if the payload holds NaN or infinity, padding of a cache included."""
+        if not all_finite(numbers_of(self.payload)):
+            raise self._odd()
+
+    def _odd(self) -> NotFinite:
+        header = self.header
+        made = "model and projector" if header.projector else "model"
+        whose = f"the {made} of {header.sender!r}, who sent a message over {header.channel!r},"
+        return not_finite(whose, header.dtype)
+
     def about(self, task: tuple[str, ...]) -> Message:
         """The same message about other items, or () for none."""
         return replace(self, header=self.header.model_copy(update={"task": task}))
@@ -104,7 +116,10 @@ class Message:
         if layout.packing.kind == "lossless":
             return self
         packing.check(self._layers(layout))
-        tensors = tensors_of(self.payload, layout)
+        try:
+            tensors = tensors_of(self.payload, layout)
+        except NotFinite as error:
+            raise self._odd() from error
         return replace(self, payload=payload_from(tensors, layout), packed=Packed(packing, tensors))
 
     def to_bytes(self, seal: Seal | None = None) -> bytes:
