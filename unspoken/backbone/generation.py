@@ -98,29 +98,29 @@ class StopAt(StoppingCriteria):
 
 
 class Likeliest(LogitsProcessor):
-    """Notes which rows have no likeliest word, because their logits are NaN or infinite.
+    """Notes whether a row has no likeliest word, because its logits are NaN or infinite.
 
-    The notes stay on the device: `generate` reads them with all other reasons to stop. whose: whom
-    the error names, and what it computes in.
+    The note stays on the device: `generate` reads it with all other reasons to stop, and stops.
+    whose: whom the error names, and what it computes in.
     """
 
     def __init__(self, *whose: str) -> None:
         self.whose = whose
-        self.missing: Tensor | None = None
+        self.missing = torch.tensor(False)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        missing = no_words(scores)
-        self.missing = missing if self.missing is None else self.missing | missing
+        self.missing = no_words(scores).any()
         return scores
 
     def check(self) -> None:
-        """Raise `NotFinite` if a row had none."""
-        if self.missing is not None and bool(self.missing.any()):
+        """Raise `NotFinite` if a row has none."""
+        if bool(self.missing):
             raise not_finite(*self.whose)
 
 
 class Watch(StoppingCriteria):
-    """Ends a row after its `max_tokens` or without a likeliest word, and all when it is cancelled.
+    """Ends a row after its `max_tokens`; all rows when the run is cancelled, or a likeliest word is
+    missing.
 
     first: seconds until the first token came.
     """
@@ -134,9 +134,7 @@ class Watch(StoppingCriteria):
         self.cancelled = self.cancelled or is_cancelled()
         written = input_ids.shape[1] - self.begin
         done = [self.cancelled or written >= limit for limit in self.limits]
-        ended = torch.tensor(done, device=input_ids.device)
-        missing = self.likeliest.missing
-        return ended if missing is None else ended | missing.to(ended.device)
+        return torch.tensor(done, device=input_ids.device) | self.likeliest.missing
 
 
 class Sampler(LogitsProcessor):
