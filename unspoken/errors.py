@@ -18,6 +18,7 @@ __all__ = [
     "PipelineError",
     "QueryError",
     "RecipeError",
+    "SealError",
     "SettingsError",
     "StorageError",
     "TemplateError",
@@ -66,6 +67,10 @@ class PipelineError(UnspokenError, ValueError):
 
 class QueryError(UnspokenError, ValueError):
     """Something that is no question and no item, where a pipeline is asked one."""
+
+
+class SealError(UnspokenError, ValueError):
+    """A key that is missing, empty, too short or no key at all."""
 
 
 class SettingsError(UnspokenError, ValueError):

@@ -25,6 +25,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
 from unspoken.studies.comparison import Report
 from unspoken.studies.information import InformationReport
+from unspoken.terminal import escaped
 
 TEAM = """# A team for tests.
 kind: pipeline
@@ -420,7 +421,7 @@ def test_a_chat_answers_until_it_is_ended(
     found = unspoken("chat", pair, given=f"why?\nwho so?\n{end}")
     assert found.code == 0, found.err
     for one in alone:
-        assert one["answer"] in found.out
+        assert escaped(one["answer"]) in found.out
     assert found.err.count("one: ") == found.err.count("two: ") == 2
 
 
