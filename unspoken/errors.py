@@ -29,6 +29,7 @@ __all__ = [
     "WireError",
     "WorkerError",
     "WorkerTimeout",
+    "check_unicode",
     "unknown",
 ]
 
@@ -124,6 +125,17 @@ class WorkerError(UnspokenError, RuntimeError):
 
 class WorkerTimeout(WorkerError, TimeoutError):
     """The process or actor of an agent did not answer within its time limit, and was ended."""
+
+
+def check_unicode(what: str, words: str, kind: type[UnspokenError]) -> None:
+    """Raise an error of a kind for words that are no valid Unicode: half a letter is in them."""
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise kind(
+            f"{what} is no valid Unicode: {error.reason} at character {error.start}; take it out, "
+            "as words.encode(errors='replace').decode() does"
+        ) from error
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> UnknownName:

@@ -17,7 +17,7 @@ from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels, PipelineError
+from unspoken.errors import IncompatibleModels, PipelineError, check_unicode
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model, rolls_out
 from unspoken.types import TEXT, Need, Prompt, Read, Rollout, Settings, Spec, Text, Usage, Words
@@ -69,6 +69,7 @@ class Agent:
     ) -> None:
         if not name.strip():
             raise PipelineError("an agent needs a name that is not empty")
+        check_unicode("the name of an agent", name, PipelineError)
         if isinstance(model, str):
             from unspoken.backbone.load import load_model  # imports transformers
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from unspoken.errors import EmptyPrompt, PipelineError
+from unspoken.errors import EmptyPrompt, PipelineError, check_unicode
 from unspoken.types import Reuse, Text
 
 __all__ = ["FIELDS", "Fields", "Role"]
@@ -49,6 +49,10 @@ class Role:
     candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("instructions", "template", "message"):
+            check_unicode(f"{name} of a role", getattr(self, name), PipelineError)
+        for one in self.candidates:
+            check_unicode("a candidate of a role", one, PipelineError)
         named = set(_FIELD.findall(self.template))
         if odd := named - {*FIELDS, "messages"}:
             raise PipelineError(

@@ -18,7 +18,7 @@ from unspoken.backbone.inner import longest, setting, text_config
 from unspoken.backbone.once import Locked, once
 from unspoken.backbone.templates import ChatTemplate, ControlTokens
 from unspoken.backbone.thoughts import Thoughts, thoughts_of
-from unspoken.errors import UnreadableWords
+from unspoken.errors import ContextTooLong, UnreadableWords
 from unspoken.finite import all_finite, no_words, not_finite
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
@@ -218,6 +218,12 @@ class LanguageModel(Locked, ABC):
         where control tokens count, as (begin, end) in characters, and anywhere if it is None. In
         other places they are spelled. Raises `UnreadableWords`.
         """
+        if frames is not None and len(words) > (self._most_letters or len(words)):
+            raise ContextTooLong(
+                f"{len(words):,} characters are given, but {self.name!r} reads at most "
+                f"{longest(text_config(self.model)):,} positions, of {self._longest_token} "
+                "characters at most. Shorten the prompt or choose a model with a longer context"
+            )
         fast: bool = self.tokenizer.is_fast
         try:
             found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=fast)
@@ -230,6 +236,17 @@ class LanguageModel(Locked, ABC):
         if frames is not None and self._controls.outside(words, ids, frames):
             return self._controls.spelled(words, frames)
         return ids, [end for _, end in found["offset_mapping"]] if fast else [-1] * len(ids)
+
+    @once
+    def _longest_token(self) -> int:
+        """The most characters of a token."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    @once
+    def _most_letters(self) -> int | None:
+        """Longer words fill more positions than there are. Counting their tokens takes long."""
+        positions = longest(text_config(self.model))
+        return None if positions is None else positions * self._longest_token
 
     def shorten(self, words: str, limit: int) -> str:
         """The words of the first `limit` tokens."""

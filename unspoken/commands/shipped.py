@@ -42,9 +42,9 @@ def _entry(name: str, sentence: str) -> str:
 
 def show(name: RecipeName) -> None:
     """Print a recipe."""
-    from unspoken.recipe.files import find_recipe
+    from unspoken.recipe.files import find_recipe, recipe_text
 
-    say(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    say(recipe_text(find_recipe(name)), nl=False)
 
 
 def copy(

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any, Literal, cast
 
-from unspoken.errors import SettingsError
+from unspoken.errors import SettingsError, check_unicode
 
 __all__ = ["CACHE", "TEXT", "Denoising", "Feed", "Need", "NeedKind", "Settings"]
 
@@ -64,6 +64,8 @@ class Settings:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
+        for one in filter(_stops, stop):
+            check_unicode("a stop string", one, SettingsError)
         for name, given, fits, allowed in (
             ("max_tokens", self.max_tokens, _whole(self.max_tokens, 1), "a whole number above 0"),
             ("stop", stop, all(map(_stops, stop)), "strings that are not empty"),

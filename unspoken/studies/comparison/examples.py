@@ -20,7 +20,7 @@ def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
     """The answers of an arm, item by item; none if they are missing or of another run."""
     path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")  # not at U+2028
         rows = TypeAdapter(list[dict[str, Any]]).validate_python(list(map(json.loads, lines)))
     except (OSError, ValueError):
         return ()
