@@ -12,6 +12,7 @@ say so in the same bytes, and a receiver whose weights it does not name must ref
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from time import process_time
 from typing import Any
 
 import torch
@@ -46,6 +48,7 @@ LIMIT = 1 << 20
 """Bytes that a reader allows; the samples have some kilobytes."""
 
 WEIGHTS, TOKENIZER = "0123456789abcdef", "fedcba9876543210"
+HEADER = Header(channel="text", sender="s", weights=WEIGHTS, tokenizer=TOKENIZER)
 RECEIVER = Spec("receiver", 8, 3, 2, 4, WEIGHTS, TOKENIZER)
 
 
@@ -209,6 +212,104 @@ def _reframed(data: bytes, span: tuple[int, int], new: bytes) -> bytes:
     return data[:start] + len(raw).to_bytes(8, "little") + raw + tail
 
 
+# -- headers of a megabyte ------------------------------------------------------------------------
+
+
+def hostile() -> dict[str, bytes]:
+    """Headers of one megabyte or little less, each with much to parse, to name or to compute."""
+    most = (1 << 20) - 8192
+
+    def many(one: str, most: int = most) -> str:
+        return ",".join([one] * (most // (len(json.dumps(one)) - 1)))
+
+    keys = ",".join(f'"{n:05x}":0' for n in range(most // 12))
+    layer = '{"count":1,"heads":0,"widths":[4,4],"dtypes":["float32","float32"]}'
+    rows = ",".join(["1"] * (1 << 16))
+    cache = f'"kind":"memory","length":1,"layers":[{",".join([layer] * 1024)}],"positions":[{rows}]'
+    edits: dict[str, tuple[str, str]] = {
+        "wrong tasks": ('"task":[]', f'"task":[{many("0")}]'),
+        "empty lists": ('"task":[]', f'"task":[{many("[]")}]'),
+        "empty objects": ('"task":[]', f'"task":[{many("{}")}]'),
+        "fractions": ('"task":[]', f'"task":[{many("1.5")}]'),
+        "digits": ('"step":1', f'"step":{"1" * most}'),
+        "depth": ('"task":[]', f'"task":{"[" * most}'),
+        "unknown fields": ('"step":1', f'"step":1,{keys}'),
+        "one field again": ('"step":1', many('"step":1')),
+        "no such kind": ('"kind":"text"', f'"kind":"{"x" * most}"'),
+        "rows": ('"words":[2]', f'"words":[{many("0")}]'),
+        "negative rows": ('"words":[2]', f'"words":[{many("-1")}]'),
+        "layers": ('"kind":"text","words":[2]', f'{cache[:100]},"x":[{many("[0]")}]'),
+        "no layers": ('"layout":{', f'"layout":{{"layers":[{many("0")}],'),
+        "packings": (
+            '"kind":"text","words":[2]',
+            f'"packing":{{"kind":"layers","layers":[{many("0", most >> 2)}]}},{cache}',
+        ),
+        "layers of rows": (
+            '"kind":"text","words":[2]',
+            f'"packing":{{"kind":"low-rank","rank":1}},{cache}',
+        ),
+        "shadow": ('"step":1', f'"step":1,"shadow":["{"🙂" * (1 << 15)}"]'),
+        "no words": ('"step":1', f'"step":1,"role":"🙂{"x" * (most - 64)}"'),
+        "escapes": ('"step":1', '"step":1,"role":"' + "\\u00e9" * (most // 8) + '"'),
+    }
+    plain = (
+        '{"version":2,"header":{"channel":"text","sender":"s","task":[],"step":1,"weights":"",'
+        '"tokenizer":""},"layout":{"kind":"text","words":[2]}}'
+    )
+    found = {name: _headed(plain.replace(*edit)) for name, edit in edits.items()}
+    found["no message"] = _framed(b'{"__metadata__":{},' + keys.encode() + b"}")
+    found["tensors"] = _framed(_json(plain)[:-1] + b"," + keys.encode() + b"}")
+    return found
+
+
+def _headed(words: str) -> bytes:
+    return _framed(_json(words))
+
+
+def _json(words: str) -> bytes:
+    entries = {"__metadata__": {"unspoken": words}}
+    return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _framed(raw: bytes) -> bytes:
+    return len(raw).to_bytes(8, "little") + raw + b"hi"
+
+
+def costs(limit: int = 2 << 20) -> dict[str, dict[str, float]]:
+    """What refusing each hostile header takes: bytes at the peak, and seconds of the processor.
+
+    In a process that has read a message before. Only Linux can say the peak of a single call.
+    """
+    Message.from_bytes(samples()[0].to_bytes())
+    found: dict[str, dict[str, float]] = {}
+    for name, data in hostile().items():
+        before, began = reset_peak(), process_time()
+        try:
+            Message.from_bytes(data, limit=limit)
+            end = 0.0
+        except WireError as error:
+            end = float(len(str(error)))
+        found[name] = {
+            "bytes": peak_now() - before,
+            "seconds": process_time() - began,
+            "letters": end,
+        }
+    return found
+
+
+def reset_peak() -> int:
+    """Begin to count the peak of this process's memory anew. What it has now, in bytes."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed would be taken again unseen
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_now()
+
+
+def peak_now() -> int:
+    """The most memory since `reset_peak`, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) * 1024
+
+
 # -- what becomes of them --------------------------------------------------------------------------
 
 
@@ -291,6 +392,7 @@ def main() -> None:
     ends = [e for kinds in result["outcomes"].values() for c in kinds.values() for e in c]
     result["bad"] = sorted({end for end in ends if end.split()[0].isupper()})
     result["peak_bytes_added"] = peak() - before
+    result["hostile_headers"] = costs()
     if given.atheris:
         result["atheris"] = by_coverage(given.mutations, given.seed)
     result |= about_machine()

@@ -17,6 +17,7 @@ from unspoken.commands.asking import ask, chat
 from unspoken.commands.former import FORMER, former
 from unspoken.commands.looking import doctor, inspect, models
 from unspoken.commands.measuring import measure, report, train
+from unspoken.commands.saying import say, say_traceback
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ recipes.command("cp")(shipped.copy)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"unspoken {__version__}")
+        say(f"unspoken {__version__}")
         raise typer.Exit
 
 
@@ -67,19 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _keep_freed_memory()
+    sys.excepthook = say_traceback
     from unspoken.errors import UnspokenError, WorkerError
 
     try:
         app(args=arguments, prog_name="unspoken")
     except UnspokenError as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        say(f"{type(error).__name__}: {error}", fg="red", err=True)
         if isinstance(error, WorkerError):
             for note in getattr(error, "__notes__", ()):  # the trace in the worker
-                typer.secho(note, dim=True, err=True)
+                say(note, dim=True, err=True)
         sys.exit(1)
     except SystemExit as end:
         if end.code == _STOPPED:
-            typer.secho("stopped; run the same command again to continue", fg="red", err=True)
+            say("stopped; run the same command again to continue", fg="red", err=True)
         raise
 
 

@@ -14,10 +14,12 @@ __all__ = [
     "IncompatibleModels",
     "MissingExtra",
     "NoIdentity",
+    "NotFinite",
     "PairError",
     "PipelineError",
     "QueryError",
     "RecipeError",
+    "SealError",
     "SettingsError",
     "StorageError",
     "TemplateError",
@@ -28,6 +30,7 @@ __all__ = [
     "WireError",
     "WorkerError",
     "WorkerTimeout",
+    "check_unicode",
     "require",
     "unknown",
 ]
@@ -53,6 +56,10 @@ class NoIdentity(UnspokenError, TypeError):
     """A channel or agent holds a value that cannot be told from others by what it holds."""
 
 
+class NotFinite(UnspokenError, ArithmeticError):
+    """A message, a model, a projector or a score holds numbers that are NaN or infinite."""
+
+
 class PairError(UnspokenError, ValueError):
     """A folder that holds no trained pair, several of them, or one that cannot be used here."""
 
@@ -63,6 +70,10 @@ class PipelineError(UnspokenError, ValueError):
 
 class QueryError(UnspokenError, ValueError):
     """Something that is no question and no item, where a pipeline is asked one."""
+
+
+class SealError(UnspokenError, ValueError):
+    """A key that is missing, empty, too short or no key at all."""
 
 
 class SettingsError(UnspokenError, ValueError):
@@ -120,6 +131,17 @@ class WorkerError(UnspokenError, RuntimeError):
 
 class WorkerTimeout(WorkerError, TimeoutError):
     """The process or actor of an agent did not answer within its time limit, and was ended."""
+
+
+def check_unicode(what: str, words: str, kind: type[UnspokenError]) -> None:
+    """Raise an error of a kind for words that are no valid Unicode: half a letter is in them."""
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise kind(
+            f"{what} is no valid Unicode: {error.reason} at character {error.start}; take it out, "
+            "as words.encode(errors='replace').decode() does"
+        ) from error
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], remedy: str = "") -> UnknownName:

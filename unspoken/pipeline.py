@@ -11,8 +11,6 @@ from threading import Event
 from typing import Any, Self, TypeVar, cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from unspoken.agents import Agent, Edge, Incoming, Participant, TurnResult
 from unspoken.agents.roles import Fields
@@ -24,6 +22,7 @@ from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
 from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.terminal import track
 from unspoken.types import Settings, Usage, is_count
 from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
 
@@ -236,10 +235,7 @@ class Pipeline:
         order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
-        console = Console(stderr=True)
-        for batch in track(
-            batches, progress, console=console, disable=not progress, transient=True
-        ):
+        for batch in track(batches, progress, disable=not progress):
             try:
                 found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
             except WorkerError as error:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from unspoken.agents import Edge
 from unspoken.agents.roles import FIELDS
-from unspoken.errors import QueryError, unknown
+from unspoken.errors import QueryError, check_unicode, unknown
 from unspoken.types import Finish, Usage
 
 __all__ = ["Query", "Run", "Turn", "TurnRequest", "fields_of", "listed"]
@@ -105,13 +105,7 @@ def _fields(n: int, query: Any) -> Mapping[str, str]:
             raise unknown("field", str(name), FIELDS, "An item has a question and a context.")
         if not isinstance(words, str):
             raise QueryError(f"the {name} of query {n} is {_shown(words)}; give words")
-        try:
-            words.encode()
-        except UnicodeEncodeError as error:
-            raise QueryError(
-                f"the {name} of query {n} is no valid Unicode: {error.reason} at character "
-                f"{error.start}; take it out, as words.encode(errors='replace').decode() does"
-            ) from error
+        check_unicode(f"the {name} of query {n}", words, QueryError)
     return row
 
 

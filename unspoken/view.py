@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from unspoken.backbone.diffusion import Frame, watching
+from unspoken.terminal import escaped
 
 __all__ = ["CanvasView", "canvas_view", "drawn"]
 
@@ -24,15 +25,13 @@ def drawn(frame: Frame) -> Panel:
         if word is None:
             text.append(f"{_MASK} ", style="bright_black")
         else:
-            text.append(_printable(word), style="bold bright_green" if fresh else "")
+            text.append(
+                escaped(word.replace("\n", "↵")), style="bold bright_green" if fresh else ""
+            )
     filled = sum(word is not None for word in frame.words)
     progress = f"step {frame.step} of {frame.steps}, {filled} of {len(frame.words)} positions"
-    return Panel(text, title=frame.model, subtitle=progress, border_style="cyan", padding=(0, 1))
-
-
-def _printable(word: str) -> str:
-    """A word that cannot move the cursor."""
-    return "".join(c if c.isprintable() else "↵" if c == "\n" else "·" for c in word)
+    title = Text(escaped(frame.model, line=True))
+    return Panel(text, title=title, subtitle=progress, border_style="cyan", padding=(0, 1))
 
 
 class CanvasView:

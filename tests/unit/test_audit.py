@@ -17,7 +17,7 @@ from unspoken.audit import Audit, describe, nearest, read_log, reading
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, TextChannel
 from unspoken.cli import main
-from unspoken.errors import Damaged, IncompatibleModels, PipelineError, StorageError
+from unspoken.errors import Damaged, IncompatibleModels, PipelineError, StorageError, WireError
 from unspoken.executors import Here
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
@@ -297,6 +297,52 @@ def test_a_log_that_cannot_be_written(tmp_path: Path):
         Audit(tmp_path / "file").append({})
 
 
+SECRET = "hunter2 is under the doormat"
+SEALS = {
+    "signed": Seal(sign=bytes(range(32))),
+    "encrypted": Seal(encrypt=bytes(range(32))),
+    "both": Seal(sign=bytes(range(40)), encrypt=bytes(range(32))),
+}
+
+
+@pytest.mark.parametrize("name", SEALS)
+def test_a_sealed_index_says_nothing_of_what_was_said(tiny: Tiny, tmp_path: Path, name: str):
+    """Neither words nor role nor question, and no plain hash by which one could be guessed."""
+    seal, item = SEALS[name], {"context": SECRET, "question": f"Where is {SECRET}?"}
+    reader = Agent("reader", tiny("llama"), role=Role(SECRET, "{context}"), settings=SHORT)
+    solver = Agent("solver", tiny("llama"), settings=SHORT)
+    edge = Edge("reader", "solver", TextChannel(verbatim=True), shadow=True)
+    Pipeline([reader, solver], [edge], audit=Audit(tmp_path, shadow=True, seal=seal)).run(item)
+    index = (tmp_path / "index.jsonl").read_text()
+    message = Message.load(tmp_path / read_log(tmp_path)[0]["file"], seal)
+    (task,) = message.header.task
+    assert SECRET in str(message.payload)
+    for word in (*SECRET.split(), task, *message.header.shadow):
+        assert not word.strip() or word not in index
+    (line,) = read_log(tmp_path, seal)
+    assert SECRET in line["shadow"][0]
+    assert line["task"] != [task]
+    if seal.encrypt is not None:
+        kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        assert SECRET.encode() not in kept
+        assert task.encode() not in kept
+
+
+def test_keyed_ids_tell_equal_items_and_depend_on_the_key():
+    one, other = Seal(sign=bytes(32)), Seal(sign=bytes(range(32)))
+    assert one.hidden("a") == one.hidden("a") != one.hidden("b")
+    assert one.hidden("a") != other.hidden("a")
+
+
+def test_a_sealed_shadow_is_opened_by_its_key_alone(tiny: Tiny, tmp_path: Path):
+    agents = [Agent(name, tiny("llama"), settings=SHORT) for name in ("reader", "solver")]
+    edge = Edge("reader", "solver", TextChannel())
+    seal = SEALS["encrypted"]
+    Pipeline(agents, [edge], audit=Audit(tmp_path, shadow=True, seal=seal)).run("Who?")
+    with pytest.raises(WireError, match="not encrypted with this key"):
+        read_log(tmp_path, Seal(encrypt=bytes(32)))
+
+
 # -- what it says ----------------------------------------------------------------------------------
 
 
@@ -375,6 +421,39 @@ def test_inspect_shows_a_file(reader: Agent, tmp_path: Path, capsys: pytest.Capt
     shown = run("--model", str(tmp_path / "model"))
     assert "sender: reader" in shown
     assert "more" in shown
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "says"),
+    [
+        ("--sign-key", b"", "at least 32 bytes, not 0"),
+        ("--sign-key", b"short", "at least 32 bytes, not 5"),
+        ("--sign-key", bytes(1 << 17), "is no key: it has more than"),
+        ("--sign-key", None, "cannot read a key"),
+        ("--key", b"", "32 bytes, not 0"),
+        ("--key", bytes(33), "32 bytes, not 33"),
+        ("--key", None, "cannot read a key"),
+    ],
+)
+def test_inspect_refuses_what_is_no_key(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    key: bytes | None,
+    says: str,
+):
+    """An empty key had checked nothing, and the forged message was shown."""
+    file = tmp_path / "key"
+    if key is not None:
+        file.write_bytes(key)
+    Message(HEADER, Text(("forged",))).save(tmp_path / "m")
+    with pytest.raises(SystemExit, match="1"):
+        main(["inspect", str(tmp_path / "m"), option, str(file)])
+    out, err = capsys.readouterr()
+    assert not out
+    assert says in err
+    assert str(file) in err
+    assert err.startswith("SealError: ")
 
 
 def test_inspect_wants_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -298,6 +298,21 @@ def test_what_listens_may_raise(puppets: Pipeline, transport: str) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_key_of_a_worker_is_not_shown(puppets: Pipeline, transport: str) -> None:
+    """Neither in the list of processes nor in what a worker hands on to its own."""
+    if transport != "tcp":
+        pytest.skip("only over TCP is there anybody to admit")
+    pids, _ = answer(puppets.run("hello"))
+    keys = [agent._worker._key for agent in puppets._participants.values()]  # pyright: ignore
+    assert len(keys) == 2
+    for pid in (*pids, os.getpid()):
+        shown = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+        for key in keys:
+            assert not any(form in one for one in shown for form in (key, key.hex().encode()))
+
+
+@pytest.mark.dist
 def test_nothing_is_left_behind() -> None:
     ensure_running()  # Python keeps one line to it for good
     gc.collect()

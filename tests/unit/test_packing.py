@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unspoken.backbone import Backbone
 from unspoken.channels import Handoff
-from unspoken.errors import IncompatibleModels, RecipeError, WireError
+from unspoken.errors import IncompatibleModels, NotFinite, RecipeError, WireError
 from unspoken.evaluation.identity import identity
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import PipelineRecipe, RelayRecipe, load_recipe
@@ -245,7 +245,7 @@ def test_nothing_is_written_into_what_is_packed():
 
 def test_numbers_that_are_not_finite_are_not_packed():
     values = torch.full((3, 5, 8), torch.nan)
-    with pytest.raises(WireError, match="not finite"):
+    with pytest.raises(NotFinite, match="NaN or infinite"):
         Message(HEADER, Vectors(values, MASK)).pack(Int8())
     outside = torch.where(MASK[..., None], torch.ones(3, 5, 8), values)
     Message(HEADER, Vectors(outside, MASK)).pack(Int8())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from unspoken.errors import MissingExtra, StorageError, WireError
+from unspoken.errors import MissingExtra, SealError, StorageError, WireError
 from unspoken.types import CacheSegment, Text, Vectors
 from unspoken.wire import Header, Message, Seal
 
@@ -86,10 +87,14 @@ def test_an_encrypted_message_hides_its_words_and_never_repeats():
         ({"sign": b"short"}, "at least 32 bytes, not 5"),
         ({"encrypt": bytes(16)}, "32 bytes, not 16"),
         ({"sign": ONE, "encrypt": ONE}, "different keys"),
+        ({"sign": b""}, "at least 32 bytes, not 0"),
+        ({"encrypt": b""}, "32 bytes, not 0"),
+        ({"sign": "x" * 32}, "bytes, not str"),
+        ({"encrypt": bytearray(32)}, "bytes, not bytearray"),
     ],
 )
-def test_keys_that_are_none(keys: dict[str, bytes], says: str):
-    with pytest.raises(ValueError, match=says):
+def test_keys_that_are_none(keys: dict[str, Any], says: str):
+    with pytest.raises(SealError, match=says):
         Seal(**keys)
 
 

@@ -28,7 +28,7 @@ def shown(draw: Callable[[Console], None], *, terminal: bool = True) -> str:
 def test_masks_words_and_progress_are_drawn():
     frame = Frame("planner", ("key", None, " in\n\x1b", None), (True, False, False, False), 2, 8)
     told = shown(lambda console: console.print(drawn(frame)))
-    assert "key░  in↵·░" in told
+    assert r"key░  in↵\u001b░" in told
     assert "planner" in told
     assert "step 2 of 8, 2 of 4 positions" in told
 

@@ -18,7 +18,7 @@ from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels, PipelineError, require
+from unspoken.errors import IncompatibleModels, PipelineError, check_unicode, require
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model, rolls_out
 from unspoken.types import (
@@ -32,7 +32,6 @@ from unspoken.types import (
     Text,
     Usage,
     Words,
-    is_unicode,
 )
 from unspoken.wire import Message
 
@@ -81,8 +80,9 @@ class Agent:
         soft: FreeVectors | None = None,
     ) -> None:
         given: Any = name
-        fits = isinstance(given, str) and bool(given.strip()) and is_unicode(given)
+        fits = isinstance(given, str) and bool(given.strip())
         require(fits, "the name of an agent", given, "words that are not empty", PipelineError)
+        check_unicode("the name of an agent", name, PipelineError)
         if isinstance(model, str):
             from unspoken.backbone.load import load_model  # imports transformers
 

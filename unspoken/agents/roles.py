@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from unspoken.errors import EmptyPrompt, PipelineError, require
-from unspoken.types import Reuse, Text, is_unicode
+from unspoken.errors import EmptyPrompt, PipelineError, check_unicode, require
+from unspoken.types import Reuse, Text
 
 __all__ = ["FIELDS", "Fields", "Role"]
 
@@ -50,6 +50,10 @@ class Role:
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        for name in ("instructions", "template", "message"):
+            check_unicode(f"{name} of a role", getattr(self, name), PipelineError)
+        for one in self.candidates:
+            check_unicode("a candidate of a role", one, PipelineError)
         named = set(_FIELD.findall(self.template))
         if odd := named - {*FIELDS, "messages"}:
             raise PipelineError(
@@ -120,7 +124,7 @@ class Role:
 
 
 def _words(given: object) -> bool:
-    return isinstance(given, str) and is_unicode(given)
+    return isinstance(given, str)
 
 
 def _pieces(template: str, fields: Fields) -> list[Text]:

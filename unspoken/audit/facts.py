@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, cast
 
 from torch import Tensor
@@ -15,7 +16,8 @@ __all__ = ["describe"]
 def describe(message: Message) -> dict[str, Any]:
     """Header, layout, bytes on the wire, and norms: of each vector, or of each layer's cache.
 
-    norms: Euclidean, mean over real positions (and heads). odd: numbers that are not finite.
+    norms: Euclidean, mean over real positions (and heads), None where one is not finite. odd: how
+    many numbers are not finite.
 
     >>> from unspoken.wire import Header
     >>> header = Header(channel="text", sender="planner", weights="w", tokenizer="t")
@@ -35,7 +37,7 @@ def describe(message: Message) -> dict[str, Any]:
             facts["words"] = list(words)
         case Vectors(values, mask):
             facts["norms"] = [
-                [round(n, 4) for n in _norms(row[real])]
+                [_rounded(n) for n in _norms(row[real])]
                 for row, real in zip(values.detach(), mask, strict=True)
             ]
             facts["odd"] = _odd(values)
@@ -54,7 +56,12 @@ def describe(message: Message) -> dict[str, Any]:
 def _norm(tensor: Tensor, mask: Tensor) -> float | None:
     """The mean norm at real positions of (B, H, S, D); None if there are none."""
     norms = _norms(tensor.transpose(1, 2)[mask].flatten(0, -2))
-    return round(sum(norms) / len(norms), 4) if norms else None
+    return _rounded(sum(norms) / len(norms)) if norms else None
+
+
+def _rounded(norm: float) -> float | None:
+    """None for a norm that is not finite, which JSON has no word for."""
+    return round(norm, 4) if isfinite(norm) else None
 
 
 def _norms(rows: Tensor) -> list[float]:

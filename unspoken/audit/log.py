@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,9 +36,10 @@ class Audit:
     """A folder that keeps every message of a pipeline: `messages/<sha256>` and `index.jsonl`.
 
     A message is as confidential as the prompt that it came from, and so is the folder. With a
-    `seal` the files are signed or encrypted, but the index is not. shadow: ask each receiver what
-    the message says, and keep its words. That costs passes that no `Usage` counts, and proves
-    nothing.
+    `seal` the files are signed or encrypted, and the index holds nothing in clear that a message
+    said: its shadow is sealed, and the ids of its items are keyed. Names of agents and channels,
+    times, costs and sizes stay readable. shadow: ask each receiver what the message says, and keep
+    its words. That costs passes that no `Usage` counts, and proves nothing.
 
     A file is whole or not there. A line of the index is written after its file, in one piece and
     by one process at a time. The next process removes what an interrupted one left.
@@ -95,7 +97,7 @@ class _Log:
                 "receiver": receiver.name,
                 "channel": header.channel,
                 "step": header.step,
-                "task": list(header.task),
+                "task": [audit.seal.hidden(one) if audit.seal else one for one in header.task],
                 "file": str(path),
                 "sha256": digest,
                 "bytes": len(data),
@@ -106,16 +108,17 @@ class _Log:
                     "passes": max((row.passes for row in usage), default=0),
                     "seconds": round(cost.seconds, 6),
                 },
-                "shadow": None if shadow is None else list(shadow),
+                "shadow": None if shadow is None else _kept(shadow, audit.seal),
             }
         )
 
 
-def read_log(folder: str | Path) -> list[dict[str, Any]]:
+def read_log(folder: str | Path, seal: Seal | None = None) -> list[dict[str, Any]]:
     """The lines of an index, oldest first, once they and their messages are found whole.
 
     What an interrupted process left is left out with a warning: a line that was never finished, and
-    messages without a line. Raises `Damaged` for all else that is not as it was written.
+    messages without a line. seal: the keys of the log, by which shadows are opened. Raises
+    `Damaged` for all else that is not as it was written, and `WireError` for other keys.
     """
     path = Path(folder) / _INDEX
     try:
@@ -131,7 +134,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
             f"{path} lacks {lost} messages or lines: a process was interrupted, or it was cut",
             stacklevel=2,
         )
-    return rows
+    return [row | {"shadow": _opened(row["shadow"], seal)} for row in rows] if seal else rows
 
 
 def _line(data: bytes, number: int, path: Path) -> dict[str, Any]:
@@ -152,6 +155,20 @@ def _message(row: dict[str, Any], path: Path) -> str:
     if not file.is_file() or file_digest(file) != row.get("sha256"):
         raise Damaged(f"{file} is {'damaged' if file.is_file() else 'missing'}")
     return file.name
+
+
+def _kept(shadow: Sequence[str], seal: Seal | None) -> list[str] | str:
+    """The words of a shadow, or sealed in base64."""
+    words = list(shadow)
+    if seal is None:
+        return words
+    return b64encode(b"".join(seal.close([json.dumps(words).encode()]))).decode()
+
+
+def _opened(shadow: list[str] | str | None, seal: Seal) -> list[str] | None:
+    if not isinstance(shadow, str):
+        return shadow
+    return json.loads(bytes(seal.open(memoryview(b64decode(shadow)))))
 
 
 def _cut_unfinished(file: int) -> None:

@@ -56,6 +56,7 @@ def reading(
     batch, payload = message.batch, message.payload
     if isinstance(payload, Text):
         return payload.words
+    message.check_finite()
     opening = (_OPENING,) * batch
     if isinstance(payload, CacheSegment) and payload.spelling is not None:
         opening = payload.spelling.words  # a fusion acts on words that the receiver has read too

@@ -11,6 +11,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
 from unspoken.backbone.generation import (
+    Likeliest,
     Row,
     Sampler,
     StopAt,
@@ -47,16 +48,18 @@ class Decoding(Rereading):
             eos_token_id=list(ends) or None,
             pad_token_id=pad if pad is not None else (*ends, 0)[0],
         )
-        watch, stop = Watch(limits, begin), self._stop(rows, begin)
+        likeliest = Likeliest(*self._who)
+        watch, stop = Watch(limits, begin, likeliest), self._stop(rows, begin)
         draws = any(row.settings.temperature > 0 for row in rows)
         sampler = [Sampler(rows, given["input_ids"].device)] if draws else []
         out = model.generate(
             **given,
             generation_config=config,
-            logits_processor=LogitsProcessorList(sampler),
+            logits_processor=LogitsProcessorList([likeliest, *sampler]),
             stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-            streamer=self._teller(rows[0], on_text) if on_text else None,
+            streamer=self._teller(rows[0], on_text, likeliest) if on_text else None,
         )[:, begin:]
+        likeliest.check()
         lengths = written_lengths(out, ends, stop, limits)
         ids = [tuple(row[:n]) for row, n in zip(out.tolist(), lengths, strict=True)]
         told = [self._told(row, one) for row, one in zip(ids, rows, strict=True)]
@@ -80,16 +83,16 @@ class Decoding(Rereading):
             stops, self.tokenizer, begin, lambda row, ids: self._told(ids, rows[row]).answer
         )
 
-    def _teller(self, row: Row, tell: Callable[[str], None]) -> Teller:
+    def _teller(self, row: Row, tell: Callable[[str], None], likeliest: Likeliest) -> Teller:
         thoughts, stop = self.thoughts, row.settings.stop
         if thoughts is None:
-            return Teller(self.tokenizer, stop, tell)
+            return Teller(self.tokenizer, stop, tell, likeliest)
 
         def answer(written: str, final: bool) -> str:
             settled = written if final else thoughts.settled(written)
             return self._split(settled, row, thoughts).answer.lstrip()
 
-        return Teller(self.tokenizer, stop, tell, answer)
+        return Teller(self.tokenizer, stop, tell, likeliest, answer)
 
     def _told(self, ids: Sequence[int], row: Row) -> Told:
         """Thoughts and answer of a row, without special tokens."""

@@ -18,9 +18,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unspoken.backbone.thoughts import State
 from unspoken.cancelling import is_cancelled
+from unspoken.finite import no_words, not_finite
 from unspoken.types import Finish, Settings
 
 __all__ = [
+    "Likeliest",
     "Row",
     "Sampler",
     "StopAt",
@@ -103,14 +105,36 @@ class StopAt(StoppingCriteria):
         return [self.answer(row, ids) for row, ids in enumerate(written.tolist())]
 
 
+class Likeliest(LogitsProcessor):
+    """Notes whether a row has no likeliest word, because its logits are NaN or infinite.
+
+    The note stays on the device: `generate` reads it with all other reasons to stop, and stops.
+    whose: whom the error names, and what it computes in.
+    """
+
+    def __init__(self, *whose: str) -> None:
+        self.whose = whose
+        self.missing = torch.tensor(False)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.missing = no_words(scores).any()
+        return scores
+
+    def check(self) -> None:
+        """Raise `NotFinite` if a row has none."""
+        if bool(self.missing):
+            raise not_finite(*self.whose)
+
+
 class Watch(StoppingCriteria):
-    """Ends a row after its `max_tokens`, and all rows when the run is no longer wanted.
+    """Ends a row after its `max_tokens`; all rows when the run is cancelled, or a likeliest word is
+    missing.
 
     first: seconds until the first token came.
     """
 
-    def __init__(self, limits: Sequence[int], begin: int) -> None:
-        self.start, self.first = perf_counter(), 0.0
+    def __init__(self, limits: Sequence[int], begin: int, likeliest: Likeliest) -> None:
+        self.start, self.first, self.likeliest = perf_counter(), 0.0, likeliest
         self.limits, self.begin, self.cancelled = limits, begin, False
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
@@ -120,7 +144,7 @@ class Watch(StoppingCriteria):
         if not self.cancelled and written < min(self.limits):  # as in nearly every step
             return torch.zeros(len(self.limits), dtype=torch.bool, device=input_ids.device)
         done = [self.cancelled or written >= limit for limit in self.limits]
-        return torch.tensor(done, device=input_ids.device)
+        return torch.tensor(done, device=input_ids.device) | self.likeliest.missing
 
 
 class Sampler(LogitsProcessor):
@@ -169,11 +193,16 @@ class Teller(TextStreamer):
         tokenizer: Any,
         stop: Sequence[str],
         tell: Callable[[str], None],
+        likeliest: Likeliest,
         answer: Callable[[str, bool], str] | None = None,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=answer is None)
-        self.stop, self.tell, self.answer = stop, tell, answer
+        self.stop, self.tell, self.answer, self.likeliest = stop, tell, answer, likeliest
         self.waiting, self.ended, self.written, self.told = "", False, "", ""
+
+    def put(self, value: Any) -> None:
+        self.likeliest.check()
+        super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         text = "" if self.ended else self.waiting + self._new(text, stream_end)

@@ -18,7 +18,8 @@ from unspoken.backbone.inner import longest, setting, text_config
 from unspoken.backbone.once import Locked, once
 from unspoken.backbone.templates import ChatTemplate, ControlTokens
 from unspoken.backbone.thoughts import Thoughts, thoughts_of
-from unspoken.errors import UnreadableWords
+from unspoken.errors import ContextTooLong, UnreadableWords
+from unspoken.finite import all_finite, no_words, not_finite
 from unspoken.identity import fingerprint, plain_parts
 from unspoken.types import (
     TEXT,
@@ -161,6 +162,21 @@ class LanguageModel(Locked, ABC):
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    def _check_words(self, logits: Tensor) -> None:
+        """Raise `NotFinite` unless logits (..., V) all have a likeliest word."""
+        if bool(no_words(logits).any()):
+            raise not_finite(*self._who)
+
+    def _check_numbers(self, *found: Tensor) -> None:
+        """Raise `NotFinite` if what the model computed is NaN or infinite."""
+        if not all_finite(found):
+            raise not_finite(*self._who)
+
+    @property
+    def _who(self) -> tuple[str, str]:
+        """Whom an error names, and what the model computes in."""
+        return f"model {self.name!r}", str(self.dtype).removeprefix("torch.")
+
     @property
     def attention(self) -> str:
         """How the model computes attention, by transformers' name: sdpa, eager, ..."""
@@ -203,6 +219,12 @@ class LanguageModel(Locked, ABC):
         where control tokens count, as (begin, end) in characters, and anywhere if it is None. In
         other places they are spelled. Raises `UnreadableWords`.
         """
+        if frames is not None and len(words) > (self._most_letters or len(words)):
+            raise ContextTooLong(
+                f"{len(words):,} characters are given, but {self.name!r} reads at most "
+                f"{longest(text_config(self.model)):,} positions, of {self._longest_token} "
+                "characters at most. Shorten the prompt or choose a model with a longer context"
+            )
         fast: bool = self.tokenizer.is_fast
         try:
             found = self.tokenizer(words, add_special_tokens=False, return_offsets_mapping=fast)
@@ -218,6 +240,17 @@ class LanguageModel(Locked, ABC):
             if spelled is not None:
                 return spelled
         return ids, [-1] * len(ids) if spans is None else [end for _, end in spans]
+
+    @once
+    def _longest_token(self) -> int:
+        """The most characters of a token."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    @once
+    def _most_letters(self) -> int | None:
+        """Longer words fill more positions than there are. Counting their tokens takes long."""
+        positions = longest(text_config(self.model))
+        return None if positions is None else positions * self._longest_token
 
     def shorten(self, words: str, limit: int) -> str:
         """The words of the first `limit` tokens."""

@@ -90,6 +90,7 @@ class Passes(LanguageModel):
             if proofs.keeps(self):
                 return True
         self.begin = 0
+        self._check_words(proofs.plain_logits(self))  # of NaN nothing can be proved
         return False
 
     @once

@@ -25,6 +25,7 @@ __all__ = [
     "moves",
     "near",
     "pads",
+    "plain_logits",
     "probe",
     "rotary",
     "states",
@@ -67,7 +68,13 @@ def keeps(model: Any) -> bool:
     def in_parts() -> Tensor:
         return _in_parts(model, run, (slice(0, 5), slice(5, _COUNT - 1)))
 
-    return _same(model, in_parts, lambda: model.model(input_ids=run.ids).logits[:, -1])
+    return _same(model, in_parts, lambda: plain_logits(model))
+
+
+@torch.no_grad()
+def plain_logits(model: Any) -> Tensor:
+    """Logits (1, V) after some tokens, by one plain pass."""
+    return model.model(input_ids=probe(model).ids).logits[:, -1]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class Scoring(Rereading):
         vocabulary. Raises `ContextTooLong` if they do not fit behind the context.
         """
         logits, padded = self._over(context, answers)
-        return _losses(logits, padded).sum(1)
+        return self._nats(logits, padded)
 
     @torch.no_grad()
     def assess(
@@ -35,7 +35,14 @@ class Scoring(Rereading):
     ) -> tuple[Tensor, Tensor]:
         """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
         logits, padded = self._over(context, answers)
-        return _losses(logits, padded).sum(1), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
+        return self._nats(logits, padded), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
+
+    def _nats(self, logits: Tensor, padded: Tensor) -> Tensor:
+        """Negative log-likelihood (B,). Training looks at its loss itself, before it steps."""
+        nats = _losses(logits, padded).sum(1)
+        if not nats.requires_grad:
+            self._check_numbers(nats)
+        return nats
 
     def _over(
         self, context: Context, answers: Sequence[str | Sequence[int]]
@@ -72,9 +79,12 @@ class Scoring(Rereading):
     def predict(self, context: Context) -> Tensor:
         """Logits (B, V) of the next token in each row."""
         if isinstance(context.cache, TokenCache):
-            return self.relook(context.cache, [context.last[:0]] * context.batch)[:, 0]
-        with self.seeing(context.seen):
-            return self.next_logits(context)
+            logits = self.relook(context.cache, [context.last[:0]] * context.batch)[:, 0]
+        else:
+            with self.seeing(context.seen):
+                logits = self.next_logits(context)
+        self._check_words(logits)
+        return logits
 
 
 def _losses(logits: Tensor, ids: Tensor) -> Tensor:

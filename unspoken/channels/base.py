@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels
+from unspoken.finite import all_finite, not_finite
 from unspoken.identity import module_fingerprint
 from unspoken.projectors import Projector
 from unspoken.protocols import Model
@@ -97,7 +98,8 @@ class Channel(ABC):
         """
 
     def accept(self, message: Message, receiver: Spec) -> None:
-        """Raise `IncompatibleModels` if the message is not for this channel and this receiver.
+        """Raise `IncompatibleModels` if the message is not for this channel and this receiver, and
+        `NotFinite` if it holds NaN or infinity.
 
         Called before `write` and before any forward pass, wherever the message comes from.
         """
@@ -130,6 +132,7 @@ class Channel(ABC):
                 f"channel {self.name!r} of receiver {receiver.name!r} takes in "
                 f"{' or '.join(kind.__name__ for kind in self.carries)}; use what it sends"
             )
+        message.check_finite()
 
     def __repr__(self) -> str:
         known = vars(self)
@@ -178,6 +181,13 @@ class Channel(ABC):
             window=sender.window if cached else None,
         )
         return Message(header, payload)
+
+    def _check_made(self, message: Message, numbers: Iterable[Tensor]) -> None:
+        """Raise `NotFinite` if a module of the receiver made NaN or infinity of the message."""
+        if not all_finite(numbers):
+            (module, *_) = self._modules.values()
+            whose = f"the {_called(module)} that takes in the message from"
+            raise not_finite(f"{whose} {message.header.sender!r} over {self.name!r}", "")
 
     @property
     def _projector(self) -> str:

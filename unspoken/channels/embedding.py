@@ -49,6 +49,7 @@ class Embedding(Channel):
         assert isinstance(message.payload, Vectors)
         front = self.projector.front_vectors(message.batch)
         if front is not None and front.mask.shape[1]:
+            self._check_made(message, [front.values])
             filled = message.payload.mask.any(1)
             prompt = prompt.insert(Vectors(front.values, front.mask & filled[:, None]))
         return prompt.insert(message.payload)

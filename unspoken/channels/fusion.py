@@ -66,10 +66,10 @@ class Fusion(Channel):
         super().accept(message, receiver)
         assert isinstance(message.payload, CacheSegment)
         needed = {
-            sharer: (self.fuser.source_heads, self.fuser.source_dim)
+            sharer: (self.fuser.source_heads, *[self.fuser.source_dim] * 2)
             for _, sharer in self.fuser.layers
         }
-        shapes = [(keys.shape[1], keys.shape[3]) for keys, _ in message.payload.kv]
+        shapes = [(k.shape[1], k.shape[3], v.shape[3]) for k, v in message.payload.kv]
         if any(layer >= len(shapes) or shapes[layer] != shape for layer, shape in needed.items()):
             raise IncompatibleModels(
                 f"the message from {message.header.sender!r} has a cache of layers {set(shapes)}, "
@@ -91,6 +91,7 @@ class Fusion(Channel):
         plain = context.kv if context.plain is None else context.plain
 
         kv = fuse_in(self.fuser, context.kv, plain, cached.kv, index, self.order)
+        self._check_made(message, [self.fuser.gate, *(one for pair in kv for one in pair)])
         return replace(context, cache=KVCache(kv), plain=plain)
 
     def check(self, sender: Spec, receiver: Spec) -> None:

@@ -25,6 +25,7 @@ from unspoken.types import (
     left_pad,
 )
 from unspoken.wire import Message
+from unspoken.wire.payload import numbers_of
 
 __all__ = ["ProjectedMemory"]
 
@@ -89,7 +90,9 @@ class ProjectedMemory(Channel):
             front, filled = self.projector.front_vectors(message.batch), message.payload.mask.any(1)
             mask = front.mask & filled[:, None]
             prompt = prompt.insert(Vectors(front.values, mask, shared=bool(filled.all())))
-        return prompt.insert(self.projector.decode(message.payload))
+        decoded = self.projector.decode(message.payload)
+        self._check_made(message, numbers_of(decoded))
+        return prompt.insert(decoded)
 
     def check(self, sender: Spec, receiver: Spec) -> None:
         projector, fix = self.projector, remedy(self.projector, sender, receiver)

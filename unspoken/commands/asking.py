@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspoken.commands.arguments import Json, Overrides, complete_recipe
+from unspoken.commands.saying import say, say_json
 
 if TYPE_CHECKING:
     from unspoken.pipeline import Pipeline, Run
@@ -38,7 +38,7 @@ def ask(
     query = {"question": question, "context": context}
     with _pipeline(recipe, overrides) as pipeline:
         if as_json:
-            typer.echo(json.dumps(_content(pipeline.run(query)), ensure_ascii=False))
+            say_json(_content(pipeline.run(query)))
         else:
             _show(pipeline, query)
 
@@ -83,17 +83,18 @@ def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
 
     def show(words: str) -> None:
         view.close()  # what is written now must not be drawn over
-        typer.echo(words, nl=False)
+        say(words, nl=False)
 
     with canvas_view() as view:
         found = pipeline.run(query, on_text=show)
-    typer.echo()
+    say()
     for turn in found.turns:
         use = turn.usage
         end = ", cut at max_tokens" if turn.finish == "length" else ""
-        typer.secho(
+        say(
             f"{turn.agent}: {use.read} tokens read, {use.written} written, {use.passes} passes, "
             f"{use.wire:,} bytes sent, {use.seconds:.2f} s{end}",
+            line=True,
             dim=True,
             err=True,
         )

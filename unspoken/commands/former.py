@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import typer
 
+from unspoken.commands.saying import say
+
 __all__ = ["FORMER", "former"]
 
 FORMER: Mapping[str, tuple[str, ...]] = {
@@ -26,7 +28,7 @@ def former(verb: str) -> Callable[[typer.Context], None]:
 
     def command(ctx: typer.Context) -> None:
         command_line = shlex.join(_today(verb, ctx.args))
-        typer.secho(f"`unspoken {verb}` is gone; write: {command_line}", fg="red", err=True)
+        say(f"`unspoken {verb}` is gone; write: {command_line}", fg="red", err=True)
         raise typer.Exit(2)
 
     return command

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from unspoken.commands.arguments import Json
+from unspoken.commands.saying import say, say_json
 
 __all__ = ["doctor", "inspect", "models"]
 
@@ -19,14 +19,8 @@ def inspect(
     projector: Annotated[
         str, typer.Option(help="folder of the trained module that takes the message in")
     ] = "",
-    sign_key: Annotated[
-        Path | None,
-        typer.Option(help="file with the key of a signature", exists=True, dir_okay=False),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="file with the key of an encryption", exists=True, dir_okay=False),
-    ] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="file with the key of a signature")] = None,
+    key: Annotated[Path | None, typer.Option(help="file with the key of an encryption")] = None,
     limit: Annotated[int, typer.Option(help="the most bytes to read")] = 2 << 30,
     as_json: Json = False,
 ) -> None:
@@ -34,17 +28,16 @@ def inspect(
     from unspoken.audit import describe, listen
     from unspoken.wire import Message, Seal
 
-    keys = [path.read_bytes() if path else None for path in (sign_key, key)]
-    seal = Seal(sign=keys[0], encrypt=keys[1]) if any(keys) else None
+    seal = Seal.from_files(sign_key, key)
     message = Message.load(file, seal, limit=limit)
     facts = describe(message) | (listen(message, model, projector) if model else {})
     if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return
     for name, value in facts.items():
-        typer.secho(name, bold=True)
+        say(name, bold=True)
         for line in _lines(value):
-            typer.echo(f"  {line}")
+            say(f"  {line}", line=True)
 
 
 _MOST = 8
@@ -80,12 +73,12 @@ def models(
         for model in PACKAGED.values()
     ]
     if as_json:
-        typer.echo(json.dumps({"cache": str(cache_folder()), "models": rows}))
+        say_json({"cache": str(cache_folder()), "models": rows})
         return
     for row in rows:
         state = "converted" if row["converted"] else "not converted yet"
-        typer.echo(f"{row['name']:24} {row['about']} ({row['licence']}); {state}")
-    typer.echo(f"cache: {cache_folder()}. Any local folder or Hugging Face name works too.")
+        say(f"{row['name']:24} {row['about']} ({row['licence']}); {state}")
+    say(f"cache: {cache_folder()}. Any local folder or Hugging Face name works too.")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -94,10 +87,10 @@ def doctor(as_json: Json = False) -> None:
 
     health = examine()
     if as_json:
-        typer.echo(json.dumps({"found": health.found, "missing": health.missing}))
+        say_json({"found": health.found, "missing": health.missing})
     else:
         for name, value in health.found.items():
-            typer.echo(f"{name:24} {value}")
+            say(f"{name:24} {value}", line=True)
         for line in health.missing:
-            typer.secho(line, fg="red")
+            say(line, fg="red")
     raise typer.Exit(1 if health.missing else 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unspoken.commands.arguments import Json, Overrides, RecipeName, complete_study
+from unspoken.commands.saying import say, say_json
+from unspoken.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from unspoken.recipe.measuring import Measurement
@@ -34,9 +35,9 @@ def train(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False
     trained = train_by(load_recipe(recipe, overrides or []))
     if as_json:
         content = {"folder": str(trained.folder), "parameters": trained.parameters}
-        typer.echo(json.dumps(content))
+        say_json(content)
     else:
-        typer.echo(f"{trained.what} of {trained.parameters:,} parameters in {trained.folder}")
+        say(f"{trained.what} of {trained.parameters:,} parameters in {trained.folder}")
 
 
 def measure(
@@ -59,22 +60,20 @@ def measure(
         found[one.study.name] = _measured(one, quiet=as_json)
         page = refresh(plan.out)  # after each, so that a later failure leaves a page of the others
     if as_json:
-        typer.echo(json.dumps(found))
+        say_json(found)
     elif page is not None:
-        typer.echo(f"wrote {page}")
+        say(f"wrote {page}")
 
 
 def _measured(measurement: Measurement, *, quiet: bool) -> dict[str, Any]:
     """The content of a study's result, which is printed too unless `quiet`."""
-    from rich.console import Console
-
     study, result = measurement.study, measurement.run()
     if not quiet:
-        typer.secho(f"{study.name}: {study.title}", bold=True)
-        Console().print(result.table())
+        say(f"{study.name}: {study.title}", bold=True)
+        PlainConsole().print(result.table())
         for line in result.findings():
-            typer.echo(line)
-        typer.echo(f"wrote {measurement.out / study.file}\n")
+            say(line)
+        say(f"wrote {measurement.out / study.file}\n")
     return result.to_dict()
 
 
@@ -93,4 +92,7 @@ def report(
     if again is not None:
         run_again(folder, again)
     path = write_page(again or folder)
-    typer.echo(json.dumps({"page": str(path)}) if as_json else f"wrote {path}")
+    if as_json:
+        say_json({"page": str(path)})
+    else:
+        say(f"wrote {path}")

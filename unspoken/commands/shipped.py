@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from unspoken.commands.arguments import Json, RecipeName
+from unspoken.commands.saying import say, say_json
 
 __all__ = ["copy", "names", "show"]
 
@@ -22,10 +22,10 @@ def names(as_json: Json = False) -> None:
 
     found = recipe_names()
     if as_json:
-        typer.echo(json.dumps(found))
+        say_json(found)
         return
     for name in found:
-        typer.echo(_entry(name, first_sentence(find_recipe(name))))
+        say(_entry(name, first_sentence(find_recipe(name))))
 
 
 _NAME = 18
@@ -42,9 +42,9 @@ def _entry(name: str, sentence: str) -> str:
 
 def show(name: RecipeName) -> None:
     """Print a recipe."""
-    from unspoken.recipe.files import find_recipe
+    from unspoken.recipe.files import find_recipe, recipe_text
 
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    say(recipe_text(find_recipe(name)), nl=False)
 
 
 def copy(
@@ -61,4 +61,4 @@ def copy(
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in copies.items():
         shutil.copyfile(source, target)
-        typer.echo(f"wrote {target}")
+        say(f"wrote {target}")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from unspoken.evaluation.scores import positions
 from unspoken.pipeline import Pipeline, Query, fields_of
+from unspoken.terminal import track
 
 __all__ = ["Likelihoods", "likelihoods"]
 
@@ -47,8 +46,8 @@ def likelihoods(
     order = sorted(range(len(queries)), key=lambda n: len(str(queries[n])))
     batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
     found: dict[int, list[float]] = {}
-    places, shown = 0, Console(stderr=True)
-    for batch in track(batches, progress, console=shown, disable=not progress, transient=True):
+    places = 0
+    for batch in track(batches, progress, disable=not progress):
         asked = [queries[n] for n in batch]
         incoming = pipeline.incoming(asked)
         places += sum(sum(positions(one.message.payload, agent.model)) for one in incoming)

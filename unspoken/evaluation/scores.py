@@ -16,8 +16,6 @@ from time import perf_counter
 from typing import cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent, Incoming
@@ -25,6 +23,7 @@ from unspoken.evaluation.sharing import PrefixSharing
 from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import Model
+from unspoken.terminal import track
 from unspoken.types import Segment, Text
 
 __all__ = ["Scores", "contrast", "measure", "positions"]
@@ -124,10 +123,7 @@ def measure(
         alone = torch.zeros(len(queries), dtype=torch.float64)
         for batch in questions.batches:
             alone[batch] = questions.score(batch)
-        shown = Console(stderr=True)
-        for batch, number in track(
-            asked, progress, console=shown, disable=not progress, transient=True
-        ):
+        for batch, number in track(asked, progress, disable=not progress):
             table[number, batch] = questions.score(batch, messages[number])
     return Scores(
         table=tuple(_floats(row) for row in table[same]),

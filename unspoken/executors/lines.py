@@ -7,13 +7,14 @@ comes over a line is unpickled.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from mmap import ACCESS_COPY, mmap
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection
 from tempfile import TemporaryFile
 from typing import Any, Literal
 from weakref import finalize
+
+from unspoken.executors.meeting import join, wait_for
 
 __all__ = ["Line", "Segment", "SharedLine", "Transport", "offer", "take"]
 
@@ -123,25 +124,15 @@ def offer(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Lin
         case "shared_memory":
             return SharedLine(pipe, limit, maps=True)
         case "tcp":
-            with Listener(("127.0.0.1", 0), authkey=key) as listener:
-                pipe.send_bytes(str(listener.address[1]).encode())
-                return Line(_at_once(listener.accept()), limit)
+            return Line(wait_for(pipe, key), limit)
 
 
-def take(pipe: Connection, transport: Transport, key: bytes, limit: int) -> Line:
-    """The pipeline's end of a line; waits for the worker."""
+def take(pipe: Connection, transport: Transport, key: bytes, limit: int, seconds: float) -> Line:
+    """The pipeline's end of a line; waits for the worker, over TCP at most so many seconds."""
     match transport:
         case "pipe":
             return Line(pipe, limit)
         case "shared_memory":
             return SharedLine(pipe, limit, maps=False)
         case "tcp":
-            port = int(pipe.recv_bytes(16))
-            return Line(_at_once(Client(("127.0.0.1", port), authkey=key)), limit)
-
-
-def _at_once(connection: Connection) -> Connection:
-    """Send small frames at once. Else each head would wait for the other end's acknowledgement."""
-    with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as found:
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+            return Line(join(pipe, key, seconds), limit)

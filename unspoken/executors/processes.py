@@ -137,7 +137,8 @@ class _Worker:
             assert self._pipe is not None
             limits = self._settings
             self._pipe.send_bytes(self._packed)  # by no other way than the pipe of its start
-            self._line = take(self._pipe, limits.transport, self._key, limits.limit)
+            line = (limits.transport, self._key, limits.limit)
+            self._line = take(self._pipe, *line, limits.start)
         return self._line
 
     @contextmanager

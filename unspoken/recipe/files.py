@@ -23,6 +23,7 @@ __all__ = [
     "first_sentence",
     "listed_studies",
     "recipe_names",
+    "recipe_text",
 ]
 
 UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError, RecursionError)
@@ -72,10 +73,18 @@ def listed_studies(name: str) -> list[str]:
     return [str(study) for study in next(filter(None, listed), ())]
 
 
+def recipe_text(path: Path) -> str:
+    """What is written in a recipe. Raises `RecipeError` for a file that is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}; save it as UTF-8") from error
+
+
 def first_sentence(path: Path) -> str:
     """What a recipe does: the first sentence of the comment at its top."""
     remark: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in recipe_text(path).split("\n"):
         words = line.removeprefix("#").strip()
         if not line.startswith("#") or not words:
             break

@@ -7,8 +7,6 @@ from random import Random
 from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent
@@ -16,6 +14,7 @@ from unspoken.projectors import MemoryProjector
 from unspoken.projectors.alignment import align, ends_in, mean_embeddings, shared_vocabulary
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item
+from unspoken.terminal import track
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import CACHE, Need, Prompt, Text
 
@@ -51,7 +50,7 @@ def _random(relay: Relay, count: int) -> Iterator[str]:
 def _batches(texts: Sequence[str], title: str) -> Iterator[list[str]]:
     order = sorted(dict.fromkeys(texts), key=len)  # a set has another order in each process
     batches = [order[n : n + 16] for n in range(0, len(order), 16)]
-    yield from track(batches, title, console=Console(stderr=True), transient=True)
+    yield from track(batches, title)
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 
 from unspoken.files import atomic_folder
 from unspoken.projectors import Projector
 from unspoken.relay.relay import Relay
+from unspoken.terminal import PlainConsole
 from unspoken.training import History
 
 __all__ = ["save", "write_module"]
@@ -27,7 +27,7 @@ def save(home: Path, write: Callable[[Path], object]) -> None:
     if state.is_main_process:
         with atomic_folder(home) as beside:
             write(beside)
-        Console(stderr=True).print(f"trained {home}")
+        PlainConsole(stderr=True).print(f"trained {home}")
     state.wait_for_everyone()
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from rich.console import Console
-
 from unspoken.errors import DataError, MissingExtra
 from unspoken.evaluation.result import Result
 from unspoken.files import write_text
 from unspoken.page import Facts, Page, Section, render
 from unspoken.results.reading import Recorded, read_results
+from unspoken.terminal import PlainConsole
 
 __all__ = ["page_of", "refresh", "write_page"]
 
@@ -43,7 +42,7 @@ def refresh(folder: Path) -> Path | None:
     try:
         return write_page(folder)
     except (DataError, MissingExtra) as error:
-        Console(stderr=True).print(f"no report.html is written: {error}", markup=False)
+        PlainConsole(stderr=True).print(f"no report.html is written: {error}")
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,10 +38,13 @@ def load_jsonl(path: Path) -> tuple[Item, ...]:
     no word, or if its id was used before. Raises it also if the file is missing or has no items.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
     except OSError as error:
         reason = error.strerror
         raise DataError(f"cannot read {path}: {reason}; give a JSONL file of items") from error
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise DataError(f"{path} is written in UTF-16; save it as UTF-8")
+    lines = data.removeprefix(BOM_UTF8).split(b"\n")
     items: dict[str, Item] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -17,7 +17,6 @@ from unspoken.types.prompt import (
     Spelling,
     Text,
     Vectors,
-    is_unicode,
     left_pad,
 )
 from unspoken.types.reading import Ahead, Context, Finish, Read, Rollout, Served, Usage, Words
@@ -64,6 +63,5 @@ __all__ = [
     "counted",
     "is_above_0",
     "is_count",
-    "is_unicode",
     "left_pad",
 ]

@@ -21,7 +21,6 @@ __all__ = [
     "Spelling",
     "Text",
     "Vectors",
-    "is_unicode",
     "left_pad",
 ]
 
@@ -227,12 +226,3 @@ def left_pad(rows: Sequence[Tensor], fill: float = 0) -> tuple[Tensor, Tensor]:
             out[b, -row.shape[0] :] = row
             mask[b, -row.shape[0] :] = True
     return out, mask
-
-
-def is_unicode(words: str) -> bool:
-    """Whether words can be encoded: a lone surrogate cannot."""
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

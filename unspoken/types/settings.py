@@ -8,7 +8,7 @@ from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any, Literal, cast, get_args
 
-from unspoken.errors import SettingsError, require
+from unspoken.errors import SettingsError, check_unicode, require
 
 __all__ = [
     "CACHE",
@@ -76,6 +76,8 @@ class Settings:
     def __post_init__(self) -> None:
         stop = _listed(self.stop)
         object.__setattr__(self, "stop", stop)
+        for one in filter(_stops, stop):
+            check_unicode("a stop string", one, SettingsError)
         for name, given, fits, allowed in (
             (
                 "max_tokens",

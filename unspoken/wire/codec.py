@@ -18,7 +18,7 @@ from torch import Tensor
 from unspoken.errors import WireError
 from unspoken.wire.compression import Part
 
-__all__ = ["Buffer", "chunks", "read_words", "size_of", "view"]
+__all__ = ["Buffer", "chunks", "is_copied", "read_words", "size_of", "view"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,6 +35,10 @@ _NAMES = {
 _ORDER = list(_NAMES)
 _WORDS = "unspoken"
 _HEADER_LIMIT = 1 << 20
+_START = b'{"__metadata__":{"unspoken":"'
+_JSON = json.JSONDecoder()
+_EXPLAINED = 1 << 16
+"""Bytes of a header up to which an error says what in it is wrong."""
 
 
 def chunks(tensors: Mapping[str, Tensor], words: str) -> list[Buffer]:
@@ -51,14 +55,19 @@ def size_of(parts: Mapping[str, Part], words: str) -> int:
 
 
 def read_words(data: memoryview) -> str:
-    """The string of a file. Raises `WireError`. Reads nothing after the file's header."""
+    """The string of a file. Raises `WireError`. Reads nothing after the file's header.
+
+    What stands before and after the string is not parsed here; `view` compares it.
+    """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(_HEADER_LIMIT, len(data) - 8):
         raise WireError(f"{len(data)} bytes are no message: its header claims {size} bytes")
+    if bytes(data[8 : 8 + len(_START)]) != _START:
+        raise WireError(f"these {len(data)} bytes are no message: they do not begin as one does")
     try:
-        return str(json.loads(bytes(data[8 : 8 + size]))["__metadata__"][_WORDS])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WireError(f"these {len(data)} bytes are no whole message: {error!r}") from error
+        return _JSON.raw_decode(str(data[7 + len(_START) : 8 + size], "utf-8"))[0]
+    except ValueError as error:
+        raise WireError(f"these {len(data)} bytes are no whole message: {error!r:.200}") from error
 
 
 def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, Tensor]:
@@ -73,7 +82,7 @@ def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, T
     if claimed != len(data):
         raise WireError(f"the message has {len(data)} bytes, but its header claims {claimed}")
     whole = torch.from_dlpack(np.frombuffer(data, np.uint8))
-    if whole.data_ptr() % 8:  # a piece of a buffer, which may begin anywhere
+    if is_copied(data):
         whole = whole.clone()
     names = _sorted(parts)
     starts = accumulate((_size(parts[name]) for name in names), initial=len(frame))
@@ -81,6 +90,11 @@ def view(data: memoryview, parts: Mapping[str, Part], words: str) -> dict[str, T
         name: whole[start : start + _size(part)].view(part.dtype).view(part.shape)
         for (name, part), start in zip(((n, parts[n]) for n in names), starts, strict=False)
     }
+
+
+def is_copied(data: memoryview) -> bool:
+    """Whether `view` copies: a piece of a buffer may begin at an address that fits no tensor."""
+    return np.frombuffer(data, np.uint8).ctypes.data % 8 != 0
 
 
 def _size(part: Part) -> int:
@@ -111,16 +125,18 @@ def _frame(parts: Mapping[str, Part], words: str) -> bytes:
 def _odd(data: memoryview, parts: Mapping[str, Part]) -> str:
     """What a header has too much, what it lacks, or what is different."""
     size = int.from_bytes(data[:8], "little")
+    if size > _EXPLAINED:
+        return "it is not written as a message is"
     try:
         found: dict[str, dict[str, object]] = json.loads(bytes(data[8 : 8 + size]))
         names = set(found) - {"__metadata__"}
         if names != set(parts):
             missing, extra = sorted(set(parts) - names), sorted(names - set(parts))
-            return f"it lacks {missing[:4]} and has {extra[:4]} that do not belong to it"
+            return f"it lacks {missing[:4]} and has {extra[:4]!s:.200} that do not belong to it"
         for name, part in parts.items():
             given = (found[name]["dtype"], found[name]["shape"])
             if given != (wanted := (_NAMES[part.dtype], list(part.shape))):
-                return f"{name!r} is {given}, not {wanted}"
+                return f"{name!r} is {given!s:.100}, not {wanted}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"it cannot be read ({error!r})"
+        return f"it cannot be read ({error!r:.200})"
     return "it is not written as a message is"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, gcd
+from math import ceil, gcd, prod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -46,19 +47,25 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One tensor of a payload: (B, H, S, D), and the real positions of each row.
+    """One tensor of a payload: (B, H, S, D).
 
-    Vectors are one plane with H = 1. layer: whose keys or values it holds, None for vectors.
+    Vectors are one plane with H = 1. longest: the most real positions that a row has. layer: whose
+    keys or values it holds, None for vectors.
     """
 
     shape: tuple[int, int, int, int]
     dtype: torch.dtype
-    positions: tuple[int, ...]
+    longest: int
     layer: int | None = None
 
     @property
-    def longest(self) -> int:
-        return max(self.positions, default=0)
+    def numbers(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.numbers * self.dtype.itemsize
 
 
 class _Packing(BaseModel):
@@ -81,6 +88,10 @@ class _Packing(BaseModel):
     def parts(self, plane: Plane) -> dict[str, Part]:
         """What `encode` gives, by the ends of the names."""
         raise NotImplementedError
+
+    def room(self, plane: Plane) -> int:
+        """Bytes that `decode` takes at most, what it gives included."""
+        return plane.size
 
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
         """The tensors that are sent for x (B, H, S, D), zero where there is padding."""
@@ -134,6 +145,9 @@ class _Quantised(_Packing):
             "scales": Part(torch.bfloat16, (*outer, width // self._size(width), 2)),
         }
 
+    def room(self, plane: Plane) -> int:
+        return plane.size + 20 * plane.numbers  # two sums in float32, scales, codes
+
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
         most = (1 << self.bits) - 1
         grouped = self._grouped(x.float())
@@ -152,7 +166,7 @@ class _Quantised(_Packing):
         codes = parts["codes"]
         codes = _bytes(codes, width) if self.bits == 4 else codes
         low, step = parts["scales"].float()[..., None].unbind(-2)
-        return (self._grouped(codes.float()) * step + low).flatten(-2).to(plane.dtype)
+        return self._grouped(codes.float()).mul_(step).add_(low).flatten(-2).to(plane.dtype)
 
     def _grouped(self, x: Tensor) -> Tensor:
         size = self._size(x.shape[-1])
@@ -193,6 +207,10 @@ class LowRank(_Packing):
             "right": Part(plane.dtype, (batch, rank, heads * width)),
         }
 
+    def room(self, plane: Plane) -> int:
+        factors = sum(prod(part.shape) for part in self.parts(plane).values())
+        return plane.size + 4 * (plane.numbers + factors)  # all in float32
+
     def encode(self, x: Tensor, plane: Plane, kept: Tensor | None) -> dict[str, Tensor]:
         shapes = self.parts(plane)
         if not x.numel():
@@ -217,7 +235,9 @@ class Layers(_Packing):
     """A cache with the keys and values of only the named layers. The rest arrive as zeros."""
 
     kind: Literal["layers"] = "layers"
-    layers: tuple[Annotated[int, Field(ge=0, lt=1024)], ...]
+    layers: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=1024)], ...], FailFast(), Field(max_length=1024)
+    ]
 
     def check(self, layers: int) -> None:
         if odd := sorted(n for n in self.layers if n >= layers):

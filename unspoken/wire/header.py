@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from unspoken.wire.compression import LOSSLESS, Lossless, Packing, Part, Plane
 
@@ -36,7 +35,12 @@ Fingerprint = Annotated[str, Field(pattern=r"^[\w.:-]{0,64}$")]
 """Usually hex digits, and '' where any is accepted."""
 
 Size = Annotated[int, Field(ge=0, le=1 << 31)]
-Rows = Annotated[tuple[Size, ...], Field(min_length=1, max_length=1 << 16)]
+MOST_ROWS, MOST_LAYERS = 1 << 16, 1024
+Rows = Annotated[tuple[Size, ...], FailFast(), Field(min_length=1, max_length=MOST_ROWS)]
+_SLOT = 96
+"""Bytes that reading takes for each slot of a row: its position, what is sorted and compared."""
+_LETTER = 5
+"""Bytes that reading takes for each byte of words: a copy, and four for a letter."""
 
 
 class _Fields(BaseModel):
@@ -58,7 +62,7 @@ class Header(_Fields):
     channel: str = Field(max_length=64)
     sender: str = Field(max_length=256)
     role: str = Field(default="", max_length=120)
-    task: tuple[Fingerprint, ...] = Field(default=(), max_length=1 << 16)
+    task: Annotated[tuple[Fingerprint, ...], FailFast()] = Field(default=(), max_length=MOST_ROWS)
     step: int = Field(default=0, ge=0, le=1 << 31)
     weights: Fingerprint
     tokenizer: Fingerprint
@@ -67,10 +71,10 @@ class Header(_Fields):
     receiver_tokenizer: Fingerprint = ""
     projector: Fingerprint = ""
     lead: Fingerprint = ""
-    kinds: tuple[Kind, ...] = Field(default=(), max_length=1024)
+    kinds: Annotated[tuple[Kind, ...], FailFast()] = Field(default=(), max_length=MOST_LAYERS)
     window: int | None = Field(default=None, ge=1, le=1 << 31)
-    shadow: tuple[Annotated[str, Field(max_length=1 << 16)], ...] = Field(
-        default=(), max_length=1 << 16
+    shadow: Annotated[tuple[Annotated[str, Field(max_length=1 << 16)], ...], FailFast()] = Field(
+        default=(), max_length=MOST_ROWS
     )
 
     def repeat(self, batch: int) -> Header:
@@ -102,6 +106,11 @@ class TextLayout(_Fields):
     def size(self) -> int:
         """Bytes of the payload in memory."""
         return sum(self.words)
+
+    @property
+    def room(self) -> int:
+        """Bytes that reading takes at most, besides those of the message."""
+        return _LETTER * self.size
 
     def planes(self) -> Iterator[tuple[str, Plane]]:
         return iter(())
@@ -135,7 +144,16 @@ class _Positioned(_Fields):
     @property
     def size(self) -> int:
         """Bytes of the payload in memory."""
-        return sum(prod(plane.shape) * plane.dtype.itemsize for _, plane in self.planes())
+        return sum(plane.size for _, plane in self.planes())
+
+    @property
+    def room(self) -> int:
+        """Bytes that reading takes at most, besides those of the message."""
+        slots = _SLOT * self.rows * self.length
+        if isinstance(self.packing, Lossless):
+            return slots
+        planes = [plane for _, plane in self.planes()]  # unpacked one after the other
+        return slots + self.size + max(self.packing.room(one) - one.size for one in planes)
 
     def planes(self) -> Iterator[tuple[str, Plane]]:
         raise NotImplementedError
@@ -164,7 +182,7 @@ class VectorsLayout(_Positioned):
 
     def planes(self) -> Iterator[tuple[str, Plane]]:
         shape = (self.rows, 1, self.length, self.width)
-        yield "values", Plane(shape, DTYPES[self.dtype], self.positions)
+        yield "values", Plane(shape, DTYPES[self.dtype], max(self.positions))
 
     def row(self, index: int) -> VectorsLayout:
         """The layout of row `index` alone, without padding."""
@@ -178,7 +196,7 @@ class LayerRun(_Fields):
     Layers that were left out have no heads.
     """
 
-    count: int = Field(ge=1, le=1024)
+    count: int = Field(ge=1, le=MOST_LAYERS)
     heads: int = Field(ge=0, le=1 << 16)
     widths: tuple[Size, Size]
     dtypes: tuple[DType, DType]
@@ -192,26 +210,33 @@ class CacheLayout(_Positioned):
     """
 
     kind: Literal["memory"]
-    layers: tuple[LayerRun, ...] = Field(min_length=1, max_length=1024)
-    words: tuple[Size, ...] = Field(default=(), max_length=1 << 16)
+    layers: Annotated[tuple[LayerRun, ...], FailFast()] = Field(
+        min_length=1, max_length=MOST_LAYERS
+    )
+    words: Annotated[tuple[Size, ...], FailFast()] = Field(default=(), max_length=MOST_ROWS)
     begin: Size = 0
     compact: bool = False
 
     @model_validator(mode="after")
     def _few_layers(self) -> CacheLayout:
-        if sum(run.count for run in self.layers) > 1024:
-            raise ValueError("a cache of more than 1024 layers")
+        if sum(run.count for run in self.layers) > MOST_LAYERS:
+            raise ValueError(f"a cache of more than {MOST_LAYERS} layers")
         if self.words and len(self.words) != self.rows:
             raise ValueError(f"words for {len(self.words)} rows of {self.rows}")
         return self
 
     def planes(self) -> Iterator[tuple[str, Plane]]:
         runs = [run for run in self.layers for _ in range(run.count)]
+        longest = max(self.positions)
         for n, run in enumerate(runs):
             sides = zip(("keys", "values"), run.widths, run.dtypes, strict=True)
             for side, width, dtype in sides:
                 shape = (self.rows, run.heads, self.length, width)
-                yield f"{side}.{n}", Plane(shape, DTYPES[dtype], self.positions, n)
+                yield f"{side}.{n}", Plane(shape, DTYPES[dtype], longest, n)
+
+    @property
+    def room(self) -> int:
+        return super().room + _LETTER * sum(self.words)
 
     def parts(self) -> dict[str, Part]:
         found = super().parts()

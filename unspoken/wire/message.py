@@ -6,25 +6,28 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import ValidationError
-from pydantic_core import from_json
 from torch import Tensor
 
-from unspoken.errors import WireError
+from unspoken.errors import NotFinite, WireError
 from unspoken.files import write_bytes
+from unspoken.finite import all_finite, not_finite
 from unspoken.types import Segment
-from unspoken.wire.codec import Buffer, chunks, read_words, size_of, view
+from unspoken.wire.codec import Buffer, chunks, is_copied, read_words, size_of, view
 from unspoken.wire.compression import LOSSLESS, Packing
-from unspoken.wire.header import VERSION, Envelope, Header, Layout
-from unspoken.wire.payload import layout_of, packed_row, payload_from, tensors_of
+from unspoken.wire.envelope import read_envelope
+from unspoken.wire.header import Envelope, Header, Layout
+from unspoken.wire.payload import layout_of, numbers_of, packed_row, payload_from, tensors_of
 from unspoken.wire.seal import Seal, sealed
 
 __all__ = ["LIMIT", "Message"]
 
 LIMIT = 2 << 30
 """The most bytes of a message that are read by default, packed or not."""
+
+_SPARE = 16 << 20
+"""Bytes that reading may take beyond a limit, so that a small message may have a small limit."""
 
 
 class Packed(NamedTuple):
@@ -85,6 +88,17 @@ class Message:
         """A message of one row for B readers. Nothing is copied."""
         return Message(self.header.repeat(batch), self.payload.repeat(batch))
 
+    def check_finite(self) -> None:
+        """Raise `NotFinite` if the payload holds NaN or infinity, padding of a cache included."""
+        if not all_finite(numbers_of(self.payload)):
+            raise self._odd()
+
+    def _odd(self) -> NotFinite:
+        header = self.header
+        made = "model and projector" if header.projector else "model"
+        whose = f"the {made} of {header.sender!r}, who sent a message over {header.channel!r},"
+        return not_finite(whose, header.dtype)
+
     def about(self, task: tuple[str, ...]) -> Message:
         """The same message about other items, or () for none."""
         return replace(self, header=self.header.model_copy(update={"task": task}))
@@ -102,7 +116,10 @@ class Message:
         if layout.packing.kind == "lossless":
             return self
         packing.check(self._layers(layout))
-        tensors = tensors_of(self.payload, layout)
+        try:
+            tensors = tensors_of(self.payload, layout)
+        except NotFinite as error:
+            raise self._odd() from error
         return replace(self, payload=payload_from(tensors, layout), packed=Packed(packing, tensors))
 
     def to_bytes(self, seal: Seal | None = None) -> bytes:
@@ -138,20 +155,17 @@ class Message:
         Nothing may write there while the message is in use. What was packed or encrypted is
         unpacked into new memory. seal: the keys of `to_bytes`. What is not sealed by them is
         refused, and so is a sealed message without keys. limit: the most bytes that are read, or
-        unpacked.
+        unpacked. Reading allocates no more than that and some megabytes.
         """
         whole = _bytes_of(data, limit + (seal.overhead if seal else 0))
         if seal is not None:
             whole = seal.open(whole)
         elif (state := sealed(whole)) is not None:
             raise WireError(f"the message is {state}; read it with the keys, in a Seal")
-        envelope = _envelope(read_words(whole))
+        envelope = read_envelope(read_words(whole))
         header, layout = envelope.header, envelope.layout
-        if layout.size > limit:
-            raise WireError(
-                f"the message claims {layout.size:,} bytes, unpacked; allowed are {limit:,}: "
-                "raise `limit` if you expect so much"
-            )
+        copied = is_copied(whole) or (seal is not None and seal.encrypt is not None)
+        _check_room(layout, len(whole) if copied else 0, limit)
         tensors = view(whole, layout.parts(), envelope.words())
         packed = None if layout.packing.kind == "lossless" else Packed(layout.packing, tensors)
         return cls(header, payload_from(tensors, layout), packed)
@@ -198,21 +212,15 @@ def _too_large(size: int, limit: int) -> str:
     return f"the message has {size:,} bytes; allowed are {limit:,}: raise `limit` if you expect it"
 
 
-def _envelope(words: str) -> Envelope:
-    """Header and layout of a message. Raises `WireError`."""
-    try:
-        content: Any = from_json(words)
-        version = content["version"]
-        if version != VERSION:
-            raise WireError(
-                f"the message has version {version!r}, and this `unspoken` reads version "
-                f"{VERSION}. Install the same version at both ends"
-            )
-        return Envelope.model_validate_json(words)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4]]
-        raise WireError(f"the message has an invalid header: {'; '.join(lines)}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, WireError):
-            raise
-        raise WireError(f"the message has an invalid header: {error!r}") from error
+def _check_room(layout: Layout, copied: int, limit: int) -> None:
+    """Raise `WireError` if reading would take more than `limit`. copied: bytes taken already."""
+    if layout.size > limit:
+        raise WireError(
+            f"the message claims {layout.size:,} bytes, unpacked; allowed are {limit:,}: "
+            "raise `limit` if you expect so much"
+        )
+    if (room := copied + layout.room) > limit + _SPARE:
+        raise WireError(
+            f"reading the message takes up to {room:,} bytes; allowed are {limit:,}: raise `limit` "
+            "if you expect so much"
+        )

@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from unspoken.errors import WireError
+from unspoken.errors import NotFinite, WireError
+from unspoken.finite import all_finite
 from unspoken.types import CacheSegment, KVCache, Segment, Spelling, Text, Vectors, counted
 from unspoken.wire.compression import LOSSLESS, Packing
 from unspoken.wire.header import (
@@ -22,7 +23,7 @@ from unspoken.wire.header import (
     VectorsLayout,
 )
 
-__all__ = ["layout_of", "packed_row", "payload_from", "tensors_of"]
+__all__ = ["layout_of", "numbers_of", "packed_row", "payload_from", "tensors_of"]
 
 _TYPES: dict[torch.dtype, DType] = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -78,8 +79,8 @@ def tensors_of(payload: Segment, layout: Layout) -> dict[str, Tensor]:
         }
     real = mask[:, None, :, None]
     planes = [tensor.detach().masked_fill(~real, 0) for tensor in _planes(payload)]
-    if not all(bool(plane.isfinite().all()) for plane in planes):
-        raise WireError("the message holds numbers that are not finite; it cannot be packed")
+    if not all_finite(planes):
+        raise NotFinite("numbers that are NaN or infinite cannot be packed")
     kept = packing.choose(_scores(payload, planes), mask)
     if kept is not None:
         tensors["kept"] = kept
@@ -116,6 +117,17 @@ def _beside(payload: Segment) -> dict[str, Tensor]:
     if isinstance(payload, CacheSegment) and payload.spelling is not None:
         found |= {"ends": payload.spelling.ends.int(), "words": _words_out(payload.spelling.words)}
     return found
+
+
+def numbers_of(payload: Segment) -> list[Tensor]:
+    """What a receiver computes with: vectors at real positions, a cache as a whole, no words."""
+    match payload:
+        case Text():
+            return []
+        case Vectors(values, mask):
+            return [values[mask]]
+        case CacheSegment():
+            return _planes(payload)
 
 
 def _planes(payload: Vectors | CacheSegment) -> list[Tensor]:

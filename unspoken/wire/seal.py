@@ -7,14 +7,18 @@ import hmac
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from unspoken.errors import MissingExtra, WireError
+from unspoken.errors import MissingExtra, SealError, WireError
 from unspoken.wire.codec import Buffer
 
 __all__ = ["Seal"]
 
 _SIGNED, _HIDDEN = b"unspoken signed\0", b"unspoken hidden\0"
+_MAKE = "make one with secrets.token_bytes(32)"
+_LONGEST = 1 << 16
+"""Bytes of the longest key that is read."""
 _TAG, _NONCE = 32, 16  # of the nonce 12 bytes are used: what follows stays aligned
 
 
@@ -37,15 +41,41 @@ class Seal:
 
     def __post_init__(self) -> None:
         if self.sign is None and self.encrypt is None:
-            raise ValueError("a seal needs a key: sign, encrypt or both")
+            raise SealError("a seal needs a key: sign, encrypt or both")
+        for name, key in (("sign", self.sign), ("encrypt", self.encrypt)):
+            if not isinstance(key, bytes | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise SealError(f"a key to {name} with is bytes, not {type(key).__name__}; {_MAKE}")
         if self.sign is not None and len(self.sign) < 32:
-            raise ValueError(f"a key to sign with has at least 32 bytes, not {len(self.sign)}")
+            raise SealError(
+                f"a key to sign with has at least 32 bytes, not {len(self.sign)}; {_MAKE}"
+            )
         if self.encrypt is not None and len(self.encrypt) != 32:
-            raise ValueError(f"a key to encrypt with has 32 bytes, not {len(self.encrypt)}")
+            raise SealError(f"a key to encrypt with has 32 bytes, not {len(self.encrypt)}; {_MAKE}")
         if self.sign == self.encrypt:
-            raise ValueError("sign and encrypt with different keys")
+            raise SealError("sign and encrypt with different keys")
         if self.encrypt is not None:
             _cipher(self.encrypt)
+
+    @classmethod
+    def from_files(cls, sign: Path | None, encrypt: Path | None) -> Seal | None:
+        """A seal of keys in files, or None without any file. Raises `SealError`, naming the file.
+
+        An empty file is refused: without a key nothing would be checked.
+        """
+        keys = {"sign": sign, "encrypt": encrypt}
+        found = {name: _key(path) for name, path in keys.items() if path is not None}
+        try:
+            return cls(**found) if found else None
+        except SealError as error:
+            raise SealError(
+                f"{' and '.join(str(keys[name]) for name in found)}: {error}"
+            ) from error
+
+    def hidden(self, name: str) -> str:
+        """32 hex digits that only a holder of the key can tell to be those of a name."""
+        key = self.encrypt or self.sign
+        assert key is not None
+        return hmac.digest(key, b"unspoken name\0" + name.encode(), "sha256").hex()[:32]
 
     @property
     def overhead(self) -> int:
@@ -99,6 +129,19 @@ class Seal:
         for piece in pieces:
             digest.update(piece)
         return digest.digest()
+
+
+def _key(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            key = file.read(_LONGEST + 1)
+    except OSError as error:
+        raise SealError(
+            f"cannot read a key from {path}: {error.strerror}; give a file with a key"
+        ) from error
+    if len(key) > _LONGEST:
+        raise SealError(f"{path} is no key: it has more than {_LONGEST:,} bytes; {_MAKE}")
+    return key
 
 
 def sealed(data: memoryview) -> str | None:

@@ -106,7 +106,9 @@ class DiffusionGemma(CanvasModel):
                 **({"t_min": low, "t_max": 1.0001 * low} if low else {}),  # equal ones are refused
             )
         ids = out.sequences[0, len(prompt) :][:size]
-        return Draft(ids, passes, {-1: torch.cat(states)[:size]})
+        last = torch.cat(states)[:size]
+        self._check_numbers(last)
+        return Draft(ids, passes, {-1: last})
 
 
 def _telling(model: Any, **tell: Callable[[Any], None]) -> Any:

@@ -123,6 +123,7 @@ class DiffusionBackbone(CanvasModel):
             if unprompted is not None:  # LLaDA's guidance: w + 1 with the prompt, -w without it
                 without, _ = self._forward(unprompted, canvas, window)
                 logits = logits + settings.guidance * (logits - without)
+            self._check_words(logits)
             return Guess(logits, states)
 
         draft = denoise(predict, start, mask, self.ends, settings, self._tell)
@@ -202,7 +203,10 @@ class DiffusionBackbone(CanvasModel):
         logits, _ = self._forward(self._frame(laid, real), canvas, window)
         loss = cross_entropy(logits[hidden].float(), targets[hidden], reduction="none")
         each = torch.zeros(targets.shape, device=self.device).masked_scatter(hidden, loss.float())
-        return each.sum(1) / ratio
+        nats = each.sum(1) / ratio
+        if not nats.requires_grad:
+            self._check_numbers(nats)
+        return nats
 
     # -- both directions ---------------------------------------------------------------------------
 

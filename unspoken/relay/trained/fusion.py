@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from rich.console import Console
 
 from unspoken.channels import Channel, Fusion
 from unspoken.errors import MissingExtra
@@ -18,6 +17,7 @@ from unspoken.projectors.fuser import layer_map
 from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.relay import Relay
 from unspoken.relay.trained.base import TrainedChannel, identities
+from unspoken.terminal import PlainConsole
 
 __all__ = ["FusionSettings", "TrainedFusion", "gates_chart"]
 
@@ -78,7 +78,7 @@ class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
         try:
             write_png(chart, folder / "gates.png", chart.text)
         except MissingExtra as error:
-            Console(stderr=True).print(f"no gates.png is drawn: {error}")
+            PlainConsole(stderr=True).print(f"no gates.png is drawn: {error}")
             return f"{summary}\n"
         return f"{summary}, see [gates.png](gates.png)\n"
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
-from rich.console import Console
 
 from unspoken.channels import Channel, Embedding
 from unspoken.projectors import LinearMap
@@ -14,6 +13,7 @@ from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.calibration import Calibration, aligned_states, calibration_texts
 from unspoken.relay.relay import Relay
 from unspoken.relay.trained.base import Start, TrainedChannel, identities
+from unspoken.terminal import PlainConsole
 from unspoken.training import History
 
 __all__ = ["LinearSettings", "TrainedLinearMap"]
@@ -57,7 +57,7 @@ class TrainedLinearMap(TrainedChannel[LinearSettings, LinearMap]):
         texts = calibration_texts(given.relay, given.items, settings.calibration, settings.texts)
         found = aligned_states(given.relay, given.sender, projector.layers, texts)
         share = projector.fit(*found, penalty=settings.penalty)
-        Console(stderr=True).print(
+        PlainConsole(stderr=True).print(
             f"{settings.kind}, {len(found[0]):,} positions: {share:.0%} of the embeddings explained"
         )
         return {}

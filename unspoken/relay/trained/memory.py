@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from rich.console import Console
 
 from unspoken.backbone import causal
 from unspoken.channels import Channel, ProjectedMemory
@@ -17,6 +16,7 @@ from unspoken.recipe.parts import ProjectorSettings
 from unspoken.relay.calibration import Calibration, calibration_texts, read_by_both
 from unspoken.relay.relay import Relay
 from unspoken.relay.trained.base import Start, TrainedChannel, identities
+from unspoken.terminal import PlainConsole
 from unspoken.training import History
 from unspoken.types import Spec
 
@@ -79,7 +79,7 @@ class TrainedMemory(TrainedChannel[MemorySettings, MemoryProjector]):
         texts = calibration_texts(given.relay, given.items, settings.calibration, settings.texts)
         found = read_by_both(given.relay, given.sender, projector, texts)
         share = projector.start(*found)
-        Console(stderr=True).print(
+        PlainConsole(stderr=True).print(
             f"closed-form start: {share:.0%} of the receiver's cache explained"
         )
         return {}

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.expected import Expected, expected_answer
 from unspoken.evaluation.identity import key_of
@@ -18,6 +15,7 @@ from unspoken.evaluation.scores import positions
 from unspoken.pipeline import Pipeline
 from unspoken.studies.edges.replay import Carry, Replay, Sent
 from unspoken.tasks import Item, matches
+from unspoken.terminal import track
 from unspoken.wire import Message
 
 __all__ = ["Cost", "Edges", "Outcome", "Trials"]
@@ -104,8 +102,7 @@ class Trials:
     def _ask(self, kept: Edges, wrong: Edges, write: bool) -> Outcome:
         nats, words = [0.0] * len(self.items), [""] * len(self.items)
         title = f"{len(kept)} of {len(self.every)} edges" + (", one of them wrong" if wrong else "")
-        console = Console(stderr=True)
-        for batch in track(self._batches, title, console=console, transient=True):
+        for batch in track(self._batches, title):
             found = batch.matched.ask(_carry(kept, wrong, batch), write=write)
             for place, row in enumerate(batch.rows):
                 nats[row] = found.nats[place]

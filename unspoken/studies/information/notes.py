@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from math import log2
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from unspoken.agents import Agent
 from unspoken.evaluation.scores import contrast
 from unspoken.evaluation.sharing import PrefixSharing
 from unspoken.pipeline import Query, fields_of
+from unspoken.terminal import track
 
 __all__ = ["Written", "estimate"]
 
@@ -56,11 +55,11 @@ def estimate(
     agent = replace(writer, model=PrefixSharing(writer.model))
     size = len(queries)
     batches = [range(n, min(n + batch_size, size)) for n in range(0, size, batch_size)]
-    rounds, tokens, shown = list[tuple[float, ...]](), 0, Console(stderr=True)
+    rounds, tokens = list[tuple[float, ...]](), 0
     for sample in range(samples):
         notes = _notes(agent, queries, batches, seed + sample)
         tokens += sum(map(len, notes))
-        sources = track(queries, progress, console=shown, disable=not progress, transient=True)
+        sources = track(queries, progress, disable=not progress)
         table = torch.stack([_scores(agent, query, notes, batches) for query in sources])
         rounds.append(contrast(table, range(size)))
     bits = tuple(sum(terms) / samples for terms in zip(*rounds, strict=True))

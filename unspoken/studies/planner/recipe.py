@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from time import perf_counter
 
-from rich.console import Console
-
 from unspoken.backbone import LanguageModel, causal, load_model
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.items import sample
@@ -29,6 +27,7 @@ from unspoken.studies.planner.report import PlannerReport
 from unspoken.studies.planner.settings import PlannerSettings, swept
 from unspoken.studies.planner.teaching import planner_of
 from unspoken.tasks import Task, load_task
+from unspoken.terminal import PlainConsole
 
 __all__ = ["prepared_planners", "run_planner"]
 
@@ -133,7 +132,7 @@ def _load(source: ModelSource) -> LanguageModel:
 
 def _print_overlap(task: Task) -> None:
     shared = task.overlap
-    Console(stderr=True).print(
+    PlainConsole(stderr=True).print(
         f"{task.name}: {len(task.train)} items to train on, {len(task.validation)} to validate, "
         f"{len(task.test)} to test; shared facts {dict(shared.facts)}, shared questions "
         f"{dict(shared.questions)}; {shared.dropped} items dropped for that"

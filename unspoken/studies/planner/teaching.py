@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 
 from unspoken import kept
 from unspoken.agents import Agent
@@ -22,6 +21,7 @@ from unspoken.relay.relay import note_role
 from unspoken.relay.train import trained_folder
 from unspoken.studies.planner.settings import PlannerRecipe, PlannerSettings
 from unspoken.tasks import Item, Task, load_task
+from unspoken.terminal import PlainConsole
 from unspoken.training import History, fit
 from unspoken.training.denoised import Denoised
 
@@ -151,7 +151,7 @@ def _save(planner: DiffusionBackbone, recipe: PlannerRecipe, home: Path, history
             (beside / "history.json").write_text(json.dumps(asdict(history)))
             kept.write_files(beside)
             (beside / "README.md").write_text(_card(planner, recipe, history))
-        Console(stderr=True).print(f"trained {home}")
+        PlainConsole(stderr=True).print(f"trained {home}")
     state.wait_for_everyone()
 
 
