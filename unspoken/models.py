@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from unspoken.errors import IncompatibleModels, MissingExtra, StorageError, UnknownName, unknown
-from unspoken.files import atomic_folder, sha256
+from unspoken.files import atomic_folder, sha256, sweep, writing
 
 __all__ = [
     "PACKAGED",
@@ -88,10 +88,19 @@ PACKAGED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache."""
+    """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache.
+
+    Raises `StorageError` for a user without a home folder.
+    """
     if chosen := os.environ.get("UNSPOKEN_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
+    except RuntimeError as error:
+        raise StorageError(
+            "this user has no home folder, and so no cache: set HOME, or UNSPOKEN_CACHE to a "
+            "folder for converted models"
+        ) from error
 
 
 def resolve(name: str) -> str:
@@ -198,16 +207,16 @@ def _converted(model: Packaged) -> Path:
     from filelock import FileLock
 
     folder = cache_folder() / "models" / model.name
+    sweep(folder.parent)
     if is_ready(model):
         return folder
     parts = model.paths
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{model.name}.lock")):
-        if not is_ready(model):  # another process may have been faster
-            for stale in folder.parent.glob(f".{model.name}.*"):
-                shutil.rmtree(stale, ignore_errors=True)
-            with atomic_folder(folder) as beside:
-                _convert(model, parts, beside)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{model.name}.lock")):
+            if not is_ready(model):  # another process may have been faster
+                with atomic_folder(folder) as beside:
+                    _convert(model, parts, beside)
     return folder
 
 
