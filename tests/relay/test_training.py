@@ -109,7 +109,7 @@ def test_a_projector_for_another_receiver_is_refused_with_the_remedy(
     channel = Embedding(str(trained(bench)))
     with pytest.raises(IncompatibleModels, match=said) as refused:
         Pipeline(agents, [Edge("a", "b", channel)])
-    remedy = "train one with: unspoken train recipes/relay_projector.yaml"
+    remedy = "train one with: unspoken train relay_projector"
     assert f"{remedy} pair.sender.model={sender.name} pair.receiver.model={receiver.name}" in str(
         refused.value
     )

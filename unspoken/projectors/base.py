@@ -26,7 +26,7 @@ class Projector(
     """
 
     recipe: ClassVar[str] = ""
-    """The recipe that makes one for two models, as errors name it: `recipes/ridge.yaml`."""
+    """The recipe that makes one for two models, as errors name it: `ridge`."""
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import RecipeError, UnknownName, unknown
 from unspoken.recipe.config import PipelineRecipe, Recipe, RelayRecipe
-from unspoken.recipe.files import UNREADABLE, find_recipe
+from unspoken.recipe.files import UNREADABLE, base_of, find_recipe
 from unspoken.recipe.moved import check_spelling
 from unspoken.recipe.registry import studies
 
@@ -84,7 +84,7 @@ def _with_base(path: Path) -> Any:
     base = content.pop("base", None)
     if not base:
         return content
-    below = _with_base(path.with_name(base))
+    below = _with_base(base_of(path, base))
     _make_room(below, content)
     return OmegaConf.merge(below, content)
 
