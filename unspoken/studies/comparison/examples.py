@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from unspoken.evaluation.arm import Arm
+from unspoken.files import file_name
 from unspoken.page import Answer, Example, Examples
 from unspoken.studies.comparison.report import Compared
 
@@ -18,7 +19,7 @@ __all__ = ["disagreements", "predictions"]
 
 def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
     """The answers of an arm, item by item; none if they are missing or of another run."""
-    path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
+    path = folder / "predictions" / f"{file_name(f'{arm.channel}-{arm.condition}')}.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = TypeAdapter(list[dict[str, Any]]).validate_python(list(map(json.loads, lines)))
