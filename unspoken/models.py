@@ -14,12 +14,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from unspoken.errors import IncompatibleModels, MissingExtra, StorageError, UnknownName, unknown
-from unspoken.files import atomic_folder, sha256, sweep, writing
+from unspoken.files import atomic_folder, fault, sha256, sweep, writing
 
 __all__ = [
     "PACKAGED",
@@ -157,6 +158,9 @@ def explained(name: str) -> Generator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        refused = fault(error) if isinstance(error, OSError) and error.errno != ENOENT else None
+        if refused is not None:
+            raise refused from error
         if name in PACKAGED:
             raise StorageError(
                 f"the converted {name!r} under {cache_folder()} does not load ({error}); remove "
@@ -215,6 +219,8 @@ def _converted(model: Packaged) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{model.name}.lock")):
             if not is_ready(model):  # another process may have been faster
+                for stale in folder.parent.glob(f".{model.name}.*"):
+                    shutil.rmtree(stale, ignore_errors=True)
                 with atomic_folder(folder) as beside:
                     _convert(model, parts, beside)
     return folder
