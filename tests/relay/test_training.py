@@ -244,3 +244,25 @@ def test_a_full_disk_leaves_nothing_half_written(
     left = [path.relative_to(bench.out) for path in bench.out.rglob("*") if path.is_file()]
     assert all(path.suffix == ".pt" for path in left), left
     assert train_projector(relay, bench.out)[1].is_dir()
+
+
+def test_finished_training_keeps_no_checkpoints_and_removes_those_of_a_killed_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = bench.recipe(), bench.out / "trained"
+    seen: list[str] = []
+    save = training.save
+
+    def killed(home: Path, write: Callable[[Path], object]) -> None:
+        save(home, write)
+        seen.extend(path.name for path in home.with_name(f".{home.name}").iterdir())
+        raise KeyboardInterrupt  # whole, and its checkpoints are still there
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save", killed)
+        train_projector(Relay.of(recipe), folder)
+    assert sorted(seen) == ["answers.pt", "words.pt"]
+    (left,) = folder.glob(".projector-*")
+    (left / ".words.pt.12345678.unfinished").touch()
+    train_projector(Relay.of(recipe), folder)
+    assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["projector"]

@@ -21,7 +21,7 @@ from unspoken.anchors.probe import Probe, Prober
 from unspoken.anchors.reader import PooledModel
 from unspoken.anchors.store import Held, Store
 from unspoken.errors import IncompatibleModels, StorageError, unknown
-from unspoken.files import atomic_folder, write_text
+from unspoken.files import atomic_folder, read_folder, write_text
 from unspoken.protocols import Fillable, Model, fillable
 from unspoken.types import Served
 
@@ -214,7 +214,15 @@ class AnchorPool:
         Caches serve the same weights in the same precision on the same kind of device, and the
         same owner. Owners are part of what is saved.
         """
-        place = Path(folder)
+        made, now = read_folder(Path(folder), self._saved)
+        with self.lock:
+            self._stores.update(made)
+            self._unproved |= set(made)
+            self._now = max(self._now, now)
+            self.shrink()
+
+    def _saved(self, place: Path) -> tuple[dict[Realm, Store], int]:
+        """What a folder holds, and its last moment."""
         try:
             saved = json.loads((place / "pool.json").read_text(encoding="utf-8"))
             if saved["version"] != 1 or Ladder(**saved["ladder"]) != self.ladder:
@@ -228,17 +236,13 @@ class AnchorPool:
                 store = Store(self.ladder, None)
                 unpack(store, load_file(place / f"store-{n}.safetensors", device=realm[3]), kept)
                 made[realm] = store
+            return made, int(saved["now"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
                 f"cannot load a pool from {place}: {error}. Give a folder that `save` wrote"
             ) from error
-        with self.lock:
-            self._stores.update(made)
-            self._unproved |= set(made)
-            self._now = max(self._now, saved["now"])
-            self.shrink()
 
     def check(self) -> None:
         """Raise `AssertionError` if what the pool holds contradicts itself."""
