@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
+from unspoken.files import write_bytes
 from unspoken.seeding import seeded
 
 __all__ = ["WHERE", "Projector"]
@@ -33,6 +34,12 @@ class Projector(
         """Load from a folder or from the hub, strictly."""
         options.setdefault("strict", True)
         return super().from_pretrained(name, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """As the mixin does, with the rights that the umask leaves: safetensors gives less."""
+        super()._save_pretrained(save_directory)
+        weights = save_directory / _WEIGHTS
+        write_bytes(weights, weights.read_bytes())
 
     @classmethod
     def _from_pretrained(
