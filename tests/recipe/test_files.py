@@ -53,7 +53,7 @@ def test_a_path_that_is_not_there_is_no_recipe_that_ships(
     for name in ("mine/relay.yaml", "/no/such/dir/relay.yaml", "recipes/relay.yaml", "./relay"):
         with pytest.raises(UnknownName) as refused:
             find_recipe(name)
-        assert f"no recipe at {name!r}" in str(refused.value)
+        assert f"unknown recipe {name!r}: there is no such file" in str(refused.value)
         assert "did you mean 'relay', a recipe that ships?" in str(refused.value)
 
 

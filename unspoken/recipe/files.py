@@ -56,7 +56,7 @@ def _no_file(name: str) -> UnknownName:
         hint = f"did you mean {near[0]!r}, a recipe that ships? Those are named without a folder"
     else:
         hint = f"recipes that ship are named without a folder: {', '.join(recipe_names())}"
-    return UnknownName(f"no recipe at {name!r}: there is no such file; {hint}")
+    return UnknownName(f"unknown recipe {name!r}: there is no such file; {hint}")
 
 
 def chain(name: str) -> list[Path]:
