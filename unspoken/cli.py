@@ -64,7 +64,10 @@ for name in FORMER:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: errors of ours become one line and exit code 1, Ctrl-C exit code 130."""
+    """Entry point: errors of ours and of the system become one line and exit code 1.
+
+    Ctrl-C becomes exit code 130.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _keep_freed_memory()
@@ -74,15 +77,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="unspoken")
     except UnspokenError as error:
-        say(f"{type(error).__name__}: {error}", fg="red", err=True)
+        _tell(error)
         if isinstance(error, WorkerError):
             for note in getattr(error, "__notes__", ()):  # the trace in the worker
                 say(note, dim=True, err=True)
+        sys.exit(1)
+    except OSError as error:
+        from unspoken.files import fault
+
+        told = fault(error)
+        if told is None:
+            raise
+        _tell(told)
         sys.exit(1)
     except SystemExit as end:
         if end.code == _STOPPED:
             say("stopped; run the same command again to continue", fg="red", err=True)
         raise
+
+
+def _tell(error: Exception) -> None:
+    line = " ".join(f"{type(error).__name__}: {error}".split("\n"))
+    say(line, fg="red", err=True)
 
 
 def _keep_freed_memory() -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from tempfile import gettempdir
 
-from unspoken.errors import MissingExtra
+from unspoken.errors import MissingExtra, StorageError
+from unspoken.files import fault, write_bytes
 from unspoken.models import PACKAGED, cache_folder
 
 __all__ = ["Health", "examine"]
@@ -24,11 +30,12 @@ class Health:
 
 
 def examine() -> Health:
-    """Look at Python, the packages, the packaged models and the cache folder of this machine."""
+    """Look at Python, the packages, the packaged models, and the folders that are written to."""
     health = Health({"python": platform.python_version(), "cores": os.cpu_count()})
     _packages(health)
     _models(health)
-    _cache(health)
+    _folders(health)
+    _sizes(health)
     return health
 
 
@@ -48,18 +55,69 @@ def _models(health: Health) -> None:
             health.missing.append(str(error))
 
 
-def _cache(health: Health) -> None:
-    place = _existing(cache_folder())
-    health.found["cache"] = str(cache_folder())
-    health.found["free GB"] = shutil.disk_usage(place).free >> 30
-    if not os.access(place, os.W_OK):
-        health.missing.append(f"{place} is not writable; set UNSPOKEN_CACHE to a folder that is")
+def _folders(health: Health) -> None:
+    """Write into each folder that commands write to, and take it away again."""
+    for name, (find, remedy) in _FOLDERS.items():
+        try:
+            folder = find()
+            health.found[name] = str(folder)
+            _try(folder)
+        except OSError as error:
+            told = error if isinstance(error, StorageError) else (fault(error) or error)
+            health.missing.append(f"{name}: {told}. {remedy}")
 
 
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
+def _try(folder: Path) -> None:
+    """Write a file into a folder, and remove all that was made for it. Raises `OSError`."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        write_bytes(folder / _TRIAL, bytes(_TRIED))
+    finally:
+        with suppress(OSError):
+            (folder / _TRIAL).unlink(missing_ok=True)
+            for place in made:
+                place.rmdir()
 
 
+_TRIAL, _TRIED = f".unspoken-{os.getpid()}", 1 << 20
+
+
+def _sizes(health: Health) -> None:
+    """How much can be written: room on the disks, and the limit on a file."""
+    with suppress(OSError):  # told by `_folders`
+        health.found["free GB"] = _room(cache_folder()) >> 30
+        if _room(cache_folder()) < _NEEDED:
+            health.missing.append(
+                f"cache: less than {_NEEDED >> 30} GB are free, which a converted model needs. "
+                f"Free some room, or {_CACHE}"
+            )
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < _NEEDED:
+        health.missing.append(
+            f"no file may be larger than {limit:,} bytes here, which converted models and "
+            "checkpoints are. Raise the limit: ulimit -f unlimited"
+        )
+
+
+def _room(folder: Path) -> int:
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
+def _shared_memory() -> Path:
+    """Where messages of executor=shared_memory are, which other systems keep as temporary files."""
+    if sys.platform == "linux" and not _SHARED.is_dir():
+        raise StorageError(f"there is no {_SHARED}")
+    return _SHARED if _SHARED.is_dir() else Path(gettempdir())
+
+
+_SHARED, _NEEDED = Path("/dev/shm"), 2 << 30
+_CACHE = "set UNSPOKEN_CACHE to a folder on another disk"
+_FOLDERS: Mapping[str, tuple[Callable[[], Path], str]] = {
+    "cache": (cache_folder, "Or set UNSPOKEN_CACHE to a folder that can be written to"),
+    "working folder": (Path.cwd, "Results go there: change to another one, or give out=FOLDER"),
+    "temporary files": (lambda: Path(gettempdir()), "Or set TMPDIR to a folder that can be used"),
+    "shared memory": (_shared_memory, "Mount a tmpfs there, or leave out executor=shared_memory"),
+}
 _PACKAGES = {
     "torch": "unspoken",
     "transformers": "unspoken",

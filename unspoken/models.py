@@ -15,6 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ from unspoken.errors import (
     UnknownName,
     unknown,
 )
-from unspoken.files import atomic_folder, sha256
+from unspoken.files import atomic_folder, fault, sha256, sweep, writing
 
 __all__ = [
     "PACKAGED",
@@ -97,10 +98,19 @@ PACKAGED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache."""
+    """Where converted models and sender states live: $UNSPOKEN_CACHE, else the user's cache.
+
+    Raises `StorageError` for a user without a home folder.
+    """
     if chosen := os.environ.get("UNSPOKEN_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unspoken"
+    except RuntimeError as error:
+        raise StorageError(
+            "this user has no home folder, and so no cache: set HOME, or UNSPOKEN_CACHE to a "
+            "folder for converted models"
+        ) from error
 
 
 def resolve(name: str) -> str:
@@ -157,6 +167,9 @@ def explained(name: str) -> Generator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        refused = fault(error) if isinstance(error, OSError) and error.errno != ENOENT else None
+        if refused is not None:
+            raise refused from error
         if name in PACKAGED:
             raise StorageError(
                 f"the converted {name!r} under {cache_folder()} does not load ({error}); remove "
@@ -214,17 +227,19 @@ def _converted(model: Packaged) -> Path:
     from filelock import FileLock
 
     folder = cache_folder() / "models" / model.name
+    sweep(folder.parent)
     if _is_whole(model, folder):
         return folder
     parts = model.paths
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{model.name}.lock")):
-        if not _is_whole(model, folder):  # another process may have been faster
-            _set_aside(model, folder)
-            for stale in folder.parent.glob(f".{model.name}.*"):
-                shutil.rmtree(stale, ignore_errors=True)
-            with atomic_folder(folder) as beside:
-                _convert(model, parts, beside)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{model.name}.lock")):
+            if not _is_whole(model, folder):  # another process may have been faster
+                _set_aside(model, folder)
+                for stale in folder.parent.glob(f".{model.name}.*"):
+                    shutil.rmtree(stale, ignore_errors=True)
+                with atomic_folder(folder) as beside:
+                    _convert(model, parts, beside)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unspoken.errors import RecipeError, UnknownName
+from unspoken.recipe import load_recipe
 from unspoken.recipe.files import chain, find_recipe, first_sentence, listed_studies
 
 
@@ -48,9 +49,29 @@ def test_a_path_that_is_not_there_is_no_recipe_that_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_recipe("relay") == find_recipe("recipes/relay.yaml") == find_recipe("relay.yaml")
-    with pytest.raises(UnknownName, match=r"unknown recipe 'mine/relay\.yaml'"):
-        find_recipe("mine/relay.yaml")
+    assert find_recipe("relay") == find_recipe("relay.yaml")
+    for name in ("mine/relay.yaml", "/no/such/dir/relay.yaml", "recipes/relay.yaml", "./relay"):
+        with pytest.raises(UnknownName) as refused:
+            find_recipe(name)
+        assert f"unknown recipe {name!r}: there is no such file" in str(refused.value)
+        assert "did you mean 'relay', a recipe that ships?" in str(refused.value)
+
+
+def test_a_path_that_is_misspelt_gets_the_file_that_is_beside_it(tmp_path: Path) -> None:
+    right = made(tmp_path, "relay_of_mine", "kind: relay\n")
+    with pytest.raises(UnknownName) as refused:
+        find_recipe(str(tmp_path / "relay_of_mime.yaml"))
+    assert f"did you mean {right!r}?" in str(refused.value)
+    with pytest.raises(UnknownName, match="named without a folder: edges, "):
+        find_recipe(str(tmp_path / "zzz" / "zzzzzz"))
+
+
+@pytest.mark.parametrize("base", ["../low.yaml", "/etc/passwd", "..", "[1]"])
+def test_a_base_that_is_no_name_of_a_file_is_refused(base: str, tmp_path: Path) -> None:
+    path = made(tmp_path, "one", f"base: {base}\n")
+    for read in (chain, load_recipe):
+        with pytest.raises(RecipeError, match="name a recipe in the same folder"):
+            read(path)
 
 
 def test_a_circle_of_recipes_is_refused(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_recipe_continues_those_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path) -> None:
-    for name in ("relay", "relay.yaml", "recipes/relay.yaml"):
+    for name in ("relay", "relay.yaml"):
         assert find_recipe(name).name == "relay.yaml"
     with pytest.raises(UnknownName, match="did you mean 'relay'"):
         find_recipe("relya")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,15 @@ def test_loading_draws_no_random_numbers(tmp_path: Path):
     torch.manual_seed(3)
     load_projector(tmp_path)
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_what_is_saved_has_the_rights_that_the_umask_leaves(tmp_path: Path, kind: str):
+    before = os.umask(0o027)
+    try:
+        MADE[kind].save_pretrained(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "saved").iterdir()} == {
+        "0o640"
+    }

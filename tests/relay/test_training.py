@@ -109,7 +109,7 @@ def test_a_projector_for_another_receiver_is_refused_with_the_remedy(
     channel = Embedding(str(trained(bench)))
     with pytest.raises(IncompatibleModels, match=said) as refused:
         Pipeline(agents, [Edge("a", "b", channel)])
-    remedy = "train one with: unspoken train recipes/relay_projector.yaml"
+    remedy = "train one with: unspoken train relay_projector"
     assert f"{remedy} pair.sender.model={sender.name} pair.receiver.model={receiver.name}" in str(
         refused.value
     )
@@ -244,3 +244,26 @@ def test_a_full_disk_leaves_nothing_half_written(
     left = [path.relative_to(bench.out) for path in bench.out.rglob("*") if path.is_file()]
     assert all(path.suffix == ".pt" for path in left), left
     assert train_projector(relay, bench.out)[1].is_dir()
+
+
+def test_finished_training_keeps_no_checkpoints_and_removes_those_of_a_killed_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = bench.recipe(), bench.out / "trained"
+    seen: list[str] = []
+    save = training.save
+
+    def killed(home: Path, write: Callable[[Path], object]) -> None:
+        save(home, write)
+        seen.extend(path.name for path in home.with_name(f".{home.name}").iterdir())
+        raise KeyboardInterrupt  # whole, and its checkpoints are still there
+
+    monkeypatch.setattr(training, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_projector(Relay.of(recipe), folder)
+    monkeypatch.setattr(training, "save", save)
+    assert sorted(seen) == ["answers.pt", "words.pt"]
+    (left,) = folder.glob(".projector-*")
+    (left / ".words.pt.12345678.unfinished").touch()
+    train_projector(Relay.of(recipe), folder)  # finds it, and trains nothing
+    assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["projector"]

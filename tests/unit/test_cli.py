@@ -377,10 +377,11 @@ def test_missing_models_are_named_with_the_extra(
 def test_a_cache_that_cannot_be_written_is_reported(
     unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setenv("UNSPOKEN_CACHE", "/dev/null/cache")
     found = unspoken("doctor")
     assert found.code == 1
-    assert "is not writable; set UNSPOKEN_CACHE" in found.out
+    assert "cache: cannot write /dev/null/cache" in found.out
+    assert "Or set UNSPOKEN_CACHE to a folder that can be written to" in found.out
 
 
 # Running a pipeline ------------------------------------------------------------------------------

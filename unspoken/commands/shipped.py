@@ -52,13 +52,14 @@ def copy(
 ) -> None:
     """Copy a recipe, and those it continues, to change them. Nothing is overwritten."""
     from unspoken.errors import StorageError
+    from unspoken.files import write_bytes, writing
     from unspoken.recipe.files import chain
 
     copies = {source: folder / source.name for source in chain(name)}
-    for target in copies.values():
-        if target.exists():
-            raise StorageError(f"{target} is there already; remove it or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for source, target in copies.items():
-        shutil.copyfile(source, target)
-        say(f"wrote {target}")
+    with writing(folder):
+        for target in copies.values():
+            if target.exists():
+                raise StorageError(f"{target} is there already; remove it or choose another folder")
+        for source, target in copies.items():
+            write_bytes(target, source.read_bytes())
+            say(f"wrote {target}")

@@ -12,6 +12,7 @@ from unspoken.evaluation.likelihoods import Likelihoods, likelihoods
 from unspoken.evaluation.scores import Scores, measure
 from unspoken.evaluation.store import Store
 from unspoken.evaluation.timing import Timed
+from unspoken.files import file_name
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item
 
@@ -66,7 +67,7 @@ class Evaluator:
         def sound(found: list[Prediction]) -> bool:
             return len(found) == len(items) and all(map(Prediction.about, found, items))
 
-        name = f"predictions/{channel}-{condition}.jsonl"
+        name = f"predictions/{file_name(f'{channel}-{condition}')}.jsonl"
         key = key_of(pipeline, queries, elsewhere)
         found = self.store.get(name, key, list[Prediction], answer, sound)
         fresh = self.store.measured(key, list[Prediction])
@@ -78,7 +79,7 @@ class Evaluator:
         """The log probability of each of an item's answers; see `likelihoods`."""
         queries = self.queries
         return self.store.get(
-            f"likelihoods/{name}.json",
+            f"likelihoods/{file_name(name)}.json",
             key_of(pipeline, queries, answers),
             Likelihoods,
             lambda: likelihoods(
@@ -104,5 +105,6 @@ class Evaluator:
             return replace(found, timed=Timed.now(self.batch_size))
 
         key = key_of(pipeline, queries, answers, partners)
-        found = self.store.get(f"information/{name}.json", key, Scores, score)
+        kept = f"information/{file_name(name)}.json"
+        found = self.store.get(kept, key, Scores, score)
         return replace(found, timed=None) if self.store.measured(key, Scores) else found

@@ -37,7 +37,7 @@ class Projector(
     """
 
     recipe: ClassVar[str] = ""
-    """The recipe that makes one for two models, as errors name it: `recipes/ridge.yaml`."""
+    """The recipe that makes one for two models, as errors name it: `ridge`."""
 
     def beside(self) -> dict[str, str]:
         """The texts of further files in the folder, by name."""

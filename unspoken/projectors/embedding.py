@@ -39,7 +39,7 @@ class EmbeddingProjector(StateProjector):
     torch.Size([1, 5, 4])
     """
 
-    recipe = "recipes/relay_projector.yaml"
+    recipe = "relay_projector"
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class LinearMap(StateProjector):
     torch.Size([1, 5, 4])
     """
 
-    recipe = "recipes/ridge.yaml"
+    recipe = "ridge"
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class VocabularyMixing(StateProjector):
     logits, if it has one, as Gemma 2 does. Nothing is fitted. `start` puts in the two tables.
     """
 
-    recipe = "recipes/mixing.yaml"
+    recipe = "mixing"
 
     def __init__(
         self,

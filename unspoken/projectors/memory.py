@@ -48,7 +48,7 @@ class MemoryProjector(Projector):
     each rotates with. The fingerprints say what it is trained with.
     """
 
-    recipe = "recipes/memory_projector.yaml"
+    recipe = "memory_projector"
     pieces = 16
 
     def __init__(

@@ -6,6 +6,7 @@ Nothing here reads a recipe's settings, so this module imports fast.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unspoken.errors import RecipeError, unknown
+from unspoken.errors import RecipeError, UnknownName, unknown
 
 __all__ = [
     "UNREADABLE",
@@ -33,15 +34,30 @@ UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError,
 def find_recipe(name: str) -> Path:
     """The file of a recipe: a path, or the name of one that ships. Raises `UnknownName`.
 
-    One that ships is also found as `recipes/NAME.yaml`, from any working directory.
+    Only a bare name, with or without `.yaml`, means one that ships. A path is that path.
     """
     given = Path(name)
     if given.is_file():
         return given
     for path in _shipped():
-        if str(given.parent) in (".", "recipes") and given.name in (path.name, path.stem):
+        if name in (path.name, path.stem):
             return path
-    raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
+    if given.name == name:
+        raise unknown("recipe", name, recipe_names(), "A path to a YAML file works too.")
+    raise _no_file(name)
+
+
+def _no_file(name: str) -> UnknownName:
+    """A path without a file. The file that is meant may lie beside it, or ship by its last part."""
+    given = Path(name)
+    beside = [path.name for path in given.parent.glob("*.yaml")]
+    if near := get_close_matches(given.name, beside, n=1):
+        hint = f"did you mean {str(given.with_name(near[0]))!r}?"
+    elif near := get_close_matches(given.stem, recipe_names(), n=1):
+        hint = f"did you mean {near[0]!r}, a recipe that ships? Those are named without a folder"
+    else:
+        hint = f"recipes that ship are named without a folder: {', '.join(recipe_names())}"
+    return UnknownName(f"unknown recipe {name!r}: there is no such file; {hint}")
 
 
 def chain(name: str) -> list[Path]:

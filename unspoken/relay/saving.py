@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
 
-from unspoken.files import atomic_folder
+from unspoken.files import atomic_folder, sweep
 from unspoken.projectors import Projector
 from unspoken.relay.relay import Relay
 from unspoken.terminal import PlainConsole
 from unspoken.training import History
 
-__all__ = ["save", "write_module"]
+__all__ = ["checkpoints", "drop_checkpoints", "save", "write_module"]
+
+
+def checkpoints(home: Path) -> Path:
+    """Where the training of what will be in `home` keeps its checkpoints."""
+    return home.with_name(f".{home.name}")
+
+
+def drop_checkpoints(home: Path) -> None:
+    """Remove the checkpoints of what is whole in `home`, and what killed processes left around it.
+
+    Another process that still trains the same keeps the one that it is writing.
+    """
+    folder = checkpoints(home)
+    if PartialState().is_main_process and folder.is_dir():
+        with suppress(OSError):  # the folder may be read-only, or hold somebody's next checkpoint
+            for path in folder.glob("*.pt"):
+                path.unlink(missing_ok=True)
+            sweep(folder)
+            folder.rmdir()
+    sweep(home.parent)
 
 
 def save(home: Path, write: Callable[[Path], object]) -> None:
@@ -38,7 +59,7 @@ def write_module(
     module.save_pretrained(folder)
     losses = {name: asdict(history) for name, history in histories.items()}
     (folder / "history.json").write_text(json.dumps(losses))
-    (folder / "README.md").write_text(_card(module, relay, histories) + more)
+    (folder / "README.md").write_text(_card(module, relay, histories) + more, encoding="utf-8")
 
 
 def _card(module: Projector, relay: Relay, histories: Mapping[str, History]) -> str:

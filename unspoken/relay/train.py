@@ -25,7 +25,7 @@ from unspoken.recipe.registry import studies
 from unspoken.recipe.study import Trained
 from unspoken.relay.pair import Pair
 from unspoken.relay.relay import Relay
-from unspoken.relay.saving import save, write_module
+from unspoken.relay.saving import checkpoints, drop_checkpoints, save, write_module
 from unspoken.relay.trained import (
     ComputedStates,
     Start,
@@ -77,6 +77,7 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
         with _frozen(relay), seeded(recipe.seed):
             projector, histories = _trained(relay, home)
         save(home, partial(_write_projector, relay, projector, histories, home))
+    drop_checkpoints(home)
     projector = load_projector(home).to(relay.receiver.device)
     if not (home / PAIR).exists():  # trained by an earlier version
         with suppress(StorageError):  # the folder may be read-only, and all else works
@@ -135,6 +136,7 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
         with _frozen(relay):
             history = _fit_without_sender(relay, vectors, receiver, channel, settings.lr, home)
         save(home, partial(write_module, vectors, relay, {"training": history}))
+    drop_checkpoints(home)
     return FreeVectors.from_pretrained(home).eval().to(relay.receiver.device)
 
 
@@ -151,6 +153,7 @@ def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Pa
         with _frozen(relay):
             _fit_without_sender(relay, adapted.adapter, solver, None, settings.lr, home)
         save(home, partial(save_lora, adapted))
+    drop_checkpoints(home)
     return load_lora(relay.receiver, home)
 
 
@@ -215,7 +218,7 @@ def _vectors(relay: Relay, settings: FreeSettings) -> FreeVectors:
 def _fit(
     module: nn.Module, objective: Objective, relay: Relay, stage: Stage, home: Path, title: str
 ) -> History:
-    checkpoint = home.with_name(f".{home.name}") / f"{title.split()[-1]}.pt"
+    checkpoint = checkpoints(home) / f"{title.split()[-1]}.pt"
     return fit(module, objective, stage.plan(relay.recipe.seed), checkpoint, title=title)
 
 

@@ -67,7 +67,7 @@ class Fuser(Projector):
     (1, False)
     """
 
-    recipe = "recipes/fusion_projector.yaml"
+    recipe = "fusion_projector"
     generator: torch.Generator | None = None
     """Draws the noise of training; None for torch's own."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from unspoken.errors import Damaged, DataError
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.store import read_rows
+from unspoken.files import file_name
 from unspoken.page import Answer, Example, Examples
 from unspoken.studies.comparison.report import Compared
 
@@ -20,7 +21,7 @@ def predictions(folder: Path, arm: Arm) -> Sequence[dict[str, Any]]:
 
     Raises `DataError` if they are damaged.
     """
-    path = folder / "predictions" / f"{arm.channel}-{arm.condition}.jsonl"
+    path = folder / "predictions" / f"{file_name(f'{arm.channel}-{arm.condition}')}.jsonl"
     if not path.exists():
         return ()
     try:

@@ -19,6 +19,7 @@ from unspoken.identity import digest
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import tabled
 from unspoken.recipe.config import PipelineRecipe
+from unspoken.relay.saving import checkpoints, drop_checkpoints
 from unspoken.studies.edges.former import former_identity
 from unspoken.studies.edges.settings import GraphSettings
 from unspoken.tasks import Item, Task
@@ -53,12 +54,13 @@ def learn_graph(
         objective = GraphAnswers(pipeline, gates, learned, queries, answers, validation=len(few))
         before = _digests(pipeline)
         plan = settings.training.plan(recipe.seed)
-        checkpoint = home.with_name(f".{home.name}") / "graph.pt"
+        checkpoint = checkpoints(home) / "graph.pt"
         with frozen_channels(pipeline):
             history = fit(gates, objective, plan, checkpoint, title="graph")
         if _digests(pipeline) != before:
             raise TrainingError("learning a graph changed the frozen weights of a model")
         _save(gates, home, history)
+    drop_checkpoints(home)
     return learned, EdgeGates.from_pretrained(home).eval()
 
 

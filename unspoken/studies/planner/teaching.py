@@ -18,6 +18,7 @@ from unspoken.identity import digest
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.study import Trained
 from unspoken.relay.relay import note_role
+from unspoken.relay.saving import checkpoints, drop_checkpoints
 from unspoken.relay.train import trained_folder
 from unspoken.studies.planner.settings import PlannerRecipe, PlannerSettings
 from unspoken.tasks import Item, Task, load_task
@@ -82,7 +83,7 @@ def train_planner(
         for known in (base.fingerprint, base.spec.former)
     )
     home = former if former.exists() and not home.exists() else home
-    checkpoint = home.with_name(f".{home.name}") / "planner.pt"
+    checkpoint = checkpoints(home) / "planner.pt"
     if not (home / "config.json").exists():
         planner = DiffusionBackbone(
             base.model, base.tokenizer, Masked(mask, shift=settings.shift), name=base.name
@@ -94,7 +95,7 @@ def train_planner(
         _save(planner, recipe, home, history)
     with kept.advising(f"remove {home} to train again"):
         kept.check_files(home)
-    checkpoint.unlink(missing_ok=True)  # gigabytes, and of no use any more
+    drop_checkpoints(home)
     planner = DiffusionBackbone.from_pretrained(
         str(home), dtype=base.dtype, device=str(base.device)
     )

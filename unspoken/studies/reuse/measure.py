@@ -14,7 +14,7 @@ from unspoken.errors import DataError
 from unspoken.evaluation.items import query, sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import difference, wilson
-from unspoken.files import write_text
+from unspoken.files import file_name, write_text
 from unspoken.pipeline import Pipeline, Run
 from unspoken.studies.reuse.report import ReuseArm, ReuseReport
 from unspoken.tasks import Item, Task, matches
@@ -49,7 +49,7 @@ def compare_reuse(
         if out is not None:
             rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_text(out / "predictions" / f"{way}.jsonl", text)
+            write_text(out / "predictions" / f"{file_name(way)}.jsonl", text)
     report = ReuseReport(
         arms=tuple(
             _arm(way, items, found, runs["dense"], pools.get(way)) for way, found in runs.items()
