@@ -193,8 +193,9 @@ class Pipeline:
     ) -> Run:
         """Answer one question. `on_text` gets the answer's words as they come.
 
-        cancel: asked after every token. Once it returns True the run ends with what there is, and
-        its `finish` is "cancelled". An agent in another process ends its turn first.
+        cancel: asked after every token, and every step of a canvas. Once it returns True the run
+        ends with what there is, and its `finish` is "cancelled". An agent in another process, and a
+        rollout of vectors, end their turn first.
         """
         self._check_items([query], [query])
         with cancelled_by(cancel):

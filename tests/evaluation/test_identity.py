@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from tests.contract.cases import CASES
 from tests.contract.test_channels import model_of
@@ -297,3 +299,26 @@ def test_agents_that_read_from_a_pool_are_not_compared(tiny: Callable[..., Backb
     line = pair(tiny("llama"), TextChannel()).served_by(AnchorPool())
     with pytest.raises(NoIdentity, match=r"`model.pool` of agent 'sender' is of type .*AnchorPool"):
         compare({"pooled": line}, TASK)
+
+
+def test_end_tokens_and_all_of_a_tokenizer_count(tiny: Callable[..., Backbone]):
+    model = tiny("llama")
+
+    def made(change: Callable[[Any], None]) -> str:
+        tokenizer = deepcopy(model.tokenizer)
+        change(tokenizer)
+        other = Backbone(model.model, tokenizer, name="other")
+        return key_of(Pipeline([Agent("solver", other)]))
+
+    def lower(tokenizer: Any) -> None:
+        tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+    def ends(tokenizer: Any) -> None:
+        tokenizer.eos_token = "<pad>"
+
+    def template(tokenizer: Any) -> None:
+        tokenizer.chat_template = tokenizer.chat_template + "Now: "
+
+    keys = [made(change) for change in (lambda tokenizer: None, lower, ends, template)]
+    assert len(set(keys)) == 4
+    assert keys[0] == made(lambda tokenizer: None)

@@ -13,7 +13,7 @@ from unspoken.backbone.thoughts import thoughts_of
 from unspoken.channels import TextChannel
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
-from unspoken.types import Settings
+from unspoken.types import Denoising, Settings
 
 THINKS = "{% for m in messages %}<turn>{{ m.content }}{% endfor %}<turn>"
 OPENED = THINKS + "<think>\n"
@@ -143,6 +143,14 @@ def test_a_canvas_ends_at_its_end_token_or_its_length() -> None:
         ).ids[0]
     )
     assert run.finish == ("stop" if ended else "length")
+
+
+def test_a_canvas_is_cancelled_between_its_steps() -> None:
+    settings = Denoising(max_tokens=48, steps=48)
+    pipeline = Pipeline([Agent("a", tiny_diffusion(), settings=settings)])
+    whole, early = pipeline.run("?"), pipeline.run("?", cancel=After(5))
+    assert (whole.usage.passes, early.usage.passes) == (48, 5)
+    assert (whole.finish, early.finish) == ("length", "cancelled")
 
 
 # -- runs that are no longer wanted ----------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from unspoken.agents import Agent
 from unspoken.evaluation.content import content
 from unspoken.identity import digest
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.protocols import device_of
+from unspoken.protocols import device_of, unwrapped
 
 __all__ = ["identity", "key_of"]
 
@@ -36,8 +37,24 @@ def identity(pipeline: Pipeline) -> list[Any]:
 
 
 def _agent(agent: Agent) -> list[Any]:
-    """What it holds, and what the chat template of its tokenizer makes of its role."""
-    return [content(agent, f"agent {agent.name!r}"), list(agent.frame)]
+    """What it holds, what the chat template makes of its role, how it spells and where it ends."""
+    model = unwrapped(agent.model)
+    ends: Any = getattr(model, "ends", ())
+    spells = _spells(getattr(model, "tokenizer", None))
+    return [content(agent, f"agent {agent.name!r}"), list(agent.frame), list(ends), spells]
+
+
+_known = WeakKeyDictionary[Any, str]()
+
+
+def _spells(tokenizer: Any) -> str:
+    """A digest of all that a tokenizer does, '' for one that does not tell."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return ""
+    if tokenizer not in _known:
+        _known[tokenizer] = digest(backend.to_str())
+    return _known[tokenizer]
 
 
 def _edge(edge: Edge) -> list[Any]:

@@ -78,7 +78,7 @@ class Projector(
         kept.check_tensors(found.tensors, wanted, folder / _WEIGHTS)
         made = cls._made(settings, folder)
         made.load_state_dict(found.tensors)
-        return made.to(map_location)
+        return made.to(map_location).eval()
 
     @classmethod
     def _made(cls, settings: Mapping[str, Any], folder: Path) -> Self:

@@ -17,6 +17,7 @@ from unspoken.backbone.diffusion.sampling import Draft
 from unspoken.backbone.diffusion.watching import Frame, watched
 from unspoken.backbone.generation import cut
 from unspoken.backbone.model import LanguageModel
+from unspoken.cancelling import is_cancelled
 from unspoken.errors import ContextTooLong, IncompatibleModels
 from unspoken.layout import Chunk, lay_out
 from unspoken.types import (
@@ -165,7 +166,7 @@ class CanvasModel(LanguageModel):
 
     def _finish(self, ids: Sequence[int], stop: Sequence[str]) -> Finish:
         ended = ids[-1] in self.ends or any(one in self.tokenizer.decode(ids) for one in stop)
-        return "stop" if ended else "length"
+        return "stop" if ended else "cancelled" if is_cancelled() else "length"
 
     def _laid(self, context: Context) -> Laid:
         if not isinstance(context, Laid):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.generation.logits_process import TopPLogitsWarper
 
+from unspoken.cancelling import is_cancelled
 from unspoken.types import Denoising
 
 __all__ = ["Draft", "Guess", "Predict", "budgets", "denoise"]
@@ -92,6 +93,7 @@ def denoise(
     step = 0
     while bool((open_ := canvas == mask).any()) and step < steps:
         step += 1
+        steps = step if is_cancelled() else steps  # all that is open is filled at once
         active = open_.any(1)
         here = torch.where(open_, block, len(budget)).amin(1).clamp(max=len(budget) - 1)
         now = open_ if step == steps else open_ & (block == here[:, None])
