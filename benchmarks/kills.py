@@ -257,7 +257,8 @@ def main() -> None:
     torch.set_num_threads(1)
     from unspoken.evaluation.result import about_machine
 
-    result: dict[str, Any] = {"benchmark": "kills", "seed": given.seed, "works": {}}
+    result: dict[str, Any] = {"benchmark": "kills", "seed": given.seed, "kills": 0, "works": {}}
+    result |= about_machine()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "given").mkdir()
@@ -267,10 +268,10 @@ def main() -> None:
             count = given.kills // len(given.work) + (n < given.kills % len(given.work))
             found = torment(WORKS[name], place / "home", count, Random(given.seed + n))
             result["works"][name] = found
+            result["kills"] += found["kills"]
+            write_text(given.out, json.dumps(result, indent=1) + "\n")
             print(name, json.dumps(found), flush=True)
-    result["kills"] = sum(found["kills"] for found in result["works"].values())
-    result |= about_machine()
-    write_text(given.out, json.dumps(result, indent=1) + "\n")
+    sys.exit(any(found["bad"] for found in result["works"].values()))
 
 
 if __name__ == "__main__":
