@@ -113,4 +113,5 @@ def test_lines_of_predictions_are_those_that_pages_read(pair: Pipeline, tmp_path
             "timed",
             "finish",
             "arm",
+            "sha256",
         ]

@@ -70,7 +70,7 @@ def test_a_path_that_is_misspelt_gets_the_file_that_is_beside_it(tmp_path: Path)
 def test_a_base_that_is_no_name_of_a_file_is_refused(base: str, tmp_path: Path) -> None:
     path = made(tmp_path, "one", f"base: {base}\n")
     for read in (chain, load_recipe):
-        with pytest.raises(RecipeError, match="name a recipe in the same folder"):
+        with pytest.raises(RecipeError, match="is no name of a file in the same folder"):
             read(path)
 
 

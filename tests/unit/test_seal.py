@@ -231,6 +231,6 @@ def test_a_disk_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError):
         message().save(tmp_path / "m")

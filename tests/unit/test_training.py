@@ -754,10 +754,10 @@ def test_a_killed_run_leaves_whole_shards_alone(
 ) -> None:
     calls: list[int] = []
 
-    def third(original: Callable[..., Any]) -> Callable[..., Any]:
+    def last(original: Callable[..., Any], count: int) -> Callable[..., Any]:
         def call(*given: Any, **options: Any) -> Any:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) == count:
                 raise KeyboardInterrupt
             return original(*given, **options)
 
@@ -765,9 +765,9 @@ def test_a_killed_run_leaves_whole_shards_alone(
 
     with monkeypatch.context() as patch:
         if moment == "reading":
-            patch.setattr(Agent, "read", third(Agent.read))
+            patch.setattr(Agent, "read", last(Agent.read, 3))
         else:
-            patch.setattr(os, "fsync", third(os.fsync))
+            patch.setattr(os, "fsync", last(os.fsync, 5))  # of a file and its folder
         with pytest.raises(KeyboardInterrupt):
             StoredStates(speaker, ITEMS, (0,), tmp_path)
     (folder,) = tmp_path.iterdir()
