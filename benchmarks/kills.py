@@ -221,11 +221,11 @@ def hidden(home: Path) -> list[str]:
     return sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.name.startswith("."))
 
 
-_TIMES = {"seconds", "training_seconds", "machine", "timed", "wait"}
+_TIMES = {"seconds", "training_seconds", "machine", "timed", "wait", "sha256"}
 
 
 def contents(home: Path) -> dict[str, str]:
-    """The digest of each file, without seconds and machines. Locks and pictures do not count."""
+    """Each file by a digest of what is no time, machine or digest. Locks and pictures are left out."""
     files = (path for path in home.rglob("*") if path.is_file())
     return {
         str(path.relative_to(home)): sha256(_timeless(path)).hexdigest()
