@@ -225,7 +225,7 @@ _TIMES = {"seconds", "training_seconds", "machine", "timed", "wait", "sha256"}
 
 
 def contents(home: Path) -> dict[str, str]:
-    """Each file by a digest of what is no time, machine or digest. Locks and pictures are left out."""
+    """Each file by a digest of what is no time, machine or digest, without locks and pictures."""
     files = (path for path in home.rglob("*") if path.is_file())
     return {
         str(path.relative_to(home)): sha256(_timeless(path)).hexdigest()
