@@ -21,7 +21,7 @@ from unspoken.cli import main
 from unspoken.errors import IncompatibleModels, NotFinite
 from unspoken.finite import all_finite, no_words
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.testing import tiny_diffusion
+from unspoken.testing import tiny_backbone, tiny_diffusion
 from unspoken.types import CacheSegment, Prompt, Settings, Text, Vectors
 from unspoken.wire import LOSSLESS, Header, Int8, Message, Packing
 
@@ -169,7 +169,7 @@ def test_a_receivers_projector_is_named(tiny: Tiny, name: str):
 @BAD
 @pytest.mark.parametrize("kind", ["llama", "gemma", "qwen"])
 def test_a_model_is_named_instead_of_an_empty_answer(tiny: Tiny, kind: str, bad: float):
-    model = ruined(tiny(kind, seed=7), bad)
+    model = ruined(tiny_backbone(kind, seed=7), bad)
     with pytest.raises(NotFinite, match=r"model '.*' gives numbers that are NaN or infinite"):
         Pipeline([Agent("solver", model)], []).run("Where is it?")
 
