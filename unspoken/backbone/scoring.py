@@ -24,7 +24,7 @@ class Scoring(Rereading):
         """Negative log-likelihood (B,) in nats of each row's answer. Differentiable.
 
         answers: words, or tokens as they were written. Only the answer's positions go through the
-        vocabulary. Raises `ContextTooLong` if they do not fit behind the context.
+        vocabulary. Raises `ContextTooLong` if they do not fit after the context.
         """
         logits, padded = self._over(context, answers)
         return self._nats(logits, padded)

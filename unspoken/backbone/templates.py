@@ -82,7 +82,7 @@ class ChatTemplate:
         for form in _FORMS if with_system else _FORMS[:2]:
             try:
                 words = self._words(form, system, user, options)
-            except Exception as error:
+            except Exception as error:  # as in `render`
                 problem = problem or f"{type(error).__name__}: {error}"
                 continue
             if system in words and user in words:
