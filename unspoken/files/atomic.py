@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from unspoken.files.faults import writing
-from unspoken.files.switching import is_aside, put_back, switch
+from unspoken.files.switching import is_there, put_back, switch
 from unspoken.files.unfinished import new_file, new_folder, sweep
 
 __all__ = ["atomic_file", "atomic_folder", "read_folder", "sha256", "write_bytes", "write_text"]
@@ -58,7 +59,7 @@ def atomic_folder(target: Path) -> Generator[Path]:
     """
     place = Path(os.path.realpath(target))
     with writing(target):
-        if place.exists() and not place.is_dir():
+        if _is_other(place):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         put_back(place)
         with new_folder(place) as beside:
@@ -96,13 +97,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_other(place: Path) -> bool:
+    """Whether something is in a place that is no folder. Another writer may move it meanwhile."""
+    try:
+        return not stat.S_ISDIR(place.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def _watched(place: Path) -> Generator[Callable[[], bool]]:
     """Whether another folder is, or comes, in a place. One that is open keeps its number."""
     try:
         handle = os.open(place, os.O_RDONLY)
     except FileNotFoundError:
-        yield lambda: place.exists() or is_aside(place)
+        yield lambda: is_there(place)
         return
     try:
         yield lambda: not _is_at(place, handle)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from unspoken.files.unfinished import beside
 
-__all__ = ["is_aside", "put_back", "switch"]
+__all__ = ["is_there", "put_back", "switch"]
 
 
 def switch(new: Path, target: Path) -> None:
@@ -38,16 +38,25 @@ def switch(new: Path, target: Path) -> None:
             return
 
 
-def is_aside(target: Path) -> bool:
-    """Whether a folder was moved aside, and is neither replaced nor put back."""
-    return beside(target, _ASIDE).exists()
+def is_there(target: Path) -> bool:
+    """Whether a folder is in its place, or moved aside by a killed process.
+
+    Waits for a live one, that could move it between two looks.
+    """
+    with suppress(FileNotFoundError), _alone(target.parent):
+        return target.exists() or _is_aside(target)
+    return False
 
 
 def put_back(target: Path) -> None:
     """Put back a folder that a killed process has moved aside. Waits for a live one."""
-    if is_aside(target):
+    if _is_aside(target):
         with _alone(target.parent):
             _settle(beside(target, _ASIDE), target)
+
+
+def _is_aside(target: Path) -> bool:
+    return beside(target, _ASIDE).exists()
 
 
 _ASIDE = "replaced"
