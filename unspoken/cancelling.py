@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["cancelled_by", "is_cancelled"]
+__all__ = ["asked_of_this_thread", "cancelled_by", "is_cancelled"]
 
 
 def _never() -> bool:
@@ -29,3 +29,8 @@ def cancelled_by(asked: Callable[[], bool] | None) -> Generator[None]:
 def is_cancelled() -> bool:
     """Whether this thread's run is no longer wanted."""
     return _asked.get()()
+
+
+def asked_of_this_thread() -> Callable[[], bool]:
+    """What `is_cancelled` asks here, for another thread that works for this one."""
+    return _asked.get()

@@ -18,6 +18,7 @@ __all__ = [
     "PairError",
     "PipelineError",
     "QueryError",
+    "QueueFull",
     "RecipeError",
     "SealError",
     "SettingsError",
@@ -30,6 +31,7 @@ __all__ = [
     "WireError",
     "WorkerError",
     "WorkerTimeout",
+    "WriteTimeout",
     "check_unicode",
     "require",
     "unknown",
@@ -70,6 +72,17 @@ class PipelineError(UnspokenError, ValueError):
 
 class QueryError(UnspokenError, ValueError):
     """Something that is no question and no item, where a pipeline is asked one."""
+
+
+class QueueFull(UnspokenError, RuntimeError):
+    """More rows wait for a model than may wait. Nothing of the request was begun.
+
+    retry_after: seconds after which there may be room.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SealError(UnspokenError, ValueError):
@@ -131,6 +144,10 @@ class WorkerError(UnspokenError, RuntimeError):
 
 class WorkerTimeout(WorkerError, TimeoutError):
     """The process or actor of an agent did not answer within its time limit, and was ended."""
+
+
+class WriteTimeout(UnspokenError, TimeoutError):
+    """A turn was not written within its time limit, its wait in the queue included."""
 
 
 def check_unicode(what: str, words: str, kind: type[UnspokenError]) -> None:

@@ -22,8 +22,9 @@ from unspoken.backbone.generation import (
     written_lengths,
 )
 from unspoken.backbone.rereading import Rereading
+from unspoken.backbone.stopping import StopStrings
 from unspoken.backbone.thoughts import Thoughts, Told
-from unspoken.types import Words
+from unspoken.types import Finish, Words
 
 __all__ = ["Decoding"]
 
@@ -48,8 +49,10 @@ class Decoding(Rereading):
             eos_token_id=list(ends) or None,
             pad_token_id=pad if pad is not None else (*ends, 0)[0],
         )
-        likeliest = Likeliest(*self._who)
-        watch, stop = Watch(limits, begin, likeliest), self._stop(rows, begin)
+        likeliest = Likeliest(*self.whose)
+        watch = Watch(limits, begin, likeliest)
+        stops = [self.stop_strings(row) for row in rows]
+        stop = StopAt(stops, begin) if any(one.stop for one in stops) else None
         draws = any(row.settings.temperature > 0 for row in rows)
         sampler = [Sampler(rows, given["input_ids"].device)] if draws else []
         out = model.generate(
@@ -57,33 +60,43 @@ class Decoding(Rereading):
             generation_config=config,
             logits_processor=LogitsProcessorList([likeliest, *sampler]),
             stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-            streamer=self._teller(rows[0], on_text, likeliest) if on_text else None,
+            streamer=self.teller(rows[0], on_text, likeliest) if on_text else None,
         )[:, begin:]
         likeliest.check()
         lengths = written_lengths(out, ends, stop, limits)
         ids = [tuple(row[:n]) for row, n in zip(out.tolist(), lengths, strict=True)]
+        finish = [finish_of(row, n, ends, stop, limits[n]) for n, row in enumerate(ids)]
+        return self.said(rows, ids, finish, passes=out.shape[1], wait=watch.first)
+
+    def said(
+        self,
+        rows: Sequence[Row],
+        ids: Sequence[tuple[int, ...]],
+        finish: Sequence[Finish],
+        *,
+        passes: int,
+        wait: float,
+    ) -> Words:
+        """The words of tokens that were written."""
         told = [self._told(row, one) for row, one in zip(ids, rows, strict=True)]
         return Words(
             tuple(cut(one.answer, row.settings.stop) for one, row in zip(told, rows, strict=True)),
-            tuple(lengths),
-            passes=out.shape[1],
+            tuple(map(len, ids)),
+            passes=passes,
             ids=tuple(ids),
-            wait=watch.first,
+            wait=wait,
             reasoning=tuple(one.reasoning for one in told),
-            finish=tuple(finish_of(row, n, ends, stop, limits[n]) for n, row in enumerate(ids)),
+            finish=tuple(finish),
         )
 
-    def _stop(self, rows: Sequence[Row], begin: int) -> StopAt | None:
-        stops = [row.settings.stop for row in rows]
-        if not any(stops):
-            return None
+    def stop_strings(self, row: Row) -> StopStrings:
+        """What ends a row before its limit, in its answer alone."""
+        stop = row.settings.stop
         if self.thoughts is None:
-            return StopAt(stops, self.tokenizer, begin)
-        return StopAt(
-            stops, self.tokenizer, begin, lambda row, ids: self._told(ids, rows[row]).answer
-        )
+            return StopStrings(stop, self.tokenizer)
+        return StopStrings(stop, self.tokenizer, lambda ids: self._told(ids, row).answer)
 
-    def _teller(self, row: Row, tell: Callable[[str], None], likeliest: Likeliest) -> Teller:
+    def teller(self, row: Row, tell: Callable[[str], None], likeliest: Likeliest) -> Teller:
         thoughts, stop = self.thoughts, row.settings.stop
         if thoughts is None:
             return Teller(self.tokenizer, stop, tell, likeliest)

@@ -14,8 +14,8 @@ from transformers import GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.stopping_criteria import StoppingCriteria
 from transformers.generation.streamers import TextStreamer
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from unspoken.backbone.stopping import StopStrings
 from unspoken.backbone.thoughts import State
 from unspoken.cancelling import is_cancelled
 from unspoken.finite import no_words, not_finite
@@ -35,21 +35,14 @@ __all__ = [
 ]
 
 
-def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
+def writer(model: Any) -> Any:
     """The same model, weights and all, whose `generate` does only what it is told.
 
-    Of a checkpoint's own settings for `generate` none is used. With the logits (B, V) of the last
-    token, the first pass is taken as done. A copy, because other threads may be generating with the
-    original.
+    Of a checkpoint's own settings for `generate` none is used. A copy, because other threads may be
+    generating with the original.
     """
     twin = copy(model)
     twin.generation_config = GenerationConfig()
-    if logits is not None:
-
-        def done(*args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
-            return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=cache)
-
-        twin._prefill = done
     return twin
 
 
@@ -67,42 +60,19 @@ class Row(NamedTuple):
 
 
 class StopAt(StoppingCriteria):
-    """Ends a row when one of its strings appears in what it wrote, and counts its tokens.
+    """Ends a row when one of its strings appears in what it wrote, and counts its tokens."""
 
-    stops: for each row its strings. answer: what counts of a row's words, without its thoughts.
-    """
-
-    def __init__(
-        self,
-        stops: Sequence[Sequence[str]],
-        tokenizer: Any,
-        begin: int = 1,
-        answer: Callable[[int, Sequence[int]], str] | None = None,
-    ) -> None:
-        self.stops, self.tokenizer, self.begin, self.answer = stops, tokenizer, begin, answer
-        # How many tokens to decode: each has a byte or more.
-        self.reach = max(len(stop.encode()) for row in stops for stop in row) + 4
-        self.special: list[str] = tokenizer.all_special_tokens
+    def __init__(self, rows: Sequence[StopStrings], begin: int = 1) -> None:
+        self.rows, self.begin = rows, begin
         self.ended: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        written = input_ids[:, self.begin :]
-        for row, tail in enumerate(self._tails(written)):
-            said = (tail, self._without_special(tail))
-            if any(stop in one for stop in self.stops[row] for one in said):
-                self.ended.setdefault(row, written.shape[1])
+        written = input_ids[:, self.begin :].tolist()
+        for row, (stop, ids) in enumerate(zip(self.rows, written, strict=True)):
+            if stop.found(ids):
+                self.ended.setdefault(row, len(ids))
         done = [row in self.ended for row in range(len(written))]
         return torch.tensor(done, device=input_ids.device)
-
-    def _without_special(self, tail: str) -> str:
-        for token in self.special:
-            tail = tail.replace(token, "")
-        return tail
-
-    def _tails(self, written: Tensor) -> list[str]:
-        if self.answer is None:
-            return self.tokenizer.batch_decode(written[:, -self.reach :])
-        return [self.answer(row, ids) for row, ids in enumerate(written.tolist())]
 
 
 class Likeliest(LogitsProcessor):
@@ -153,16 +123,24 @@ class Sampler(LogitsProcessor):
     To log probabilities it adds noise of the Gumbel distribution: the largest sum falls on a word
     as often as the word is likely. So a row gives the same in every batch, and nothing is drawn
     from the process's own generator. Rows of temperature 0 stay as they are.
+
+    draws: the generators of all other rows, fresh ones by default.
     """
 
-    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        device: torch.device,
+        draws: Sequence[torch.Generator] = (),
+    ) -> None:
         hot = [n for n, row in enumerate(rows) if row.settings.temperature > 0]
         self.places = torch.tensor(hot, device=device)
         self.temperature, self.top_p = (
             torch.tensor([[getattr(rows[n].settings, name)] for n in hot], device=device)
             for name in ("temperature", "top_p")
         )
-        self.draws = [torch.Generator(device).manual_seed(rows[n].seed) for n in hot]
+        fresh = (torch.Generator(device).manual_seed(rows[n].seed) for n in hot)
+        self.draws = draws or list(fresh)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         hot = scores[self.places].float() / self.temperature.clamp(min=1e-6)

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from unspoken.backbone.rereading import TokenCache
 from unspoken.types import (
     KV,
-    Ahead,
     Cache,
     CacheSegment,
     Context,
@@ -22,7 +20,7 @@ from unspoken.types import (
     left_pad,
 )
 
-__all__ = ["join_aheads", "join_contexts", "join_reads"]
+__all__ = ["join_reads"]
 
 
 def join_reads(reads: Sequence[Read]) -> Read:
@@ -44,39 +42,6 @@ def join_reads(reads: Sequence[Read]) -> Read:
         found=found,
         hidden=hidden,
         cached=cached,
-    )
-
-
-def join_contexts(contexts: Sequence[Context]) -> Context:
-    """One batch out of contexts of one model."""
-    if len(contexts) == 1:
-        return contexts[0]
-    return _joined([_row(one, b) for one in contexts for b in range(one.batch)])
-
-
-def join_aheads(contexts: Sequence[Context], aheads: Sequence[Ahead]) -> Ahead:
-    """What comes of the last tokens of some contexts, for all rows of one batch."""
-    rows = [
-        (c.mask[b : b + 1], ahead, b)
-        for c, ahead in zip(contexts, aheads, strict=True)
-        for b in range(c.batch)
-    ]
-    caches = [KVCache(ahead.kv).rows(slice(b, b + 1)) for _, ahead, b in rows]
-    cache = _stacked(caches, [mask for mask, _, _ in rows])
-    return Ahead(cache.kv(), torch.cat([ahead.logits for ahead in aheads]))
-
-
-def _row(context: Context, b: int) -> Context:
-    one = slice(b, b + 1)
-    spelling = Spelling(context.spelling.words[one], context.spelling.ends[one])
-    seen = None if context.seen is None else context.seen[:, one]
-    return Context(
-        context.cache.rows(one),
-        context.mask[one],
-        context.last[one],
-        spelling,
-        context.positions[one],
-        seen=seen,
     )
 
 

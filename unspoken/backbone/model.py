@@ -165,15 +165,15 @@ class LanguageModel(Locked, ABC):
     def _check_words(self, logits: Tensor) -> None:
         """Raise `NotFinite` unless logits (..., V) all have a likeliest word."""
         if bool(no_words(logits).any()):
-            raise not_finite(*self._who)
+            raise not_finite(*self.whose)
 
     def _check_numbers(self, *found: Tensor) -> None:
         """Raise `NotFinite` if what the model computed is NaN or infinite."""
         if not all_finite(found):
-            raise not_finite(*self._who)
+            raise not_finite(*self.whose)
 
     @property
-    def _who(self) -> tuple[str, str]:
+    def whose(self) -> tuple[str, str]:
         """Whom an error names, and what the model computes in."""
         return f"model {self.name!r}", str(self.dtype).removeprefix("torch.")
 

@@ -1,26 +1,30 @@
-"""Writing: words by `generate` from a filled cache, or vectors without choosing a word."""
+"""Writing: words from a filled cache, or vectors without choosing a word."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unspoken.backbone.caches import growing_cache, has_holes, kept
 from unspoken.backbone.decoding import Decoding
-from unspoken.backbone.generation import Row, StopAt, writer, written_lengths
-from unspoken.backbone.joining import join_aheads, join_contexts
+from unspoken.backbone.generation import Likeliest, Row, StopAt, written_lengths
+from unspoken.backbone.grown import GrownCache
 from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
+from unspoken.backbone.rows import WritingRow, rows_of
+from unspoken.backbone.running import RunningBatch
+from unspoken.backbone.stopping import StopStrings
 from unspoken.errors import IncompatibleModels
+from unspoken.scheduling import Limits, Request, Scheduler
 from unspoken.types import (
     Ahead,
-    Cache,
     CacheSegment,
     Context,
     KVCache,
@@ -37,15 +41,35 @@ __all__ = ["Writing"]
 
 
 class Writing(Decoding):
-    """A model that continues from a context."""
+    """A model that continues from a context.
+
+    Whatever is written after a cache goes through the model's scheduler, so that rows share steps
+    with those of all other threads.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(model, tokenizer, name=name)
         self._alignments: dict[bool, tuple[Tensor | None, Tensor]] = {}
+        self._schedulers: dict[torch.dtype | None, Scheduler[WritingRow]] = {}
 
     def _forget(self) -> None:
         super()._forget()
-        self._alignments = {}
+        self._alignments, self._schedulers = {}, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_schedulers": {}}  # a copy has its own
+
+    @property
+    def scheduler(self) -> Scheduler[WritingRow]:
+        """What lets rows share steps: one for each precision that threads ask for."""
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with self.lock:
+            if dtype not in self._schedulers:
+                limits = Limits() if self.spec.batches else Limits(max_rows=1)
+                batch = RunningBatch(self, dtype)
+                self._schedulers[dtype] = Scheduler(batch, limits, name=self.name)
+            return self._schedulers[dtype]
 
     def write(
         self,
@@ -53,11 +77,11 @@ class Writing(Decoding):
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        """Continue each row of a context with words, by `generate` from the prefilled cache.
+        """Continue each row of a context with words.
 
         `on_text` is called with pieces of the answer as they come (one row only).
         """
-        return self._write(context, None, self.rows(context, settings), on_text)
+        return self._write([context], [settings], [], on_text)[0]
 
     def proceed(
         self,
@@ -67,7 +91,7 @@ class Writing(Decoding):
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
         """`write` where the context's last token was read with the rest, which saves a pass."""
-        return self._write(context, ahead, self.rows(context, settings), on_text)
+        return self._write([context], [settings], [ahead], on_text)[0]
 
     def write_together(
         self,
@@ -75,17 +99,11 @@ class Writing(Decoding):
         settings: Sequence[Settings],
         aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
-        """What `write` gives for each context by its settings, all in one batch.
+        """What `write` gives for each context by its settings, all at once.
 
         aheads: what comes of the contexts' last tokens, if they were read with the rest.
         """
-        pairs = list(zip(contexts, settings, strict=True))
-        for context, own in pairs:  # before any pass
-            self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
-        rows = [row for context, own in pairs for row in self.rows(context, own)]
-        joined = join_contexts(contexts)
-        ahead = join_aheads(contexts, aheads) if aheads else None
-        return list(_apart(self._write(joined, ahead, rows, None), joined, contexts))
+        return self._write(contexts, settings, aheads, None)
 
     def rows(self, context: Context, settings: Settings) -> list[Row]:
         """How each row of a context is written."""
@@ -96,33 +114,59 @@ class Writing(Decoding):
         read = zip(each, spelling.words, spelling.ends.tolist(), strict=True)
         return [row._replace(state=thoughts.state(words, ends)) for row, words, ends in read]
 
-    @torch.no_grad()
     def _write(
         self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        aheads: Sequence[Ahead],
+        on_text: Callable[[str], None] | None,
+    ) -> list[Words]:
+        asked = list(zip(contexts, map(self.rows, contexts, settings), strict=True))
+        for context, own in zip(contexts, settings, strict=True):  # before any pass
+            whole = not isinstance(context.cache, TokenCache)
+            self._check_room(context, own.max_tokens, whole=whole)
+        scheduler, found = self.scheduler, list[Callable[[], Words]]()
+        with ExitStack() as opened:
+            for n, (context, rows) in enumerate(asked):
+                if isinstance(context.cache, TokenCache):
+                    found.append(partial(self._rewrite, context.cache, rows, on_text))
+                    continue
+                ahead = aheads[n] if aheads else None
+                tasks = rows_of(context, ahead, rows, self.ends, self.stop_strings)
+                listen = partial(self._listen, tasks[0]) if on_text else None
+                request = opened.enter_context(scheduler.submit(tasks, listen))
+                found.append(partial(self._awaited, request, context, on_text))
+            return [words() for words in found]
+
+    def _listen(self, row: WritingRow, request: Request[WritingRow]) -> None:
+        row.teller = self.teller(row.row, request.tell, Likeliest(*self.whose))
+        row.teller.next_tokens_are_prompt = False  # it gets what is written, and no prompt
+
+    def _awaited(
+        self,
+        request: Request[WritingRow],
         context: Context,
-        ahead: Ahead | None,
-        rows: Sequence[Row],
         on_text: Callable[[str], None] | None,
     ) -> Words:
-        most = max(row.settings.max_tokens for row in rows)
-        self._check_room(context, most, whole=_keeps_tensors(context))
-        if isinstance(context.cache, TokenCache):
+        """What comes of a request, once all its rows are over."""
+        rows = request.wait(on_text)
+        words = self.said(
+            [row.row for row in rows],
+            [tuple(row.ids) for row in rows],
+            [row.finish or "cancelled" for row in rows],
+            passes=max(row.passes for row in rows),
+            wait=min(row.wait for row in rows),
+        )
+        return replace(words, cache=GrownCache.of(context.cache, [row.written for row in rows]))
 
-            def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
-                return self.generate(model, given, [rows[n] for n in places], on_text)
+    @torch.no_grad()
+    def _rewrite(
+        self, read: TokenCache, rows: Sequence[Row], on_text: Callable[[str], None] | None
+    ) -> Words:
+        def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
+            return self.generate(model, given, [rows[n] for n in places], on_text)
 
-            return self.rewrite(context.cache, generate)
-        cache = growing_cache(ahead.kv if ahead else context.kv)
-        model = writer(self.model, cache, ahead.logits if ahead else None)
-        given = {
-            "input_ids": context.last[:, None],
-            "attention_mask": context.mask.long(),
-            "position_ids": self.begin + context.positions,
-            "past_key_values": cache,
-        }
-        with self.seeing(context.seen):
-            words = self.generate(model, given, rows, on_text)
-        return replace(words, passes=words.passes - bool(ahead), cache=KVCache(kept(cache)))
+        return self.rewrite(read, generate)
 
     @torch.no_grad()
     def roll_out(self, context: Context, need: Need, settings: Settings = Settings()) -> Rollout:
@@ -160,7 +204,8 @@ class Writing(Decoding):
         self, context: Context, first: Tensor, steps: int, temperature: float, stop: Sequence[str]
     ) -> Rollout:
         feed = Expected(self.table, temperature)
-        halt = StopAt([stop] * context.batch, self.tokenizer) if stop else None
+        strings = StopStrings(stop, self.tokenizer)
+        halt = StopAt([strings] * context.batch) if stop else None
         over = torch.zeros(context.batch, dtype=torch.bool, device=self.device)
         known = torch.tensor(self.ends, device=self.device)
 
@@ -194,37 +239,3 @@ class Writing(Decoding):
         if ridge not in self._alignments:
             self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
         return self._alignments[ridge]
-
-
-def _keeps_tensors(context: Context) -> bool:
-    return not isinstance(context.cache, TokenCache)
-
-
-def _apart(words: Words, joined: Context, contexts: Sequence[Context]) -> Iterator[Words]:
-    """The words of each context, out of those of all its rows in one batch."""
-    begin = 0
-    for context in contexts:
-        own = slice(begin, begin + context.batch)
-        begin = own.stop
-        yield replace(
-            words,
-            words=words.words[own],
-            tokens=words.tokens[own],
-            passes=max(words.tokens[own]),
-            ids=words.ids[own],
-            cache=_own_part(words.cache, joined, context, own),
-            reasoning=words.reasoning[own],
-            finish=words.finish[own],
-        )
-
-
-def _own_part(cache: Cache | None, joined: Context, context: Context, rows: slice) -> Cache | None:
-    """A context's rows of a cache, its own slots and what was written. None if it had holes."""
-    front = joined.mask.shape[1] - context.mask.shape[1]
-    if cache is None or front < 0 or has_holes(context.mask):
-        return None
-    return cache.rows(rows, torch.arange(_slots(cache), device=joined.mask.device) >= front)
-
-
-def _slots(cache: Cache) -> int:
-    return cache.kv()[0][0].shape[2]
