@@ -423,8 +423,11 @@ def take_turn(monkeypatch: pytest.MonkeyPatch, *rows: str) -> Backbone:
         out = forward(*args, **kwargs)
         step = kwargs["attention_mask"].shape[1]
         start[:] = start or [step]
-        for n, row in enumerate(ids):
-            said = step - start[0]
+        said, last = step - start[0], kwargs["input_ids"][:, -1].tolist()
+        for n, token in enumerate(last):  # rows that are over have left, so it says which one it is
+            row = (
+                ids[n] if said == 0 else next(one for one in ids if one[said - 1 :][:1] == [token])
+            )
             out.logits[n, -1] = 0
             out.logits[n, -1, row[said] if said < len(row) else 2] = 1
         return out

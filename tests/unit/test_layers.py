@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.backbone.attention import narrowed
+from unspoken.backbone.caches import fresh_cache
 from unspoken.channels import Handoff, SelectiveLayers, make_channel
 from unspoken.channels.layers import ranked
 from unspoken.errors import IncompatibleModels
@@ -86,6 +87,21 @@ def near(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-5)
 
 
+def greedy(model: Backbone, context: Context, count: int) -> tuple[int, ...]:
+    """The likeliest tokens after a context, pass by pass, in this thread."""
+    cache, last, mask, found = fresh_cache(context.kv), context.last, context.mask, list[int]()
+    while len(found) < count and not set(found) & set(model.ends):
+        out = model.model(
+            input_ids=last[:, None],
+            attention_mask=mask.long(),
+            position_ids=mask.sum(1, keepdim=True) - 1,
+            past_key_values=cache,
+        )
+        last, mask = out.logits[:, -1].argmax(-1), torch.nn.functional.pad(mask, (0, 1), value=True)
+        found.append(int(last))
+    return tuple(found)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen", "gemma"])
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (2,)])
 @torch.no_grad()
@@ -100,13 +116,13 @@ def test_a_layer_that_is_left_out_is_as_if_its_keys_were_not_there(
     with Cut(3, layers, slots):
         reference = heard(model, memory)
         expected = model.score(reference, ["attic"]), model.predict(reference)
-        words = model.write(reference, Settings(max_tokens=6)).words
+        words = greedy(model, reference, 6)
     for pair, others in zip(context.kv, reference.kv, strict=True):
         for left, right in zip(pair, others, strict=True):
             near(left[:, :, slots.stop :], right[:, :, slots.stop :])
     near(model.score(context, ["attic"]), expected[0])
     near(model.predict(context), expected[1])
-    assert model.write(context, Settings(max_tokens=6)).words == words
+    assert model.write(context, Settings(max_tokens=6)).ids == (words,)
     whole = heard(model, memory)
     assert (model.score(context, ["attic"]) - model.score(whole, ["attic"])).abs() > 1e-3
 

@@ -236,18 +236,19 @@ def test_owners_share_nothing(agent: Any) -> None:
 
 @contextmanager
 def writing(model: Backbone) -> Iterator[list[int]]:
-    """How many rows each call of `generate` wrote."""
-    rows, plain = list[int](), model.generate
+    """How many rows joined the model's batch, each time that some did."""
+    rows, runner = list[int](), model.scheduler.runner
+    plain = runner.join
 
-    def generate(writer: Any, given: Any, *rest: Any) -> Any:
-        rows.append(len(given["input_ids"]))
-        return plain(writer, given, *rest)
+    def join(tasks: Any) -> None:
+        rows.append(len(tasks))
+        plain(tasks)
 
-    model.generate = generate  # type: ignore[method-assign]
+    runner.join = join  # type: ignore[method-assign]
     try:
         yield rows
     finally:
-        del model.generate
+        del runner.join
 
 
 def fan_out(model: Backbone, count: int, **settings: Any) -> Pipeline:

@@ -65,7 +65,9 @@ class Decoding(Rereading):
         likeliest.check()
         lengths = written_lengths(out, ends, stop, limits)
         ids = [tuple(row[:n]) for row, n in zip(out.tolist(), lengths, strict=True)]
-        finish = [finish_of(row, n, ends, stop, limits[n]) for n, row in enumerate(ids)]
+        finish: list[Finish] = [
+            finish_of(row, n, ends, stop, limits[n]) for n, row in enumerate(ids)
+        ]
         return self.said(rows, ids, finish, passes=out.shape[1], wait=watch.first)
 
     def said(

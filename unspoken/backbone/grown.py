@@ -54,7 +54,7 @@ class GrownCache:
         return KVCache(self.kv()).expand(batch)
 
     def kv(self) -> KV:
-        if not self.written:
-            return self.read.kv()
+        if not (self.written and self.read.kv()):
+            return self.written or self.read.kv()
         pairs = zip(self.read.kv(), self.written, strict=True)
         return tuple((torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs)

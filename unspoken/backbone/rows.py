@@ -1,3 +1,4 @@
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 """One row while it is written: what it has read, its tokens, and when it is over."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unspoken.backbone.generation import Row, Teller
 from unspoken.backbone.stopping import StopStrings
-from unspoken.types import KV, Ahead, Context, Finish
+from unspoken.types import KV, Ahead, Context, Finish, KVCache
 
 __all__ = ["WritingRow", "rows_of"]
 
@@ -73,12 +74,20 @@ def rows_of(
     context: Context,
     ahead: Ahead | None,
     each: Sequence[Row],
+    nothing: KV,
     ends: Sequence[int],
     stop: Callable[[Row], StopStrings],
 ) -> list[WritingRow]:
-    """The rows of a context. ahead: what comes of its last tokens, if they were read already."""
+    """The rows of a context.
+
+    ahead: what comes of its last tokens, if they were read already. nothing: the cache of a row of
+    one token, which is in no cache yet, L x (1, H, 0, D).
+    """
     kv = context.kv if ahead is None else ahead.kv
-    lasts, positions = context.last.tolist(), context.positions[:, -1].tolist()
+    if not kv:
+        kv = KVCache(nothing).expand(len(each)).kv()
+    lasts: list[int] = context.last.tolist()
+    positions: list[int] = context.positions[:, -1].tolist()
     rows: list[WritingRow] = []
     for b, row in enumerate(each):
         real = context.mask[b, : kv[0][0].shape[2]]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from unspoken.backbone.decoding import Decoding
 from unspoken.backbone.generation import Likeliest, Row, StopAt, written_lengths
 from unspoken.backbone.grown import GrownCache
+from unspoken.backbone.once import once
 from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
@@ -24,6 +24,7 @@ from unspoken.backbone.stopping import StopStrings
 from unspoken.errors import IncompatibleModels
 from unspoken.scheduling import Limits, Request, Scheduler
 from unspoken.types import (
+    KV,
     Ahead,
     CacheSegment,
     Context,
@@ -125,20 +126,33 @@ class Writing(Decoding):
         for context, own in zip(contexts, settings, strict=True):  # before any pass
             whole = not isinstance(context.cache, TokenCache)
             self._check_room(context, own.max_tokens, whole=whole)
-        scheduler, found = self.scheduler, list[Callable[[], Words]]()
-        with ExitStack() as opened:
-            for n, (context, rows) in enumerate(asked):
-                if isinstance(context.cache, TokenCache):
-                    found.append(partial(self._rewrite, context.cache, rows, on_text))
-                    continue
-                ahead = aheads[n] if aheads else None
-                tasks = rows_of(context, ahead, rows, self.ends, self.stop_strings)
-                listen = partial(self._listen, tasks[0]) if on_text else None
-                request = opened.enter_context(scheduler.submit(tasks, listen))
-                found.append(partial(self._awaited, request, context, on_text))
-            return [words() for words in found]
+        words = {
+            n: self._rewrite(context.cache, rows, on_text)
+            for n, (context, rows) in enumerate(asked)
+            if isinstance(context.cache, TokenCache)
+        }
+        rest = [n for n in range(len(asked)) if n not in words]
+        if rest:
+            tasks = [self._tasks(*asked[n], aheads[n] if aheads else None) for n in rest]
+            listen = self._listen if on_text else None
+            with self.scheduler.submit(tasks, listen) as requests:
+                found = zip(rest, requests, strict=True)
+                words |= {n: self._awaited(one, asked[n][0], on_text) for n, one in found}
+        return [words[n] for n in range(len(asked))]
 
-    def _listen(self, row: WritingRow, request: Request[WritingRow]) -> None:
+    def _tasks(
+        self, context: Context, rows: Sequence[Row], ahead: Ahead | None
+    ) -> list[WritingRow]:
+        return rows_of(context, ahead, rows, self._nothing_read, self.ends, self.stop_strings)
+
+    @once
+    def _nothing_read(self) -> KV:
+        """The cache of no slots, L x (1, H, 0, D)."""
+        make = partial(torch.zeros, dtype=self.dtype, device=self.device)
+        return tuple((make(1, heads, 0, k), make(1, heads, 0, v)) for heads, k, v in self.shapes)
+
+    def _listen(self, request: Request[WritingRow]) -> None:
+        row = request.tasks[0]
         row.teller = self.teller(row.row, request.tell, Likeliest(*self.whose))
         row.teller.next_tokens_are_prompt = False  # it gets what is written, and no prompt
 

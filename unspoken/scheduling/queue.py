@@ -56,9 +56,7 @@ class FairQueue(Generic[T]):
 
     def remove(self, unwanted: Callable[[T], bool]) -> None:
         """Take those out that nobody wants any more."""
-        kept = {
-            name: deque(one for one in line if not unwanted(one))
-            for name, line in self._lines.items()
-        }
+        lines = self._lines.items()
+        kept = {name: deque(one for one in line if not unwanted(one)) for name, line in lines}
         self._lines = {name: line for name, line in kept.items() if line}
         self._size = sum(map(len, self._lines.values()))

@@ -7,8 +7,7 @@ from math import inf
 from queue import SimpleQueue
 from threading import Event
 from time import monotonic
-from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from unspoken.errors import WriteTimeout
 from unspoken.scheduling.terms import Terms
@@ -49,8 +48,7 @@ class Runner(Protocol[T]):
 class Request(Generic[T]):
     """Some rows, the caller who waits for them, and the text that comes in between.
 
-    cancelled: asked between two steps. Once it returns True, rows end with what there is. Leaving a
-    `with` block ends what is still being written, and waits until it has left the batch.
+    cancelled: asked between two steps. Once it returns True, rows end with what there is.
     """
 
     def __init__(self, tasks: Sequence[T], terms: Terms, cancelled: Callable[[], bool]) -> None:
@@ -66,16 +64,12 @@ class Request(Generic[T]):
 
     # -- the caller's side -------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def give_up(self) -> None:
+        """Nobody waits any more: rows that are still being written leave after the next step."""
         self._given_up = True
+
+    def ended(self) -> None:
+        """Wait until all rows have left."""
         self._over.wait()
 
     def wait(self, tell: Callable[[str], None] | None = None) -> Sequence[T]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import monotonic
@@ -63,25 +64,38 @@ class Scheduler(Generic[T]):
         self._steps = self._written = 0
         self._seconds = 0.0  # that a row takes, a moving average
 
+    @contextmanager
     def submit(
-        self, tasks: Sequence[T], listen: Callable[[Request[T]], None] | None = None
-    ) -> Request[T]:
-        """Queue rows, on the terms of this thread. Raises `QueueFull`.
+        self, asked: Sequence[Sequence[T]], listen: Callable[[Request[T]], None] | None = None
+    ) -> Generator[Sequence[Request[T]]]:
+        """Within it, the rows of some requests are written, on the terms of this thread.
 
-        listen: gets the request before its rows can begin, to send text to it.
+        All are queued, or none. At the end of the block rows that nobody waited for leave the
+        batch. listen: gets each request before its rows can begin. Raises `QueueFull`.
         """
-        request = Request(tasks, terms(), asked_of_this_thread())
+        requests = [Request(tasks, terms(), asked_of_this_thread()) for tasks in asked]
         if listen is not None:
-            listen(request)
+            for request in requests:
+                listen(request)
+        self._queue(requests)
+        try:
+            yield requests
+        finally:
+            for request in requests:
+                request.give_up()
+            for request in requests:
+                request.ended()
+
+    def _queue(self, requests: Sequence[Request[T]]) -> None:
         with self._changed:
-            self._check_room(request.owner, len(tasks))
+            self._check_room(terms().owner, sum(len(request.tasks) for request in requests))
             if self._thread is None:  # it waits for the lock before it looks for work
                 thread = Thread(target=self._run, name=f"scheduler of {self.name}")
                 thread.start()
                 self._thread = thread
-            for task in tasks:
-                self._waiting.put(request.owner, (request, task))
-        return request
+            for request in requests:
+                for task in request.tasks:
+                    self._waiting.put(request.owner, (request, task))
 
     def state(self) -> SchedulerState:
         """What it does now."""

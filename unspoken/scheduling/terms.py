@@ -23,7 +23,8 @@ class Terms:
     seconds: float | None = None
 
 
-_terms: ContextVar[Terms] = ContextVar("terms", default=Terms())
+_NONE = Terms()
+_terms = ContextVar[Terms]("terms", default=_NONE)
 
 
 @contextmanager
