@@ -14,15 +14,14 @@ import torch
 from unspoken.backbone.filling import Filling
 from unspoken.backbone.loaded import load_causal
 from unspoken.backbone.model import LanguageModel
-from unspoken.backbone.reading import Reading
+from unspoken.backbone.offline import Offline
 from unspoken.backbone.scoring import Scoring
-from unspoken.backbone.writing import Writing
 from unspoken.errors import IncompatibleModels
 
 __all__ = ["Backbone", "causal"]
 
 
-class Backbone(Reading, Filling, Writing, Scoring):
+class Backbone(Offline, Filling, Scoring):
     """A causal language model, frozen, and its tokenizer.
 
     Where its layers keep keys and values, it has all abilities. Any other model, such as a hybrid

@@ -49,7 +49,7 @@ class Filling(Passes):
         """
         at = counted(mask).gather(1, slots)
         watch = Attention(mask)
-        with few_tokens(), watch if attended else nullcontext():
+        with few_tokens(), self.turns.read(ids.shape[1]), watch if attended else nullcontext():
             logits = self.model(
                 input_ids=ids,
                 attention_mask=self._sight(slots, mask),

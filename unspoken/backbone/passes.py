@@ -21,6 +21,7 @@ from unspoken.backbone.model import LanguageModel
 from unspoken.backbone.once import once
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
+from unspoken.scheduling import PIECE, Turns
 from unspoken.types import KV, Context, NeedKind, Spec, counted
 
 __all__ = ["Passes"]
@@ -36,6 +37,7 @@ class Passes(LanguageModel):
         super().__init__(opened(model, name), tokenizer, name=name)
         turns_alone(self.model)
         self.begin = 0  # what the model calls its first position
+        self.turns = Turns()
         if self.attention == "sdpa" and self.kinds:
             self.model.set_attn_implementation(GROUPED)
 
@@ -155,7 +157,10 @@ class Passes(LanguageModel):
         layers: Sequence[int] = (),
         top: int | None = None,
     ) -> tuple[KV, dict[int, Tensor]]:
-        """One pass over a run: the grown cache, and the states of `layers`.
+        """Read a run: the grown cache, and the states of `layers`.
+
+        More than `PIECE` tokens are read in several passes, so that other threads get a turn. Only
+        vectors are read in one.
 
         mask: (B, S), of the slots that were read before. at: the positions of the run's slots. With
         `top`, the pass ends below that layer and the cache is not to be used.
@@ -168,18 +173,32 @@ class Passes(LanguageModel):
                 (self.body.layers[layer], _keep_input(states, layer, top)) for layer in layers
             ]
             with suppress(_TopReached), before(kept_inputs):
-                self.pass_over(kv, mask, run, at)
+                self._one_pass(kv, mask, run, at, ())
             return (), states
-        mask = torch.cat((mask, run.mask), 1)
-        cache = fresh_cache(kv)
-        out = self.body(
-            **self._inputs(run),
-            attention_mask=mask.long(),
-            position_ids=at + self.begin,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=bool(layers),
-        )
+        if run.vectors is not None:
+            return self._one_pass(kv, mask, run, at, layers)
+        found: list[dict[int, Tensor]] = []
+        for begin in range(0, run.ids.shape[1], PIECE):
+            part = slice(begin, begin + PIECE)
+            piece = replace(run, ids=run.ids[:, part], mask=run.mask[:, part])
+            kv, states = self._one_pass(kv, mask, piece, at[:, part], layers)
+            mask = torch.cat((mask, piece.mask), 1)
+            found.append(states)
+        return kv, {layer: torch.cat([one[layer] for one in found], 1) for layer in layers}
+
+    def _one_pass(
+        self, kv: KV, mask: Tensor, run: Chunk, at: Tensor, layers: Sequence[int]
+    ) -> tuple[KV, dict[int, Tensor]]:
+        cache, inputs = fresh_cache(kv), self._inputs(run)
+        with self.turns.read(run.ids.shape[1]):
+            out = self.body(
+                **inputs,
+                attention_mask=torch.cat((mask, run.mask), 1).long(),
+                position_ids=at + self.begin,
+                past_key_values=cache,
+                use_cache=True,
+                output_hidden_states=bool(layers),
+            )
         return kept(cache), {layer: out.hidden_states[layer] for layer in layers}
 
     def extend(

@@ -50,6 +50,8 @@ class RunningBatch:
         joining = [row for row in tasks if row.finish is None and row.error is None]
         if joining:
             self.slots.join([row.cache for row in joining])
+            for row in joining:
+                row.cache = ()  # what was read is free as soon as its context is
             self.rows += joining
             self._changed()
         self._over += [row for row in begun if row not in joining]
@@ -83,7 +85,7 @@ class RunningBatch:
         given = torch.tensor([(row.last, row.position) for row in rows], device=model.device)
         kind = model.device.type
         asked = torch.autocast(kind, self.dtype, enabled=self.dtype is not None)
-        with asked, few_tokens(), self._seeing():
+        with asked, few_tokens(), self._seeing(), model.turns.step():
             out = model.model(
                 input_ids=given[:, :1],
                 attention_mask=self.slots.mask.long(),
@@ -119,17 +121,15 @@ class RunningBatch:
         if any(row.seen is not None for row in self.rows):
             lengths, seen = self.slots.lengths, list[Tensor]()
             for row, length in zip(self.rows, lengths, strict=True):
-                seen.append(_padded(row, length, max(lengths)))
+                seen.append(self._padded(row, length, max(lengths)))
             self._seen = torch.stack(seen, 1)
 
-
-def _padded(row: WritingRow, length: int, width: int) -> Tensor:
-    """(L, W): what each layer may see of a row of `length` slots that ends with the others."""
-    layers = len(row.cache)
-    if row.seen is None:
-        device = row.cache[0][0].device
-        return torch.ones(layers, width, dtype=torch.bool, device=device)
-    return pad(row.seen, (width - length, length - row.seen.shape[1]), value=True)
+    def _padded(self, row: WritingRow, length: int, width: int) -> Tensor:
+        """(L, W): what each layer may see of a row of `length` slots that ends with the others."""
+        if row.seen is None:
+            layers, device = len(self.slots.rooms), self.model.device
+            return torch.ones(layers, width, dtype=torch.bool, device=device)
+        return pad(row.seen, (width - length, length - row.seen.shape[1]), value=True)
 
 
 def _sampler(rows: Sequence[WritingRow], device: torch.device) -> Sampler | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -133,16 +134,21 @@ class Writing(Decoding):
         }
         rest = [n for n in range(len(asked)) if n not in words]
         if rest:
-            tasks = [self._tasks(*asked[n], aheads[n] if aheads else None) for n in rest]
-            listen = self._listen if on_text else None
-            with self.scheduler.submit(tasks, listen) as requests:
-                found = zip(rest, requests, strict=True)
-                words |= {n: self._awaited(one, asked[n][0], on_text) for n, one in found}
+            tasks = [self.tasks(*asked[n], aheads[n] if aheads else None) for n in rest]
+            with ExitStack() as opened:
+                requests = self.scheduler.submit(tasks, self._listen if on_text else None)
+                for request in requests:
+                    opened.enter_context(request)
+                for n, request in zip(rest, requests, strict=True):
+                    written = [row.written for row in request.wait(on_text)]
+                    cache = GrownCache.of(contexts[n].cache, written)
+                    words[n] = replace(self.finished(request.tasks), cache=cache)
         return [words[n] for n in range(len(asked))]
 
-    def _tasks(
-        self, context: Context, rows: Sequence[Row], ahead: Ahead | None
+    def tasks(
+        self, context: Context, rows: Sequence[Row], ahead: Ahead | None = None
     ) -> list[WritingRow]:
+        """The rows of a context as its scheduler takes them."""
         return rows_of(context, ahead, rows, self._nothing_read, self.ends, self.stop_strings)
 
     @once
@@ -156,22 +162,15 @@ class Writing(Decoding):
         row.teller = self.teller(row.row, request.tell, Likeliest(*self.whose))
         row.teller.next_tokens_are_prompt = False  # it gets what is written, and no prompt
 
-    def _awaited(
-        self,
-        request: Request[WritingRow],
-        context: Context,
-        on_text: Callable[[str], None] | None,
-    ) -> Words:
-        """What comes of a request, once all its rows are over."""
-        rows = request.wait(on_text)
-        words = self.said(
+    def finished(self, rows: Sequence[WritingRow]) -> Words:
+        """The words of the rows of one context, once all are over."""
+        return self.said(
             [row.row for row in rows],
             [tuple(row.ids) for row in rows],
             [row.finish or "cancelled" for row in rows],
             passes=max(row.passes for row in rows),
             wait=min(row.wait for row in rows),
         )
-        return replace(words, cache=GrownCache.of(context.cache, [row.written for row in rows]))
 
     @torch.no_grad()
     def _rewrite(

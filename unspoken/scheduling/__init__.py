@@ -5,13 +5,17 @@ their rows join a batch and leave it between two tokens. The batch itself is a `
 model makes: nothing here knows what a token is.
 """
 
+from unspoken.scheduling.beginnings import Group, grouped
 from unspoken.scheduling.queue import FairQueue
 from unspoken.scheduling.request import Request, Runner, Task
 from unspoken.scheduling.scheduler import Limits, Scheduler, SchedulerState
 from unspoken.scheduling.terms import Terms, on_behalf_of, terms
+from unspoken.scheduling.turns import PIECE, Turns
 
 __all__ = [
+    "PIECE",
     "FairQueue",
+    "Group",
     "Limits",
     "Request",
     "Runner",
@@ -19,6 +23,8 @@ __all__ = [
     "SchedulerState",
     "Task",
     "Terms",
+    "Turns",
+    "grouped",
     "on_behalf_of",
     "terms",
 ]

@@ -7,7 +7,7 @@ from math import inf
 from queue import SimpleQueue
 from threading import Event
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from unspoken.errors import WriteTimeout
 from unspoken.scheduling.terms import Terms
@@ -64,12 +64,12 @@ class Request(Generic[T]):
 
     # -- the caller's side -------------------------------------------------------------------------
 
-    def give_up(self) -> None:
-        """Nobody waits any more: rows that are still being written leave after the next step."""
-        self._given_up = True
+    def __enter__(self) -> Self:
+        return self
 
-    def ended(self) -> None:
-        """Wait until all rows have left."""
+    def __exit__(self, *_: object) -> None:
+        """Nobody waits any more: what is still being written leaves, and this waits until then."""
+        self._given_up = True
         self._over.wait()
 
     def wait(self, tell: Callable[[str], None] | None = None) -> Sequence[T]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import monotonic
@@ -64,31 +63,19 @@ class Scheduler(Generic[T]):
         self._steps = self._written = 0
         self._seconds = 0.0  # that a row takes, a moving average
 
-    @contextmanager
     def submit(
         self, asked: Sequence[Sequence[T]], listen: Callable[[Request[T]], None] | None = None
-    ) -> Generator[Sequence[Request[T]]]:
-        """Within it, the rows of some requests are written, on the terms of this thread.
+    ) -> list[Request[T]]:
+        """Queue the rows of some requests, all or none, on the terms of this thread.
 
-        All are queued, or none. At the end of the block rows that nobody waited for leave the
-        batch. listen: gets each request before its rows can begin. Raises `QueueFull`.
+        listen: gets each request before its rows can begin. Raises `QueueFull`.
         """
         requests = [Request(tasks, terms(), asked_of_this_thread()) for tasks in asked]
-        if listen is not None:
-            for request in requests:
+        for request in requests:
+            if listen is not None:
                 listen(request)
-        self._queue(requests)
-        try:
-            yield requests
-        finally:
-            for request in requests:
-                request.give_up()
-            for request in requests:
-                request.ended()
-
-    def _queue(self, requests: Sequence[Request[T]]) -> None:
         with self._changed:
-            self._check_room(terms().owner, sum(len(request.tasks) for request in requests))
+            self._check_room(terms().owner, sum(map(len, asked)))
             if self._thread is None:  # it waits for the lock before it looks for work
                 thread = Thread(target=self._run, name=f"scheduler of {self.name}")
                 thread.start()
@@ -96,6 +83,7 @@ class Scheduler(Generic[T]):
             for request in requests:
                 for task in request.tasks:
                     self._waiting.put(request.owner, (request, task))
+        return requests
 
     def state(self) -> SchedulerState:
         """What it does now."""
