@@ -70,20 +70,20 @@ class Offline(Reading, Writing):
             for context, own in asked:
                 self._check_room(context, own.max_tokens, whole=self.keeps)
                 if isinstance(context.cache, TokenCache):
-                    yield from map(self._over, _drained(waiting))
+                    yield from map(self._awaited, _drained(waiting))
                     yield replace(self.write(context, own), cache=None)
                     continue
                 tasks = self.tasks(context, self.rows(context, own))
                 waiting += self.scheduler.submit([tasks])
                 del context, tasks
                 while len(waiting) > most:
-                    yield self._over(waiting.popleft())
-            yield from map(self._over, _drained(waiting))
+                    yield self._awaited(waiting.popleft())
+            yield from map(self._awaited, _drained(waiting))
         finally:
             for request in waiting:
                 request.__exit__()
 
-    def _over(self, request: Request[WritingRow]) -> Words:
+    def _awaited(self, request: Request[WritingRow]) -> Words:
         return self.finished(request.wait())
 
     def _shares(self, parts: Sequence[Part]) -> bool:

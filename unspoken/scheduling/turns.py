@@ -28,10 +28,10 @@ class _Reader(NamedTuple):
 class Turns:
     """Who may use the machine: threads that read, or the one that takes a step for a batch.
 
-    Between two steps at most `PIECE` tokens are read, or one pass more, by owners in turn. So a step
-    waits for no more than that, and prompts are soon in the batch, which matters: a step with few
-    rows costs almost as much as one with many. Readers go one at a time, or as many as there are
-    cores for them: ten that read at once would all be done at the end.
+    Between two steps at most `PIECE` tokens are read, and one pass more, by owners in turn. So a
+    step waits for no more than that, and prompts are soon in the batch, which matters: a step with
+    few rows costs almost as much as one with many. Readers go one at a time, or as many as there
+    are cores for them: ten that read at once would all be done at the end.
 
     >>> turns = Turns()
     >>> with turns.read(12):
