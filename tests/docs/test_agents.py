@@ -1,4 +1,4 @@
-"""docs/agents.md: its examples run and print what the page says."""
+"""docs/agents.md and docs/many.md: their examples run and print what the page says."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "agents.md"
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_the_examples_print_what_the_page_says() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["agents.md", "many.md"])
+def test_the_examples_print_what_the_page_says(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
     examples = re.findall(
         r"```python\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?", text, re.DOTALL
     )
@@ -21,5 +24,5 @@ def test_the_examples_print_what_the_page_says() -> None:
     for code, said in examples:
         out = io.StringIO()
         with redirect_stdout(out):
-            exec(compile(code, "agents.md", "exec"), names)
+            exec(compile(code, page, "exec"), names)
         assert out.getvalue() == said

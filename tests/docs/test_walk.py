@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
@@ -74,12 +75,14 @@ def _stack(frame: FrameType | None) -> Iterator[str]:
 
 @contextmanager
 def traced(trace: Trace) -> Iterator[None]:
-    before = sys.getprofile()
+    before = sys.getprofile(), threading.getprofile()
     sys.setprofile(trace)
+    threading.setprofile(trace)  # the scheduler's thread begins with the first word
     try:
         yield
     finally:
-        sys.setprofile(before)
+        sys.setprofile(before[0])
+        threading.setprofile(before[1])
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ class RunningBatch:
                 self.slots.leave(place)
                 self.rows[place] = self.rows[-1]
                 self.rows.pop()
-        self._changed()
+        if tasks:
+            self._changed()
 
     @torch.no_grad()
     def step(self) -> Sequence[WritingRow]:

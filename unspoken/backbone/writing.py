@@ -136,11 +136,12 @@ class Writing(Decoding):
         if rest:
             tasks = [self.tasks(*asked[n], aheads[n] if aheads else None) for n in rest]
             with ExitStack() as opened:
-                requests = self.scheduler.submit(tasks, self._listen if on_text else None)
+                listen = partial(self._listen, on_text) if on_text else None
+                requests = self.scheduler.submit(tasks, listen)
                 for request in requests:
                     opened.enter_context(request)
                 for n, request in zip(rest, requests, strict=True):
-                    written = [row.written for row in request.wait(on_text)]
+                    written = [row.written for row in request.wait()]
                     cache = GrownCache.of(contexts[n].cache, written)
                     words[n] = replace(self.finished(request.tasks), cache=cache)
         return [words[n] for n in range(len(asked))]
@@ -157,9 +158,12 @@ class Writing(Decoding):
         make = partial(torch.zeros, dtype=self.dtype, device=self.device)
         return tuple((make(1, heads, 0, k), make(1, heads, 0, v)) for heads, k, v in self.shapes)
 
-    def _listen(self, request: Request[WritingRow]) -> None:
+    def _listen(self, on_text: Callable[[str], None], request: Request[WritingRow]) -> None:
+        def tell(piece: str) -> None:
+            request.later(partial(on_text, piece))
+
         row = request.tasks[0]
-        row.teller = self.teller(row.row, request.tell, Likeliest(*self.whose))
+        row.teller = self.teller(row.row, tell, Likeliest(*self.whose))
         row.teller.next_tokens_are_prompt = False  # it gets what is written, and no prompt
 
     def finished(self, rows: Sequence[WritingRow]) -> Words:

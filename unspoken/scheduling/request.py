@@ -46,7 +46,7 @@ class Runner(Protocol[T]):
 
 
 class Request(Generic[T]):
-    """Some rows, the caller who waits for them, and the text that comes in between.
+    """Some rows, the caller who waits for them, and what it is told in between.
 
     cancelled: asked between two steps. Once it returns True, rows end with what there is.
     """
@@ -60,7 +60,7 @@ class Request(Generic[T]):
         self._given_up = False
         self._error: Exception | None = None
         self._over = Event()
-        self._pieces = SimpleQueue[str | None]()
+        self._told = SimpleQueue[Callable[[], None] | None]()
 
     # -- the caller's side -------------------------------------------------------------------------
 
@@ -72,14 +72,13 @@ class Request(Generic[T]):
         self._given_up = True
         self._over.wait()
 
-    def wait(self, tell: Callable[[str], None] | None = None) -> Sequence[T]:
-        """The rows once all are over. `tell` gets pieces of text in this thread as they come.
+    def wait(self) -> Sequence[T]:
+        """The rows once all are over. What rows tell is told in this thread as it comes.
 
         Raises what kept a row from being written, or `WriteTimeout`.
         """
-        for piece in iter(self._pieces.get, None):
-            assert tell is not None, "a row without a listener tells nothing"
-            tell(piece)
+        for tell in iter(self._told.get, None):
+            tell()
         if self._error is not None:
             raise self._error
         return self.tasks
@@ -91,9 +90,9 @@ class Request(Generic[T]):
         """The rows that are not over."""
         return [task for task in self.tasks if task in self._left]
 
-    def tell(self, piece: str) -> None:
-        """Pass a piece of text on to the caller. A reader that is slow delays nobody."""
-        self._pieces.put(piece)
+    def later(self, tell: Callable[[], None]) -> None:
+        """Let the thread that waits do something. If it is slow, that delays nobody else."""
+        self._told.put(tell)
 
     def unwanted(self) -> bool:
         """Whether its rows have to leave, because of the caller, an error or the time."""
@@ -116,7 +115,7 @@ class Request(Generic[T]):
         self._left.discard(task)
         if not self._left:
             self._over.set()
-            self._pieces.put(None)
+            self._told.put(None)
 
 
 def _late(seconds: float | None) -> WriteTimeout:
