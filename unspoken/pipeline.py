@@ -21,6 +21,7 @@ from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
+from unspoken.foresight import foresee
 from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
 from unspoken.terminal import track
 from unspoken.types import Settings, Usage, is_count
@@ -245,14 +246,17 @@ class Pipeline:
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]
 
-    def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
+    def _check_items(
+        self, queries: Sequence[Query], given: Sequence[Query], *, writes: bool = True
+    ) -> None:
+        """Raise what an agent would raise that cannot read an item, or has no room for it."""
+        last = self.order[-1]
+        fields = {edge.sender: fields_of(given) for edge in self.edges} | {last: fields_of(queries)}
         for name in self.order if queries else ():
-            if name in participants:
-                fields = answer_fields if name == self.order[-1] else sender_fields
-                self._participants[name].role.check(fields)
+            if name in fields:
+                self._participants[name].role.check(fields[name])
+        if queries and any(edge.channel.by_length for edge in self.edges):
+            foresee(self.run_turns, self._participants, fields, last, writes=writes)
 
     @torch.no_grad()
     def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
@@ -262,7 +266,7 @@ class Pipeline:
         agents do not run in this process.
         """
         _ = self.agents  # raises if they run elsewhere
-        self._check_items(queries, queries)
+        self._check_items(queries, queries, writes=False)
         fields = fields_of(queries)
         received, _ = self._run_turns(fields, fields)
         return [Incoming(edge.channel, message) for edge, message in received]

@@ -19,6 +19,7 @@ from unspoken.types import (
     KV,
     TEXT,
     Ahead,
+    CacheSegment,
     Context,
     Need,
     Prompt,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Assesses",
     "Fillable",
+    "Foresees",
     "Model",
     "Movable",
     "RollsOut",
@@ -44,6 +46,7 @@ __all__ = [
     "assesses",
     "device_of",
     "fillable",
+    "foresees",
     "movable",
     "rolls_out",
     "tabled",
@@ -227,6 +230,18 @@ class Fillable(Movable, Assesses, Protocol):
         ...
 
 
+class Foresees(Protocol):
+    """It tells how long what it reads will be."""
+
+    def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
+        """The cache that `read` would give, its layers without heads. Nothing is read.
+
+        more: positions that it goes on for afterwards. Raises `ContextTooLong` where they or the
+        prompt are too long.
+        """
+        ...
+
+
 class Tabled(Model, Protocol):
     """Its tokenizer and its tables of embeddings can be read, as training needs."""
 
@@ -304,6 +319,13 @@ def writes_together(model: Model) -> WritesTogether | None:
     """The model as one that writes after several contexts at once, None if it does not."""
     able: Any = model
     return able if hasattr(type(model), "write_together") and model.spec.batches else None
+
+
+def foresees(model: Model) -> Foresees | None:
+    """The model as one that tells how long what it reads will be, None if it does not."""
+    inner = unwrapped(model)
+    able: Any = inner
+    return able if hasattr(type(inner), "foresee") else None
 
 
 def tabled(model: Model, what: str) -> Tabled:

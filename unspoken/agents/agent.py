@@ -216,7 +216,7 @@ class Agent:
             return state, [Usage()] * batch
         read = self.read(fields, incoming, needs=needs)
         seconds, wait, passes = perf_counter() - start, 0.0, read.passes
-        written, hidden, most = [0] * batch, read.hidden, self._most(needs)
+        written, hidden, most = [0] * batch, read.hidden, self.most_tokens(needs)
         if most:
             settings = self.settings_for(fields, most)
             words, took = yield WriteRequest(self.model, read.context, settings, on_text)
@@ -250,7 +250,7 @@ class Agent:
             if need.kind == "rollout"
         }
 
-    def _most(self, needs: frozenset[Need]) -> int:
+    def most_tokens(self, needs: frozenset[Need]) -> int:
         """The most tokens that the agent has to write for its channels, 0 for none."""
         limits = [need.limit for need in needs if need.kind == "text"]
         if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
