@@ -173,6 +173,11 @@ class Fillable(Movable, Assesses, Protocol):
         ...
 
     @property
+    def border(self) -> int | None:
+        """The length beyond which all keys turn otherwise. None if they turn by position alone."""
+        ...
+
+    @property
     def fills(self) -> bool:
         """Whether `fill` gives what a dense read gives: proved on this model, once."""
         ...
@@ -234,11 +239,7 @@ class Foresees(Protocol):
     """It tells how long what it reads will be."""
 
     def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
-        """The cache that `read` would give, its layers without heads. Nothing is read.
-
-        more: positions that it goes on for afterwards. Raises `ContextTooLong` where they or the
-        prompt are too long.
-        """
+        """The cache that `read` would give, without heads. more: positions written after it."""
         ...
 
 
