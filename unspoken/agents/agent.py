@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from hashlib import sha256
 from textwrap import shorten
 from time import perf_counter
@@ -109,7 +109,7 @@ class Agent:
     def spec(self) -> Spec:
         return self.model.spec
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """The words before and after an item. Raises `TemplateError` if a template has no place."""
         return frame_of(self.model, self.role)
