@@ -247,9 +247,9 @@ def _check_shared(agents: Iterable[Agent]) -> None:
     for agent in agents:
         if len(agent.role.fields) > 1:
             raise PipelineError(
-                f"{agent.name!r} reads {{context}} and {{question}}, and with split={_SHARED!r} "
-                "both are the whole request; take one out of its template, or split at words like "
-                "split=Question:"
+                f"{agent.name!r} reads {' and '.join(agent.role.fields)}, and with "
+                f"split={_SHARED!r} each is the whole request; leave one in its template, or split "
+                "at words like split=Question:"
             )
 
 

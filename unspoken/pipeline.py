@@ -21,7 +21,16 @@ from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.runs import (
+    Query,
+    Run,
+    Turn,
+    TurnRequest,
+    check_fields,
+    fields_of,
+    length_of,
+    listed,
+)
 from unspoken.terminal import track
 from unspoken.types import Settings, Usage, is_count
 from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
@@ -233,7 +242,8 @@ class Pipeline:
         self._check_items(queries, given)
         if not all(one.spec.batches for one in self._participants.values()):
             batch_size = 1
-        order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
+        lengths = [(length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)]
+        order = sorted(range(len(queries)), key=lengths.__getitem__)
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
         for batch in track(batches, progress, disable=not progress):
@@ -246,13 +256,22 @@ class Pipeline:
         return [runs[n] for n in range(len(queries))]
 
     def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
+        """Raise `UnknownName`, `EmptyPrompt` or `ContextTooLong` for what an agent cannot read."""
         answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
-        for name in self.order if queries else ():
-            if name in participants:
-                fields = answer_fields if name == self.order[-1] else sender_fields
-                self._participants[name].role.check(fields)
+        senders = {edge.sender for edge in self.edges}
+        readers = {n: self._participants[n] for n in self.order if n in (*senders, self.order[-1])}
+        roles = {name: one.role for name, one in readers.items()}
+        check_fields(answer_fields, roles)
+        check_fields(sender_fields, roles)
+        for name, reader in readers.items() if queries else ():
+            fields = answer_fields if name == self.order[-1] else sender_fields
+            reader.role.check(fields)
+            if isinstance(reader, Agent) and (name == self.order[-1] or self._reads(name)):
+                reader.check_room(fields)
+
+    def _reads(self, name: str) -> bool:
+        """Whether an agent reads its prompt for its messages. One that passes on words does not."""
+        return any(edge.needs for edge in self.edges if edge.sender == name)
 
     @torch.no_grad()
     def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
@@ -400,7 +419,3 @@ def _turns(agent: str, number: int, result: TurnResult[Any]) -> list[Turn]:
         )
         for row, cost in enumerate(result.usage)
     ]
-
-
-def _length(query: Query) -> int:
-    return len(query) if isinstance(query, str) else sum(map(len, query.values()))
