@@ -242,7 +242,9 @@ class Pipeline:
         self._check_items(queries, given)
         if not all(one.spec.batches for one in self._participants.values()):
             batch_size = 1
-        lengths = [(length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)]
+        lengths = [
+            (length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)
+        ]
         order = sorted(range(len(queries)), key=lengths.__getitem__)
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}

@@ -127,10 +127,9 @@ def listed(queries: Any) -> list[Query]:
     """Many queries as a list. Raises `QueryError` for a single one, and for what is none."""
     single = isinstance(queries, str | Mapping)
     if single or not hasattr(queries, "__iter__"):
-        shown = shown(cast(object, queries))
         raise QueryError(
-            f"many queries are a list, but this was given: {shown}; put a single one in brackets, "
-            "or call `run`"
+            f"many queries are a list, but this was given: {shown(cast(object, queries))}; put a "
+            "single one in brackets, or call `run`"
         )
     return list(cast(Iterable[Query], queries))
 

@@ -97,19 +97,19 @@ class Role:
         return tuple(name for name in dict.fromkeys(_FIELD.findall(self.template)) if name != _MAIL)
 
     def lacking(self, fields: Fields) -> dict[str, list[int]]:
-        """The fields that the role reads and some items do not have, with the rows of these items.
-
-        A field that no item has is there without rows.
-        """
-        rows = {name: fields.get(name, ()) for name in self.fields}
-        empty = {name: [n for n, one in enumerate(row) if _blank(one)] for name, row in rows.items()}
-        return {name: found for name, found in empty.items() if found or not rows[name]}
+        """The fields that the role reads and some items do not have, with the rows of these."""
+        nothing = ("",) * _batch(fields)
+        rows = {name: fields.get(name, nothing) for name in self.fields}
+        empty = {
+            name: [n for n, one in enumerate(row) if _blank(one)] for name, row in rows.items()
+        }
+        return {name: found for name, found in empty.items() if found}
 
     def check(self, fields: Fields) -> None:
         """Raise `EmptyPrompt` for items without the fields that the role reads."""
         if lacking := self.lacking(fields):
             told = ", and ".join(
-                f"{{{name}}}, but items {rows or 'all'} have none" for name, rows in lacking.items()
+                f"{{{name}}}, but items {rows} have none" for name, rows in lacking.items()
             )
             raise EmptyPrompt(
                 f"the role reads {told}; give each item a {' and a '.join(lacking)}, or take it "
@@ -179,9 +179,7 @@ def _batch(fields: Fields) -> int:
 
 def _document(shape: str, field: str, documents: Sequence[Document | None]) -> list[Text]:
     """One document of each row that has one. What introduces it is its cue, and moves with it."""
-    names, texts = (
-        tuple(one[part] if one else "" for one in documents) for part in (0, 1)
-    )
+    names, texts = (tuple(one[part] if one else "" for one in documents) for part in (0, 1))
     before, _, after = shape.partition("{text}")
 
     def around(words: str, *, cue: bool) -> list[Text]:

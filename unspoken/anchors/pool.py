@@ -55,9 +55,10 @@ class AnchorPool:
     """Keeps what was read and serves it again, to all agents whose models it wraps.
 
     ladder: a name (exact, shifted, anchored, kvcomm) or a `Ladder`. budget: bytes of caches that
-    are kept. What has not served for longest is dropped first, new texts before proven ones. probe: the part of the reads with
-    moved caches that are also done densely. A consumer whose probes exceed `tolerance` (mean KL in
-    nats) reads densely from then on. May be used from several threads.
+    are kept. What has not served for longest is dropped first, but half of the budget is for what
+    has proven of use. probe: the part of the reads with moved caches that are also done densely. A
+    consumer whose probes exceed `tolerance` (mean KL in nats) reads densely from then on. May be
+    used from several threads.
 
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Text
@@ -225,16 +226,19 @@ class AnchorPool:
 
 
 def _oldest(held: Sequence[Held], budget: int) -> Held:
-    """What has not served for longest, of the things that never did or of those that did.
+    """What goes first: of what has served the oldest, or something that has not served yet.
 
     What never served since it was kept has half of the budget. So a long row of texts that are read
     once does not drive out those that are read again and again, and new texts have a place in which
-    to prove themselves. This is a segmented LRU (Karedla et al. 1994).
+    to prove themselves. This is a segmented LRU (Karedla et al. 1994). New beginnings go before new
+    texts, which serve in any order. Of equally old things the largest goes first.
     """
     new = [thing for thing in held if not thing.served]
-    crowded = 2 * sum(thing.bytes for thing in new) > budget
     proven = [thing for thing in held if thing.served]
-    return min((new if crowded else proven) or held, key=lambda thing: thing.used)
+    crowded = 2 * sum(thing.bytes for thing in new) > budget or not proven
+    if crowded:
+        new = [thing for thing in new if thing.kind == "exact"] or new
+    return min(new if crowded else proven, key=lambda thing: (thing.used, -thing.bytes))
 
 
 def _check_layers(store: Store, model: Fillable) -> None:

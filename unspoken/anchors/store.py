@@ -196,7 +196,9 @@ class Store:
         for base in self.shelf.bases:
             yield Held("bases", base.used, base.served, base.bytes, partial(self.shelf.drop, base))
         for name, pool in self.offsets.items():
-            yield Held("anchors", pool.used, True, pool.bytes, partial(self.offsets.__delitem__, name))
+            yield Held(
+                "anchors", pool.used, True, pool.bytes, partial(self.offsets.__delitem__, name)
+            )
         for name, template in self.templates.items():
             drop = partial(self.templates.__delitem__, name)
             yield Held("anchors", template.used, True, template.bytes, drop)

@@ -61,6 +61,8 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"cannot read document {path}: {error.strerror}; give a text file") from error
+        raise DataError(
+            f"cannot read document {path}: {error.strerror}; give a text file"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"document {path} is not written in UTF-8; save it as UTF-8") from error

@@ -170,7 +170,7 @@ class LoraSettings(Part):
 
 
 class AgentSource(Part):
-    """An agent of a pipeline, see `Role`. canvas: how it writes if its model is a diffusion model."""
+    """An agent, with the parts of its `Role`. canvas: how it writes if it is a diffusion model."""
 
     name: str
     model: str

@@ -139,6 +139,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _malformed(where: str, wrong: str) -> DataError:
     return DataError(
-        f"{where}: {wrong}. A line must look like {EXAMPLE}, with a group if items belong together, "
-        'with fields such as {"documents": {"a.md": "..."}} if agents read more, and nothing else'
+        f"{where}: {wrong}. A line must look like {EXAMPLE}, with a group if items belong "
+        'together, with fields such as {"documents": {"a.md": "..."}} if agents read more, and '
+        "nothing else"
     )

@@ -21,6 +21,7 @@ class Document(NamedTuple):
 FieldValue = str | tuple[Document, ...]
 """What one item has in one field."""
 
+_PARTS = {"name", "text"}
 _ALLOWED = (
     'words, or documents: {"a.md": "..."}, a list of {"name": ..., "text": ...}, or a list of texts'
 )
@@ -71,9 +72,11 @@ def _named(what: str, number: int, given: Any) -> tuple[object, object]:
         return str(number), given
     if isinstance(given, Document):
         return given
-    row = cast(Mapping[object, object], given) if isinstance(given, Mapping) else {}
-    if set(row) != {"name", "text"}:
-        raise QueryError(f"number {number} of {what} is {shown(given)}; give {_ALLOWED}")
+    if not isinstance(given, Mapping) or set(cast(Mapping[object, object], given)) != _PARTS:
+        raise QueryError(
+            f"number {number} of {what} is {shown(cast(object, given))}; give {_ALLOWED}"
+        )
+    row = cast(Mapping[object, object], given)
     return row["name"], row["text"]
 
 
