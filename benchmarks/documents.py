@@ -53,7 +53,7 @@ ROLE = Role(
     "{documents}Question: {question}\nAnswer:",
     chat=False,
 )
-SETTINGS = Settings(max_tokens=12, stop=("\n",))
+SETTINGS = Settings(max_tokens=12)
 WAYS = {
     "first-0": Ladder(offsets="none", first=0),
     "first-4": Ladder(offsets="none", first=4),
