@@ -4,28 +4,30 @@
     python benchmarks/documents.py --sessions 4 --ways first-0 first-16 share-0.1 --data FILE
 
 A session has six documents and twelve turns. Each turn shows them in another order and asks a new
-question about one of them. A document is two paragraphs of one Wikipedia article, 120 to 400 tokens
-long, and each paragraph brings a question. Every prompt is read densely, and from one pool for each
-way, which is empty when a session begins. The first turn of a session fills the pools, so it does
-not count.
+question about one of them. A document is 120 to 400 tokens long: two excerpts of one Wikipedia
+article, each with the answer to a question and the sentences around it. Every prompt is read
+densely, and from one pool for each way, which is empty when a session begins. The first turn of a
+session fills the pools, so it does not count.
 
 Both are judged by the questions. `answers`: an accepted answer is among the words that are written
-greedily. `choices`: of the right answers to all twelve questions, the right one is the likeliest.
-`kl` is that of the next token in nats, `agrees` whether the likeliest next token is the same, and
-`same` whether all written words are. Intervals are for the paired difference to dense reads.
+greedily. `choices`: of the right answers to a question about each document, the one to this
+question is the likeliest. `kl` is that of the next token in nats, `agrees` whether the likeliest
+next token is the same. Intervals are for the paired difference to dense reads.
 
-Each turn is kept in a file beside the result when it is done, so a run that was ended goes on.
+Each turn is kept in a file when it is done, so a run that was ended goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -53,7 +55,7 @@ ROLE = Role(
     "{documents}Question: {question}\nAnswer:",
     chat=False,
 )
-SETTINGS = Settings(max_tokens=12)
+SETTINGS = Settings(max_tokens=10)
 WAYS = {
     "first-0": Ladder(offsets="none", first=0),
     "first-4": Ladder(offsets="none", first=4),
@@ -61,7 +63,7 @@ WAYS = {
     "share-0.1": Ladder(offsets="none", first=4, share=0.1),
     "anchored": Ladder(),
 }
-DOCUMENTS, TURNS, SHORTEST, LONGEST = 6, 12, 120, 400
+DOCUMENTS, TURNS, SHORTEST, LONGEST, EXCERPT = 6, 12, 120, 400, 60
 
 
 def main() -> None:
@@ -70,7 +72,7 @@ def main() -> None:
     )
     options.add_argument("--sessions", type=int, default=28)
     options.add_argument("--ways", nargs="+", default=["first-4"], choices=list(WAYS))
-    options.add_argument("--data", type=Path, default=DATA, help="items, two or more for a group")
+    options.add_argument("--data", type=Path, default=DATA, help="items, grouped as ARTICLE-NUMBER")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--model", default="smollm2-135m-instruct")
@@ -127,30 +129,40 @@ class Session:
 
 
 def sessions(items: Sequence[Item], model: Any, count: int, seed: int) -> list[Session]:
-    """Sessions of six documents, the shortest documents first, drawn into sessions by seed."""
+    """Sessions of six documents, drawn by seed."""
     articles: defaultdict[str, list[Item]] = defaultdict(list)
-    for item in sorted(items, key=lambda item: (len(item.context), item.id)):
+    for item in items:
         articles[item.group.rpartition("-")[0]].append(item)
-    pairs: list[tuple[int, Item, Item]] = []
+    found: list[tuple[str, int, list[Item]]] = []
     for own in articles.values():
-        for one, two in list(pairwise(own))[::2]:
-            size = len(model.tokens(f"{one.context}\n{two.context}"))
-            if SHORTEST <= size <= LONGEST and one.context != two.context:
-                pairs.append((size, one, two))
-    pairs.sort(key=lambda pair: (pair[0], pair[1].id))
-    if len(pairs) < count * DOCUMENTS:
-        raise SystemExit(f"{len(pairs)} documents make no {count} sessions of {DOCUMENTS}")
-    drawn = pairs[: count * DOCUMENTS]
-    Random(seed).shuffle(drawn)
-    return [_session(drawn[n : n + DOCUMENTS]) for n in range(0, len(drawn), DOCUMENTS)]
+        for pair in zip(own[::2], own[1::2], strict=False):
+            text = "\n".join(excerpt(item, model) for item in pair)
+            size = len(model.tokens(text))
+            if SHORTEST <= size <= LONGEST:
+                found.append((text, size, list(pair)))
+    if len(found) < count * DOCUMENTS:
+        raise SystemExit(f"{len(found)} documents make no {count} sessions of {DOCUMENTS}")
+    Random(seed).shuffle(found)
+    return [_session(found[n * DOCUMENTS :][:DOCUMENTS]) for n in range(count)]
 
 
-def _session(pairs: Sequence[tuple[int, Item, Item]]) -> Session:
-    texts = {
-        f"note-{n}.md": f"{one.context}\n{two.context}" for n, (_, one, two) in enumerate(pairs, 1)
-    }
-    questions = [item for _, *both in pairs for item in both]
-    return Session(texts, [size for size, *_ in pairs], questions)
+def excerpt(item: Item, model: Any) -> str:
+    """The sentence that holds the answer, and those around it until they have 60 tokens."""
+    sentences = re.split(r"(?<=[.!?])\s+", item.context)
+    ends = list(accumulate(len(one) + 1 for one in sentences))
+    first = bisect_right(ends, max(0, item.context.find(item.answers[0])))
+    first = last = min(first, len(sentences) - 1)
+    while len(model.tokens(text := " ".join(sentences[first : last + 1]))) < EXCERPT:
+        if (first, last) == (0, len(sentences) - 1):
+            break
+        first, last = max(0, first - 1), min(len(sentences) - 1, last + 1)
+    return text
+
+
+def _session(found: Sequence[tuple[str, int, list[Item]]]) -> Session:
+    texts = {f"note-{n}.md": text for n, (text, *_) in enumerate(found, 1)}
+    questions = [item for *_, both in found for item in both]
+    return Session(texts, [size for _, size, _ in found], questions)
 
 
 # -- what is measured ------------------------------------------------------------------------------
@@ -203,7 +215,8 @@ def _judged(
     model: Any = agent.model
     contexts = [read.context for read in reads.values()]
     written = model.write_together(contexts, [SETTINGS] * len(contexts))
-    answers = list(dict.fromkeys(f" {one.answers[0]}" for one in questions))
+    others = questions[questions.index(item) % 2 :: 2]  # one about each document
+    answers = list(dict.fromkeys(f" {one.answers[0]}" for one in others))
     found: dict[str, Any] = {}
     likely = {way: model.predict(read.context).log_softmax(-1)[0] for way, read in reads.items()}
     for (way, read), words in zip(reads.items(), written, strict=True):
