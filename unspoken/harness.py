@@ -245,11 +245,12 @@ def _built(recipe: str, overrides: Sequence[str]) -> Pipeline:
 
 def _check_shared(agents: Iterable[Agent]) -> None:
     for agent in agents:
-        if len(agent.role.fields) > 1:
+        names = [f"{{{name}}}" for name in agent.role.fields]
+        if len(names) > 1:
             raise PipelineError(
-                f"{agent.name!r} reads {' and '.join(agent.role.fields)}, and with "
-                f"split={_SHARED!r} each is the whole request; leave one in its template, or split "
-                "at words like split=Question:"
+                f"{agent.name!r} reads {' and '.join(names)}, and with split={_SHARED!r} each is "
+                "the whole request; leave one in its template, or split at words like "
+                "split=Question:"
             )
 
 

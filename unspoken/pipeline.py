@@ -97,6 +97,7 @@ class Pipeline:
             check_wiring(names, self.edges, answer)
             self._check_channels()
             self.order = turn_order(names, self.edges, rounds, answer)
+            self._fields = {name for one in placed for name in one.role.fields}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -128,7 +129,7 @@ class Pipeline:
 
     def without_messages(self) -> Pipeline:
         """The answering agent without messages."""
-        return Pipeline([self.answerer])
+        return self._asked_as_whole(Pipeline([self.answerer]))
 
     def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
         """The same answering agent with some of the edges, and with the agents that send over them.
@@ -140,7 +141,12 @@ class Pipeline:
         kept = edges_to(edges, answerer.name)
         received = {edge.sender for edge in kept} | {answerer.name}
         agents = [self.agents[name] for name in self.order if name in received]
-        return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
+        return self._asked_as_whole(Pipeline(agents, kept, rounds=self.rounds, audit=self.audit))
+
+    def _asked_as_whole(self, part: Pipeline) -> Pipeline:
+        """A part of this pipeline, which takes the same items. Fields for the rest stay unread."""
+        part._fields |= self._fields
+        return part
 
     def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
@@ -263,8 +269,8 @@ class Pipeline:
         senders = {edge.sender for edge in self.edges}
         readers = {n: self._participants[n] for n in self.order if n in (*senders, self.order[-1])}
         roles = {name: one.role for name, one in readers.items()}
-        check_fields(answer_fields, roles)
-        check_fields(sender_fields, roles)
+        for fields in (answer_fields, sender_fields):
+            check_fields(fields, roles, self._fields)
         for name, reader in readers.items() if queries else ():
             fields = answer_fields if name == self.order[-1] else sender_fields
             reader.role.check(fields)

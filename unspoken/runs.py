@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -99,14 +99,14 @@ def fields_of(queries: Sequence[Query]) -> dict[str, tuple[FieldValue, ...]]:
     return {name: tuple(row.get(name, "") for row in rows) for name in names}
 
 
-def check_fields(fields: Fields, roles: Mapping[str, Role]) -> None:
-    """Raise `UnknownName` for a field that no role reads, with what the roles do read.
+def check_fields(fields: Fields, roles: Mapping[str, Role], known: Collection[str]) -> None:
+    """Raise `UnknownName` for a field that is not known, with what the roles read.
 
     A question and a context may be left unread, as every item of a task has them.
     """
-    read = {name for role in roles.values() for name in role.fields}
-    odd = [name for name in fields if name not in (*_ITEM, *read)]
+    odd = [name for name in fields if name not in (*_ITEM, *known)]
     if odd:
+        read = {name for role in roles.values() for name in role.fields}
         lacking = {name for role in roles.values() for name in role.lacking(fields)}
         told = [f"{name!r} reads {_listing(role.fields)}" for name, role in roles.items()]
         more = f" Items lack {_listing(sorted(lacking))}." if lacking else ""

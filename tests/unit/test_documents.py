@@ -175,6 +175,21 @@ def test_items_with_other_documents_have_other_ids(tiny: Tiny):
     assert length_of(one) == length_of(two) > length_of("Who?") == 4
 
 
+def test_a_part_of_a_pipeline_takes_the_same_items(tiny: Tiny):
+    """Without messages, and with fewer edges, the fields of absent agents are left unread."""
+    sender = reader(tiny("llama"), replace(ROLE, template="{documents}"), "sender")
+    solver = Agent("solver", tiny("llama"), settings=SHORT)
+    pair = Pipeline([sender, solver], [Edge("sender", "solver", TextChannel())])
+    for part in (
+        pair.without_messages(),
+        pair.with_edges([]),
+        pair.without_messages().with_edges([]),
+    ):
+        assert part.run(asked("a.md")).answer == part.run("Who?").answer
+        with pytest.raises(UnknownName, match="'docs'"):
+            part.run({"question": "Who?", "docs": "x"})
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 
