@@ -50,11 +50,19 @@ from unspoken.tasks import Item, load_jsonl, normalise
 from unspoken.types import Context, Read
 
 DATA = Path(str(files("unspoken").joinpath("tasks/data/paragraphs_test.jsonl")))
-ROLE = Role(
-    "Here are documents, and a question about one of them with its answer.\n\n",
-    "{documents}Question: {question}\nAnswer:",
-    chat=False,
-)
+EXAMPLE = """Documents, and questions about them with answers of a few words.
+
+## note-0.md
+The zoo of Bern opened in 1937. It has 3,200 animals, and its oldest is a turtle called Nina.
+
+Question: What is the oldest animal in the zoo of Bern?
+Answer: a turtle called Nina
+
+Question: When did the zoo open?
+Answer: 1937
+
+"""
+ROLE = Role(EXAMPLE, "{documents}Question: {question}\nAnswer:", chat=False)
 SETTINGS = Settings(max_tokens=10)
 WAYS = {
     "first-0": Ladder(offsets="none", first=0),
