@@ -13,16 +13,30 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["agents.md", "many.md"])
-def test_the_examples_print_what_the_page_says(page: str) -> None:
+def examples(kind: str, page: str = "agents.md") -> list[tuple[str, str]]:
+    """The code of a kind, `python` or `python real`, and what it prints."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    examples = re.findall(
-        r"```python\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?", text, re.DOTALL
-    )
-    assert len(examples) == 2
+    pattern = rf"```{kind}\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?"
+    return re.findall(pattern, text, re.DOTALL)
+
+
+def printed(code: str, names: dict[str, Any]) -> str:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(compile(code, "agents.md", "exec"), names)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("page", "count"), [("agents.md", 5), ("many.md", 2)])
+def test_the_examples_print_what_the_page_says(page: str, count: int) -> None:
     names: dict[str, Any] = {}
-    for code, said in examples:
-        out = io.StringIO()
-        with redirect_stdout(out):
-            exec(compile(code, page, "exec"), names)
-        assert out.getvalue() == said
+    found = [(printed(code, names), said) for code, said in examples("python", page)]
+    assert len(found) == count
+    for told, said in found:
+        assert told == said
+
+
+@pytest.mark.real
+def test_the_example_with_real_weights_prints_what_the_page_says() -> None:
+    ((code, said),) = examples("python real")
+    assert printed(code, {}) == said

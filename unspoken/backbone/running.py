@@ -96,7 +96,7 @@ class RunningBatch:
             )
         for row in rows:
             row.passes += 1
-        return out.logits[:, -1]
+        return out.logits[:, -1].to(model.device)
 
     def _choose(self, rows: Sequence[WritingRow], logits: Tensor) -> None:
         """Give each row its next token by logits (B, V), with one look at the device."""

@@ -126,7 +126,7 @@ class Writing(Decoding):
         asked = list(zip(contexts, map(self.rows, contexts, settings), strict=True))
         for context, own in zip(contexts, settings, strict=True):  # before any pass
             whole = not isinstance(context.cache, TokenCache)
-            self._check_room(context, own.max_tokens, whole=whole)
+            self._check_room(context.length, own.max_tokens, whole=whole)
         words = {
             n: self._rewrite(context.cache, rows, on_text)
             for n, (context, rows) in enumerate(asked)
@@ -194,7 +194,7 @@ class Writing(Decoding):
         kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
-        self._check_room(context, steps)
+        self._check_room(context.length, steps)
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))
