@@ -125,8 +125,7 @@ def measured(model: Backbone, peer: Any, given: Any, read: int, written: int) ->
     arms: dict[str, Callable[[], list[tuple[int, ...]]]] = {"alone": alone, "scheduler": together}
     if peer is not None:
         arms["peer"] = by_peer
-    for arm in arms.values() if given.rounds > 1 else ():
-        arm() if arm is not alone else ask(model, texts[0], 4)  # warm
+    ask(model, texts[0], 4)  # what has to be found out about the model is known from now on
     work: dict[str, list[float]] = {name: [] for name in rates}
     for _ in range(given.rounds):
         for name, arm in arms.items():
