@@ -14,6 +14,7 @@ from typing import Any
 from unspoken.agents.edges import Edge
 from unspoken.agents.framing import Frame, frame_of
 from unspoken.agents.roles import Fields, Role
+from unspoken.agents.room import check_room
 from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
@@ -137,6 +138,10 @@ class Agent:
             prompt = self._place(arrival, prompt)
         return frame.around(prompt, front)
 
+    def check_room(self, fields: Fields) -> None:
+        """Raise `ContextTooLong` for items that are too long even without messages."""
+        check_room(self.model, self.role, fields, self.prompt(fields))
+
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse a message for another model or number of items, before anything is read."""
         message = arrival.message
@@ -206,7 +211,7 @@ class Agent:
         state = SenderState(
             agent=self.name,
             model=self.model,
-            given=fields.get("context" if "context" in self.role.fields else "question", ()),
+            given=self.role.given(fields),
             opening=self.frame.opening,
             task=task_ids(fields),
             role=self.role.instructions.strip().partition("\n")[0][:_SHOWN],
@@ -323,5 +328,11 @@ def task_ids(fields: Fields) -> tuple[str, ...]:
 
     Equal items have equal ids, so a receiver and a log can tell what a message is about.
     """
-    rows = zip(*(fields[name] for name in sorted(fields)), strict=True)
-    return tuple(sha256(json.dumps(row).encode()).hexdigest()[:16] for row in rows)
+    usual = [fields[name] for name in ("context", "question") if name in fields]
+    more = sorted(fields.keys() - {"context", "question"})
+    found: list[str] = []
+    for n in range(len(next(iter(fields.values())))):
+        row: list[Any] = [values[n] for values in usual]
+        row += [(name, fields[name][n]) for name in more if fields[name][n]]
+        found.append(sha256(json.dumps(row).encode()).hexdigest()[:16])
+    return tuple(found)
