@@ -21,6 +21,7 @@ from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
+from unspoken.foresight import foresee
 from unspoken.runs import (
     Query,
     Run,
@@ -263,19 +264,25 @@ class Pipeline:
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]
 
-    def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `UnknownName`, `EmptyPrompt` or `ContextTooLong` for what an agent cannot read."""
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        senders = {edge.sender for edge in self.edges}
-        readers = {n: self._participants[n] for n in self.order if n in (*senders, self.order[-1])}
+    def _check_items(
+        self, queries: Sequence[Query], given: Sequence[Query], *, writes: bool = True
+    ) -> None:
+        """Raise `UnknownName`, `EmptyPrompt` or `ContextTooLong` for what an agent cannot read.
+
+        writes: whether the answering agent writes after its last turn.
+        """
+        last = self.order[-1]
+        fields = {edge.sender: fields_of(given) for edge in self.edges} | {last: fields_of(queries)}
+        readers = {n: self._participants[n] for n in self.order if n in fields}
         roles = {name: one.role for name, one in readers.items()}
-        for fields in (answer_fields, sender_fields):
-            check_fields(fields, roles, self._fields)
+        for about in fields.values():
+            check_fields(about, roles, self._fields)
         for name, reader in readers.items() if queries else ():
-            fields = answer_fields if name == self.order[-1] else sender_fields
-            reader.role.check(fields)
-            if isinstance(reader, Agent) and (name == self.order[-1] or self._reads(name)):
-                reader.check_room(fields)
+            reader.role.check(fields[name])
+            if isinstance(reader, Agent) and (name == last or self._reads(name)):
+                reader.check_room(fields[name])
+        if queries and any(edge.channel.by_length for edge in self.edges):
+            foresee(self.run_turns, self._participants, fields, last, writes=writes)
 
     def _reads(self, name: str) -> bool:
         """Whether an agent reads its prompt for its messages. One that passes on words does not."""
@@ -289,7 +296,7 @@ class Pipeline:
         agents do not run in this process.
         """
         _ = self.agents  # raises if they run elsewhere
-        self._check_items(queries, queries)
+        self._check_items(queries, queries, writes=False)
         fields = fields_of(queries)
         received, _ = self._run_turns(fields, fields)
         return [Incoming(edge.channel, message) for edge, message in received]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from hashlib import sha256
 from textwrap import shorten
 from time import perf_counter
@@ -110,7 +110,7 @@ class Agent:
     def spec(self) -> Spec:
         return self.model.spec
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """The words before and after an item. Raises `TemplateError` if a template has no place."""
         return frame_of(self.model, self.role)
@@ -221,7 +221,7 @@ class Agent:
             return state, [Usage()] * batch
         read = self.read(fields, incoming, needs=needs)
         seconds, wait, passes = perf_counter() - start, 0.0, read.passes
-        written, hidden, most = [0] * batch, read.hidden, self._most(needs)
+        written, hidden, most = [0] * batch, read.hidden, self.most_tokens(needs)
         if most:
             settings = self.settings_for(fields, most)
             words, took = yield WriteRequest(self.model, read.context, settings, on_text)
@@ -255,7 +255,7 @@ class Agent:
             if need.kind == "rollout"
         }
 
-    def _most(self, needs: frozenset[Need]) -> int:
+    def most_tokens(self, needs: frozenset[Need]) -> int:
         """The most tokens that the agent has to write for its channels, 0 for none."""
         limits = [need.limit for need in needs if need.kind == "text"]
         if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
