@@ -8,7 +8,7 @@ ask when they are put together, before anything is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,6 +21,7 @@ from unspoken.types import (
     Ahead,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Rollout,
@@ -102,9 +103,12 @@ class Model(Protocol):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
-        """Continue each row of a context with words."""
+        """Continue each row of a context with words.
+
+        on_text: gets the number of a row and its new words, as they come.
+        """
         ...
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
@@ -140,9 +144,12 @@ class WritesTogether(Protocol):
     """It writes after several contexts in one batch."""
 
     def write_together(
-        self, contexts: Sequence[Context], settings: Sequence[Settings]
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
     ) -> list[Words]:
-        """What `write` gives for each context by its settings."""
+        """What `write` gives for each context by its settings, with an `on_text` for each."""
         ...
 
 
@@ -204,7 +211,7 @@ class Fillable(Movable, Assesses, Protocol):
         context: Context,
         ahead: Ahead,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Write as `write` does, where the context's last token has been read already."""
         ...
@@ -213,6 +220,7 @@ class Fillable(Movable, Assesses, Protocol):
         self,
         contexts: Sequence[Context],
         settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
         aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
         """Write after several contexts at once, of which the last tokens may have been read."""
@@ -353,7 +361,7 @@ class Wrapper:
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         return self.inner.write(context, settings, on_text)
 

@@ -11,7 +11,7 @@ from unspoken.agents.roles import FIELDS
 from unspoken.errors import QueryError, check_unicode, unknown
 from unspoken.types import Finish, Usage
 
-__all__ = ["Query", "Run", "Turn", "TurnRequest", "fields_of", "listed"]
+__all__ = ["LeftOut", "Query", "Run", "Turn", "TurnRequest", "fields_of", "listed"]
 
 Query = str | Mapping[str, str]
 """A question, or the fields of an item: {"question": ..., "context": ...}."""
@@ -35,11 +35,28 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What an agent no longer reads of a conversation that is longer than its window.
+
+    exchanges: how many of its oldest exchanges, since the conversation began.
+    """
+
+    agent: str
+    exchanges: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """The answer to one question, and how it came about."""
+    """The answer to one question, and how it came about.
+
+    ended_by: the rule of `until` that ended the rounds, '' if none did. left_out: what agents no
+    longer read of the conversation that the run is part of.
+    """
 
     answer: str
     turns: tuple[Turn, ...]
+    ended_by: str = ""
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def finish(self) -> Finish | None:
@@ -62,13 +79,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """An agent's next turn: its number in the run, from 1, what it receives, where it sends."""
+    """An agent's next turn: its number in the run, from 1, what it receives, where it sends.
+
+    answers: its words are the answer, even if no edge needs them.
+    """
 
     agent: str
     round: int
     step: int
     received: Sequence[tuple[Edge, Any]]
     outgoing: Sequence[Edge]
+    answers: bool = False
 
 
 def fields_of(queries: Sequence[Query]) -> dict[str, tuple[str, ...]]:

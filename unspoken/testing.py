@@ -38,6 +38,7 @@ from unspoken.types import (
     Context,
     Finish,
     Need,
+    OnText,
     Prompt,
     Read,
     Settings,
@@ -290,7 +291,7 @@ class ScriptedModel:
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         words = [cut(self.script(row), settings.stop) for row in context.spelling.words]
         finish: list[Finish] = [
@@ -298,7 +299,8 @@ class ScriptedModel:
         ]
         words = [row[: settings.max_tokens] for row in words]
         if on_text is not None:
-            on_text(words[0])
+            for n, row in enumerate(words):
+                on_text(n, row)
         ids = tuple(tuple(self.tokens(row)) for row in words)
         lengths = tuple(map(len, words))
         return Words(tuple(words), lengths, max(lengths), ids=ids, finish=tuple(finish))

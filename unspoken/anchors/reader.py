@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -26,6 +26,7 @@ from unspoken.types import (
     CacheSegment,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Served,
@@ -98,7 +99,7 @@ class PooledModel(Wrapper):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Write as `Backbone.write` does, and keep the cache of what was written for its readers.
 
@@ -115,9 +116,13 @@ class PooledModel(Wrapper):
 
     @torch.no_grad()
     def write_together(
-        self, contexts: Sequence[Context], settings: Sequence[Settings]
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
     ) -> list[Words]:
         """`write` for several contexts, in one batch those of which as much is known."""
+        tell = on_text or [None] * len(contexts)
         seen = [self._seen.get(context, _Seen()) for context in contexts]
         found: dict[int, Words] = {}
         for known in (True, False):
@@ -125,7 +130,10 @@ class PooledModel(Wrapper):
             if some:
                 aheads = [one for n in some if (one := seen[n].ahead) is not None]
                 words = self.model.write_together(
-                    [contexts[n] for n in some], [settings[n] for n in some], aheads
+                    [contexts[n] for n in some],
+                    [settings[n] for n in some],
+                    [tell[n] for n in some],
+                    aheads,
                 )
                 found |= zip(some, words, strict=True)
         for n, context in enumerate(contexts):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from unspoken.types import (
     TEXT,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Settings,
@@ -93,7 +94,7 @@ class LanguageModel(Locked, ABC):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Go on from a context with words."""
 

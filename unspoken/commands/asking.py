@@ -79,15 +79,20 @@ def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
 
 
 def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
+    from unspoken.events import RunEnded, WordsWritten
     from unspoken.view import canvas_view
 
-    def show(words: str) -> None:
-        view.close()  # what is written now must not be drawn over
-        say(words, nl=False)
+    with canvas_view() as view, pipeline.stream(query) as events:
+        for event in events:
+            if isinstance(event, WordsWritten) and event.agent == pipeline.order[-1]:
+                view.close()  # what is written now must not be drawn over
+                say(event.words, nl=False)
+            if isinstance(event, RunEnded):
+                say()
+                _show_costs(event.run)
 
-    with canvas_view() as view:
-        found = pipeline.run(query, on_text=show)
-    say()
+
+def _show_costs(found: Run) -> None:
     for turn in found.turns:
         use = turn.usage
         end = ", cut at max_tokens" if turn.finish == "length" else ""
