@@ -81,7 +81,7 @@ class Stream(Iterator[Event]):
     >>> from unspoken import Agent, Pipeline
     >>> from unspoken.testing import tiny_backbone
     >>> with Pipeline([Agent("solver", tiny_backbone())]).stream("how many?") as events:
-    ...     print(next(events))
+    ...     next(events)
     TurnStarted(agent='solver', round=1, step=1, item=0)
     >>> events.run.finish
     'cancelled'

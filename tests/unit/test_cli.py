@@ -650,7 +650,7 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "run", stop)
+    monkeypatch.setattr(Pipeline, "stream", stop)
     monkeypatch.setattr(Report, "save", stop)
     arguments = {
         "ask": [pair, "why?"],
@@ -679,7 +679,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(Pipeline, "run", fail)
+    monkeypatch.setattr(Pipeline, "stream", fail)
     with pytest.raises(ZeroDivisionError):
         unspoken("ask", pair, "why?")
 
