@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,6 +18,7 @@ from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.events import Event, RunEnded, Tell
 from unspoken.executors import Executor, Here, Make
 from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.sessions import Caches, Keep, Session, Window, keep_of, load
 from unspoken.streaming import AsyncStream, Stream
 from unspoken.team import Take, Team
 from unspoken.terminal import track
@@ -157,6 +159,52 @@ class Pipeline:
         """The agents, the answering one last."""
         agents = self.agents
         return {name: agents[name] for name in self.order}
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    def session(
+        self,
+        *,
+        keep: str | Keep | None = None,
+        window: int | None = None,
+        history: Sequence[tuple[Query, str]] = (),
+        pool: AnchorPool | None = None,
+    ) -> Session:
+        """A conversation, in which agents go on from what they have read and written.
+
+        keep: what happens when an agent has no room for all of it: `recent` leaves the oldest
+        exchanges out, see `Recent`. None raises `ContextTooLong`. window: the most positions that
+        an agent reads and writes in one turn, by default what its model can take. history:
+        questions with their answers, which all agents read as what was said before. pool: where
+        caches are, by default one for all sessions of this pipeline; its budget is that of all
+        sessions in it. Raises `PipelineError` for messages that have no place in a conversation.
+        """
+        whole = Window(datetime.now(), _window(window), keep_of(keep))
+        return Session.begin(self._team, self._listening, self._pool(pool), whole, history)
+
+    def load_session(
+        self,
+        path: str | Path,
+        *,
+        keep: str | Keep | None = None,
+        window: int | None = None,
+        pool: AnchorPool | None = None,
+    ) -> Session:
+        """A conversation that was saved, with its own date. Raises `SessionError` and `Damaged`."""
+        limit, chosen = _window(window), keep_of(keep)
+        began, past, turns = load(Path(path), self._team)
+        caches, whole = Caches(self._pool(pool)), Window(began, limit, chosen)
+        return Session(self._team, self._listening, caches, whole, past, turns)
+
+    def _pool(self, given: AnchorPool | None) -> AnchorPool:
+        fits = given is None or isinstance(given, AnchorPool)  # pyright: ignore
+        require(fits, "the pool of a session", given, "an AnchorPool", PipelineError)
+        return self._talks if given is None else given
+
+    @cached_property
+    def _talks(self) -> AnchorPool:
+        """The caches of all sessions."""
+        return AnchorPool("exact")
 
     def _check_channels(self) -> None:
         for agent in self._participants.values():
@@ -328,6 +376,12 @@ def _check_given(agents: Any, edges: Any, rounds: Any, until: Any, answer: Any) 
 
 def _listed(given: Any, kind: Callable[[Any], bool]) -> bool:
     return isinstance(given, list | tuple) and all(map(kind, cast(Sequence[Any], given)))
+
+
+def _window(given: Any) -> int | None:
+    fits = given is None or is_count(given)
+    require(fits, "the window of a session", given, "a whole number above 0", PipelineError)
+    return given
 
 
 def _makes_agent(given: Any) -> bool:

@@ -9,6 +9,7 @@ ask when they are put together, before anything is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -79,10 +80,19 @@ class Model(Protocol):
         """
         ...
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        """One user turn in the chat template, open for the assistant; see `Spec.chats`.
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        """A user's turn in the chat template, open for the assistant; see `Spec.chats`.
 
-        options: what the template is told besides, such as enable_thinking. Raises
+        past: earlier turns, the user's words and the assistant's. now: the date, if the template
+        writes one. options: what it is told besides, such as enable_thinking. Raises
         `TemplateError` for a template that does not show both texts.
         """
         ...
@@ -345,8 +355,16 @@ class Wrapper:
     ) -> tuple[list[int], list[int]]:
         return self.inner.encode(words, frames)
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        return self.inner.chat(system, user, **options)
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        return self.inner.chat(system, user, past=past, now=now, **options)
 
     def shorten(self, words: str, limit: int) -> str:
         return self.inner.shorten(words, limit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -263,8 +264,16 @@ class ScriptedModel:
     ) -> tuple[list[int], list[int]]:
         return self.tokens(words), list(range(1, len(words) + 1))
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        return system + user
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        return system + "".join(asked + said for asked, said in past) + user
 
     def shorten(self, words: str, limit: int) -> str:
         return words[:limit]

@@ -29,6 +29,7 @@ from unspoken.types import (
     Prompt,
     Read,
     Rollout,
+    Segment,
     Settings,
     Spec,
     Text,
@@ -118,7 +119,10 @@ class Agent:
 
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: instructions, item, messages, the cue to answer."""
-        frame = self.frame
+        return self.framed(self.frame, fields, incoming)
+
+    def framed(self, frame: Frame, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
+        """Lay out an item and messages in a frame."""
         self.role.check(fields)
         before, after = self.role.texts(fields)
         batch = len(next(iter(fields.values())))
@@ -131,13 +135,18 @@ class Agent:
             candidates=self.role.candidates,
             bos=not frame.chat,
         )
-        front = [] if self.soft is None else [self.soft(batch)]
-        if frame.opening:
-            front.append(Text((frame.opening,) * batch, shared=True, frame=True))
+        front = self.front(frame, batch)
         prompt = reduce(Prompt.front, front, prompt)
         for arrival in incoming:
             prompt = self._place(arrival, prompt)
         return frame.around(prompt, front)
+
+    def front(self, frame: Frame, batch: int) -> list[Segment]:
+        """What comes before an item: trained vectors, and the opening of the frame."""
+        front: list[Segment] = [] if self.soft is None else [self.soft(batch)]
+        if frame.opening:
+            front.append(Text((frame.opening,) * batch, shared=True, frame=True))
+        return front
 
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse a message for another model or number of items, before anything is read."""

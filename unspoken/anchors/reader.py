@@ -42,10 +42,14 @@ __all__ = ["PooledModel"]
 
 
 class _Seen(NamedTuple):
-    """What belongs to a context that was read here: its rows, and what comes next if known."""
+    """What belongs to a context that was read here: its rows, and what comes next if known.
+
+    exact: whether the cache of each row is that of a dense read.
+    """
 
     rows: Sequence[Row] = ()
     ahead: Ahead | None = None
+    exact: Sequence[bool] = ()
 
 
 class PooledModel(Wrapper):
@@ -91,7 +95,7 @@ class PooledModel(Wrapper):
             for row, kv, starts in templates:
                 store.keep_template(row, kv, starts, now=now)
             self.pool.shrink()
-            self._seen[read.context] = _Seen(rows, ahead)
+            self._seen[read.context] = _Seen(rows, ahead, [not plan.pieces for plan in plans])
         return self._counted(read, served)
 
     @torch.no_grad()
@@ -150,10 +154,13 @@ class PooledModel(Wrapper):
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
                 cached = written[0][0].shape[2] - begin  # the last token of all has no cache
-                cue = seen.rows[b].cue if seen.rows else ()
-                ids = (*cue, *ids[:cached])
-                kv = _row(written, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
-                store.keep_answer(ids, kv, at - len(cue), cue=len(cue), now=now)
+                cue, ids = seen.rows[b].cue if seen.rows else (), ids[:cached]
+                first = begin - max(1, len(cue))
+                kv = _row(written, b, slice(first, begin + len(ids)))
+                if seen.rows and seen.exact[b]:
+                    store.keep_written(seen.rows[b], ids, kv, now=now)
+                kv = kv[:, :, :, begin - len(cue) - first :]
+                store.keep_answer((*cue, *ids), kv, at - len(cue), cue=len(cue), now=now)
             self.pool.shrink()
 
     # -- serving -----------------------------------------------------------------------------------

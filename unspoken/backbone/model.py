@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -199,13 +200,22 @@ class LanguageModel(Locked, ABC):
     def _controls(self) -> ControlTokens:
         return ControlTokens(self.tokenizer, self.template.source)
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        """Render one user turn, open for the assistant, with the model's own chat template.
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        """Render a user's turn, open for the assistant, with the model's own chat template.
 
-        A template without a system turn gets its words before the user's. options: what it is told
+        A template without a system turn gets its words before the user's. past: earlier turns, the
+        user's words and the assistant's. now: the date, if it writes one. options: what it is told
         besides, such as enable_thinking. Raises `TemplateError` and `UnknownName`.
         """
-        return self.template.render(system, user, options)
+        return self.template.render(system, user, options, past, now)
 
     def tokens(self, words: str) -> list[int]:
         """Token ids of `words` alone, without special tokens around them."""
