@@ -12,12 +12,13 @@ __all__ = ["Cancelled", "cancelled_by", "is_cancelled", "stop_if_cancelled"]
 class Cancelled(Exception):
     """Ends a turn that is no longer wanted, before its next forward pass.
 
-    slots: those of the prompt's current part that had been read. tokens: what each row had read.
+    slots: those of the prompt's current part that had been read. tokens: what each row had read,
+    in so many `passes`.
     """
 
-    def __init__(self, slots: int = 0, tokens: tuple[int, ...] = ()) -> None:
+    def __init__(self, slots: int = 0, tokens: tuple[int, ...] = (), passes: int = 0) -> None:
         super().__init__("the run is no longer wanted")
-        self.slots, self.tokens = slots, tokens
+        self.slots, self.tokens, self.passes = slots, tokens, passes
 
 
 def _never() -> bool:

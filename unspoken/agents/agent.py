@@ -239,7 +239,7 @@ class Agent:
             done.rollouts = self._rollouts(read, needs)
             done.seconds += perf_counter() - start
         except Cancelled as end:
-            done.tokens = end.tokens
+            done.tokens, done.passes = end.tokens, end.passes
             return done.state(state, cancelled=True), done.usage()
         return done.state(state), done.usage()
 
@@ -324,13 +324,17 @@ def _reads(given: object) -> bool:
 
 @dataclass(slots=True)
 class _Done:
-    """What of a turn is done. tokens: those of each row that were read, if that was not all."""
+    """What of a turn is done.
+
+    tokens and passes: those of each row that were read, and in how many, if that was not all.
+    """
 
     batch: int
     read: Read | None = None
     words: Words | None = None
     rollouts: dict[Need, Rollout] = field(default_factory=dict[Need, Rollout])
     tokens: tuple[int, ...] = ()
+    passes: int = 0
     seconds: float = 0.0
 
     def state(self, state: SenderState, *, cancelled: bool = False) -> SenderState:
@@ -350,7 +354,7 @@ class _Done:
         """What each item has cost."""
         read, words, none = self.read, self.words, (0,) * self.batch
         passes = sum(rollout.passes for rollout in self.rollouts.values())
-        passes += (read.passes if read else 0) + (words.passes if words else 0)
+        passes += (read.passes if read else self.passes) + (words.passes if words else 0)
         wait, each = words.wait if words else 0.0, self.seconds / self.batch
         tokens = read.tokens if read else self.tokens or none
         reused = tuple(row.reused for row in read.served) if read and read.served else none

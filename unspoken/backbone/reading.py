@@ -87,8 +87,10 @@ class Reading(Moving, Rereading):
             try:
                 pass_.take(part, last=part is parts[-1])
             except Cancelled as end:
-                done = [one.mask for one in parts[:n] if isinstance(one, Chunk)]
-                raise Cancelled(tokens=counts([*done, part.mask[:, : end.slots]], batch)) from None
+                read = [one.mask for one in parts[:n] if isinstance(one, Chunk)]
+                read.append(part.mask[:, : end.slots])
+                passes = sum(ceil(mask.shape[1] / CHUNK) for mask in read)
+                raise Cancelled(tokens=counts(read, batch), passes=passes) from None
         return pass_.result()
 
     def _forget(self) -> None:

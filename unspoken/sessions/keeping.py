@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from unspoken.errors import PipelineError, require, unknown
 from unspoken.sessions.past import Exchange, Past
@@ -57,7 +57,7 @@ def keep_of(given: Any) -> Keep | None:
         return KEEPS[given]
     fits = given is None or callable(given)
     require(fits, "keep", given, "'recent', or a function such as Recent()", PipelineError)
-    return given
+    return cast(Keep | None, given)
 
 
 KEEPS: Mapping[str, Keep] = {"recent": Recent()}
