@@ -21,8 +21,8 @@ __all__ = ["ChatTemplate", "ControlTokens"]
 Past = Sequence[tuple[str, str]]
 """Earlier turns of a conversation: what the user said, and what the assistant answered."""
 
-_CLOCK = "strftime_now"
-"""By what name a template asks for the date, in transformers."""
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""How a template asks transformers for the date."""
 
 _GIVEN = {"messages", "add_generation_prompt"}
 """What a template is always told."""
@@ -77,7 +77,7 @@ class ChatTemplate:
         now: what a template that writes the date takes for today. Raises `TemplateError` if none
         shows them, `UnknownName` for an option that it never reads.
         """
-        known = self.names(options) if options or now else set[str]()
+        known = self.names(options) if options else set[str]()
         for option in options:
             if option not in known:
                 remedy = f"These are the names that {self._called} reads."
@@ -86,9 +86,8 @@ class ChatTemplate:
         if key not in self._forms:
             self._forms[key] = self._form(bool(system), options)
         try:
-            if now is not None and _CLOCK in known:
-                options = {**options, _CLOCK: now.strftime}
-            return self._words(self._forms[key], system, user, options, past)
+            form, dated = self._forms[key], {} if now is None else self._dated(options, now)
+            return self._words(form, system, user, {**options, **dated}, past)
         except Exception as error:  # a template is a program of somebody else's
             raise self._refusal(f"{type(error).__name__}: {error}") from error
 
@@ -114,6 +113,12 @@ class ChatTemplate:
         return self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **options
         )
+
+    def _dated(self, options: Mapping[str, Any], now: datetime) -> dict[str, str]:
+        """What makes the template write that date where it asks for today's."""
+        source = self._source(options)
+        fixed = _TODAY.sub(lambda found: json.dumps(now.strftime(found[2])), source)
+        return {} if fixed == source else {"chat_template": fixed}
 
     def _refusal(self, problem: str) -> TemplateError:
         return TemplateError(
