@@ -85,6 +85,9 @@ class Pipeline:
                 )
             if answer is not None and answer not in names:
                 raise unknown("agent", answer, names, "One of the agents answers.")
+            whose = getattr(until, "agent", None)
+            if whose is not None and whose not in names:
+                raise unknown("agent", whose, names, "`until` looks at what one of them writes.")
             answer = answer or names[-1]
             check_wiring(names, self.edges, answer)
             self._check_channels()

@@ -72,9 +72,7 @@ class Team:
         """Let `take` take all turns but the last, and return what the answering agent receives."""
         last = self.order[-1]
         inbox: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self.participants}
-        for requests in self._requests(inbox):
-            if is_over():
-                break
+        for requests in self._requests(inbox, is_over):
             for request, messages in zip(requests, take(requests), strict=True):
                 for edge, message in zip(request.outgoing, messages, strict=bool(messages)):
                     if message is not None:
@@ -82,12 +80,17 @@ class Team:
         return inbox[last]
 
     def _requests(
-        self, inbox: dict[str, list[tuple[Edge, Any]]]
+        self, inbox: dict[str, list[tuple[Edge, Any]]], is_over: Callable[[], bool]
     ) -> Iterator[Sequence[TurnRequest]]:
-        """The turns before the answer, those together that do not depend on one another."""
+        """The turns before the answer, those together that do not depend on one another.
+
+        Each takes from the inbox what has arrived for it.
+        """
         step, last = 0, self.order[-1]
         for number in range(1, self.rounds + 1):
             for names in side_by_side(self.order, self.edges):
+                if is_over():
+                    return
                 requests: list[TurnRequest] = []
                 for name in names:
                     outgoing = [edge for edge in self.edges if edge.sender == name]

@@ -23,6 +23,7 @@ from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
 from unspoken.recipe import find_recipe, recipe_names
+from unspoken.sessions import Session
 from unspoken.studies.comparison import Report
 from unspoken.studies.information import InformationReport
 from unspoken.terminal import escaped
@@ -651,6 +652,7 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Pipeline, "stream", stop)
+    monkeypatch.setattr(Session, "stream", stop)
     monkeypatch.setattr(Report, "save", stop)
     arguments = {
         "ask": [pair, "why?"],

@@ -185,6 +185,11 @@ class Session:
     # -- what it holds -----------------------------------------------------------------------------
 
     @property
+    def answerer(self) -> str:
+        """The name of the agent that answers."""
+        return self._team.order[-1]
+
+    @property
     def turns(self) -> tuple[tuple[Query, str], ...]:
         """What was asked and answered so far: all that a user sees of the conversation."""
         return tuple(self._turns)
