@@ -17,7 +17,7 @@ from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.events import Event, RunEnded, Tell
 from unspoken.executors import Executor, Here, Make
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, length_of, listed
 from unspoken.sessions import Caches, Keep, Session, Window, keep_of, load
 from unspoken.streaming import AsyncStream, Stream
 from unspoken.team import Take, Team
@@ -92,6 +92,7 @@ class Pipeline:
             check_wiring(names, self.edges, answer)
             self._check_channels()
             self.order = turn_order(names, self.edges, rounds, answer)
+            self._fields = {name for one in placed for name in one.role.fields}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class Pipeline:
 
     def without_messages(self) -> Pipeline:
         """The answering agent without messages."""
-        return Pipeline([self.answerer])
+        return self._asked_as_whole(Pipeline([self.answerer]))
 
     def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
         """The same answering agent with some of the edges, and with the agents that send over them.
@@ -135,7 +136,12 @@ class Pipeline:
         kept = edges_to(edges, answerer.name)
         received = {edge.sender for edge in kept} | {answerer.name}
         agents = [self.agents[name] for name in self.order if name in received]
-        return self._like(agents, kept)
+        return self._asked_as_whole(self._like(agents, kept))
+
+    def _asked_as_whole(self, part: Pipeline) -> Pipeline:
+        """A part of this pipeline, which takes the same items. Fields for the rest stay unread."""
+        part._fields |= self._fields
+        return part
 
     def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
@@ -290,7 +296,10 @@ class Pipeline:
         self._team.check_items(queries, given)
         if self.until or not all(one.spec.batches for one in self._participants.values()):
             batch_size = 1
-        order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
+        lengths = [
+            (length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)
+        ]
+        order = sorted(range(len(queries)), key=lengths.__getitem__)
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
         for batch in track(batches, progress, disable=not progress):
@@ -309,7 +318,7 @@ class Pipeline:
         agents do not run in this process.
         """
         _ = self.agents  # raises if they run elsewhere
-        self._team.check_items(queries, queries)
+        self._team.check_items(queries, queries, writes=False)
         if self.until and len(queries) > 1:
             raise PipelineError(
                 f"rounds that `until` ends are those of one item, and {len(queries)} were given; "
@@ -357,7 +366,10 @@ class Pipeline:
 
     @property
     def _team(self) -> Team:
-        return Team(self._participants, self.edges, tuple(self.order), self.rounds, self.until)
+        known = frozenset(self._fields)
+        return Team(
+            self._participants, self.edges, tuple(self.order), self.rounds, self.until, known
+        )
 
 
 def _check_given(agents: Any, edges: Any, rounds: Any, until: Any, answer: Any) -> None:
@@ -393,7 +405,3 @@ def _makes_agent(given: Any) -> bool:
 
 def _is_edge(given: Any) -> bool:
     return isinstance(given, Edge)
-
-
-def _length(query: Query) -> int:
-    return len(query) if isinstance(query, str) else sum(map(len, query.values()))

@@ -14,7 +14,8 @@ from unspoken.agents.roles import Fields
 from unspoken.agents.together import Steps, together
 from unspoken.cancelling import is_cancelled
 from unspoken.events import MessageSent, RunEnded, Tell, TurnEnded, TurnStarted, WordsWritten
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of
+from unspoken.foresight import foresee
+from unspoken.runs import Query, Run, Turn, TurnRequest, check_fields, fields_of
 from unspoken.types import OnText, Usage
 from unspoken.until import Until, holds, rule_name
 from unspoken.wiring import side_by_side
@@ -32,22 +33,42 @@ edge of `outgoing`. None is not delivered. A turn that was cancelled has none.""
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Agents by name, the edges between them, and who takes turns when, the answering one last."""
+    """Agents by name, the edges between them, and who takes turns when, the answering one last.
+
+    fields: the names that an item may have.
+    """
 
     participants: Mapping[str, Participant[Any]]
     edges: tuple[Edge, ...]
     order: tuple[str, ...]
     rounds: int = 1
     until: Until | None = None
+    fields: frozenset[str] = frozenset()
 
-    def check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
-        for name in self.order if queries else ():
-            if name in participants:
-                fields = answer_fields if name == self.order[-1] else sender_fields
-                self.participants[name].role.check(fields)
+    def check_items(
+        self, queries: Sequence[Query], given: Sequence[Query], *, writes: bool = True
+    ) -> None:
+        """Raise `UnknownName`, `EmptyPrompt` or `ContextTooLong` for what an agent cannot read.
+
+        writes: whether the answering agent writes after its last turn.
+        """
+        last = self.order[-1]
+        fields = {edge.sender: fields_of(given) for edge in self.edges} | {last: fields_of(queries)}
+        readers = {n: self.participants[n] for n in self.order if n in fields}
+        roles = {name: one.role for name, one in readers.items()}
+        for about in fields.values():
+            check_fields(about, roles, self.fields)
+        for name, reader in readers.items() if queries else ():
+            reader.role.check(fields[name])
+            if isinstance(reader, Agent) and (name == last or self._reads(name)):
+                reader.check_room(fields[name])
+        if queries and any(edge.channel.by_length for edge in self.edges):
+            turns = partial(self.run_turns, is_over=lambda: False)
+            foresee(turns, self.participants, fields, last, writes=writes)
+
+    def _reads(self, name: str) -> bool:
+        """Whether an agent reads its prompt for its messages. One that passes on words does not."""
+        return any(edge.needs for edge in self.edges if edge.sender == name)
 
     @torch.no_grad()
     def answer(

@@ -149,7 +149,7 @@ def test_a_canvas_ends_at_its_end_token_or_its_length() -> None:
 def test_a_canvas_is_cancelled_between_its_steps() -> None:
     settings = Denoising(max_tokens=48, steps=48)
     pipeline = Pipeline([Agent("a", tiny_diffusion(), settings=settings)])
-    whole, early = pipeline.run("?"), cut_short(pipeline, 6)
+    whole, early = pipeline.run("?"), cut_short(pipeline, 7)
     assert (whole.usage.passes, early.usage.passes) == (48, 5)
     assert (whole.finish, early.finish) == ("length", "cancelled")
 

@@ -84,7 +84,7 @@ class Writing(Decoding):
         read with the rest.
         """
         for context, own in zip(contexts, settings, strict=True):  # before any pass
-            self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
+            self._check_room(context.length, own.max_tokens, whole=_keeps_tensors(context))
         each = zip(contexts, settings, on_text or [None] * len(contexts), strict=True)
         rows = [row for one in each for row in self.rows(*one)]
         joined = join_contexts(contexts)
@@ -105,7 +105,7 @@ class Writing(Decoding):
     @torch.no_grad()
     def _write(self, context: Context, ahead: Ahead | None, rows: Sequence[Row]) -> Words:
         most = max(row.settings.max_tokens for row in rows)
-        self._check_room(context, most, whole=_keeps_tensors(context))
+        self._check_room(context.length, most, whole=_keeps_tensors(context))
         stop_if_cancelled()
         if isinstance(context.cache, TokenCache):
 
@@ -134,7 +134,7 @@ class Writing(Decoding):
         kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
-        self._check_room(context, steps)
+        self._check_room(context.length, steps)
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspoken.commands.arguments import Json, Overrides, complete_recipe
+from unspoken.commands.fields import Context, DocumentFiles, FieldWords, query_of
 from unspoken.commands.saying import say, say_json
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ Asked = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
-Context = Annotated[str, typer.Option(help="what an agent whose prompt has {context} reads")]
 
 
 def ask(
@@ -34,10 +34,12 @@ def ask(
     question: Annotated[str, typer.Argument(help="what to ask", metavar="QUESTION")],
     overrides: Overrides = None,
     context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question with a pipeline. The answer streams, and its cost follows."""
-    query = {"question": question, "context": context}
+    query = query_of(question, context, field, document)
     with _pipeline(recipe, overrides) as pipeline:
         if as_json:
             say_json(_content(pipeline.run(query)))
@@ -45,11 +47,17 @@ def ask(
             _show(pipeline, query)
 
 
-def chat(recipe: Asked, overrides: Overrides = None, context: Context = "") -> None:
+def chat(
+    recipe: Asked,
+    overrides: Overrides = None,
+    context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
+) -> None:
     """Talk with a pipeline. Agents go on from what was said. An empty line or Ctrl-D ends it."""
     with _session(recipe, overrides) as talk, suppress(EOFError):
         while question := input("you: ").strip():
-            _show_all(talk, {"question": question, "context": context})
+            _show_all(talk, query_of(question, context, field, document))
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
@@ -94,7 +102,7 @@ def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
     return load_pipeline(folder)
 
 
-def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
+def _show(pipeline: Pipeline, query: dict[str, Any]) -> None:
     from unspoken.events import RunEnded, WordsWritten
     from unspoken.view import canvas_view
 
@@ -108,7 +116,7 @@ def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
                 _show_costs(event.run)
 
 
-def _show_all(talk: Session, query: dict[str, str]) -> None:
+def _show_all(talk: Session, query: dict[str, Any]) -> None:
     """Who says what: the answering agent as it writes, the others when they are done."""
     from unspoken.events import RunEnded, TurnEnded, WordsLeftOut, WordsWritten
     from unspoken.view import canvas_view

@@ -109,7 +109,7 @@ class ConversingAgent(Agent):
     ) -> Sequence[Exchange]:
         """What is read of the past in this turn. Raises `ContextTooLong` if there is no room."""
         window, stays = self.window, self.stays
-        written = self._most(needs)
+        written = self.most_tokens(needs)
         room = window.room(self.model, written)
 
         def size(stays: Sequence[Exchange]) -> int:

@@ -7,9 +7,18 @@ from dataclasses import dataclass, field, replace
 
 from unspoken.agents import Edge
 from unspoken.agents.roles import Fields
+from unspoken.runs import Query, fields_of
+from unspoken.types import FieldValue
 from unspoken.wire import Message
 
-__all__ = ["Exchange", "Past"]
+__all__ = ["Exchange", "Past", "asked"]
+
+
+def asked(query: Query) -> str | dict[str, FieldValue]:
+    """A question, or the fields that an item has: a copy, which nobody changes."""
+    if isinstance(query, str):
+        return query
+    return {name: value for name, (value,) in fields_of([query]).items() if value}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

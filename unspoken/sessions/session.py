@@ -21,7 +21,7 @@ from unspoken.events import Event, RunEnded, Tell, WordsLeftOut
 from unspoken.protocols import Model, unwrapped
 from unspoken.runs import LeftOut, Query, Run, fields_of
 from unspoken.sessions.conversing import ConversingAgent, Window
-from unspoken.sessions.past import Exchange, Past
+from unspoken.sessions.past import Exchange, Past, asked
 from unspoken.sessions.storing import Kept, save
 from unspoken.streaming import AsyncStream, Stream
 from unspoken.team import Team
@@ -78,7 +78,8 @@ class Session:
         self._agents = {name: _here(agent) for name, agent in team.participants.items()}
         _check(self._agents, team, window)
         self._models = {name: caches.wrap(agent.model) for name, agent in self._agents.items()}
-        self._past, self._turns = dict(past), list(turns)
+        self._past = dict(past)
+        self._turns = [(asked(query), answer) for query, answer in turns]
         self._busy = Lock()
 
     @classmethod
@@ -149,8 +150,7 @@ class Session:
             run = replace(ended[0].run, left_out=tuple(left_out.values()))
             if not any(turn.finish == "cancelled" for turn in run.turns):
                 self._past = {name: agent.after() for name, agent in agents.items()}
-                asked = query if isinstance(query, str) else dict(query)
-                self._turns.append((asked, run.answer))
+                self._turns.append((asked(query), run.answer))
         tell(RunEnded(run))
 
     @contextmanager

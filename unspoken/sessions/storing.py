@@ -15,9 +15,9 @@ from unspoken import kept
 from unspoken.agents import Edge
 from unspoken.errors import Damaged, QueryError, SessionError, WireError
 from unspoken.runs import Query, fields_of
-from unspoken.sessions.past import Exchange, Past
+from unspoken.sessions.past import Exchange, Past, asked
 from unspoken.team import Team
-from unspoken.types import Spec
+from unspoken.types import FieldValue, Spec
 from unspoken.wire import Message
 
 __all__ = ["Kept", "load", "save"]
@@ -48,7 +48,7 @@ class _Received(_Part):
 
 
 class _Exchange(_Part):
-    fields: dict[str, str]
+    fields: dict[str, FieldValue]
     words: str
     received: tuple[_Received, ...]
 
@@ -66,7 +66,7 @@ class _Agent(_Part):
 class _Session(_Part):
     began: datetime
     agents: dict[str, _Agent]
-    turns: tuple[tuple[str | dict[str, str], str], ...]
+    turns: tuple[tuple[str | dict[str, FieldValue], str], ...]
 
 
 def save(path: Path, team: Team, held: Kept) -> None:
@@ -96,7 +96,7 @@ def save(path: Path, team: Team, held: Kept) -> None:
         )
 
     agents = {n: agent(team.participants[n].spec, past) for n, past in held.past.items()}
-    turns = tuple((q if isinstance(q, str) else dict(q), said) for q, said in held.turns)
+    turns = tuple((asked(query), said) for query, said in held.turns)
     content = _Session(began=held.began, agents=agents, turns=turns).model_dump(mode="json")
     kept.save(path, _KIND, content, {str(n): _bytes(one) for n, one in enumerate(messages)})
 
