@@ -22,7 +22,8 @@ from unspoken import models
 from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
-from unspoken.recipe import find_recipe, recipe_names
+from unspoken.recipe import PipelineRecipe, find_recipe, load_recipe, recipe_names
+from unspoken.recipe.pipeline import build
 from unspoken.sessions import Session
 from unspoken.studies.comparison import Report
 from unspoken.studies.information import InformationReport
@@ -466,12 +467,16 @@ def test_fields_and_documents_that_cannot_be_asked(
 def test_a_chat_answers_until_it_is_ended(
     end: str, unspoken: Callable[..., Ended], pair: str
 ) -> None:
-    alone = [json.loads(unspoken("ask", pair, q, "--json").out) for q in ("why?", "who so?")]
+    plan = load_recipe(pair, [])
+    assert isinstance(plan, PipelineRecipe)
+    with build(plan).session() as talk:
+        alone = [{"answer": talk.run(question).answer} for question in ("why?", "who so?")]
     found = unspoken("chat", pair, given=f"why?\nwho so?\n{end}")
     assert found.code == 0, found.err
     for one in alone:
         assert escaped(one["answer"]) in found.out
     assert found.err.count("one: ") == found.err.count("two: ") == 2
+    assert found.out.count("one: ") == found.out.count("two: ") == 2
 
 
 # Training and comparing --------------------------------------------------------------------------
