@@ -20,6 +20,7 @@ __all__ = [
     "QueryError",
     "RecipeError",
     "SealError",
+    "SessionError",
     "SettingsError",
     "StorageError",
     "TemplateError",
@@ -75,6 +76,10 @@ class QueryError(UnspokenError, ValueError):
 
 class SealError(UnspokenError, ValueError):
     """A key that is missing, empty, too short or no key at all."""
+
+
+class SessionError(UnspokenError, ValueError):
+    """A conversation that cannot go on: closed, in the middle of a run, or of other models."""
 
 
 class SettingsError(UnspokenError, ValueError):

@@ -30,7 +30,7 @@ def printed(code: str, names: dict[str, Any]) -> str:
 def test_the_examples_print_what_the_page_says() -> None:
     names: dict[str, Any] = {}
     found = [(printed(code, names), said) for code, said in examples("python")]
-    assert len(found) == 5
+    assert len(found) == 8
     for told, said in found:
         assert told == said
 
