@@ -21,6 +21,7 @@ __all__ = [
     "QueueFull",
     "RecipeError",
     "SealError",
+    "SessionError",
     "SettingsError",
     "StorageError",
     "TemplateError",
@@ -88,6 +89,10 @@ class QueueFull(UnspokenError, RuntimeError):
 
 class SealError(UnspokenError, ValueError):
     """A key that is missing, empty, too short or no key at all."""
+
+
+class SessionError(UnspokenError, ValueError):
+    """A conversation that cannot go on: closed, in the middle of a run, or of other models."""
 
 
 class SettingsError(UnspokenError, ValueError):

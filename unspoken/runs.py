@@ -12,6 +12,7 @@ from unspoken.errors import QueryError, shown, unknown
 from unspoken.types import FieldValue, Finish, Usage, field_value, size_of
 
 __all__ = [
+    "LeftOut",
     "Query",
     "Run",
     "Turn",
@@ -50,11 +51,28 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What an agent no longer reads of a conversation that is longer than its window.
+
+    exchanges: how many of its oldest exchanges, since the conversation began.
+    """
+
+    agent: str
+    exchanges: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """The answer to one question, and how it came about."""
+    """The answer to one question, and how it came about.
+
+    ended_by: the rule of `until` that ended the rounds, '' if none did. left_out: what agents no
+    longer read of the conversation that the run is part of.
+    """
 
     answer: str
     turns: tuple[Turn, ...]
+    ended_by: str = ""
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def finish(self) -> Finish | None:
@@ -77,13 +95,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """An agent's next turn: its number in the run, from 1, what it receives, where it sends."""
+    """An agent's next turn: its number in the run, from 1, what it receives, where it sends.
+
+    answers: its words are the answer, even if no edge needs them.
+    """
 
     agent: str
     round: int
     step: int
     received: Sequence[tuple[Edge, Any]]
     outgoing: Sequence[Edge]
+    answers: bool = False
 
 
 def fields_of(queries: Sequence[Query]) -> dict[str, tuple[FieldValue, ...]]:

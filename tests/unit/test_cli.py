@@ -22,7 +22,9 @@ from unspoken import models
 from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
-from unspoken.recipe import find_recipe, recipe_names
+from unspoken.recipe import PipelineRecipe, find_recipe, load_recipe, recipe_names
+from unspoken.recipe.pipeline import build
+from unspoken.sessions import Session
 from unspoken.studies.comparison import Report
 from unspoken.studies.information import InformationReport
 from unspoken.terminal import escaped
@@ -465,12 +467,16 @@ def test_fields_and_documents_that_cannot_be_asked(
 def test_a_chat_answers_until_it_is_ended(
     end: str, unspoken: Callable[..., Ended], pair: str
 ) -> None:
-    alone = [json.loads(unspoken("ask", pair, q, "--json").out) for q in ("why?", "who so?")]
+    plan = load_recipe(pair, [])
+    assert isinstance(plan, PipelineRecipe)
+    with build(plan).session() as talk:
+        alone = [{"answer": talk.run(question).answer} for question in ("why?", "who so?")]
     found = unspoken("chat", pair, given=f"why?\nwho so?\n{end}")
     assert found.code == 0, found.err
     for one in alone:
         assert escaped(one["answer"]) in found.out
     assert found.err.count("one: ") == found.err.count("two: ") == 2
+    assert found.out.count("one: ") == found.out.count("two: ") == 2
 
 
 # Training and comparing --------------------------------------------------------------------------
@@ -697,7 +703,8 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "run", stop)
+    monkeypatch.setattr(Pipeline, "stream", stop)
+    monkeypatch.setattr(Session, "stream", stop)
     monkeypatch.setattr(Report, "save", stop)
     arguments = {
         "ask": [pair, "why?"],
@@ -726,7 +733,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(Pipeline, "run", fail)
+    monkeypatch.setattr(Pipeline, "stream", fail)
     with pytest.raises(ZeroDivisionError):
         unspoken("ask", pair, "why?")
 

@@ -69,14 +69,14 @@ def prompts() -> list[Prompt]:
 
 
 def read_tokens(model: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each pass reads from now on."""
-    plain, counts = model._one_pass, list[int]()
+    """How many tokens of a row each pass reads from now on."""
+    plain, counts = model.turns.read, list[int]()
 
-    def counted(kv: Any, mask: Any, run: Any, *rest: Any) -> Any:
-        counts.append(run.ids.numel())
-        return plain(kv, mask, run, *rest)
+    def counted(tokens: int) -> Any:
+        counts.append(tokens)
+        return plain(tokens)
 
-    monkeypatch.setattr(model, "_one_pass", counted)
+    monkeypatch.setattr(model.turns, "read", counted)
     return counts
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from unspoken.backbone import Backbone
-from unspoken.scheduling import PIECE, FairQueue, Turns, on_behalf_of
+from unspoken.scheduling import CHUNK, FairQueue, Turns, on_behalf_of
 from unspoken.scheduling import turns as module
 from unspoken.testing import tiny_backbone
 from unspoken.types import Need, Prompt, Text
@@ -75,8 +75,8 @@ def queued(watched: Watched) -> str:
     held = watched.pool.submit(hold)
     begun.wait()
     for n in range(3):
-        watched.read(f"a{n}", PIECE // 2, "ada")
-    watched.read("b0", PIECE, "bob")
+        watched.read(f"a{n}", CHUNK // 2, "ada")
+    watched.read("b0", CHUNK, "bob")
     watched.step()
     watched.step()
     go.set()
@@ -92,7 +92,7 @@ def test_between_two_steps_owners_read_in_turn_and_no_more_than_a_piece(watched:
 @pytest.mark.parametrize("twin", ["first come", "no bound"])
 def test_the_check_can_fail(twin: str, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     if twin == "no bound":
-        monkeypatch.setattr(module, "PIECE", 10**9)
+        monkeypatch.setattr(module, "CHUNK", 10**9)
     else:
         plain = FairQueue[Any].put
         monkeypatch.setattr(FairQueue, "put", lambda self, owner, one: plain(self, "", one))
@@ -136,7 +136,7 @@ def test_long_prompts_are_read_in_pieces_and_are_the_same(
     model: Backbone = tiny_backbone(kind)
     prompt = Prompt((Text(("a long text in one row", "and another")),))
     whole = model.read(prompt, needs=needs)
-    monkeypatch.setattr("unspoken.backbone.passes.PIECE", 5)
+    monkeypatch.setattr("unspoken.backbone.passes.CHUNK", 5)
     reads, plain = list[int](), model.turns.read
 
     def counted(tokens: int) -> AbstractContextManager[None]:

@@ -139,9 +139,9 @@ def test_neighbours_of_cancelled_rows_write_on(seed: int) -> None:
 
     def ask(n: int) -> Words:
         words, settings = questions[n]
-        left = iter(range(rng.randint(0, 15)))
-        with cancelled_by((lambda: next(left, None) is None) if n % 3 == 0 else None):
-            return model.write(read(model, words), settings)
+        context, left = read(model, words), iter(range(rng.randint(1, 16)))
+        with cancelled_by(lambda: n % 3 == 0 and next(left, None) is None):
+            return model.write(context, settings)
 
     with ThreadPoolExecutor(9) as pool:
         found = list(pool.map(ask, range(9)))
@@ -258,7 +258,7 @@ def test_text_comes_to_the_thread_that_asked(tiny: Tiny) -> None:
         pieces: list[str] = []
         mine = current_thread().name
 
-        def tell(piece: str) -> None:
+        def tell(row: int, piece: str) -> None:
             names.add(current_thread().name)
             assert current_thread().name == mine
             pieces.append(piece)
@@ -274,7 +274,7 @@ def test_text_comes_to_the_thread_that_asked(tiny: Tiny) -> None:
 def test_a_listener_that_raises_ends_its_own_row(tiny: Tiny) -> None:
     model = tiny("llama")
 
-    def tell(piece: str) -> None:
+    def tell(row: int, piece: str) -> None:
         raise KeyError(piece)
 
     with ThreadPoolExecutor(2) as pool:

@@ -80,9 +80,9 @@ def ask(runner: Paced, scheduler: Scheduler[Count]) -> Iterator[Asked]:
     queued = Semaphore(0)
 
     def asking(rows: Sequence[Count], owner: str, seconds: float | None, cancel: Any) -> Any:
-        with on_behalf_of(owner, seconds=seconds), cancelled_by(cancel):
+        with on_behalf_of(owner, seconds=seconds), cancelled_by(cancel or (lambda: False)):
             try:
-                with scheduler.submit([rows])[0] as one:
+                with scheduler.submit(rows) as one:
                     queued.release()
                     return one.wait()
             except BaseException:
@@ -238,7 +238,7 @@ def test_a_caller_that_breaks_off_takes_its_rows_along(
     runner: Paced, scheduler: Scheduler[Count]
 ) -> None:
     runner.allowed.release(100)
-    with pytest.raises(RuntimeError, match="broke off"), scheduler.submit([[Count("a", 10**9)]])[0]:
+    with pytest.raises(RuntimeError, match="broke off"), scheduler.submit([Count("a", 10**9)]):
         raise RuntimeError("broke off")
     assert scheduler.idle(30)
     assert runner.rows == []

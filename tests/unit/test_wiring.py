@@ -271,7 +271,7 @@ def fan_out(model: Backbone, count: int, **settings: Any) -> Pipeline:
 
 def one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, query: Any) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr("unspoken.pipeline._ROWS", 1)
+        patch.setattr("unspoken.team._ROWS", 1)
         return pipeline.run(query)
 
 

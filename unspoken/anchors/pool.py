@@ -121,6 +121,15 @@ class AnchorPool:
             key = (id(inner), owner)  # a reader holds its model, so no id comes again
             return self._readers.setdefault(key, PooledModel(self, inner, owner))
 
+    def forget(self, owner: str) -> None:
+        """Drop all that is kept for an owner."""
+        with self.lock:
+            for realm in [one for one in self._stores if one[-1] == owner]:
+                del self._stores[realm]
+                self._unproved.discard(realm)
+            for key in [one for one in self._readers if one[1] == owner]:
+                del self._readers[key]
+
     # -- what readers do ---------------------------------------------------------------------------
 
     def store(self, model: Fillable, owner: str) -> Store:

@@ -144,6 +144,14 @@ class Store:
                 free = self.freed(kv[:, :, :, first - cue : last], first - cue)
                 self.shelf.add(Base(row.ids[first - cue : last], free, now, cue))
 
+    def keep_written(self, row: Row, ids: tuple[int, ...], kv: Tensor, *, now: int) -> None:
+        """Keep what was written after a row as what was read: a conversation may go on from there.
+
+        kv: (L, 2, H, m, D), the cache of the last m tokens.
+        """
+        whole = torch.tensor((*row.ids, *ids))
+        self.trie.add(whole, kv, now=now, first=len(whole) - kv.shape[3])
+
     def keep_answer(self, ids: tuple[int, ...], kv: Tensor, at: int, *, cue: int, now: int) -> None:
         """Keep what was written, and the `cue` tokens before it: ids (n,) and (L, 2, H, n, D).
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 __all__ = ["Node", "Trie", "common"]
 
+_MOST = 256
+"""The most tokens of a node that is added."""
+
 
 @dataclass(slots=True, eq=False)
 class Node:
@@ -73,19 +76,27 @@ class Trie:
             node = child
         return path
 
-    def add(self, ids: Tensor, kv: Tensor, *, now: int) -> None:
-        """Keep a sequence and its cache (L, 2, H, S, D). Only what the tree lacks is copied."""
+    def add(self, ids: Tensor, kv: Tensor, *, now: int, first: int = 0) -> None:
+        """Keep a sequence and its cache (L, 2, H, S, D). Only what the tree lacks is copied.
+
+        first: the token with which the cache begins. If the tree lacks one before it, nothing is
+        kept. Nodes are short, so that of a sequence that is too long for a budget its beginning
+        stays.
+        """
         path = self.find(ids, now=now)
         done = sum(taken for _, taken in path)
-        if done >= len(ids):
+        if done >= len(ids) or done < first:
             return
         node = self.root
         if path:
             node, taken = path[-1]
             if taken < node.size:
                 node = _split(node, taken)
-        rest = Node(ids[done:].clone(), kv[:, :, :, done : len(ids)].clone(), node, used=now)
-        node.children[int(ids[done])] = rest
+        for begin in range(done, len(ids), _MOST):
+            part = slice(begin, min(begin + _MOST, len(ids)))
+            held = kv[:, :, :, part.start - first : part.stop - first].clone()
+            node.children[int(ids[begin])] = Node(ids[part].clone(), held, node, used=now)
+            node = node.children[int(ids[begin])]
 
     def nodes(self) -> Iterator[Node]:
         """All nodes but the root, each before those that follow it."""

@@ -3,7 +3,7 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -15,7 +15,6 @@ from unspoken.backbone.generation import (
     Row,
     Sampler,
     StopAt,
-    Teller,
     Watch,
     cut,
     finish_of,
@@ -23,6 +22,7 @@ from unspoken.backbone.generation import (
 )
 from unspoken.backbone.rereading import Rereading
 from unspoken.backbone.stopping import StopStrings
+from unspoken.backbone.telling import Teller, Tellers
 from unspoken.backbone.thoughts import Thoughts, Told
 from unspoken.types import Finish, Words
 
@@ -32,13 +32,7 @@ __all__ = ["Decoding"]
 class Decoding(Rereading):
     """A model whose `generate` writes rows, each by settings of its own."""
 
-    def generate(
-        self,
-        model: Any,
-        given: dict[str, Any],
-        rows: Sequence[Row],
-        on_text: Callable[[str], None] | None,
-    ) -> Words:
+    def generate(self, model: Any, given: dict[str, Any], rows: Sequence[Row]) -> Words:
         """What `generate` of a `writer` writes after its inputs, of which input_ids is (B, N)."""
         begin, pad = given["input_ids"].shape[1], self.tokenizer.pad_token_id
         ends, limits = self.ends, [row.settings.max_tokens for row in rows]
@@ -60,7 +54,7 @@ class Decoding(Rereading):
             generation_config=config,
             logits_processor=LogitsProcessorList([likeliest, *sampler]),
             stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-            streamer=self.teller(rows[0], on_text, likeliest) if on_text else None,
+            streamer=self._tellers(rows, likeliest),
         )[:, begin:]
         likeliest.check()
         lengths = written_lengths(out, ends, stop, limits)
@@ -98,16 +92,28 @@ class Decoding(Rereading):
             return StopStrings(stop, self.tokenizer)
         return StopStrings(stop, self.tokenizer, lambda ids: self._told(ids, row).answer)
 
-    def teller(self, row: Row, tell: Callable[[str], None], likeliest: Likeliest) -> Teller:
-        thoughts, stop = self.thoughts, row.settings.stop
-        if thoughts is None:
-            return Teller(self.tokenizer, stop, tell, likeliest)
+    def _tellers(self, rows: Sequence[Row], likeliest: Likeliest) -> Tellers | None:
+        heard = any(row.tell for row in rows)
+        return Tellers(list(map(self.teller, rows)), likeliest) if heard else None
+
+    def teller(self, row: Row) -> Teller | None:
+        thoughts, settings = self.thoughts, row.settings
+        if row.tell is None:
+            return None
 
         def answer(written: str, final: bool) -> str:
+            assert thoughts is not None
             settled = written if final else thoughts.settled(written)
             return self._split(settled, row, thoughts).answer.lstrip()
 
-        return Teller(self.tokenizer, stop, tell, likeliest, answer)
+        return Teller(
+            self.tokenizer,
+            row.tell,
+            stop=settings.stop,
+            ends=self.ends,
+            limit=settings.max_tokens,
+            answer=answer if thoughts else None,
+        )
 
     def _told(self, ids: Sequence[int], row: Row) -> Told:
         """Thoughts and answer of a row, without special tokens."""

@@ -74,7 +74,7 @@ class Offline(Reading, Writing):
                     yield replace(self.write(context, own), cache=None)
                     continue
                 tasks = self.tasks(context, self.rows(context, own))
-                waiting += self.scheduler.submit([tasks])
+                waiting.append(self.scheduler.submit(tasks))
                 del context, tasks
                 while len(waiting) > most:
                     yield self._awaited(waiting.popleft())

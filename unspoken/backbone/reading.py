@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ from unspoken.backbone.caches import (
 from unspoken.backbone.joining import join_reads
 from unspoken.backbone.moving import Moving
 from unspoken.backbone.once import once
+from unspoken.backbone.passes import CHUNK
 from unspoken.backbone.proofs import near
 from unspoken.backbone.rereading import Rereading
+from unspoken.cancelling import Cancelled
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import Chunk, Part, lay_out, spell
 from unspoken.types import (
@@ -64,7 +67,7 @@ class Reading(Moving, Rereading):
 
         The last segment must be text, so that generation has a token to continue from. A shared
         opening is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong` and
-        `IncompatibleModels` before any forward pass.
+        `IncompatibleModels` before any forward pass, and `Cancelled` between two.
         """
         parts = self.lay_out(prompt)
         if not (self.keeps and (self.pads or prompt.batch == 1)):
@@ -80,8 +83,14 @@ class Reading(Moving, Rereading):
     def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
         """Read what `lay_out` made of a prompt of B rows, or parts that were cut otherwise."""
         pass_ = _Reading(self, parts, batch, needs)
-        for part in parts:
-            pass_.take(part, last=part is parts[-1])
+        for n, part in enumerate(parts):
+            try:
+                pass_.take(part, last=part is parts[-1])
+            except Cancelled as end:
+                read = [one.mask for one in parts[:n] if isinstance(one, Chunk)]
+                read.append(part.mask[:, : end.slots])
+                passes = sum(ceil(mask.shape[1] / CHUNK) for mask in read)
+                raise Cancelled(tokens=counts(read, batch), passes=passes) from None
         return pass_.result()
 
     def _forget(self) -> None:
@@ -286,6 +295,10 @@ class _Reading:
             states = {n: expand(state, self.batch) for n, state in states.items()}
             self.hidden.append((states, run.heard.expand(self.batch, -1)))
 
+    def _passes(self, run: Chunk) -> int:
+        unread = run is self.runs[-1] and not self.whole
+        return max(1, ceil((run.ids.shape[1] - unread) / CHUNK))
+
     def result(self) -> Read:
         """What has been read, without padding in the middle where a window would count it."""
         kv, mask, positions, seen = self.kv, self.mask, self.positions, self.seen
@@ -304,7 +317,7 @@ class _Reading:
         )
         return Read(
             tokens=counts([run.mask for run in self.runs], self.batch),
-            passes=len(self.runs),
+            passes=sum(map(self._passes, self.runs)),
             found=found if self.top is None else None,
             hidden={
                 n: gather_states([(s[n], wanted) for s, wanted in self.hidden]) for n in self.layers

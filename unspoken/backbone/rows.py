@@ -9,8 +9,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from unspoken.backbone.generation import Row, Teller
+from unspoken.backbone.generation import Row
 from unspoken.backbone.stopping import StopStrings
+from unspoken.backbone.telling import Teller
 from unspoken.types import KV, Ahead, Context, Finish, KVCache
 
 __all__ = ["WritingRow", "rows_of"]
@@ -54,7 +55,7 @@ class WritingRow:
         self.ids.append(token)
         self.last, self.position = token, self.position + 1
         if self.teller is not None:
-            self.teller.put(torch.tensor([token]))
+            self.teller.put(token)
         if token in self.ends or self.stop.found(self.ids):
             self._end("stop")
         elif len(self.ids) == self.row.settings.max_tokens:
@@ -66,7 +67,7 @@ class WritingRow:
 
     def _end(self, finish: Finish) -> None:
         self.finish = finish
-        if self.teller is not None and self.ids:
+        if self.teller is not None:
             self.teller.end()
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unspoken.backbone.decoding import Decoding
-from unspoken.backbone.generation import Likeliest, Row, StopAt, written_lengths
+from unspoken.backbone.generation import Row, StopAt, written_lengths
 from unspoken.backbone.grown import GrownCache
 from unspoken.backbone.once import once
 from unspoken.backbone.reading import UNWHOLE
@@ -22,6 +21,7 @@ from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
 from unspoken.backbone.rows import WritingRow, rows_of
 from unspoken.backbone.running import RunningBatch
 from unspoken.backbone.stopping import StopStrings
+from unspoken.cancelling import stop_if_cancelled
 from unspoken.errors import IncompatibleModels
 from unspoken.scheduling import Limits, Request, Scheduler
 from unspoken.types import (
@@ -31,6 +31,7 @@ from unspoken.types import (
     Context,
     KVCache,
     Need,
+    OnText,
     Rollout,
     Settings,
     Spelling,
@@ -77,39 +78,43 @@ class Writing(Decoding):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Continue each row of a context with words.
 
-        `on_text` is called with pieces of the answer as they come (one row only).
+        on_text: gets the number of a row and its new words, as they come.
         """
-        return self._write([context], [settings], [], on_text)[0]
+        return self._write([context], [settings], [on_text], [])[0]
 
     def proceed(
         self,
         context: Context,
         ahead: Ahead,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """`write` where the context's last token was read with the rest, which saves a pass."""
-        return self._write([context], [settings], [ahead], on_text)[0]
+        return self._write([context], [settings], [on_text], [ahead])[0]
 
     def write_together(
         self,
         contexts: Sequence[Context],
         settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
         aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
         """What `write` gives for each context by its settings, all at once.
 
-        aheads: what comes of the contexts' last tokens, if they were read with the rest.
+        on_text: one for each context. aheads: what comes of the contexts' last tokens, if they were
+        read with the rest.
         """
-        return self._write(contexts, settings, aheads, None)
+        return self._write(contexts, settings, on_text, aheads)
 
-    def rows(self, context: Context, settings: Settings) -> list[Row]:
+    def rows(
+        self, context: Context, settings: Settings, on_text: OnText | None = None
+    ) -> list[Row]:
         """How each row of a context is written."""
-        thoughts, each = self.thoughts, Row.each(settings, context.batch)
+        thoughts, each = self.thoughts, Row.each(settings, context.batch, on_text)
         if thoughts is None:
             return each
         spelling = context.spelling
@@ -120,31 +125,32 @@ class Writing(Decoding):
         self,
         contexts: Sequence[Context],
         settings: Sequence[Settings],
+        on_text: Sequence[OnText | None],
         aheads: Sequence[Ahead],
-        on_text: Callable[[str], None] | None,
     ) -> list[Words]:
-        asked = list(zip(contexts, map(self.rows, contexts, settings), strict=True))
         for context, own in zip(contexts, settings, strict=True):  # before any pass
             whole = not isinstance(context.cache, TokenCache)
             self._check_room(context.length, own.max_tokens, whole=whole)
-        words = {
-            n: self._rewrite(context.cache, rows, on_text)
-            for n, (context, rows) in enumerate(asked)
+        stop_if_cancelled()
+        each = zip(contexts, settings, on_text or [None] * len(contexts), strict=True)
+        rows = [self.rows(*one) for one in each]
+        found = {
+            n: self._rewrite(context.cache, rows[n])
+            for n, context in enumerate(contexts)
             if isinstance(context.cache, TokenCache)
         }
-        rest = [n for n in range(len(asked)) if n not in words]
-        if rest:
-            tasks = [self.tasks(*asked[n], aheads[n] if aheads else None) for n in rest]
-            with ExitStack() as opened:
-                listen = partial(self._listen, on_text) if on_text else None
-                requests = self.scheduler.submit(tasks, listen)
-                for request in requests:
-                    opened.enter_context(request)
-                for n, request in zip(rest, requests, strict=True):
-                    written = [row.written for row in request.wait()]
-                    cache = GrownCache.of(contexts[n].cache, written)
-                    words[n] = replace(self.finished(request.tasks), cache=cache)
-        return [words[n] for n in range(len(asked))]
+        kept = [n for n in range(len(contexts)) if n not in found]
+        tasks = {n: self.tasks(contexts[n], rows[n], aheads[n] if aheads else None) for n in kept}
+        if tasks:
+            every = [task for one in tasks.values() for task in one]
+            with self.scheduler.submit(every, self._listen) as request:
+                request.wait()
+            found |= {n: self._grown(contexts[n], tasks[n]) for n in kept}
+        return [found[n] for n in range(len(contexts))]
+
+    def _grown(self, context: Context, rows: Sequence[WritingRow]) -> Words:
+        cache = GrownCache.of(context.cache, [row.written for row in rows])
+        return replace(self.finished(rows), cache=cache)
 
     def tasks(
         self, context: Context, rows: Sequence[Row], ahead: Ahead | None = None
@@ -158,13 +164,12 @@ class Writing(Decoding):
         make = partial(torch.zeros, dtype=self.dtype, device=self.device)
         return tuple((make(1, heads, 0, k), make(1, heads, 0, v)) for heads, k, v in self.shapes)
 
-    def _listen(self, on_text: Callable[[str], None], request: Request[WritingRow]) -> None:
-        def tell(piece: str) -> None:
-            request.later(partial(on_text, piece))
-
-        row = request.tasks[0]
-        row.teller = self.teller(row.row, tell, Likeliest(*self.whose))
-        row.teller.next_tokens_are_prompt = False  # it gets what is written, and no prompt
+    def _listen(self, request: Request[WritingRow]) -> None:
+        """Let rows tell their words in the thread that asked."""
+        for task in request.tasks:
+            if task.row.tell is not None:
+                tell = partial(_later, request, task.row.tell)
+                task.teller = self.teller(task.row._replace(tell=tell))
 
     def finished(self, rows: Sequence[WritingRow]) -> Words:
         """The words of the rows of one context, once all are over."""
@@ -177,11 +182,9 @@ class Writing(Decoding):
         )
 
     @torch.no_grad()
-    def _rewrite(
-        self, read: TokenCache, rows: Sequence[Row], on_text: Callable[[str], None] | None
-    ) -> Words:
+    def _rewrite(self, read: TokenCache, rows: Sequence[Row]) -> Words:
         def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
-            return self.generate(model, given, [rows[n] for n in places], on_text)
+            return self.generate(model, given, [rows[n] for n in places])
 
         return self.rewrite(read, generate)
 
@@ -256,3 +259,7 @@ class Writing(Decoding):
         if ridge not in self._alignments:
             self._alignments[ridge] = alignment(self.head, self.embed, ridge=ridge)
         return self._alignments[ridge]
+
+
+def _later(request: Request[WritingRow], tell: Callable[[str], None], piece: str) -> None:
+    request.later(partial(tell, piece))

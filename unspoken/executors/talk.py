@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from unspoken import errors
-from unspoken.agents import Role
+from unspoken.agents import Role, Size
 from unspoken.errors import UnspokenError, WorkerError
 from unspoken.types import FieldValue, Finish, Spec, Usage
 
@@ -65,20 +65,25 @@ class Description(_Part):
 
 
 class TurnDone(_Part):
-    """The end of a turn. Messages follow it. sent: which of them goes over each edge."""
+    """The end of a turn. Messages follow it. sent: which of them goes over each edge.
+
+    sizes: those of the messages, one for each edge.
+    """
 
     kind: Literal["said"] = "said"
     text: tuple[str, ...] | None
     usage: tuple[Usage, ...]
     sent: tuple[int, ...]
+    sizes: tuple[Size, ...]
     reasoning: tuple[str | None, ...]
     finish: tuple[Finish, ...]
 
 
 class Piece(_Part):
-    """Words of an answer as they are written. The end of the turn follows."""
+    """New words of an item, as they are written. The end of the turn follows."""
 
     kind: Literal["piece"] = "piece"
+    row: int
     words: str
 
 

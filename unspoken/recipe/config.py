@@ -36,7 +36,9 @@ from unspoken.recipe.parts import (
     Part,
     ProjectorSettings,
     Prompts,
+    SessionSource,
     Stage,
+    UntilSource,
 )
 from unspoken.recipe.registry import study
 from unspoken.tasks import TaskSource
@@ -229,6 +231,7 @@ class RelayRecipe(Recipe):
 class PipelineRecipe(Recipe):
     """Agents and edges, and a task if something is measured of them.
 
+    until: what ends the rounds before the last. session: how `unspoken chat` holds a conversation.
     executor: where agents run: in this process (`here`), in a process each (over a `pipe`,
     `shared_memory` or `tcp` on loopback), or as `ray` actors. timeout: the seconds that a turn
     elsewhere may take. task: what the studies ask. limit: the most test items. batch_size: how many
@@ -239,6 +242,8 @@ class PipelineRecipe(Recipe):
     agents: tuple[AgentSource, ...]
     edges: tuple[EdgeSource, ...] = ()
     rounds: int = Field(default=1, ge=1)
+    until: UntilSource | None = None
+    session: SessionSource = SessionSource()
     answer: str | None = None
     dtype: str = "auto"
     device: str | None = None

@@ -10,10 +10,10 @@ from unspoken.scheduling.queue import FairQueue
 from unspoken.scheduling.request import Request, Runner, Task
 from unspoken.scheduling.scheduler import Limits, Scheduler, SchedulerState
 from unspoken.scheduling.terms import Terms, on_behalf_of, terms
-from unspoken.scheduling.turns import PIECE, Turns
+from unspoken.scheduling.turns import CHUNK, Turns
 
 __all__ = [
-    "PIECE",
+    "CHUNK",
     "FairQueue",
     "Group",
     "Limits",

@@ -64,26 +64,24 @@ class Scheduler(Generic[T]):
         self._seconds = 0.0  # that a row takes, a moving average
 
     def submit(
-        self, asked: Sequence[Sequence[T]], listen: Callable[[Request[T]], None] | None = None
-    ) -> list[Request[T]]:
-        """Queue the rows of some requests, all or none, on the terms of this thread.
+        self, tasks: Sequence[T], listen: Callable[[Request[T]], None] | None = None
+    ) -> Request[T]:
+        """Queue rows, all or none, on the terms of this thread. Raises `QueueFull`.
 
-        listen: gets each request before its rows can begin. Raises `QueueFull`.
+        listen: gets the request before its rows can begin.
         """
-        requests = [Request(tasks, terms(), asked_of_this_thread()) for tasks in asked]
-        for request in requests:
-            if listen is not None:
-                listen(request)
+        request = Request(tasks, terms(), asked_of_this_thread())
+        if listen is not None:
+            listen(request)
         with self._changed:
-            self._check_room(terms().owner, sum(map(len, asked)))
+            self._check_room(request.owner, len(tasks))
             if self._thread is None:  # it waits for the lock before it looks for work
                 thread = Thread(target=self._run, name=f"scheduler of {self.name}")
                 thread.start()
                 self._thread = thread
-            for request in requests:
-                for task in request.tasks:
-                    self._waiting.put(request.owner, (request, task))
-        return requests
+            for task in tasks:
+                self._waiting.put(request.owner, (request, task))
+        return request
 
     def state(self) -> SchedulerState:
         """What it does now."""

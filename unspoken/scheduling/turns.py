@@ -14,10 +14,10 @@ import torch
 from unspoken.scheduling.queue import FairQueue
 from unspoken.scheduling.terms import terms
 
-__all__ = ["PIECE", "Turns"]
+__all__ = ["CHUNK", "Turns"]
 
-PIECE = 512
-"""How many tokens are read between two steps at most, and in one pass."""
+CHUNK = 512
+"""How many tokens of a row one pass reads at most, and how many are read between two steps."""
 
 
 class _Reader(NamedTuple):
@@ -28,7 +28,7 @@ class _Reader(NamedTuple):
 class Turns:
     """Who may use the machine: threads that read, or the one that takes a step for a batch.
 
-    Between two steps at most `PIECE` tokens are read, and one pass more, by owners in turn. So a
+    Between two steps at most `CHUNK` tokens are read, and one pass more, by owners in turn. So a
     step waits for no more than that, and prompts are soon in the batch, which matters: a step with
     few rows costs almost as much as one with many. Readers go one at a time, or as many as there
     are cores for them: ten that read at once would all be done at the end.
@@ -86,7 +86,7 @@ class Turns:
         """Let those go whose turn it is."""
         if self._stepping:
             return
-        while self._free and self._readers and not (self._steppers and self._read >= PIECE):
+        while self._free and self._readers and not (self._steppers and self._read >= CHUNK):
             reader = self._readers.take({})
             self._free, self._read = self._free - 1, self._read + reader.tokens
             reader.go.set()

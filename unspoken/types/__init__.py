@@ -20,7 +20,17 @@ from unspoken.types.prompt import (
     Vectors,
     left_pad,
 )
-from unspoken.types.reading import Ahead, Context, Finish, Read, Rollout, Served, Usage, Words
+from unspoken.types.reading import (
+    Ahead,
+    Context,
+    Finish,
+    OnText,
+    Read,
+    Rollout,
+    Served,
+    Usage,
+    Words,
+)
 from unspoken.types.settings import (
     CACHE,
     TEXT,
@@ -49,6 +59,7 @@ __all__ = [
     "CacheSegment",
     "Need",
     "NeedKind",
+    "OnText",
     "Prompt",
     "Read",
     "Reuse",
