@@ -456,7 +456,9 @@ def test_stop_strings_cut_words_and_token_counts(
     model = take_turn(monkeypatch, said)
     pieces: list[str] = []
     context = model.read(prompt_of("q")).context
-    out = model.write(context, Settings(max_tokens=40, stop=stop), pieces.append)
+    out = model.write(
+        context, Settings(max_tokens=40, stop=stop), lambda _, piece: pieces.append(piece)
+    )
     assert out.words == (words,)
     assert out.tokens == (tokens,)
     assert out.passes == tokens
@@ -475,7 +477,8 @@ def test_rows_stop_on_their_own(monkeypatch: pytest.MonkeyPatch):
 def test_words_come_in_pieces(monkeypatch: pytest.MonkeyPatch):
     model = take_turn(monkeypatch, "one two\nthree 北京")
     pieces: list[str] = []
-    out = model.write(model.read(prompt_of("q")).context, Settings(max_tokens=40), pieces.append)
+    context = model.read(prompt_of("q")).context
+    out = model.write(context, Settings(max_tokens=40), lambda _, piece: pieces.append(piece))
     assert "".join(pieces) == out.words[0] == "one two\nthree 北京"
     assert len(pieces) > 2
 
