@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,7 +241,7 @@ def _key(relay: Relay, *more: Any, weights: Sequence[str] = ()) -> str:
     known = weights or [model.fingerprint for model in models]
     parts = [
         *zip(known, [str(model.dtype) for model in models], strict=True),
-        [asdict(item) for item in _items(relay)],
+        [item.to_dict() for item in _items(relay)],
         relay.instructions,
         relay.task.protocol,
         recipe.training.model_dump(),
