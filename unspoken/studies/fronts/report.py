@@ -155,8 +155,10 @@ class FrontsReport(Result):
     def findings(self) -> list[str]:
         """A sentence for each clock, then who halves the time."""
         found = [self.sentence(clock).removesuffix(".") for clock in CLOCKS]
-        half = [(arm, clock) for clock in CLOCKS for arm in self.arms if self.halves(arm, clock)]
-        for arm, clock in half:
+        half: list[tuple[ClockName, Channelled]] = [
+            (clock, arm) for clock in CLOCKS for arm in self.arms if self.halves(arm, clock)
+        ]
+        for clock, arm in half:
             share = arm.clock.answer(clock) / self.verbatim.clock.answer(clock)
             found.append(
                 f"{_BEGUN[clock]}, {arm.name} answers in {100 * share:.0f} % of the time of "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unspoken.page import Cell, Dot, Line, Lines, Panel, Points, Scale, Section, Table
-from unspoken.studies.fronts.clock import CLOCKS
+from unspoken.studies.fronts.clock import CLOCKS, ClockName
 from unspoken.studies.fronts.report import COLUMNS, Channelled, FrontsReport, front
 
 __all__ = ["chart", "sections", "summary"]
@@ -34,20 +34,26 @@ _ABOUT = (
 
 def chart(report: FrontsReport) -> Lines:
     """Accuracy against the seconds of each clock, bytes and tokens, and the fronts."""
-    costs: list[tuple[str, Cost]] = [
-        (f"seconds to the answer, {clock}", lambda arm, clock=clock: arm.clock.answer(clock))
-        for clock in CLOCKS
-    ]
-    costs += [
-        ("bytes on the wire", lambda arm: arm.matched.wire_bytes),
-        ("tokens, both sides", lambda arm: arm.tokens),
-    ]
+    costs = [(f"seconds to the answer, {clock}", _seconds(clock)) for clock in CLOCKS]
+    costs += [("bytes on the wire", _bytes), ("tokens, both sides", _tokens)]
     return Lines(
         panels=tuple(_panel(report, Scale(label, log=True), cost) for label, cost in costs),
         caption="Right answers in percent, 95 % Wilson intervals; costs on logarithmic axes.",
         text=f"Right answers in percent of {', '.join(_families(report.arms))} against their "
         "costs; the numbers follow below.",
     )
+
+
+def _seconds(clock: ClockName) -> Cost:
+    return lambda arm: arm.clock.answer(clock)
+
+
+def _bytes(arm: Channelled) -> float:
+    return arm.matched.wire_bytes
+
+
+def _tokens(arm: Channelled) -> float:
+    return arm.tokens
 
 
 def _panel(report: FrontsReport, x: Scale, cost: Cost) -> Panel:
