@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ QUERIES = [{"context": f"fact {n}", "question": f"what {n}?"} for n in range(3)]
 class Ticking(ScriptedModel):
     """Reads an item in `reads` seconds, and instructions in 100 more unless it has them still.
 
-    Writes in 40 seconds, of which 10 pass until the first token.
+    Writes in 10 seconds for each token.
     """
 
     def __init__(self, time: list[float], reads: float, name: str) -> None:
@@ -40,14 +39,15 @@ class Ticking(ScriptedModel):
         settings: Settings = Settings(),
         on_text: Callable[[str], None] | None = None,
     ) -> Words:
-        self.time[0] += 40
-        return replace(super().write(context, settings, on_text), wait=10.0)
+        words = super().write(context, settings, on_text)
+        self.time[0] += 10 * words.tokens[0]
+        return words
 
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found = [0.0]
-    monkeypatch.setattr(module, "perf_counter", lambda: found[0])
+    monkeypatch.setattr(module, "process_time", lambda: found[0])
     return found
 
 
@@ -90,10 +90,21 @@ def test_a_text_that_is_passed_on_is_read_by_the_receiver_alone(time: list[float
 
 def test_a_clock_is_the_median_of_items_and_not_of_parts() -> None:
     items = (Seconds(5, 0, 0, 1, 1), Seconds(0, 0, 0, 4, 1), Seconds(1, 0, 0, 2, 1))
-    clock = Clock(items, module.Timed.now(1))
+    clock = Clock(items, True, module.Timed.now(1))
     assert clock.answer("nothing read") == 5
     assert clock.answer("sender has read") == 3
     assert clock.first("nothing read") == 4
+
+
+def test_several_threads_are_timed_by_the_wall(
+    time: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = pair(*agents(time, Agent, one_model=False))
+    assert clocked(pipeline, QUERIES, "clock").processor
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(module, "perf_counter", lambda: 0.0)
+    found = clocked(pipeline, QUERIES, "clock")
+    assert (found.processor, found.answer("nothing read")) == (False, 0.0)
 
 
 def test_only_a_sender_and_a_receiver_are_timed(time: list[float]) -> None:

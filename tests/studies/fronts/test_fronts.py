@@ -196,7 +196,7 @@ def arm(
         gain=Difference(0.1, 0.05, 0.15, 0.01),
         content=Difference(content, content - 0.05, content + 0.05, 0.01),
         against=Difference(loss + 0.01, loss, loss + 0.02, 1.0),
-        clock=Clock((item,), here),
+        clock=Clock((item,), True, here),
     )
 
 
