@@ -66,23 +66,27 @@ def answers(bench: Bench, name: str) -> list[str]:
 
 def test_every_arm_is_asked_in_its_class(measured: tuple[Bench, FrontsReport]) -> None:
     _, report = measured
-    blind = ["full-text", "memory", "note of 2 tokens", "note of 4 tokens", "handoff", "pooled"]
-    tuned = [f"{name}, tuned reader" for name in ("full-text", *blind[2:5])]
+    twice = ["full-text", "note of 2 tokens", "note of 4 tokens", "handoff"]
+    blind = [*twice, "memory", "cache", "pooled"]
+    tuned = [f"{name}, tuned reader" for name in twice]
     found = ["found sentences, 1", "found sentences, 2"]
     asked = ["layers", *found, *(f"{name}, tuned reader" for name in found)]
     assert {arm.name for arm in report.of_class(asked=False)} == {*blind, *tuned}
     assert {arm.name for arm in report.of_class(asked=True)} == set(asked)
     kinds = {arm.name: arm.kind for arm in report.arms}
     assert (kinds["full-text"], kinds["note of 2 tokens"]) == ("verbatim", "words")
-    assert {kinds[name] for name in ("memory", "handoff", "pooled", "layers")} == {"latent"}
+    assert {kinds[name] for name in ("memory", "cache", "handoff", "pooled", "layers")} == {
+        "latent"
+    }
     constant = {arm.name: arm.constant for arm in report.arms}
     assert [name for name, arm in constant.items() if arm is not None] == ["memory"]
 
 
-def test_a_handoff_answers_as_the_text_does_with_either_reader(
+def test_a_cache_answers_as_the_text_does_with_either_reader(
     measured: tuple[Bench, FrontsReport],
 ) -> None:
     bench, _ = measured
+    assert answers(bench, "cache") == answers(bench, "full-text")
     for reader in ("", ", tuned reader"):
         assert answers(bench, f"handoff{reader}") == answers(bench, f"full-text{reader}")
     assert answers(bench, "full-text") != answers(bench, "full-text, tuned reader")
@@ -94,7 +98,7 @@ def test_costs_are_counted_for_each_side(measured: tuple[Bench, FrontsReport]) -
     assert (text.sender_read, text.sender_written) == (0, 0)
     assert handed.receiver_read < text.receiver_read
     assert 0 < note.sender_written <= 2
-    assert handed.matched.wire_bytes > 10 * text.matched.wire_bytes
+    assert handed.matched.wire_bytes > arms["cache"].matched.wire_bytes > text.matched.wire_bytes
     assert all(len(arm.clock.items) == 2 for arm in arms.values())
     for arm in arms.values():
         first, second = (arm.clock.answer(clock) for clock in ("nothing read", "sender has read"))
