@@ -29,7 +29,7 @@ __all__ = ["fronts"]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What was measured of one arm. correct: of the right messages, item by item."""
+    """What was measured of one arm. rows: the answers to the right messages, item by item."""
 
     matched: Arm
     none: Arm
@@ -86,7 +86,7 @@ def fronts(
             task,
             len(evaluator.items),
             seed,
-            {**(notes or {}), "cpu_hours": round((process_time() - begun) / 3600, 2)},
+            {**(notes or {}), "cpu_hours_of_this_run": round((process_time() - begun) / 3600, 3)},
         ),
     )
     if out is not None:
