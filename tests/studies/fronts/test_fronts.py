@@ -273,8 +273,10 @@ def test_the_picture_has_every_arm_and_a_front_for_each_class() -> None:
             "front, blind": 0,
             "front, asked": 0,
         }
-    assert panels[1].lines[2].path == ((1.0, 30.0),)
-    assert panels[1].lines[3].path == ((0.2, 40.0),)
+    note = arm("note of 4 tokens", "words", 20, 0.6)
+    blind, last = chart(report_of(TEXT, note, asked)).panels[1].lines[3:]
+    assert blind.path == ((0.6, 20.0), (1.0, 20.0), (1.0, 30.0), (1.0, 30.0))
+    assert last.path == ((0.2, 40.0), (1.0, 40.0))
 
 
 def test_a_relay_finds_sentences_for_its_question(bench: Bench) -> None:

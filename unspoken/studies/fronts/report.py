@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,14 +215,14 @@ class FrontsReport(Result):
         """What the columns are, in sentences."""
         clock = self.arms[0].clock
         whose = "of one thread of the processor" if clock.processor else "by the wall"
-        older = notes([arm.matched for arm in self.arms])
+        cut = notes([replace(arm.matched, timed=None) for arm in self.arms])
         return (
             "The sender of a blind arm does not know the question. Against text: points more or "
             f"less than {self.verbatim.name}, which reads the text word for word. Seconds {whose}: "
             "to the receiver's first token / to the end of its answer, the median of "
             f"{len(clock.items)} items, each asked alone ({clock.timed}). Both agents have read "
             "their instructions before, and messages pass as bytes without a network. Tokens: read "
-            f"+ written for an item, instructions included.{f' {older}' if older else ''}"
+            f"+ written for an item, instructions included.{f' {cut}' if cut else ''}"
         )
 
     def markdown(self) -> str:

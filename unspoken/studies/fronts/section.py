@@ -34,11 +34,15 @@ _ABOUT = (
 
 def chart(report: FrontsReport) -> Lines:
     """Accuracy against the seconds of each clock, bytes and tokens, and the fronts."""
-    costs = [(f"seconds to the answer, {clock}", _seconds(clock)) for clock in CLOCKS]
-    costs += [("bytes on the wire", _bytes), ("tokens, both sides", _tokens)]
+    clocks = [(Scale(f"seconds to the answer, {clock}"), _seconds(clock)) for clock in CLOCKS]
+    sizes = [
+        (Scale("bytes on the wire", log=True), _bytes),
+        (Scale("tokens, both sides", log=True), _tokens),
+    ]
     return Lines(
-        panels=tuple(_panel(report, Scale(label, log=True), cost) for label, cost in costs),
-        caption="Right answers in percent, 95 % Wilson intervals; costs on logarithmic axes.",
+        panels=tuple(_panel(report, x, cost) for x, cost in (*clocks, *sizes)),
+        caption="Right answers in percent, 95 % Wilson intervals; bytes and tokens on logarithmic "
+        "axes.",
         text=f"Right answers in percent of {', '.join(_families(report.arms))} against their "
         "costs; the numbers follow below.",
     )
@@ -57,17 +61,20 @@ def _tokens(arm: Channelled) -> float:
 
 
 def _panel(report: FrontsReport, x: Scale, cost: Cost) -> Panel:
-    families = _families(report.arms)
+    families, most = _families(report.arms), max(map(cost, report.arms))
     dots = [
         Line(name, number, tuple(_dot(arm, cost) for arm in arms))
         for number, (name, arms) in enumerate(families.items())
     ]
     fronts = [
-        Line(f"front, {name}", number, path=_steps(front(arms, cost), cost), dotted=True)
-        for number, (name, asked) in enumerate((("blind", False), ("asked", True)))
+        Line(f"front, {name}", number, path=_steps(front(arms, cost), cost, most), dotted=True)
+        for number, (name, asked) in enumerate(_CLASSES, start=len(families))
         if (arms := report.of_class(asked=asked))
     ]
     return Panel(x, "right answers, %", (*dots, *fronts))
+
+
+_CLASSES = (("blind", False), ("asked", True))
 
 
 def _families(arms: Sequence[Channelled]) -> dict[str, list[Channelled]]:
@@ -90,13 +97,11 @@ def _dot(arm: Channelled, cost: Cost) -> Dot:
     return Dot(cost(arm), right, low, high, text)
 
 
-def _steps(arms: Sequence[Channelled], cost: Cost) -> tuple[tuple[float, float], ...]:
-    """From arm to arm of a front, level until the next one costs as much."""
+def _steps(arms: Sequence[Channelled], cost: Cost, most: float) -> tuple[tuple[float, float], ...]:
+    """From arm to arm of a front, level until the next one costs as much, and to the end."""
     path: list[tuple[float, float]] = []
-    for arm in arms:
-        if path:
-            path.append((cost(arm), path[-1][1]))
-        path.append((cost(arm), 100 * arm.accuracy))
+    for arm, end in zip(arms, [*map(cost, arms[1:]), most], strict=True):
+        path += [(cost(arm), 100 * arm.accuracy), (end, 100 * arm.accuracy)]
     return tuple(path)
 
 
