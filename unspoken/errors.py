@@ -32,6 +32,7 @@ __all__ = [
     "WorkerTimeout",
     "check_unicode",
     "require",
+    "shown",
     "unknown",
 ]
 
@@ -159,3 +160,9 @@ def require(
     """Raise an error that says what was given and what is allowed, unless it fits."""
     if not fits:
         raise error(f"{what} is {given!r}, but it has to be {allowed}")
+
+
+def shown(given: object) -> str:
+    """A value as an error quotes it: whole if it is short, else its beginning and its type."""
+    words = repr(given)
+    return f"{words[:60]}... of type {type(given).__name__}" if len(words) > 60 else words

@@ -21,7 +21,17 @@ from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
 from unspoken.executors import Executor, Here, Make
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.foresight import foresee
+from unspoken.runs import (
+    Query,
+    Run,
+    Turn,
+    TurnRequest,
+    check_fields,
+    fields_of,
+    length_of,
+    listed,
+)
 from unspoken.terminal import track
 from unspoken.types import Settings, Usage, is_count
 from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
@@ -88,6 +98,7 @@ class Pipeline:
             check_wiring(names, self.edges, answer)
             self._check_channels()
             self.order = turn_order(names, self.edges, rounds, answer)
+            self._fields = {name for one in placed for name in one.role.fields}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -119,7 +130,7 @@ class Pipeline:
 
     def without_messages(self) -> Pipeline:
         """The answering agent without messages."""
-        return Pipeline([self.answerer])
+        return self._asked_as_whole(Pipeline([self.answerer]))
 
     def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
         """The same answering agent with some of the edges, and with the agents that send over them.
@@ -131,7 +142,12 @@ class Pipeline:
         kept = edges_to(edges, answerer.name)
         received = {edge.sender for edge in kept} | {answerer.name}
         agents = [self.agents[name] for name in self.order if name in received]
-        return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
+        return self._asked_as_whole(Pipeline(agents, kept, rounds=self.rounds, audit=self.audit))
+
+    def _asked_as_whole(self, part: Pipeline) -> Pipeline:
+        """A part of this pipeline, which takes the same items. Fields for the rest stay unread."""
+        part._fields |= self._fields
+        return part
 
     def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
@@ -233,7 +249,10 @@ class Pipeline:
         self._check_items(queries, given)
         if not all(one.spec.batches for one in self._participants.values()):
             batch_size = 1
-        order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
+        lengths = [
+            (length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)
+        ]
+        order = sorted(range(len(queries)), key=lengths.__getitem__)
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
         for batch in track(batches, progress, disable=not progress):
@@ -245,14 +264,29 @@ class Pipeline:
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]
 
-    def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
-        for name in self.order if queries else ():
-            if name in participants:
-                fields = answer_fields if name == self.order[-1] else sender_fields
-                self._participants[name].role.check(fields)
+    def _check_items(
+        self, queries: Sequence[Query], given: Sequence[Query], *, writes: bool = True
+    ) -> None:
+        """Raise `UnknownName`, `EmptyPrompt` or `ContextTooLong` for what an agent cannot read.
+
+        writes: whether the answering agent writes after its last turn.
+        """
+        last = self.order[-1]
+        fields = {edge.sender: fields_of(given) for edge in self.edges} | {last: fields_of(queries)}
+        readers = {n: self._participants[n] for n in self.order if n in fields}
+        roles = {name: one.role for name, one in readers.items()}
+        for about in fields.values():
+            check_fields(about, roles, self._fields)
+        for name, reader in readers.items() if queries else ():
+            reader.role.check(fields[name])
+            if isinstance(reader, Agent) and (name == last or self._reads(name)):
+                reader.check_room(fields[name])
+        if queries and any(edge.channel.by_length for edge in self.edges):
+            foresee(self.run_turns, self._participants, fields, last, writes=writes)
+
+    def _reads(self, name: str) -> bool:
+        """Whether an agent reads its prompt for its messages. One that passes on words does not."""
+        return any(edge.needs for edge in self.edges if edge.sender == name)
 
     @torch.no_grad()
     def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
@@ -262,7 +296,7 @@ class Pipeline:
         agents do not run in this process.
         """
         _ = self.agents  # raises if they run elsewhere
-        self._check_items(queries, queries)
+        self._check_items(queries, queries, writes=False)
         fields = fields_of(queries)
         received, _ = self._run_turns(fields, fields)
         return [Incoming(edge.channel, message) for edge, message in received]
@@ -400,7 +434,3 @@ def _turns(agent: str, number: int, result: TurnResult[Any]) -> list[Turn]:
         )
         for row, cost in enumerate(result.usage)
     ]
-
-
-def _length(query: Query) -> int:
-    return len(query) if isinstance(query, str) else sum(map(len, query.values()))

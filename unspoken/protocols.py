@@ -19,6 +19,7 @@ from unspoken.types import (
     KV,
     TEXT,
     Ahead,
+    CacheSegment,
     Context,
     Need,
     Prompt,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Assesses",
     "Fillable",
+    "Foresees",
     "Model",
     "Movable",
     "RollsOut",
@@ -44,6 +46,7 @@ __all__ = [
     "assesses",
     "device_of",
     "fillable",
+    "foresees",
     "movable",
     "rolls_out",
     "tabled",
@@ -170,6 +173,11 @@ class Fillable(Movable, Assesses, Protocol):
         ...
 
     @property
+    def border(self) -> int | None:
+        """The length beyond which all keys turn otherwise. None if they turn by position alone."""
+        ...
+
+    @property
     def fills(self) -> bool:
         """Whether `fill` gives what a dense read gives: proved on this model, once."""
         ...
@@ -224,6 +232,14 @@ class Fillable(Movable, Assesses, Protocol):
 
     def regard(self, before: str, after: str) -> Tensor:
         """(L,): the share of each layer's attention that words pay to the words before them."""
+        ...
+
+
+class Foresees(Protocol):
+    """It tells how long what it reads will be."""
+
+    def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
+        """The cache that `read` would give, without heads. more: positions written after it."""
         ...
 
 
@@ -304,6 +320,13 @@ def writes_together(model: Model) -> WritesTogether | None:
     """The model as one that writes after several contexts at once, None if it does not."""
     able: Any = model
     return able if hasattr(type(model), "write_together") and model.spec.batches else None
+
+
+def foresees(model: Model) -> Foresees | None:
+    """The model as one that tells how long what it reads will be, None if it does not."""
+    inner = unwrapped(model)
+    able: Any = inner
+    return able if hasattr(type(inner), "foresee") else None
 
 
 def tabled(model: Model, what: str) -> Tabled:

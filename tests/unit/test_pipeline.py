@@ -438,7 +438,8 @@ def test_an_agent_needs_a_name(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"template": "{questoin}"}, r"\['questoin'\]; it may use \{question\}"),
+        ({"template": "{messages} {messages}"}, r"\{messages\} at most once"),
+        ({"document": "## {name}"}, r"must hold \{text\} exactly once"),
         ({"message": "{sender} spoke"}, r"must hold \{message\} exactly once"),
         ({"message": "{message}{message}"}, "exactly once"),
     ],

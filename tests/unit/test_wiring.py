@@ -189,7 +189,7 @@ def test_one_stop_string_is_one() -> None:
         ("a\ud800b", "no valid Unicode"),
         ({"question": "why?", "context": "\udfff"}, "the context of query 0 is no valid Unicode"),
         ({"qestion": "why?"}, "did you mean 'question'"),
-        ({3: "why?"}, "unknown field '3'"),
+        ({3: "why?"}, "query 0 has a field 3; name fields by words"),
         ("", "have none"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from hashlib import sha256
 from textwrap import shorten
 from time import perf_counter
@@ -14,6 +14,7 @@ from typing import Any
 from unspoken.agents.edges import Edge
 from unspoken.agents.framing import Frame, frame_of
 from unspoken.agents.roles import Fields, Role
+from unspoken.agents.room import check_room
 from unspoken.agents.together import Steps, WriteRequest, together
 from unspoken.agents.turns import TurnResult
 from unspoken.channels import Channel
@@ -109,7 +110,7 @@ class Agent:
     def spec(self) -> Spec:
         return self.model.spec
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """The words before and after an item. Raises `TemplateError` if a template has no place."""
         return frame_of(self.model, self.role)
@@ -136,6 +137,10 @@ class Agent:
         for arrival in incoming:
             prompt = self._place(arrival, prompt)
         return frame.around(prompt, front)
+
+    def check_room(self, fields: Fields) -> None:
+        """Raise `ContextTooLong` for items that are too long even without messages."""
+        check_room(self.model, self.role, fields, self.prompt(fields))
 
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse a message for another model or number of items, before anything is read."""
@@ -206,7 +211,7 @@ class Agent:
         state = SenderState(
             agent=self.name,
             model=self.model,
-            given=fields.get("context" if "context" in self.role.fields else "question", ()),
+            given=self.role.given(fields),
             opening=self.frame.opening,
             task=task_ids(fields),
             role=self.role.instructions.strip().partition("\n")[0][:_SHOWN],
@@ -216,7 +221,7 @@ class Agent:
             return state, [Usage()] * batch
         read = self.read(fields, incoming, needs=needs)
         seconds, wait, passes = perf_counter() - start, 0.0, read.passes
-        written, hidden, most = [0] * batch, read.hidden, self._most(needs)
+        written, hidden, most = [0] * batch, read.hidden, self.most_tokens(needs)
         if most:
             settings = self.settings_for(fields, most)
             words, took = yield WriteRequest(self.model, read.context, settings, on_text)
@@ -250,7 +255,7 @@ class Agent:
             if need.kind == "rollout"
         }
 
-    def _most(self, needs: frozenset[Need]) -> int:
+    def most_tokens(self, needs: frozenset[Need]) -> int:
         """The most tokens that the agent has to write for its channels, 0 for none."""
         limits = [need.limit for need in needs if need.kind == "text"]
         if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
@@ -323,5 +328,11 @@ def task_ids(fields: Fields) -> tuple[str, ...]:
 
     Equal items have equal ids, so a receiver and a log can tell what a message is about.
     """
-    rows = zip(*(fields[name] for name in sorted(fields)), strict=True)
-    return tuple(sha256(json.dumps(row).encode()).hexdigest()[:16] for row in rows)
+    usual = [fields[name] for name in ("context", "question") if name in fields]
+    more = sorted(fields.keys() - {"context", "question"})
+    found: list[str] = []
+    for n in range(len(next(iter(fields.values())))):
+        row: list[Any] = [values[n] for values in usual]
+        row += [(name, fields[name][n]) for name in more if fields[name][n]]
+        found.append(sha256(json.dumps(row).encode()).hexdigest()[:16])
+    return tuple(found)

@@ -21,6 +21,7 @@ from unspoken.types import TEXT, Need, Settings, Usage
 __all__ = ["SearchingAgent", "best_sentences"]
 
 _BOTH = Role(template="{context}\n{question}", chat=False)
+_ASKED = Role(template="{question}", chat=False)
 _BETWEEN = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -58,10 +59,10 @@ class SearchingAgent(Agent):
     ) -> Steps[tuple[SenderState, list[Usage]]]:
         start = perf_counter()
         silent, _ = yield from super().work(fields, needs=frozenset())
-        pairs = list(zip(fields["context"], fields["question"], strict=True))
+        pairs = zip(silent.given, _ASKED.given(fields), strict=True)
         found = tuple(best_sentences(text, question, self.count) for text, question in pairs)
-        each = (perf_counter() - start) / len(pairs)
-        return replace(silent, text=found), [Usage(seconds=each) for _ in pairs]
+        each = (perf_counter() - start) / len(found)
+        return replace(silent, text=found), [Usage(seconds=each) for _ in found]
 
 
 def best_sentences(text: str, question: str, count: int) -> str:

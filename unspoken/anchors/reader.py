@@ -195,7 +195,7 @@ class PooledModel(Wrapper):
         found: list[tuple[Row, Tensor, list[int]]] = []
         wanted = store.by_paper and store.frequencies is not None
         for row in rows if wanted else ():
-            if row.shares and row.consumers()[-1] not in store.templates:
+            if row.shares and not store.knows_template(row):
                 named, starts = row.named(self.model.tokens)
                 ids = torch.tensor([named], device=self.model.device)
                 mask = torch.ones_like(ids, dtype=torch.bool)
@@ -265,8 +265,7 @@ def _rows(prompt: Prompt, runs: Sequence[Chunk]) -> list[Row]:
         ids, shares = list[int](), list[Share]()
         for run in runs:
             n = 0 if run.ids.shape[0] == 1 else b
-            for name, first, last in run.shares[n]:
-                shares.append(Share(name, first + len(ids), last + len(ids)))
+            shares += [share.moved(len(ids)) for share in run.shares[n]]
             ids += run.ids[n][run.mask[n]].tolist()
         rows.append(Row(tuple(ids), tuple(shares), exact=prompt.reuse == "exact"))
     return rows

@@ -29,6 +29,7 @@ class Node:
     parent: Node | None
     children: dict[int, Node] = field(default_factory=dict[int, "Node"])
     used: int = 0
+    served: bool = False
 
     @property
     def size(self) -> int:
@@ -63,6 +64,7 @@ class Trie:
             if child is None:
                 break
             taken = common(child.ids, ids[done:])
+            child.served |= now > child.used
             child.used = now
             path.append((child, taken))
             done += taken
@@ -115,7 +117,7 @@ def _split(node: Node, at: int) -> Node:
     """Cut a node in two after `at` tokens. Returns the upper, new one. Both own their tensors."""
     assert node.parent is not None
     above, below = (part.clone() for part in (node.kv[:, :, :, :at], node.kv[:, :, :, at:]))
-    upper = Node(node.ids[:at].clone(), above, node.parent, {}, node.used)
+    upper = Node(node.ids[:at].clone(), above, node.parent, {}, node.used, node.served)
     node.parent.children[int(node.ids[0])] = upper
     upper.children[int(node.ids[at])] = node
     node.ids, node.kv, node.parent = node.ids[at:].clone(), below, upper

@@ -229,7 +229,7 @@ class Passes(LanguageModel):
 
     def _check_room(
         self,
-        context: Context,
+        read: Tensor,
         more: int | Tensor,
         *,
         whole: bool = True,
@@ -237,10 +237,10 @@ class Passes(LanguageModel):
     ) -> None:
         """Raise `ContextTooLong` if there is no room for `more`, one number or one a row (B,).
 
-        whole: the context is kept as a cache.
+        read: (B,), the positions that were read. whole: they are kept as a cache.
         """
-        whole_length, row = (context.length + more).max(0)
-        length = int(context.length[row])
+        whole_length, row = (read + more).max(0)
+        length = int(read[row])
         count = int(whole_length) - length
         remedy = "lower max_tokens" if task == "write" else "what comes after it"
         if whole and self.border is not None and length + count > self.border:

@@ -72,7 +72,7 @@ class Reading(Moving, Rereading):
         if self.border is not None:
             if self.rereads(parts, needs):
                 return self.reread(parts, prompt.batch, needs)
-            self._check_border(parts, prompt.batch)
+            self._check_border(_lengths(parts, prompt.batch))
         if self._holes_matter(parts, prompt.batch):
             return join_reads([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         return self.read_parts(parts, prompt.batch, needs=needs)
@@ -94,6 +94,28 @@ class Reading(Moving, Rereading):
         parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
         self._check(parts, prompt.batch)
         return parts
+
+    def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
+        """The cache that reading B rows would give, its layers without heads. Nothing is read.
+
+        more: positions that the model goes on for afterwards. Raises `ContextTooLong` where `read`
+        or what follows would. Caches of the prompt may be without heads too.
+        """
+        parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
+        whole = self.keeps and not self.rereads(parts, needs)
+        lengths = _lengths(parts, prompt.batch)
+        self._check_limit(lengths)
+        if whole:
+            self._check_border(lengths)
+        self._check_room(lengths, more, whole=whole)
+        mask = torch.cat([part.mask.expand(prompt.batch, -1) for part in parts], 1)
+        return CacheSegment.of(self._bare(*mask.shape), mask, spell(parts, prompt.batch))
+
+    def _bare(self, batch: int, slots: int) -> KV:
+        """A cache whose layers have no heads, and so no numbers."""
+        shapes = self.shapes if self.keeps else ()
+        none = torch.empty(batch, 0, slots, 1, dtype=self.dtype, device=self.device)
+        return tuple((none.expand(-1, -1, -1, k), none.expand(-1, -1, -1, v)) for _, k, v in shapes)
 
     @torch.no_grad()
     def read_opening(self, run: Chunk) -> KV:
@@ -121,8 +143,8 @@ class Reading(Moving, Rereading):
         found = proof_of_narrowing(self.body, len(self.shapes))
         return found is not None and near(*found, self.dtype)
 
-    def _check_border(self, parts: Sequence[Part], batch: int) -> None:
-        longest = _longest(parts, batch)
+    def _check_border(self, lengths: Tensor) -> None:
+        longest = int(lengths.max())
         if self.border is not None and longest > self.border:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, and beyond {self.border} all keys of "
@@ -130,13 +152,16 @@ class Reading(Moving, Rereading):
                 "or use the channel 'text'"
             )
 
-    def _check(self, parts: Sequence[Part], batch: int) -> None:
-        longest, limit = _longest(parts, batch), self.facts.positions
+    def _check_limit(self, lengths: Tensor) -> None:
+        longest, limit = int(lengths.max()), self.facts.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}. "
                 "Shorten it or choose a model with a longer context"
             )
+
+    def _check(self, parts: Sequence[Part], batch: int) -> None:
+        self._check_limit(_lengths(parts, batch))
         for n, part in enumerate(parts):
             if isinstance(part, CacheSegment):
                 self._check_cached(part)
@@ -297,9 +322,9 @@ def _shaped(shapes: Sequence[tuple[int, int, int]]) -> str:
     return f"{len(shapes)} layers of {' or '.join(sorted(found))}"
 
 
-def _longest(parts: Sequence[Part], batch: int) -> int:
-    """The positions of the longest row."""
-    return int(torch.as_tensor(sum(_length(part).expand(batch) for part in parts)).max())
+def _lengths(parts: Sequence[Part], batch: int) -> Tensor:
+    """(B,): the positions that all parts take up."""
+    return torch.as_tensor(sum(_length(part).expand(batch) for part in parts))
 
 
 def _length(part: Part) -> Tensor:

@@ -81,7 +81,7 @@ class Writing(Decoding):
         """
         pairs = list(zip(contexts, settings, strict=True))
         for context, own in pairs:  # before any pass
-            self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
+            self._check_room(context.length, own.max_tokens, whole=_keeps_tensors(context))
         rows = [row for context, own in pairs for row in self.rows(context, own)]
         joined = join_contexts(contexts)
         ahead = join_aheads(contexts, aheads) if aheads else None
@@ -105,7 +105,7 @@ class Writing(Decoding):
         on_text: Callable[[str], None] | None,
     ) -> Words:
         most = max(row.settings.max_tokens for row in rows)
-        self._check_room(context, most, whole=_keeps_tensors(context))
+        self._check_room(context.length, most, whole=_keeps_tensors(context))
         if isinstance(context.cache, TokenCache):
 
             def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
@@ -133,7 +133,7 @@ class Writing(Decoding):
         kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
-        self._check_room(context, steps)
+        self._check_room(context.length, steps)
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspoken.commands.arguments import Json, Overrides, complete_recipe
+from unspoken.commands.fields import Context, DocumentFiles, FieldWords, query_of
 from unspoken.commands.saying import say, say_json
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ Asked = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
-Context = Annotated[str, typer.Option(help="what an agent whose prompt has {context} reads")]
 
 
 def ask(
@@ -32,10 +32,12 @@ def ask(
     question: Annotated[str, typer.Argument(help="what to ask", metavar="QUESTION")],
     overrides: Overrides = None,
     context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question with a pipeline. The answer streams, and its cost follows."""
-    query = {"question": question, "context": context}
+    query = query_of(question, context, field, document)
     with _pipeline(recipe, overrides) as pipeline:
         if as_json:
             say_json(_content(pipeline.run(query)))
@@ -43,11 +45,17 @@ def ask(
             _show(pipeline, query)
 
 
-def chat(recipe: Asked, overrides: Overrides = None, context: Context = "") -> None:
+def chat(
+    recipe: Asked,
+    overrides: Overrides = None,
+    context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
+) -> None:
     """Ask a pipeline one question after another. An empty line or Ctrl-D ends it."""
     with _pipeline(recipe, overrides) as pipeline, suppress(EOFError):
         while question := input("you: ").strip():
-            _show(pipeline, {"question": question, "context": context})
+            _show(pipeline, query_of(question, context, field, document))
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
@@ -78,7 +86,7 @@ def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
     return load_pipeline(folder)
 
 
-def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
+def _show(pipeline: Pipeline, query: dict[str, Any]) -> None:
     from unspoken.view import canvas_view
 
     def show(words: str) -> None:

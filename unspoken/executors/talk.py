@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from unspoken import errors
 from unspoken.agents import Role
 from unspoken.errors import UnspokenError, WorkerError
-from unspoken.types import Finish, Spec, Usage
+from unspoken.types import FieldValue, Finish, Spec, Usage
 
 __all__ = [
     "REQUEST",
@@ -46,7 +46,7 @@ class TakeTurn(_Part):
     """
 
     kind: Literal["speak"] = "speak"
-    fields: dict[str, tuple[str, ...]]
+    fields: dict[str, tuple[FieldValue, ...]]
     received: tuple[int, ...]
     outgoing: tuple[int, ...]
     sends: int

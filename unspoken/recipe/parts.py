@@ -170,13 +170,14 @@ class LoraSettings(Part):
 
 
 class AgentSource(Part):
-    """An agent of a pipeline. canvas: how it writes if its model is a diffusion model."""
+    """An agent, with the parts of its `Role`. canvas: how it writes if it is a diffusion model."""
 
     name: str
     model: str
     instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
+    document: str = "## {name}\n{text}\n\n"
     chat: bool = True
     template_options: dict[str, Any] = {}
     first: Literal["instructions", "item"] = "instructions"

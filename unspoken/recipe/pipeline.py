@@ -68,6 +68,7 @@ def agent_of(source: AgentSource, model: Model) -> Agent:
         instructions=source.instructions,
         template=source.template,
         message=source.message,
+        document=source.document,
         chat=source.chat,
         template_options=source.template_options,
         first=source.first,

@@ -7,6 +7,7 @@ real. All values are immutable: nothing writes into their tensors.
 """
 
 from unspoken.types.cache import KV, Cache, KVCache, counted
+from unspoken.types.fields import Document, FieldValue, field_value, size_of, words_of
 from unspoken.types.prompt import (
     SEGMENT_KINDS,
     CacheSegment,
@@ -41,6 +42,8 @@ __all__ = [
     "Cache",
     "Context",
     "Denoising",
+    "Document",
+    "FieldValue",
     "Finish",
     "KVCache",
     "CacheSegment",
@@ -61,7 +64,10 @@ __all__ = [
     "Vectors",
     "Words",
     "counted",
+    "field_value",
     "is_above_0",
     "is_count",
     "left_pad",
+    "size_of",
+    "words_of",
 ]
