@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_too_few_texts_are_refused() -> None:
     assert several([], 4) == ()
     with pytest.raises(DataError, match=r"together=4 needs that many texts.* one has 2"):
         several(made("a", "b"), 4)
+
+
+def test_items_with_further_fields_are_refused() -> None:
+    plain, odd = made("a", "b")
+    with pytest.raises(DataError, match=r"item 'q1' has fields \['style'\]"):
+        several([plain, replace(odd, fields={"style": "short"})], 2)
 
 
 def test_the_packaged_paragraphs_make_125_fours() -> None:

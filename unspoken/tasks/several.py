@@ -17,12 +17,18 @@ def several(items: Sequence[Item], count: int) -> tuple[Item, ...]:
 
     The first group asks about its first text, the second about its second, and so on in turn. Of
     items with one text the first counts. Items that fill no group are dropped. A split without
-    items stays empty. Raises `DataError` for fewer than `count` texts.
+    items stays empty. Raises `DataError` for fewer than `count` texts, and for items with further
+    fields, because only contexts are joined.
 
     >>> pair = [Item(str(n), f"Room {n} is red.", f"What is room {n}?", ("red",)) for n in (1, 2)]
     >>> several(pair, 2)[0].context
     'Room 1 is red. Room 2 is red.'
     """
+    if odd := next((item for item in items if item.fields), None):
+        raise DataError(
+            f"together={count} joins contexts, but item {odd.id!r} has fields "
+            f"{sorted(odd.fields)}; leave them out, or ask items one by one"
+        )
     first: dict[str, Item] = {}
     for item in items:
         first.setdefault(normalise(item.context), item)

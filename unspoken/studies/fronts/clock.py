@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter, process_time
@@ -16,7 +16,7 @@ from unspoken.agents.together import Steps, WriteRequest, Written
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import PipelineError
 from unspoken.evaluation.timing import Timed
-from unspoken.pipeline import Pipeline, fields_of
+from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import device_of
 from unspoken.terminal import track
 from unspoken.types import TEXT, Usage, Words
@@ -76,7 +76,7 @@ class Clock:
 
 
 @torch.no_grad()
-def clocked(pipeline: Pipeline, queries: Sequence[Mapping[str, str]], title: str) -> Clock:
+def clocked(pipeline: Pipeline, queries: Sequence[Query], title: str) -> Clock:
     """Answer each query alone, and time each part of the way.
 
     Nothing that was written before is used again. Where one thread of a processor computes, its own
