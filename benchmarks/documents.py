@@ -1,7 +1,7 @@
 """Six documents in another order at every turn: what a pool reuses, and what that changes.
 
     python benchmarks/documents.py
-    python benchmarks/documents.py --sessions 4 --ways first-0 first-16 share-0.1 --data FILE
+    python benchmarks/documents.py --sessions 4 --ways shifted share-0.1 --data FILE
 
 A session has six documents and twelve turns. Each turn shows them in another order and asks a new
 question about one of them. A document is 120 to 400 tokens long: two excerpts of one Wikipedia
@@ -40,8 +40,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from unspoken import Agent, AnchorPool, Backbone, Ladder, Role, Settings
+from unspoken import Agent, AnchorPool, Backbone, Role, Settings
 from unspoken.agents.roles import Fields
+from unspoken.anchors import LADDERS
 from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.statistics import difference, wilson
 from unspoken.files import sha256, write_text
@@ -65,11 +66,11 @@ Answer: 1937
 ROLE = Role(EXAMPLE, "{documents}Question: {question}\nAnswer:", chat=False)
 SETTINGS = Settings(max_tokens=10)
 WAYS = {
-    "first-0": Ladder(offsets="none", first=0),
-    "first-4": Ladder(offsets="none", first=4),
-    "first-16": Ladder(offsets="none", first=16),
-    "share-0.1": Ladder(offsets="none", first=4, share=0.1),
-    "anchored": Ladder(),
+    "shifted": LADDERS["shifted"],
+    "share-0.05": replace(LADDERS["shifted"], share=0.05),
+    "share-0.1": replace(LADDERS["shifted"], share=0.1),
+    "anchored": LADDERS["anchored"],
+    "anchored, share-0.1": replace(LADDERS["anchored"], share=0.1),
 }
 DOCUMENTS, TURNS, SHORTEST, LONGEST, EXCERPT = 6, 12, 120, 400, 60
 
@@ -79,7 +80,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--sessions", type=int, default=28)
-    options.add_argument("--ways", nargs="+", default=["first-4"], choices=list(WAYS))
+    options.add_argument("--ways", nargs="+", default=["shifted"], choices=list(WAYS))
     options.add_argument("--data", type=Path, default=DATA, help="items, grouped as ARTICLE-NUMBER")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--threads", type=int, default=1)
