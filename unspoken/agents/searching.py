@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from time import perf_counter
@@ -55,7 +55,7 @@ class SearchingAgent(Agent):
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
-        on_text: Any = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> Steps[tuple[SenderState, list[Usage]]]:
         start = perf_counter()
         silent, _ = yield from super().work(fields, needs=frozenset())

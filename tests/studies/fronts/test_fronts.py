@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bench import Bench, Counter, run_study
-from unspoken.errors import DataError, RecipeError
+from unspoken.errors import DataError, MissingExtra, RecipeError
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.result import about_machine
 from unspoken.evaluation.statistics import Difference
@@ -153,6 +154,15 @@ def test_without_a_tuned_reader_nothing_is_trained_for_text(
     report = run_study("fronts", recipe)
     assert [arm.name for arm in report.arms] == ["full-text", "handoff"]
     assert counter.fits == []
+
+
+def test_a_missing_library_is_named_before_anything_is_trained(
+    bench: Bench, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MissingExtra, match=r"unspoken\[search\]"):
+        run_study("fronts", recipe_of(bench))
+    assert (counter.passes, counter.fits) == (0, [])
 
 
 # The rule, on numbers made by hand ----------------------------------------------------------------

@@ -54,10 +54,10 @@ class _Arms:
     @classmethod
     def of(cls, relay: Relay, settings: FrontsSettings) -> _Arms:
         """All arms of a recipe. What they need and is not trained yet is trained."""
+        searching = _searched(relay, settings, None)  # refused before anything is trained
         found = RelayPipelines.of(relay, lora=False)
         soft = train_reader(relay, trained_folder(relay.recipe))
         more = _written(relay, settings, None)
-        searching = _searched(relay, settings, None)
         if soft is not None:
             more |= _tuned(_written(relay, settings, soft))
             searching |= _tuned(_searched(relay, settings, soft))
