@@ -247,6 +247,11 @@ def test_who_is_on_the_front(rival: Channelled, own: dict[str, Any], expected: b
     assert report_of(TEXT, rival, mine).pays(mine, "sender has read") is expected
 
 
+def test_a_sentence_says_if_content_is_not_shown() -> None:
+    found = report_of(TEXT, arm("memory", "latent", 30, 0.4, content=0.04)).findings()
+    assert found[1].endswith("full-text 30.0 % in 1.00 s. The content of memory is not shown")
+
+
 def test_reading_counts_on_one_clock_only() -> None:
     mine = arm("handoff", "latent", 30, 0.4, reading=2.0)
     report = report_of(TEXT, mine)

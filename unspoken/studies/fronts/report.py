@@ -147,9 +147,10 @@ class FrontsReport(Result):
         own = f"{best.name} has {100 * best.accuracy:.1f} % in {best.clock.answer(clock):.2f} s"
         text = [arm for arm in self.of_class(asked=False) if arm.kind != "latent"]
         rival = max(text, key=lambda arm: (arm.accuracy, -arm.clock.answer(clock)))
+        shown = "" if best.content.low > 0 else f". The content of {best.name} is not shown"
         return (
             f"the best, {own}, and {rival.name} {100 * rival.accuracy:.1f} % in "
-            f"{rival.clock.answer(clock):.2f} s"
+            f"{rival.clock.answer(clock):.2f} s{shown}"
         )
 
     def findings(self) -> list[str]:
