@@ -80,7 +80,7 @@ def test_what_is_given_up_begins_no_further_pass(model: Backbone, passes: list[i
     seconds, before = perf_counter() - start, threading.active_count()
     with pipeline.session() as talk:
         for _ in range(30):
-            stream = talk.stream(query)
+            stream = talk.fork().stream(query)
             next(stream)
             threading.Event().wait(draw.uniform(0, 0.8 * seconds))
             at = passes[0]
