@@ -44,7 +44,7 @@ def dense(model: Any, turns: list[tuple[str, str]], asked: str) -> tuple[int, st
         words = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         ids = tokenizer(words, add_special_tokens=False)["input_ids"]
     else:
-        words = "\n\n".join(f"{user}{said}" for user, said in [*turns, (asked, "")])
+        words = "".join(f"{user} {said}\n\n" for user, said in turns) + asked
         ids = tokenizer("Answer briefly.\n")["input_ids"]
         ids += tokenizer(words, add_special_tokens=False)["input_ids"]
     given = torch.tensor([ids])

@@ -160,7 +160,7 @@ def test_sums_are_told_without_their_question_and_answered_by_a_number() -> None
 def test_packaged_names_what_exists() -> None:
     with pytest.raises(UnknownName, match=r"'quasc'; did you mean 'qasc'"):
         packaged("quasc")
-    with pytest.raises(UnknownName, match="Known: cities, gsm8k, qasc, squad_sentence"):
+    with pytest.raises(UnknownName, match="Known: cities, gsm8k, paragraphs, qasc, squad_sentence"):
         packaged("people")
 
 
@@ -230,7 +230,9 @@ def test_only_a_nation_of_its_own_stands_for_the_united_kingdom() -> None:
 # Splits ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cities", "gsm8k", "qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize(
+    "name", ["cities", "gsm8k", "paragraphs", "qasc", "squad_sentence", "people"]
+)
 def test_no_fact_question_or_group_stands_in_two_splits(name: str) -> None:
     task = load_task(TaskSource(name=name, size=200))
     splits = (task.train, task.validation, task.test)

@@ -41,7 +41,7 @@ NO_THOUGHTS = (
     "{% for m in messages %}<turn>{{ m.role }}\n"
     "{{ m.content.split('</think>')[-1] }}\n{% endfor %}<turn>assistant\n<think>\n\n</think>\n\n"
 )
-DATED = "<turn>today is {{ strftime_now('%d %b %Y') }}\n" + NO_THOUGHTS
+DATED = "<turn>today is {{ strftime_now('%Y-%m-%d') }}\n" + NO_THOUGHTS
 
 
 def letters(kind: str = "llama", template: str = "", **shape: Any) -> Backbone:
@@ -77,7 +77,7 @@ def dense(model: Backbone, turns: list[tuple[str, str]], question: str) -> tuple
         words = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         ids = tokenizer(words, add_special_tokens=False)["input_ids"]
     else:
-        words = "\n\n".join(f"{asked}{said}" for asked, said in [*turns, (question, "")])
+        words = "".join(f"{asked} {said}\n\n" for asked, said in turns) + question
         ids = (
             tokenizer("Answer.")["input_ids"]
             + tokenizer(words, add_special_tokens=False)["input_ids"]
@@ -135,8 +135,8 @@ def test_a_conversation_keeps_the_date_with_which_it_began() -> None:
         talk.run("who?")
         talk._window = replace(talk._window, now=datetime(1999, 5, 6))  # pyright: ignore
         assert talk.fork().run("and?").usage.reused == len("<turn>today is ") - len("turn>")
-        assert "06 May 1999" in model.chat("", "?", now=datetime(1999, 5, 6))
-        assert f"{datetime.now():%d %b %Y}" in model.chat("", "?")
+        assert "1999-05-06" in model.chat("", "?", now=datetime(1999, 5, 6))
+        assert f"{datetime.now():%Y-}" in model.chat("", "?")
 
 
 def team(model: Any, channel: Channel | None = None, rounds: int = 1) -> Pipeline:
@@ -168,7 +168,7 @@ def test_each_agent_goes_on_from_what_it_read_and_wrote(rounds: int) -> None:
         assert [one.words for one in talk.past("judge")] == ["no 1", "no 2"]
         assert len(talk.past("planner")) == 2 * rounds
         *_, first_prompt, second_prompt = heard
-        assert second_prompt.startswith(f"{first_prompt}no 1\n\n")
+        assert second_prompt.startswith(f"{first_prompt} no 1\n\n")
 
 
 def test_messages_of_earlier_turns_are_read_again_as_they_were() -> None:

@@ -16,7 +16,8 @@ from unspoken.errors import PipelineError, RecipeError, UnknownName
 from unspoken.pipeline import Pipeline, Run
 from unspoken.recipe import PipelineRecipe
 from unspoken.recipe.loading import recipe_of
-from unspoken.recipe.pipeline import build
+from unspoken.recipe.pipeline import build, session_of
+from unspoken.sessions import Recent
 from unspoken.testing import ScriptedModel
 from unspoken.until import Pattern, Phrase
 
@@ -177,6 +178,21 @@ def test_a_recipe_has_rules(until: Any, rule: Any, folders: dict[str, Path]) -> 
 def test_a_recipe_has_one_rule(until: Any, folders: dict[str, Path]) -> None:
     with pytest.raises(ValidationError, match="until"):
         recipe_of(recipe(folders["receiver"], until=until))
+
+
+def test_a_recipe_says_how_a_conversation_is_held(folders: dict[str, Path]) -> None:
+    given = {"keep": "recent", "window": 99, "budget": 1000}
+    found = recipe_of(recipe(folders["receiver"], session=given))
+    assert isinstance(found, PipelineRecipe)
+    with session_of(found, build(found)) as talk:
+        window, caches = talk._window, talk._caches  # pyright: ignore
+        assert caches is not None
+        assert (window.keep, window.positions, caches.pool.budget) == (Recent(), 99, 1000)
+        talk.run("why?")
+        assert caches.pool.nbytes <= 1000
+    for odd in ({"keep": "all"}, {"window": 0}, {"budget": -1}, {"keeps": "recent"}):
+        with pytest.raises(ValidationError, match="session"):
+            recipe_of(recipe(folders["receiver"], session=odd))
 
 
 @pytest.mark.parametrize("name", ["nothing", "no.such:thing", "json:nothing", ":x", ""])

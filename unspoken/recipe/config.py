@@ -138,13 +138,14 @@ class Comparison(Part):
 
     A kind of projector among the channels, such as `embedding`, is the recipe's projector. Any
     other channel joins as a `ChannelSource`. transfer: the task whose test items are asked, if not
-    those of `task`, on which everything is trained. pack: how vectors and caches travel. limit: the
-    most test items that are asked.
+    those of `task`, on which everything is trained. reader: free vectors of a tuned reader of text.
+    constant: those that take the place of a trained channel's message. Null leaves either out.
+    pack: how vectors and caches travel. limit: the most test items that are asked.
     """
 
     channels: tuple[_Compared, ...]
-    reader: FreeSettings
-    constant: FreeSettings
+    reader: FreeSettings | None
+    constant: FreeSettings | None
     lora: LoraSettings | None = None
     transfer: TaskSource | None = None
     pack: Packing = LOSSLESS

@@ -138,8 +138,9 @@ class ConversingAgent(Agent):
         for exchange, (asked, answered) in zip(past, frame.joints, strict=True):
             arrived = [Incoming(edge.channel, message) for edge, message in exchange.received]
             around = Frame("", asked, frame.chat, frame.trims)
-            earlier += self.framed(around, exchange.fields, arrived).segments[self.vectors :]
-            earlier += [Text((exchange.words,)), Text((answered,), frame=True)]
+            item = self.framed(around, exchange.fields, arrived).segments[self.vectors :]
+            words = exchange.words if frame.chat else _after(item, exchange.words)
+            earlier += [*item, Text((words,)), Text((answered,), frame=True)]
         segments = (*prompt.segments[:front], *earlier, *prompt.segments[front:])
         return replace(prompt, segments=segments, slot=prompt.slot + len(earlier))
 
@@ -147,6 +148,12 @@ class ConversingAgent(Agent):
     def vectors(self) -> int:
         """How many segments of trained vectors come first."""
         return int(self.soft is not None)
+
+
+def _after(item: Sequence[Segment], words: str) -> str:
+    """An answer in plain text, where a space comes before it, as models write it."""
+    before = "".join(one.words[0] for one in item if isinstance(one, Text))
+    return f" {words}" if words and not before[-1:].isspace() else words
 
 
 def _size(model: Model, prompt: Prompt) -> int:

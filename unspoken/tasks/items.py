@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +45,11 @@ class Item:
     answers: tuple[str, ...]
     group: str = ""
     fields: Mapping[str, FieldValue] = field(default_factory=dict[str, FieldValue], hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the item holds. Without further fields it is what it was in version 0.1."""
+        found = asdict(self)
+        return found if self.fields else {k: v for k, v in found.items() if k != "fields"}
 
 
 def load_jsonl(path: Path) -> tuple[Item, ...]:

@@ -14,6 +14,7 @@ from unspoken.errors import DataError, unknown
 from unspoken.files import sha256
 from unspoken.tasks.items import EXAMPLE, Item, load_jsonl
 from unspoken.tasks.people import people
+from unspoken.tasks.several import several
 from unspoken.tasks.splits import Overlap, apart, held_out, overlap
 
 __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", "transferred"]
@@ -21,7 +22,7 @@ __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", 
 Protocol = Literal["private", "shared", "closed"]
 """Private: only the sender reads the context. Shared: both do. Closed: neither; both are asked."""
 
-_PACKAGED = ("cities", "gsm8k", "qasc", "squad_sentence")
+_PACKAGED = ("cities", "gsm8k", "paragraphs", "qasc", "squad_sentence")
 _KNOWN = (*_PACKAGED, "people", "jsonl")
 _TEST_PEOPLE = 200
 
@@ -50,11 +51,12 @@ class TaskSource(BaseModel):
     """The task of a recipe. A file for `train` and one for `test` imply `jsonl`.
 
     `name` is a packaged task, `people` (invented persons) or `jsonl`. Packaged are `cities` (in
-    which country a city is, from GeoNames), `gsm8k` (sums in words), `qasc` (facts of science) and
-    `squad_sentence` (sentences of articles). Their sources and licences are in
-    `unspoken/tasks/data/README.md`. `validation` is the most items that are held out of `train`,
-    and never more than half of it. `size` is the number of people to train and validate on, with
-    four questions each. `size` and `seed` concern the task `people` only.
+    which country a city is, from GeoNames), `gsm8k` (sums in words), `paragraphs` (of about 150
+    tokens), `qasc` (facts of science) and `squad_sentence` (sentences of articles). Their sources
+    and licences are in `unspoken/tasks/data/README.md`. `validation` is the most items that are
+    held out of `train`, and never more than half of it. `together` is how many texts the sender
+    reads at once, see `several`. `size` is the number of people to train and validate on, with four
+    questions each. `size` and `seed` concern the task `people` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -64,12 +66,13 @@ class TaskSource(BaseModel):
     test: Path | None = None
     validation: int = Field(default=200, ge=0)
     protocol: Protocol = "private"
+    together: int = Field(default=1, ge=1)
     seed: int = 0
     size: int = Field(default=1000, ge=1)
 
 
 def load_task(source: TaskSource) -> Task:
-    """Read or generate a task and keep its splits apart.
+    """Read or generate a task, keep its splits apart, and join texts if several are read at once.
 
     Raises `UnknownName` for a task that does not exist. Raises `DataError` for a file that cannot
     be read, for one file of two, and if nothing is left to train or validate on.
@@ -77,6 +80,11 @@ def load_task(source: TaskSource) -> Task:
     >>> load_task(TaskSource(name="people", size=100)).overlap.dropped
     0
     """
+    return _joined(_loaded_task(source), source.together)
+
+
+def _loaded_task(source: TaskSource) -> Task:
+    """The task with a text for each item."""
     name = "jsonl" if source.train or source.test else source.name
     given, test, origins = _read(name, source)
     fit = apart(given, test)
@@ -100,17 +108,26 @@ def transferred(task: Task, source: TaskSource) -> Task:
     Test items whose fact or question was trained or validated on are dropped. `dropped` counts
     them.
     """
-    other = load_task(source)
+    other = _loaded_task(source)
     test = apart(other.test, (*task.train, *task.validation))
     splits = {"train": task.train, "validation": task.validation, "test": test}
     shared = overlap(splits, dropped=len(other.test) - len(test))
-    return replace(other, train=task.train, validation=task.validation, test=test, overlap=shared)
+    asked = _joined(replace(other, test=test, overlap=shared), source.together)
+    return replace(asked, train=task.train, validation=task.validation)
+
+
+def _joined(task: Task, count: int) -> Task:
+    """The task with `count` texts for each item. Its splits are apart already."""
+    if count == 1:
+        return task
+    splits = {name: several(getattr(task, name), count) for name in ("train", "validation", "test")}
+    return replace(task, name=f"{task.name}, {count} at once", **splits)
 
 
 def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The training and test items of a packaged task, as they are in the package.
 
-    'cities', 'gsm8k', 'qasc' or 'squad_sentence'; raises `UnknownName` for any other.
+    'cities', 'gsm8k', 'paragraphs', 'qasc' or 'squad_sentence'; raises `UnknownName` for any other.
     """
     if name not in _PACKAGED:
         raise unknown("packaged task", name, _PACKAGED)
