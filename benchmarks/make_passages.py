@@ -97,7 +97,7 @@ def item(kind: str, text: str) -> dict[str, Any] | None:
     begin = draw.randrange(len(words) - quoted)
     asked = words[begin + quoted :][: draw.randint(1, ASKED)]
     before, answer = " ".join(words[begin : begin + quoted]), " ".join(asked).strip('.,;:!?"()')
-    if text.count(before) != 1 or not asked[0][0].isalnum() or f"{before} {answer}" not in text:
+    if text.count(before) != 1 or not normalise(answer) or f"{before} {answer}" not in text:
         return None
     return {
         "id": f"{kind}-{digest(text)[:10]}",
