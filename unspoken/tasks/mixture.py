@@ -67,7 +67,8 @@ def mixture(
         kept, some = divided(apart(items, test), validation // len(kinds))
         train += Random(f"{seed} {kind}").sample(kept, min(each, len(kept)))
         held += some
-    Random(seed).shuffle(held)  # a recipe may validate on the first ones
+    for part in (train, held):  # the first ones are of all kinds
+        Random(seed).shuffle(part)
     return apart(train, held), tuple(held), test
 
 
