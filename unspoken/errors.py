@@ -20,6 +20,7 @@ __all__ = [
     "QueryError",
     "RecipeError",
     "SealError",
+    "SessionError",
     "SettingsError",
     "StorageError",
     "TemplateError",
@@ -32,6 +33,7 @@ __all__ = [
     "WorkerTimeout",
     "check_unicode",
     "require",
+    "shown",
     "unknown",
 ]
 
@@ -74,6 +76,10 @@ class QueryError(UnspokenError, ValueError):
 
 class SealError(UnspokenError, ValueError):
     """A key that is missing, empty, too short or no key at all."""
+
+
+class SessionError(UnspokenError, ValueError):
+    """A conversation that cannot go on: closed, in the middle of a run, or of other models."""
 
 
 class SettingsError(UnspokenError, ValueError):
@@ -159,3 +165,9 @@ def require(
     """Raise an error that says what was given and what is allowed, unless it fits."""
     if not fits:
         raise error(f"{what} is {given!r}, but it has to be {allowed}")
+
+
+def shown(given: object) -> str:
+    """A value as an error quotes it: whole if it is short, else its beginning and its type."""
+    words = repr(given)
+    return f"{words[:60]}... of type {type(given).__name__}" if len(words) > 60 else words

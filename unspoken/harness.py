@@ -18,7 +18,8 @@ from unspoken.agents import Agent, Incoming
 from unspoken.agents.continuations import assess
 from unspoken.errors import DataError, MissingExtra, PipelineError
 from unspoken.pipeline import Pipeline
-from unspoken.types import Settings, Usage
+from unspoken.runs import fields_of
+from unspoken.types import FieldValue, Settings, Usage
 
 try:
     from lm_eval.api import registry
@@ -33,7 +34,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["PipelineLM", "Split", "parted", "shared"]
 
-Split = Callable[[Instance], Mapping[str, str]]
+Split = Callable[[Instance], Mapping[str, Any]]
 """The parts of a request that agents read: {"question": ..., "context": ...}."""
 
 _SHARED = "shared"
@@ -141,9 +142,9 @@ class PipelineLM(LM):
         tokenised together with the text before it. Requests that ask the same get the same
         messages, which are sent once.
         """
-        asked: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        asked: dict[tuple[tuple[str, FieldValue], ...], list[int]] = {}
         for n, request in enumerate(requests):
-            asked.setdefault(tuple(sorted(self.split(request).items())), []).append(n)
+            asked.setdefault(tuple(sorted(self._fields(request).items())), []).append(n)
         found: dict[int, tuple[float, bool]] = {}
         for fields, incoming in self._with_messages([dict(key) for key in asked]):
             members = asked[tuple(sorted(fields.items()))]
@@ -157,9 +158,13 @@ class PipelineLM(LM):
             self.cache_hook.add_partial("loglikelihood", _arguments(request), found[n])
         return [found[n] for n in range(len(requests))]
 
+    def _fields(self, request: Instance) -> dict[str, FieldValue]:
+        """What agents read of a request."""
+        return {name: value for name, (value,) in fields_of([self.split(request)]).items()}
+
     def _with_messages(
-        self, queries: Sequence[dict[str, str]]
-    ) -> Iterator[tuple[dict[str, str], list[Incoming]]]:
+        self, queries: Sequence[dict[str, FieldValue]]
+    ) -> Iterator[tuple[dict[str, FieldValue], list[Incoming]]]:
         """Each question with the messages about it, of one row."""
         for first in range(0, len(queries), self.batch_size):
             batch = queries[first : first + self.batch_size]
@@ -168,7 +173,7 @@ class PipelineLM(LM):
                 yield query, [Incoming(one.channel, one.message.row(row)) for one in incoming]
 
     def _scored(
-        self, fields: Mapping[str, str], incoming: Sequence[Incoming], answers: Sequence[str]
+        self, fields: Mapping[str, FieldValue], incoming: Sequence[Incoming], answers: Sequence[str]
     ) -> list[tuple[float, bool]]:
         """One question's continuations, side by side in a batch."""
         losses, greedy = assess(self.pipeline.answerer, fields, incoming, answers)
@@ -245,10 +250,11 @@ def _built(recipe: str, overrides: Sequence[str]) -> Pipeline:
 
 def _check_shared(agents: Iterable[Agent]) -> None:
     for agent in agents:
-        if len(agent.role.fields) > 1:
+        names = [f"{{{name}}}" for name in agent.role.fields]
+        if len(names) > 1:
             raise PipelineError(
-                f"{agent.name!r} reads {{context}} and {{question}}, and with split={_SHARED!r} "
-                "both are the whole request; take one out of its template, or split at words like "
+                f"{agent.name!r} reads {' and '.join(names)}, and with split={_SHARED!r} each is "
+                "the whole request; leave one in its template, or split at words like "
                 "split=Question:"
             )
 

@@ -22,12 +22,18 @@ VECTOR = -1
 class Share(NamedTuple):
     """The tokens of a row that lie wholly within a text with a share key: `first` to `last` - 1.
 
-    A space before the text belongs to it, as most tokenizers join the two.
+    A space before the text belongs to it, as most tokenizers join the two. cue: the tokens right
+    before it that introduce it, such as a document's name.
     """
 
     name: str
     first: int
     last: int
+    cue: int = 0
+
+    def moved(self, by: int) -> Share:
+        """The same, with `by` more tokens before it."""
+        return self._replace(first=self.first + by, last=self.last + by)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,7 +225,7 @@ class _Row:
             [end - at if end >= 0 else -1 for end in self.ends[count:]],
             self.words[at:],
             self.vectors,
-            [Share(name, first - count, last - count) for name, first, last in self.shares],
+            [share.moved(-count) for share in self.shares],
         )
 
     def add_texts(self, texts: Sequence[tuple[str, Text]], encode: Encode) -> None:
@@ -228,14 +234,16 @@ class _Row:
         if not words:
             return
         ids, ends = encode(words, _frames(texts))
-        begin = done = 0  # done: where the last share ends
+        begin = done = cued = 0  # where the last share ends, and where words that introduce begin
         for row, text in texts:
             end, name = begin + len(row), text.share
             spaced = done < begin and words[begin - 1] == " "
             first, last = _within(ends, begin - spaced, end) if name else (0, 0)
             if first < last:
-                self.shares.append(Share(name, len(self.ids) + first, len(self.ids) + last))
+                cue = max(0, first - _within(ends, cued, begin)[0])
+                self.shares.append(Share(name, first, last, cue).moved(len(self.ids)))
             begin, done = end, end if name else done
+            cued = cued if text.cue else begin
         self.ids += ids
         self.ends += [len(self.words) + end if end >= 0 else -1 for end in ends]
         self.words += words
@@ -280,7 +288,7 @@ def _row(segments: Sequence[Text | Vectors], b: int, encode: Encode, bos: Sequen
     row.add_texts(texts, encode)
     if len(bos) and row.ids[1:2] == list(bos):  # a chat template wrote it already
         del row.ids[0], row.ends[0]
-        row.shares = [Share(name, first - 1, last - 1) for name, first, last in row.shares]
+        row.shares = [share.moved(-1) for share in row.shares]
     return row
 
 

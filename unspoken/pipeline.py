@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Event
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
-import torch
-
-from unspoken.agents import Agent, Edge, Incoming, Participant, TurnResult
-from unspoken.agents.roles import Fields
-from unspoken.agents.together import Steps, together
+from unspoken.agents import Agent, Edge, Incoming, Participant
 from unspoken.anchors import AnchorPool
 from unspoken.audit import Audit
-from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.channels.base import check_abilities
 from unspoken.errors import PipelineError, WorkerError, require, unknown
+from unspoken.events import Event, RunEnded, Tell
 from unspoken.executors import Executor, Here, Make
-from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, listed
+from unspoken.runs import Query, Run, Turn, TurnRequest, fields_of, length_of, listed
+from unspoken.sessions import Caches, Keep, Session, Window, keep_of, load
+from unspoken.streaming import AsyncStream, Stream
+from unspoken.team import Take, Team
 from unspoken.terminal import track
-from unspoken.types import Settings, Usage, is_count
-from unspoken.wiring import check_wiring, edges_to, mermaid, side_by_side, turn_order
+from unspoken.types import Settings, is_count
+from unspoken.until import Phrase, Until
+from unspoken.wiring import check_wiring, edges_to, mermaid, turn_order
 
 __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "TurnRequest", "edges_to", "fields_of"]
-
-T = TypeVar("T")
-_ROWS = 16
-"""How many rows of different agents write in one batch at most. Each has a cache of its own."""
 
 
 class Pipeline:
@@ -41,6 +37,9 @@ class Pipeline:
     that many times, and edges may run in circles: a message that goes back arrives in the next
     round. What cannot work is refused here, before any forward pass.
 
+    until: a rule that ends the rounds earlier, see `unspoken.until`: a function of the run so far,
+    or a phrase that an agent writes. It is asked after every turn. The answering agent then takes
+    its turn, unless it was its own words that fulfilled the rule: those are the answer.
     executor: where agents run. For another process, an agent is given as a function that makes it
     there. `close`, or the end of a `with`, ends what the executor has started.
     audit: a folder, or an `Audit`, that keeps every message. Agents then run in this process.
@@ -60,13 +59,15 @@ class Pipeline:
         edges: Sequence[Edge] = (),
         *,
         rounds: int = 1,
+        until: Until | str | None = None,
         answer: str | None = None,
         executor: Executor = Here(),
         audit: Audit | str | Path | None = None,
     ) -> None:
-        _check_given(agents, edges, rounds, answer)
+        until = Phrase(until) if isinstance(until, str) else until
+        _check_given(agents, edges, rounds, until, answer)
         self.audit = Audit(audit) if isinstance(audit, str | Path) else audit
-        self.edges, self.rounds = tuple(edges), rounds
+        self.edges, self.rounds, self.until = tuple(edges), rounds, until
         with ExitStack() as opened:
             placed = executor.place(agents, self.edges, opened)
             self._participants: dict[str, Participant[Any]] = {
@@ -84,10 +85,14 @@ class Pipeline:
                 )
             if answer is not None and answer not in names:
                 raise unknown("agent", answer, names, "One of the agents answers.")
+            whose = getattr(until, "agent", None)
+            if whose is not None and whose not in names:
+                raise unknown("agent", whose, names, "`until` looks at what one of them writes.")
             answer = answer or names[-1]
             check_wiring(names, self.edges, answer)
             self._check_channels()
             self.order = turn_order(names, self.edges, rounds, answer)
+            self._fields = {name for one in placed for name in one.role.fields}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -119,7 +124,7 @@ class Pipeline:
 
     def without_messages(self) -> Pipeline:
         """The answering agent without messages."""
-        return Pipeline([self.answerer])
+        return self._asked_as_whole(Pipeline([self.answerer]))
 
     def with_edges(self, edges: Sequence[Edge]) -> Pipeline:
         """The same answering agent with some of the edges, and with the agents that send over them.
@@ -131,12 +136,17 @@ class Pipeline:
         kept = edges_to(edges, answerer.name)
         received = {edge.sender for edge in kept} | {answerer.name}
         agents = [self.agents[name] for name in self.order if name in received]
-        return Pipeline(agents, kept, rounds=self.rounds, audit=self.audit)
+        return self._asked_as_whole(self._like(agents, kept))
+
+    def _asked_as_whole(self, part: Pipeline) -> Pipeline:
+        """A part of this pipeline, which takes the same items. Fields for the rest stay unread."""
+        part._fields |= self._fields
+        return part
 
     def with_answer_settings(self, settings: Settings) -> Pipeline:
         """The same pipeline, its answering agent writing by other settings."""
         agents = {**self._in_order(), self.order[-1]: replace(self.answerer, settings=settings)}
-        return Pipeline(list(agents.values()), self.edges, rounds=self.rounds, audit=self.audit)
+        return self._like(list(agents.values()), self.edges)
 
     def served_by(self, pool: AnchorPool, *, owner: str = "") -> Pipeline:
         """The same pipeline, its agents reading from one pool of caches.
@@ -148,12 +158,62 @@ class Pipeline:
             replace(agent, model=pool.wrap(agent.model, owner=owner))
             for agent in self._in_order().values()
         ]
-        return Pipeline(agents, self.edges, rounds=self.rounds, audit=self.audit)
+        return self._like(agents, self.edges)
+
+    def _like(self, agents: Sequence[Agent], edges: Sequence[Edge]) -> Pipeline:
+        """A pipeline that runs and is audited as this one is. The last of the agents answers."""
+        return Pipeline(agents, edges, rounds=self.rounds, until=self.until, audit=self.audit)
 
     def _in_order(self) -> dict[str, Agent]:
         """The agents, the answering one last."""
         agents = self.agents
         return {name: agents[name] for name in self.order}
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    def session(
+        self,
+        *,
+        keep: str | Keep | None = None,
+        window: int | None = None,
+        history: Sequence[tuple[Query, str]] = (),
+        pool: AnchorPool | None = None,
+    ) -> Session:
+        """A conversation, in which agents go on from what they have read and written.
+
+        keep: what happens when an agent has no room for all of it: `recent` leaves the oldest
+        exchanges out, see `Recent`. None raises `ContextTooLong`. window: the most positions that
+        an agent reads and writes in one turn, by default what its model can take. history:
+        questions with their answers, which all agents read as what was said before. pool: where
+        caches are, by default one for all sessions of this pipeline; its budget is that of all
+        sessions in it. Raises `PipelineError` for messages that have no place in a conversation.
+        """
+        whole = Window(datetime.now(), _window(window), keep_of(keep))
+        return Session.begin(self._team, self._listening, self._pool(pool), whole, history)
+
+    def load_session(
+        self,
+        path: str | Path,
+        *,
+        keep: str | Keep | None = None,
+        window: int | None = None,
+        pool: AnchorPool | None = None,
+    ) -> Session:
+        """A conversation that was saved, with its own date. Raises `SessionError` and `Damaged`."""
+        limit, chosen = _window(window), keep_of(keep)
+        began, past, turns = load(Path(path), self._team)
+        caches, whole = Caches(self._pool(pool)), Window(began, limit, chosen)
+        return Session(self._team, self._listening, caches, whole, past, turns)
+
+    def _pool(self, given: AnchorPool | None) -> AnchorPool:
+        fits = given is None or isinstance(given, AnchorPool)  # pyright: ignore
+        require(fits, "the pool of a session", given, "an AnchorPool", PipelineError)
+        return self._talks if given is None else given
+
+    @cached_property
+    def _talks(self) -> AnchorPool:
+        """The caches of all sessions."""
+        return AnchorPool("exact")
 
     def _check_channels(self) -> None:
         for agent in self._participants.values():
@@ -184,30 +244,32 @@ class Pipeline:
 
     # -- running -----------------------------------------------------------------------------------
 
-    def run(
-        self,
-        query: Query,
-        *,
-        on_text: Callable[[str], None] | None = None,
-        cancel: Callable[[], bool] | None = None,
-    ) -> Run:
-        """Answer one question. `on_text` gets the answer's words as they come.
+    def run(self, query: Query) -> Run:
+        """Answer one question."""
+        (found,) = self._answer([query], [query])
+        return found
 
-        cancel: asked after every token, and every step of a canvas. Once it returns True the run
-        ends with what there is, and its `finish` is "cancelled". An agent in another process, and a
-        rollout of vectors, end their turn first.
+    async def arun(self, query: Query) -> Run:
+        """`run` in a separate thread, for asyncio programs.
+
+        A task that is cancelled ends the run, and goes on when the pass in progress is over.
         """
-        self._check_items([query], [query])
-        with cancelled_by(cancel):
-            return self._batch([query], [query], on_text)[0]
+        self._team.check_items([query], [query])
+        async with AsyncStream(partial(self._tell, [query], [query], words=False)) as events:
+            async for _ in events:
+                pass
+        assert events.run is not None, "a stream that ends without an error has a run"
+        return events.run
 
-    async def arun(self, query: Query, *, on_text: Callable[[str], None] | None = None) -> Run:
-        """`run` in a separate thread, for asyncio programs. A task that is cancelled ends it."""
-        over = Event()
-        try:
-            return await asyncio.to_thread(self.run, query, on_text=on_text, cancel=over.is_set)
-        finally:
-            over.set()
+    def stream(self, query: Query) -> Stream:
+        """The events of a run as they happen: turns, words, messages, the answer."""
+        self._team.check_items([query], [query])
+        return Stream(partial(self._tell, [query], [query], words=True))
+
+    def astream(self, query: Query) -> AsyncStream:
+        """`stream` for asyncio programs."""
+        self._team.check_items([query], [query])
+        return AsyncStream(partial(self._tell, [query], [query], words=True))
 
     def run_many(
         self,
@@ -220,8 +282,9 @@ class Pipeline:
         """Answer many questions, batched by length. Runs come back in the order of `queries`.
 
         elsewhere: items that all agents but the answering one work on instead, so that each answer
-        is given with another item's message. progress: the title of a progress bar. If the
-        worker of an agent is lost, its `WorkerError` has the runs of the batches before as `done`.
+        is given with another item's message. progress: the title of a progress bar. With `until`
+        each question is asked alone. If the worker of an agent is lost, its `WorkerError` has the
+        runs of the batches before as `done`.
         """
         queries = listed(queries)
         given = queries if elsewhere is None else listed(elsewhere)
@@ -230,31 +293,24 @@ class Pipeline:
             raise PipelineError(
                 f"{len(queries)} queries need as many items elsewhere, got {len(given)}"
             )
-        self._check_items(queries, given)
-        if not all(one.spec.batches for one in self._participants.values()):
+        self._team.check_items(queries, given)
+        if self.until or not all(one.spec.batches for one in self._participants.values()):
             batch_size = 1
-        order = sorted(range(len(queries)), key=lambda n: (_length(given[n]), _length(queries[n])))
+        lengths = [
+            (length_of(one), length_of(two)) for one, two in zip(given, queries, strict=True)
+        ]
+        order = sorted(range(len(queries)), key=lengths.__getitem__)
         batches = [order[n : n + batch_size] for n in range(0, len(order), batch_size)]
         runs: dict[int, Run] = {}
         for batch in track(batches, progress, disable=not progress):
             try:
-                found = self._batch([queries[n] for n in batch], [given[n] for n in batch])
+                found = self._answer([queries[n] for n in batch], [given[n] for n in batch])
             except WorkerError as error:
                 error.done = runs
                 raise
             runs.update(zip(batch, found, strict=True))
         return [runs[n] for n in range(len(queries))]
 
-    def _check_items(self, queries: Sequence[Query], given: Sequence[Query]) -> None:
-        """Raise `EmptyPrompt` or `UnknownName` for the items that an agent could not read."""
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        participants = {self.order[-1], *(edge.sender for edge in self.edges)}
-        for name in self.order if queries else ():
-            if name in participants:
-                fields = answer_fields if name == self.order[-1] else sender_fields
-                self._participants[name].role.check(fields)
-
-    @torch.no_grad()
     def incoming(self, queries: Sequence[Query]) -> list[Incoming]:
         """The messages that reach the answering agent for its last turn, B rows each.
 
@@ -262,121 +318,85 @@ class Pipeline:
         agents do not run in this process.
         """
         _ = self.agents  # raises if they run elsewhere
-        self._check_items(queries, queries)
-        fields = fields_of(queries)
-        received, _ = self._run_turns(fields, fields)
+        self._team.check_items(queries, queries, writes=False)
+        if self.until and len(queries) > 1:
+            raise PipelineError(
+                f"rounds that `until` ends are those of one item, and {len(queries)} were given; "
+                "give one at a time"
+            )
+        received = self._team.incoming(queries, self._listening(lambda _: None))
         return [Incoming(edge.channel, message) for edge, message in received]
 
-    @torch.no_grad()
-    def _batch(
-        self,
-        queries: Sequence[Query],
-        given: Sequence[Query],
-        on_text: Callable[[str], None] | None = None,
-    ) -> list[Run]:
-        answer_fields, sender_fields = fields_of(queries), fields_of(given)
-        received, turns = self._run_turns(answer_fields, sender_fields)
-        last = self.order[-1]
-        if is_cancelled():
-            ended = Turn(last, self.rounds, None, Usage(), finish="cancelled")
-            return [Run("", (*row, ended)) for row in turns]
-        result = self._participants[last].take_turn(
-            answer_fields, received, [], answers=True, on_text=on_text
+    def run_turns(self, take: Take) -> list[tuple[Edge, Any]]:
+        """Let `take` take all turns but the last, and return what the answering agent receives."""
+        if self.until:
+            raise PipelineError(
+                "every turn of every round is asked for, and `until` may end the rounds before; "
+                "make the pipeline without it"
+            )
+        return self._team.run_turns(take, lambda: False)
+
+    def _answer(self, queries: Sequence[Query], given: Sequence[Query]) -> list[Run]:
+        runs: dict[int, Run] = {}
+
+        def note(event: Event) -> None:
+            if isinstance(event, RunEnded):
+                runs[event.item] = event.run
+
+        self._team.check_items(queries, given)
+        self._tell(queries, given, note, words=False)
+        return [runs[n] for n in range(len(queries))]
+
+    def _tell(
+        self, queries: Sequence[Query], given: Sequence[Query], tell: Tell, *, words: bool
+    ) -> None:
+        self._team.answer(queries, given, self._listening(tell), words=words)
+
+    def _listening(self, tell: Tell) -> Tell:
+        """The audit and somebody else, who are told the events of one run."""
+        if self.audit is None:
+            return tell
+        log = self.audit.run(self.agents)
+
+        def both(event: Event) -> None:
+            log(event)
+            tell(event)
+
+        return both
+
+    @property
+    def _team(self) -> Team:
+        known = frozenset(self._fields)
+        return Team(
+            self._participants, self.edges, tuple(self.order), self.rounds, self.until, known
         )
-        assert result.text is not None, "an answer is text"
-        for row, turn in zip(turns, _turns(last, self.rounds, result), strict=True):
-            row.append(turn)
-        return [
-            Run(words.strip(), tuple(row)) for words, row in zip(result.text, turns, strict=True)
-        ]
-
-    def _run_turns(
-        self, answer_fields: Fields, sender_fields: Fields
-    ) -> tuple[list[tuple[Edge, Any]], list[list[Turn]]]:
-        """All turns but the last: what the answering agent receives, and the turns of each row."""
-        last, log = self.order[-1], self.audit.run() if self.audit else None
-        turns: list[list[Turn]] = [[] for _ in next(iter(answer_fields.values()))]
-
-        def take(requests: Sequence[TurnRequest]) -> list[Sequence[Any]]:
-            fields = [answer_fields if one.agent == last else sender_fields for one in requests]
-            results = self._take(requests, fields)
-            for request, result in zip(requests, results, strict=True):
-                for edge, message in zip(request.outgoing, result.messages, strict=True):
-                    if log is not None:
-                        log.record(message, edge.channel, self.agents[edge.receiver], result.usage)
-                for row, turn in zip(
-                    turns, _turns(request.agent, request.round, result), strict=True
-                ):
-                    row.append(turn)
-            return [result.messages for result in results]
-
-        return self.run_turns(take), turns
-
-    def _take(
-        self, requests: Sequence[TurnRequest], fields: Sequence[Fields]
-    ) -> list[TurnResult[Any]]:
-        """Turns that do not depend on one another, those of this process in one batch."""
-        found: dict[int, TurnResult[Any]] = {}
-        here: dict[int, Steps[TurnResult[Any]]] = {}
-        for n, (one, about) in enumerate(zip(requests, fields, strict=True)):
-            agent = self._participants[one.agent]
-            if isinstance(agent, Agent):
-                here[n] = agent.turn(about, one.received, one.outgoing, step=one.step)
-            else:
-                found[n] = agent.take_turn(about, one.received, one.outgoing, step=one.step)
-        rows = len(next(iter(fields[0].values())))
-        for part in _parts(list(here.items()), max(1, _ROWS // rows)):
-            results = together([steps for _, steps in part])
-            found |= {n: result for (n, _), result in zip(part, results, strict=True)}
-        return [found[n] for n in range(len(requests))]
-
-    def run_turns(
-        self, take: Callable[[Sequence[TurnRequest]], Sequence[Sequence[Any]]]
-    ) -> list[tuple[Edge, Any]]:
-        """Let `take` take all turns but the last, and return what the answering agent receives.
-
-        take: takes turns that do not depend on one another, and makes for each of them one message
-        for each edge of `outgoing`. None is not delivered.
-        """
-        inbox: dict[str, list[tuple[Edge, Any]]] = {name: [] for name in self._participants}
-        step = 1
-        for number in range(1, self.rounds + 1):
-            for names in side_by_side(self.order, self.edges):
-                if number == self.rounds and names[-1] == self.order[-1]:
-                    names = names[:-1]
-                requests: list[TurnRequest] = []
-                for name in names:
-                    outgoing = [edge for edge in self.edges if edge.sender == name]
-                    if outgoing:
-                        received, inbox[name] = inbox[name], []
-                        requests.append(TurnRequest(name, number, step, received, outgoing))
-                        step += 1
-                if not requests or is_cancelled():
-                    continue
-                for request, messages in zip(requests, take(requests), strict=True):
-                    for edge, message in zip(request.outgoing, messages, strict=True):
-                        if message is not None:
-                            inbox[edge.receiver].append((edge, message))
-        return inbox[self.order[-1]]
 
 
-def _parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (things[n : n + size] for n in range(0, len(things), size))
-
-
-def _check_given(agents: Any, edges: Any, rounds: Any, answer: Any) -> None:
+def _check_given(agents: Any, edges: Any, rounds: Any, until: Any, answer: Any) -> None:
     """Raise `PipelineError` for what no pipeline can be made of."""
     for what, given, fits, allowed in (
         ("agents of a pipeline", agents, _listed(agents, _makes_agent), "a list of agents"),
         ("edges of a pipeline", edges, _listed(edges, _is_edge), "a list of edges"),
         ("rounds of a pipeline", rounds, is_count(rounds), "a whole number above 0"),
+        ("until of a pipeline", until, until is None or callable(until), "a function of a run"),
         ("answer of a pipeline", answer, answer is None or isinstance(answer, str), "a name"),
     ):
         require(fits, what, given, allowed, PipelineError)
+    if until is not None and rounds == 1:
+        raise PipelineError(
+            "`until` ends rounds before the last one, and there is only one; set rounds to the "
+            "most that there may be"
+        )
 
 
 def _listed(given: Any, kind: Callable[[Any], bool]) -> bool:
     return isinstance(given, list | tuple) and all(map(kind, cast(Sequence[Any], given)))
+
+
+def _window(given: Any) -> int | None:
+    fits = given is None or is_count(given)
+    require(fits, "the window of a session", given, "a whole number above 0", PipelineError)
+    return given
 
 
 def _makes_agent(given: Any) -> bool:
@@ -385,22 +405,3 @@ def _makes_agent(given: Any) -> bool:
 
 def _is_edge(given: Any) -> bool:
     return isinstance(given, Edge)
-
-
-def _turns(agent: str, number: int, result: TurnResult[Any]) -> list[Turn]:
-    """An agent's turn on each item."""
-    return [
-        Turn(
-            agent,
-            number,
-            result.text[row] if result.text is not None else None,
-            cost,
-            result.reasoning[row] if result.reasoning else None,
-            result.finish[row] if result.finish else None,
-        )
-        for row, cost in enumerate(result.usage)
-    ]
-
-
-def _length(query: Query) -> int:
-    return len(query) if isinstance(query, str) else sum(map(len, query.values()))

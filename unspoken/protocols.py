@@ -8,7 +8,8 @@ ask when they are put together, before anything is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,8 +20,10 @@ from unspoken.types import (
     KV,
     TEXT,
     Ahead,
+    CacheSegment,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Rollout,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Assesses",
     "Fillable",
+    "Foresees",
     "Model",
     "Movable",
     "RollsOut",
@@ -44,6 +48,7 @@ __all__ = [
     "assesses",
     "device_of",
     "fillable",
+    "foresees",
     "movable",
     "rolls_out",
     "tabled",
@@ -78,10 +83,19 @@ class Model(Protocol):
         """
         ...
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        """One user turn in the chat template, open for the assistant; see `Spec.chats`.
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        """A user's turn in the chat template, open for the assistant; see `Spec.chats`.
 
-        options: what the template is told besides, such as enable_thinking. Raises
+        past: earlier turns, the user's words and the assistant's. now: the date, if the template
+        writes one. options: what it is told besides, such as enable_thinking. Raises
         `TemplateError` for a template that does not show both texts.
         """
         ...
@@ -102,9 +116,12 @@ class Model(Protocol):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
-        """Continue each row of a context with words."""
+        """Continue each row of a context with words.
+
+        on_text: gets the number of a row and its new words, as they come.
+        """
         ...
 
     def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
@@ -140,9 +157,12 @@ class WritesTogether(Protocol):
     """It writes after several contexts in one batch."""
 
     def write_together(
-        self, contexts: Sequence[Context], settings: Sequence[Settings]
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
     ) -> list[Words]:
-        """What `write` gives for each context by its settings."""
+        """What `write` gives for each context by its settings, with an `on_text` for each."""
         ...
 
 
@@ -167,6 +187,11 @@ class Fillable(Movable, Assesses, Protocol):
     @property
     def attention(self) -> str:
         """How it computes attention, by transformers' name: sdpa, eager, ..."""
+        ...
+
+    @property
+    def border(self) -> int | None:
+        """The length beyond which all keys turn otherwise. None if they turn by position alone."""
         ...
 
     @property
@@ -204,7 +229,7 @@ class Fillable(Movable, Assesses, Protocol):
         context: Context,
         ahead: Ahead,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Write as `write` does, where the context's last token has been read already."""
         ...
@@ -213,6 +238,7 @@ class Fillable(Movable, Assesses, Protocol):
         self,
         contexts: Sequence[Context],
         settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
         aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
         """Write after several contexts at once, of which the last tokens may have been read."""
@@ -230,6 +256,14 @@ class Fillable(Movable, Assesses, Protocol):
 
     def regard(self, before: str, after: str) -> Tensor:
         """(L,): the share of each layer's attention that words pay to the words before them."""
+        ...
+
+
+class Foresees(Protocol):
+    """It tells how long what it reads will be."""
+
+    def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
+        """The cache that `read` would give, without heads. more: positions written after it."""
         ...
 
 
@@ -312,6 +346,13 @@ def writes_together(model: Model) -> WritesTogether | None:
     return able if hasattr(type(model), "write_together") and model.spec.batches else None
 
 
+def foresees(model: Model) -> Foresees | None:
+    """The model as one that tells how long what it reads will be, None if it does not."""
+    inner = unwrapped(model)
+    able: Any = inner
+    return able if hasattr(type(inner), "foresee") else None
+
+
 def tabled(model: Model, what: str) -> Tabled:
     """The model as one with tables, which `what` needs. Raises `IncompatibleModels`."""
     name = model.spec.name
@@ -343,8 +384,16 @@ class Wrapper:
     ) -> tuple[list[int], list[int]]:
         return self.inner.encode(words, frames)
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        return self.inner.chat(system, user, **options)
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        return self.inner.chat(system, user, past=past, now=now, **options)
 
     def shorten(self, words: str, limit: int) -> str:
         return self.inner.shorten(words, limit)
@@ -359,7 +408,7 @@ class Wrapper:
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         return self.inner.write(context, settings, on_text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from unspoken.types import (
     Context,
     Finish,
     Need,
+    OnText,
     Prompt,
     Read,
     Settings,
@@ -262,8 +264,16 @@ class ScriptedModel:
     ) -> tuple[list[int], list[int]]:
         return self.tokens(words), list(range(1, len(words) + 1))
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        return system + user
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        return system + "".join(asked + said for asked, said in past) + user
 
     def shorten(self, words: str, limit: int) -> str:
         return words[:limit]
@@ -290,7 +300,7 @@ class ScriptedModel:
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         words = [cut(self.script(row), settings.stop) for row in context.spelling.words]
         finish: list[Finish] = [
@@ -298,7 +308,8 @@ class ScriptedModel:
         ]
         words = [row[: settings.max_tokens] for row in words]
         if on_text is not None:
-            on_text(words[0])
+            for n, row in enumerate(words):
+                on_text(n, row)
         ids = tuple(tuple(self.tokens(row)) for row in words)
         lengths = tuple(map(len, words))
         return Words(tuple(words), lengths, max(lengths), ids=ids, finish=tuple(finish))

@@ -8,18 +8,34 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "agents.md"
 
 
-def test_the_examples_print_what_the_page_says() -> None:
+def examples(kind: str) -> list[tuple[str, str]]:
+    """The code of a kind, `python` or `python real`, and what it prints."""
     text = PAGE.read_text(encoding="utf-8")
-    examples = re.findall(
-        r"```python\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?", text, re.DOTALL
-    )
-    assert len(examples) == 2
+    pattern = rf"```{kind}\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?"
+    return re.findall(pattern, text, re.DOTALL)
+
+
+def printed(code: str, names: dict[str, Any]) -> str:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(compile(code, "agents.md", "exec"), names)
+    return out.getvalue()
+
+
+def test_the_examples_print_what_the_page_says() -> None:
     names: dict[str, Any] = {}
-    for code, said in examples:
-        out = io.StringIO()
-        with redirect_stdout(out):
-            exec(compile(code, "agents.md", "exec"), names)
-        assert out.getvalue() == said
+    found = [(printed(code, names), said) for code, said in examples("python")]
+    assert len(found) == 8
+    for told, said in found:
+        assert told == said
+
+
+@pytest.mark.real
+def test_the_example_with_real_weights_prints_what_the_page_says() -> None:
+    ((code, said),) = examples("python real")
+    assert printed(code, {}) == said

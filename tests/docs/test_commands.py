@@ -14,7 +14,13 @@ from unspoken.cli import app
 from unspoken.recipe import load_recipe, measurements
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/walk.md", "docs/planner-executor.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/walk.md",
+    "docs/planner-executor.md",
+    "docs/which-channel.md",
+)
 MADE = {"brevity", "summary"}  # by the steps of CONTRIBUTING.md, which a test of their own takes
 
 

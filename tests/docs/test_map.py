@@ -16,6 +16,7 @@ PAGES = (
     "docs/map.md",
     "docs/walk.md",
     "docs/agents.md",
+    "docs/which-channel.md",
 )
 
 

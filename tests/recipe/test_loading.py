@@ -18,6 +18,7 @@ from unspoken.recipe import (
 from unspoken.recipe.files import chain
 from unspoken.studies.comparison import ComparisonSettings
 from unspoken.studies.edges import EdgesSettings
+from unspoken.studies.fronts import FrontsSettings
 from unspoken.studies.information import InformationSettings
 from unspoken.studies.planner import PlannerRecipe, PlannerSettings
 from unspoken.studies.rate import RateSettings
@@ -34,6 +35,7 @@ def test_every_shipped_recipe_is_valid() -> None:
     assert kinds == {
         "edges": (PipelineRecipe, EdgesSettings),
         "free": (RelayRecipe, ComparisonSettings, InformationSettings),
+        "fronts": (RelayRecipe, FrontsSettings),
         "fusion": (RelayRecipe, ComparisonSettings, InformationSettings),
         "fusion_projector": (RelayRecipe,),
         "graph": (PipelineRecipe, EdgesSettings),

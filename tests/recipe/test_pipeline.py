@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from unspoken.agents import Role
 from unspoken.channels import TextChannel
 from unspoken.errors import (
+    PipelineError,
     RecipeError,
     UnknownName,
 )
@@ -46,6 +48,18 @@ def test_a_pipeline_is_built_as_its_recipe_says(tmp_path: Path, folders: dict[st
     assert channel.limit == 2
     turns = [(turn.agent, turn.round) for turn in line.run("why?").turns]
     assert turns == [("one", 1), ("one", 2), ("two", 2)]  # nobody hears what two says at first
+
+
+def test_a_recipe_says_how_documents_are_shown(tmp_path: Path, folders: dict[str, Path]) -> None:
+    recipe = pipeline(tmp_path, folders["receiver"], "{kind: text}")
+    settings = ['agents.1.template="{messages}{notes}"', 'agents.1.document="<{name}>{text}"']
+    found = load_recipe(str(tmp_path / "own.yaml"), settings)
+    assert isinstance(found, PipelineRecipe)
+    role = build(found).agents["two"].role
+    assert (role.document, role.fields) == ("<{name}>{text}", ("notes",))
+    assert build(recipe).agents["two"].role.document == Role().document
+    with pytest.raises(PipelineError, match=r"document format .* must hold \{text\}"):
+        build(load_recipe(str(tmp_path / "own.yaml"), ["agents.1.document='{name}'"]))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,21 @@ def trained(bench: Bench, *more: str) -> tuple[Pipeline, Path]:
     return trained_pipeline(relay, projector), home
 
 
+@pytest.fixture(scope="module")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Path:
+    """The folder of a trained pair, which no test may change."""
+    home = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNSPOKEN_CACHE", str(home / "cache"))
+        return trained(Bench(home, folders))[1]
+
+
+@pytest.fixture
+def home(pair_folder: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(pair_folder, tmp_path / "home")
+
+
 def answers(pipeline: Pipeline) -> list[tuple[str, int]]:
     return [(run.answer, run.usage.wire) for run in pipeline.run_many(OTHERS)]
 
@@ -143,17 +158,16 @@ def test_one_model_on_both_sides_is_loaded_once(bench: Bench, tmp_path: Path):
 
 
 @pytest.mark.parametrize("side", ["sender", "receiver"])
-def test_other_weights_and_words_are_refused(bench: Bench, side: str):
-    _, home = trained(bench)
+def test_other_weights_and_words_are_refused(pair_folder: Path, side: str):
     kind, width = {"sender": ("gemma", 24), "receiver": ("llama", 32)}[side]
     options: dict[str, Any] = {side: tiny_backbone(kind, width=width, seed=1)}
     with pytest.raises(IncompatibleModels, match=rf"trained with {side} weights .*, but .* has"):
-        load_pipeline(home, **options)
+        load_pipeline(pair_folder, **options)
     other = tiny_backbone(kind, width=width)
     other.tokenizer.add_tokens(["<other>"])
     options = {side: Backbone(other.model, other.tokenizer)}
     with pytest.raises(IncompatibleModels, match=rf"trained with {side} tokenizer .*, but .* has"):
-        load_pipeline(home, **options)
+        load_pipeline(pair_folder, **options)
 
 
 def test_a_folder_without_a_pair_says_what_to_give(tmp_path: Path):
@@ -206,22 +220,20 @@ def test_a_folder_of_an_earlier_version_is_completed_without_training(
         ),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(bench: Bench, content: str, told: str):
-    _, home = trained(bench)
+def test_a_file_that_says_something_else_is_refused(home: Path, content: str, told: str):
     (home / "pair.json").write_text(content)
     with pytest.raises(PairError, match=told):
         load_pipeline(home)
 
 
-def test_a_file_says_no_more_than_it_should(bench: Bench):
+def test_a_file_says_no_more_than_it_should(pair_folder: Path):
     """Words, settings and identities; nothing of the task's items but the worked examples."""
-    _, home = trained(bench)
-    kept = json.loads((home / "pair.json").read_text())
+    kept = json.loads((pair_folder / "pair.json").read_text())
     digest = {"sha256"}
     assert set(kept) == {"version", "projector", "protocol", "pack", "sender", "receiver"} | digest
     assert kept["projector"]["kind"] == "embedding"
     assert kept["receiver"]["agent"]["instructions"].startswith("Answer.")
-    assert kept["receiver"]["weights"] == load_projector(home).target_weights
+    assert kept["receiver"]["weights"] == load_projector(pair_folder).target_weights
     assert "likes" not in json.dumps(kept["sender"])
 
 
@@ -233,8 +245,7 @@ def test_a_file_says_no_more_than_it_should(bench: Bench):
         ('"seed": 0', '"seed": NaN', "NaN is no finite number"),
     ],
 )
-def test_a_file_that_was_changed_is_refused(bench: Bench, old: str, new: str, told: str):
-    _, home = trained(bench)
+def test_a_file_that_was_changed_is_refused(home: Path, old: str, new: str, told: str):
     text = (home / "pair.json").read_text()
     assert old in text
     (home / "pair.json").write_text(text.replace(old, new, 1))

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from tests.bench import Bench
+from tests.bench import Bench, Counter
 from unspoken.projectors import EmbeddingProjector
+from unspoken.relay.pipelines import RelayPipelines, curves
 from unspoken.relay.train import train_projector
 
 
@@ -76,3 +77,12 @@ def test_models_are_loaded_as_the_recipe_asks(bench: Bench) -> None:
     assert bench.relay(f"pair.sender.model={bench.models['receiver']}").sender.fingerprint
     same = bench.relay(f"pair.sender.model={bench.models['receiver']}")
     assert same.sender is same.receiver
+
+
+def test_a_tuned_reader_and_a_constant_can_be_left_out(bench: Bench, counter: Counter) -> None:
+    channels = "comparison.channels=[full-text, text, embedding]"
+    relay = bench.relay(channels, "comparison.reader=null", "comparison.constant=null")
+    found = RelayPipelines.of(relay)
+    assert (list(found.pipelines), found.constants) == (["full-text", "text", "embedding"], {})
+    assert list(dict(curves(relay))) == ["full-text", "text", "embedding"]
+    assert counter.fits == ["projector, words", "projector, answers"]

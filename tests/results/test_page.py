@@ -368,8 +368,8 @@ def test_answers_of_another_run_are_left_out(damage: str, tmp_path: Path) -> Non
     [
         (
             None,
-            "holds no results.json, worth.json, rate.json, plan.json, telephone.json, edges.json "
-            "or blame.json",
+            "holds no results.json, worth.json, rate.json, plan.json, telephone.json, edges.json, "
+            "blame.json or fronts.json",
         ),
         ("{", "is no JSON"),
         ("[]", "holds no JSON object"),

@@ -29,6 +29,7 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
 _RESULTS = {
     "comparison": ("relay-qasc.json", "results.json"),
     "edges": ("edges-qasc.json", "edges.json"),
+    "fronts": ("fronts-paragraphs.json", "fronts.json"),
     "information": ("worth-qasc.json", "worth.json"),
     "rate": ("rate-qasc.json", "rate.json"),
     "reuse": ("reuse-gsm8k.json", "results.json"),

@@ -16,6 +16,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.protocols import fillable, movable, rolls_out, tabled
 from unspoken.studies.comparison import compare
 from unspoken.studies.edges import weigh_edges
+from unspoken.studies.fronts import fronts
 from unspoken.studies.information import measure_information
 from unspoken.studies.rate import rates
 from unspoken.studies.teams import Terms, plan_team
@@ -147,3 +148,14 @@ def test_what_needs_weights_says_so(model: ScriptedModel):
     for ask in (movable, rolls_out, fillable, tabled):
         with pytest.raises(IncompatibleModels, match=r"this needs.* 'script'"):
             ask(model, "this needs")
+
+
+def test_it_is_asked_and_timed_for_a_front(model: ScriptedModel, task: Task):
+    noted = Pipeline([writer(model), solver(model)], [Edge("sender", "receiver", TextChannel())])
+    report = fronts({"full-text": pair(model), "note": noted}, task, timed=2, batch_size=4)
+    text, note = report.arms
+    assert (text.kind, text.accuracy, text.none.accuracy) == ("verbatim", 1.0, 0.0)
+    assert (note.kind, note.accuracy, note.deranged.accuracy) == ("words", 1.0, 0.0)
+    assert (text.sender_read, text.sender_written) == (0, 0)
+    assert note.sender_written > 10
+    assert "no latent channel is on the front: none was asked" in report.findings()[0]

@@ -90,7 +90,7 @@ def test_a_kind_is_held_out_by_name() -> None:
 
 def test_every_kind_is_a_task_of_its_own_and_names_its_files() -> None:
     task = load_task(TaskSource(name="review_sentence"))
-    assert list(task.files) == ["paragraphs_train", "paragraphs_test"]
+    assert list(task.files) == ["paragraphs_all"]
     assert {item.id for item in task.test} == {
         item.id for item in read_kind("review_sentence", 1, 0)[1]
     }

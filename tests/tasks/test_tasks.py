@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from unspoken.errors import DataError, UnknownName
+from unspoken.evaluation.items import query
 from unspoken.tasks import (
     Item,
     Task,
@@ -24,6 +25,7 @@ from unspoken.tasks import (
     people,
 )
 from unspoken.tasks.splits import overlap
+from unspoken.types import Document
 
 GOOD = {"id": "q1", "context": "Ada keeps a parrot.", "question": "What?", "answers": ["parrot"]}
 
@@ -70,9 +72,39 @@ def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
     assert (second.context, second.group) == ("Ünder\u2028way", "g")
 
 
+def test_an_item_may_have_fields_and_documents(tmp_path: Path) -> None:
+    documents = {"a.md": "Ada keeps a {parrot}.", "b.md": "Bo has none."}
+    lines = [
+        GOOD | {"fields": {"style": "brief", "documents": documents}},
+        {"id": "q2", "question": "Who?", "answers": ["Bo"], "fields": {"notes": ["One.", "Two."]}},
+    ]
+    first, second = load_jsonl(write(tmp_path / "own.jsonl", *lines))
+    found = tuple(map(Document._make, documents.items()))
+    assert query(first) == {
+        "question": "What?",
+        "context": "Ada keeps a parrot.",
+        "style": "brief",
+        "documents": found,
+    }
+    assert second.context == "One.\n\nTwo."  # the fact by which splits are kept apart
+    assert first != second
+    assert len({first, second}) == 2
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        (
+            json.dumps(GOOD | {"fields": {"d": {"a": ""}}}).encode(),
+            "fields: d: .*document 'a' .*empty",
+        ),
+        (json.dumps(GOOD | {"fields": {"d": 7}}).encode(), "fields: d: .*is 7; give words"),
+        (json.dumps(GOOD | {"fields": {"question": "x"}}).encode(), "'question' belongs beside"),
+        (json.dumps(GOOD | {"fields": 7}).encode(), "fields: Input should be an object"),
+        (
+            json.dumps(GOOD).encode()[:-1] + b', "fields": {"d": {"a": "x", "a": "y"}}}',
+            "'a' is there twice",
+        ),
         (b'{"id": "q2", ', "Invalid JSON"),
         (b"\xff\xfe", "Invalid JSON"),
         (b"[1, 2]", "object"),
@@ -198,7 +230,9 @@ def test_only_a_nation_of_its_own_stands_for_the_united_kingdom() -> None:
 # Splits ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cities", "gsm8k", "qasc", "squad_sentence", "people"])
+@pytest.mark.parametrize(
+    "name", ["cities", "gsm8k", "paragraphs", "qasc", "squad_sentence", "people"]
+)
 def test_no_fact_question_or_group_stands_in_two_splits(name: str) -> None:
     task = load_task(TaskSource(name=name, size=200))
     splits = (task.train, task.validation, task.test)

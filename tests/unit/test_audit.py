@@ -318,7 +318,7 @@ def test_a_sealed_index_says_nothing_of_what_was_said(tiny: Tiny, tmp_path: Path
     (task,) = message.header.task
     assert SECRET in str(message.payload)
     for word in (*SECRET.split(), task, *message.header.shadow):
-        assert not word.strip() or word not in index
+        assert len(word.strip()) < 4 or word not in index  # short ones are in base64 by chance
     (line,) = read_log(tmp_path, seal)
     assert SECRET in line["shadow"][0]
     assert line["task"] != [task]

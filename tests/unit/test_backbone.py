@@ -453,7 +453,8 @@ def test_stop_strings_cut_words_and_token_counts(
     model = take_turn(monkeypatch, said)
     pieces: list[str] = []
     context = model.read(prompt_of("q")).context
-    out = model.write(context, Settings(max_tokens=40, stop=stop), pieces.append)
+    settings = Settings(max_tokens=40, stop=stop)
+    out = model.write(context, settings, lambda _, words: pieces.append(words))
     assert out.words == (words,)
     assert out.tokens == (tokens,)
     assert out.passes == tokens
@@ -472,7 +473,8 @@ def test_rows_stop_on_their_own(monkeypatch: pytest.MonkeyPatch):
 def test_words_come_in_pieces(monkeypatch: pytest.MonkeyPatch):
     model = take_turn(monkeypatch, "one two\nthree 北京")
     pieces: list[str] = []
-    out = model.write(model.read(prompt_of("q")).context, Settings(max_tokens=40), pieces.append)
+    context, settings = model.read(prompt_of("q")).context, Settings(max_tokens=40)
+    out = model.write(context, settings, lambda _, words: pieces.append(words))
     assert "".join(pieces) == out.words[0] == "one two\nthree 北京"
     assert len(pieces) > 2
 

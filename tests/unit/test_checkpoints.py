@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import nn
 from transformers import AutoModelForCausalLM, BartConfig, GenerationConfig, LlamaConfig, T5Config
 
@@ -305,3 +306,53 @@ def test_a_long_prompt_after_a_short_instruction_needs_no_mask(monkeypatch: pyte
     masks.clear()
     model.read(long)  # few tokens after a long cache
     assert any(mask is not None for mask in masks)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "p-tuning"])
+def test_an_adapter_that_puts_vectors_in_front_of_every_prompt_is_refused(kind: str):
+    from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+
+    made = {
+        "prefix": PrefixTuningConfig,
+        "prompt": PromptTuningConfig,
+        "p-tuning": PromptEncoderConfig,
+    }
+    tiny = tiny_backbone("llama")
+    adapter = made[kind](task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(IncompatibleModels, match=r"vectors in front of every prompt.*LoRA"):
+        Backbone(get_peft_model(tiny.model, adapter), tiny.tokenizer)
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["alone", "kept nowhere by accelerate"])
+def test_a_tensor_without_numbers_is_refused(hooked: bool):
+    tiny = tiny_backbone("llama")
+    part = tiny.model.model.layers[0].self_attn.q_proj
+    if hooked:
+        add_hook_to_module(part, AlignDevicesHook("cpu", offload=True, weights_map={}))
+    else:
+        part.to("meta")
+    with pytest.raises(IncompatibleModels, match="'weight' of a Linear holds no numbers"):
+        _ = Backbone(tiny.model, tiny.tokenizer).fingerprint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_proof_that_runs_out_of_memory_says_nothing_of_the_model(error: Exception):
+    model = tiny_backbone("llama")
+
+    def fail(*given: Any) -> None:
+        raise error
+
+    handle = model.body.register_forward_pre_hook(fail)
+    with pytest.raises(type(error)):
+        _ = model.keeps
+    handle.remove()
+    assert model.keeps

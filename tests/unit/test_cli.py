@@ -22,7 +22,9 @@ from unspoken import models
 from unspoken.backbone import Backbone
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
-from unspoken.recipe import find_recipe, recipe_names
+from unspoken.recipe import PipelineRecipe, find_recipe, load_recipe, recipe_names
+from unspoken.recipe.pipeline import build
+from unspoken.sessions import Session
 from unspoken.studies.comparison import Report
 from unspoken.studies.information import InformationReport
 from unspoken.terminal import escaped
@@ -414,16 +416,67 @@ def test_settings_and_context_reach_the_pipeline(unspoken: Callable[..., Ended],
     assert "EmptyPrompt: the role reads {context}" in one_line(empty.err.splitlines()[-1])
 
 
+def test_fields_and_documents_reach_the_pipeline(
+    unspoken: Callable[..., Ended], pair: str, tmp_path: Path
+) -> None:
+    for name, text in (("a.md", "Ada {x}"), ("b.md", "\ufeffBo=2")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    settings = ('agents.0.template="{style}: {documents}"', 'agents.0.document="{name} {text};"')
+    files = [part for n in "ba" for part in ("--document", str(tmp_path / f"{n}.md"))]
+    found = unspoken("ask", pair, "why?", *settings, "--field", "style=a=b", *files, "--json")
+    assert found.code == 0, found.err
+    usage, answer = (json.loads(found.out)[name] for name in ("turns", "answer"))
+    shown = f"a=b: {tmp_path}/b.md Bo=2;{tmp_path}/a.md Ada {{x}};"
+    plain = unspoken(
+        "ask", pair, "why?", 'agents.0.template="{context}"', "--context", shown, "--json"
+    )
+    assert answer == json.loads(plain.out)["answer"]
+    assert usage[0]["text"] == json.loads(plain.out)["turns"][0]["text"]
+    lone = unspoken("ask", pair, "why?", *settings, "--field", "style=brief")
+    assert "EmptyPrompt: the role reads {documents}" in one_line(lone.err.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--field", "style"], "QueryError: --field 'style' gives no field"),
+        (["--field", "=x"], "QueryError: --field '=x' gives no field"),
+        (["--field", "a b=x"], "QueryError: --field 'a b=x' gives no field"),
+        (["--field", "s=x", "--field", "s=y"], "QueryError: --field 's=y' gives no field, or one"),
+        (["--field", "question=x"], "or one that there is already"),
+        (["--field", "documents=x", "--document", "{home}/a.md"], "give them once"),
+        (["--field", "colour=red"], "UnknownName: unknown field 'colour'"),
+        (["--document", "{home}/none.md"], "DataError: cannot read document .*No such file"),
+        (["--document", "{home}"], "DataError: cannot read document .*directory"),
+        (["--document", "{home}/bytes.md"], "DataError: document .* is not written in UTF-8"),
+        (["--document", "{home}/empty.md"], "QueryError: the text of document .*empty.md"),
+        (["--document", "{home}/a.md", "--document", "{home}/a.md"], "QueryError: .*a.md' twice"),
+    ],
+)
+def test_fields_and_documents_that_cannot_be_asked(
+    unspoken: Callable[..., Ended], pair: str, tmp_path: Path, given: list[str], said: str
+) -> None:
+    for name, data in (("a.md", b"Ada"), ("bytes.md", b"\xff\xfe"), ("empty.md", b" \n")):
+        (tmp_path / name).write_bytes(data)
+    found = unspoken("ask", pair, "why?", *(one.format(home=tmp_path) for one in given))
+    assert found.code == 1
+    assert re.search(said, one_line(found.err.splitlines()[-1]))
+
+
 @pytest.mark.parametrize("end", ["\n", "", "   \n"], ids=["empty line", "end of input", "spaces"])
 def test_a_chat_answers_until_it_is_ended(
     end: str, unspoken: Callable[..., Ended], pair: str
 ) -> None:
-    alone = [json.loads(unspoken("ask", pair, q, "--json").out) for q in ("why?", "who so?")]
+    plan = load_recipe(pair, [])
+    assert isinstance(plan, PipelineRecipe)
+    with build(plan).session() as talk:
+        alone = [{"answer": talk.run(question).answer} for question in ("why?", "who so?")]
     found = unspoken("chat", pair, given=f"why?\nwho so?\n{end}")
     assert found.code == 0, found.err
     for one in alone:
         assert escaped(one["answer"]) in found.out
     assert found.err.count("one: ") == found.err.count("two: ") == 2
+    assert found.out.count("one: ") == found.out.count("two: ") == 2
 
 
 # Training and comparing --------------------------------------------------------------------------
@@ -650,7 +703,8 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "run", stop)
+    monkeypatch.setattr(Pipeline, "stream", stop)
+    monkeypatch.setattr(Session, "stream", stop)
     monkeypatch.setattr(Report, "save", stop)
     arguments = {
         "ask": [pair, "why?"],
@@ -679,7 +733,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(Pipeline, "run", fail)
+    monkeypatch.setattr(Pipeline, "stream", fail)
     with pytest.raises(ZeroDivisionError):
         unspoken("ask", pair, "why?")
 

@@ -393,7 +393,7 @@ def test_a_stop_string_ends_what_is_written(llada: DiffusionBackbone):
 
 def test_plain_settings_are_the_default_of_a_canvas(llada: DiffusionBackbone):
     context, said = read(llada, "two"), list[str]()
-    found = llada.write(context, Settings(max_tokens=12), said.append)
+    found = llada.write(context, Settings(max_tokens=12), lambda _, words: said.append(words))
     assert found.words == llada.write(context, Denoising(max_tokens=12)).words
     assert said == list(found.words)
 

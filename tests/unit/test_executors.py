@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from tests.contract.cases import CASES
+from tests.events import heard
 from tests.unit import workers
 from unspoken.agents import Agent
 from unspoken.backbone import Backbone
@@ -38,6 +39,7 @@ from unspoken.errors import (
     WorkerError,
     WorkerTimeout,
 )
+from unspoken.events import Event, WordsWritten
 from unspoken.executors import Executor, Processes, RayActors
 from unspoken.executors.lines import Line, Segment, SharedLine
 from unspoken.pipeline import Edge, Pipeline, Run
@@ -143,8 +145,7 @@ def test_runs_are_those_of_the_local_pipeline(here: Pipeline, there: Pipeline) -
     batched = there.run_many(ITEMS, batch_size=3, elsewhere=ITEMS[1:] + ITEMS[:1])
     expected = here.run_many(ITEMS, batch_size=3, elsewhere=ITEMS[1:] + ITEMS[:1])
     assert [timeless(run) for run in batched] == [timeless(run) for run in expected]
-    words: list[str] = []
-    run = there.run(ITEMS[0], on_text=words.append)
+    run, words = heard(there, ITEMS[0])
     assert timeless(run) == timeless(here.run(ITEMS[0]))
     assert "".join(words) == run.turns[-1].text
     assert run.usage.wire > 10_000
@@ -289,11 +290,12 @@ def test_what_listens_may_raise(puppets: Pipeline, transport: str) -> None:
     if transport != "pipe":
         pytest.skip("what the pipeline does then is the same as over a pipe")
 
-    def interrupted(words: str) -> None:
-        raise KeyboardInterrupt
+    def interrupted(event: Event) -> None:
+        if isinstance(event, WordsWritten):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        puppets.run("hello", on_text=interrupted)
+        puppets._tell(["hello"], ["hello"], interrupted, words=True)  # pyright: ignore
     assert answer(puppets.run("hello"))[1] == workers.LETTERS
 
 

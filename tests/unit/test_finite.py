@@ -187,7 +187,7 @@ def test_a_model_may_break_midway_and_nothing_false_is_told(tiny: Tiny):
     whole = model.write(context, Settings(max_tokens=2)).words[0]
     hook = model.model.get_output_embeddings().register_forward_hook(spoil)
     with hook, pytest.raises(NotFinite):
-        model.write(context, Settings(max_tokens=40), told.append)
+        model.write(context, Settings(max_tokens=40), lambda _, words: told.append(words))
     assert passes == 3
     assert whole.startswith("".join(told))
 

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from unspoken.backbone import Backbone
-from unspoken.layout import Chunk
+from unspoken.layout import Chunk, Share
 from unspoken.types import CACHE, CacheSegment, Prompt, Text, Vectors
 
 Tiny = Callable[..., Backbone]
@@ -73,9 +73,13 @@ def test_holes_are_closed_with_their_spelling(tiny: Tiny):
 
 
 def shares(model: Backbone, *segments: Text) -> list[tuple[tuple[str, int, int], ...]]:
+    return [tuple((name, a, b) for name, a, b, _ in row) for row in laid_out(model, *segments)]
+
+
+def laid_out(model: Backbone, *segments: Text) -> tuple[tuple[Share, ...], ...]:
     parts = model.lay_out(Prompt(segments))
     assert isinstance(parts[-1], Chunk)
-    return [tuple(row) for row in parts[-1].shares]
+    return parts[-1].shares
 
 
 def test_a_text_with_a_share_key_says_where_its_tokens_are(tiny: Tiny):
@@ -88,6 +92,22 @@ def test_a_text_with_a_share_key_says_where_its_tokens_are(tiny: Tiny):
 def test_the_space_before_a_text_is_its_own_unless_another_text_ends_with_it(tiny: Tiny):
     texts = (Text(("a ",), share="one"), Text(("b",), share="two"), Text((" ",)), Text(("c",)))
     assert shares(tiny("llama"), *texts) == [(("one", 0, 2), ("two", 2, 3))]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_words_that_introduce_a_text_are_its_cue(tiny: Tiny, kind: str):
+    texts = [Text(("Read. ", "Read. "))]
+    for number, words in ((1, ("one", "x")), (2, ("", "other"))):
+        named = [f"{number}: " if row else "" for row in words]
+        texts += [Text(tuple(named), cue=True), Text(words, share="documents")]
+        texts += [Text(tuple("\n" if row else "" for row in words))]
+    bos = int(kind == "gemma")
+    first, second = laid_out(tiny(kind), *texts, Text(("End.", "End.")))
+    assert first == (Share("documents", bos + 8, bos + 12, 2),)  # the space belongs to the text
+    assert second == (
+        Share("documents", bos + 8, bos + 10, 2),
+        Share("documents", bos + 13, bos + 19, 2),
+    )
 
 
 def test_a_share_changes_no_token_and_leaves_out_those_that_straddle(tiny: Tiny):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.events import heard
 from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Constant, Embedding, Handoff, TextChannel
@@ -240,12 +241,11 @@ def test_concurrent_runs_that_end_early_do_not_meet(agent, model):
 
 
 def test_streamed_pieces_join_to_the_answer(agent):
-    pieces: list[str] = []
     pair = Pipeline(
         [agent("planner", READS), agent("solver", tokens=24)],
         [Edge("planner", "solver", TextChannel())],
     )
-    run = pair.run(ITEMS[0], on_text=pieces.append)
+    run, pieces = heard(pair, ITEMS[0])
     assert run.turns[-1].text
     assert "".join(pieces) == run.turns[-1].text
     assert run.answer == pair.run(ITEMS[0]).answer
@@ -438,7 +438,8 @@ def test_an_agent_needs_a_name(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"template": "{questoin}"}, r"\['questoin'\]; it may use \{question\}"),
+        ({"template": "{messages} {messages}"}, r"\{messages\} at most once"),
+        ({"document": "## {name}"}, r"must hold \{text\} exactly once"),
         ({"message": "{sender} spoke"}, r"must hold \{message\} exactly once"),
         ({"message": "{message}{message}"}, "exactly once"),
     ],

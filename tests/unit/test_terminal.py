@@ -6,7 +6,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from unspoken.cli import main
 from unspoken.commands import asking, measuring
 from unspoken.commands.saying import say, say_json, say_traceback
 from unspoken.errors import PipelineError
+from unspoken.events import RunEnded, Tell, WordsWritten
 from unspoken.runs import Run, Turn
+from unspoken.streaming import Stream
 from unspoken.terminal import PlainConsole, escaped, track
 from unspoken.types import Text, Usage, Vectors
 from unspoken.wire import Header, Message
@@ -101,10 +102,14 @@ def test_a_recipe_is_shown_and_does_not_act(tmp_path: Path, capsys: pytest.Captu
 
 def test_an_answer_is_shown_and_does_not_act(capsys: pytest.CaptureFixture[str]):
     class Hostile:
-        def run(self, query: Any, on_text: Callable[[str], None] | None = None) -> Run:
-            if on_text is not None:
-                on_text(HOSTILE)
-            return Run(HOSTILE, (Turn(f"a\n{HOSTILE}", 1, HOSTILE, Usage()),))
+        order = (f"a\n{HOSTILE}",)
+
+        def stream(self, query: Any) -> Stream:
+            def work(tell: Tell) -> None:
+                tell(WordsWritten(self.order[0], 1, 1, HOSTILE))
+                tell(RunEnded(Run(HOSTILE, (Turn(self.order[0], 1, HOSTILE, Usage()),))))
+
+            return Stream(work)
 
     asking._show(Hostile(), {})  # pyright: ignore
     out, err = capsys.readouterr()

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.events import heard
 from unspoken.agents import Agent, Role
 from unspoken.backbone import Backbone
 from unspoken.backbone.thoughts import thoughts_of
+from unspoken.cancelling import cancelled_by
 from unspoken.channels import TextChannel
-from unspoken.pipeline import Edge, Pipeline
+from unspoken.pipeline import Edge, Pipeline, Run
 from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
 from unspoken.types import Denoising, Settings
 
@@ -70,9 +72,8 @@ def test_thoughts_are_kept_apart(
 ) -> None:
     if special and template == CLOSED:
         answer = "Use  to end."  # special tokens are no words
-    pieces: list[str] = []
     pipeline = asked(says(words, template=template, special=special))
-    run = pipeline.run("Two and two?", on_text=pieces.append)
+    run, pieces = heard(pipeline, "Two and two?")
     assert (run.turns[0].reasoning, run.answer, run.finish) == (reasoning, answer, "stop")
     if template != THINKS or "</think>" not in words or "<think>" in words:
         assert "".join(pieces).strip() == answer  # else the first words were not known as thoughts
@@ -148,7 +149,7 @@ def test_a_canvas_ends_at_its_end_token_or_its_length() -> None:
 def test_a_canvas_is_cancelled_between_its_steps() -> None:
     settings = Denoising(max_tokens=48, steps=48)
     pipeline = Pipeline([Agent("a", tiny_diffusion(), settings=settings)])
-    whole, early = pipeline.run("?"), pipeline.run("?", cancel=After(5))
+    whole, early = pipeline.run("?"), cut_short(pipeline, 7)
     assert (whole.usage.passes, early.usage.passes) == (48, 5)
     assert (whole.finish, early.finish) == ("length", "cancelled")
 
@@ -167,6 +168,12 @@ class After:
         return self.times < 0
 
 
+def cut_short(pipeline: Pipeline, times: int) -> Run:
+    """A run that is cancelled once it has asked a number of times whether it is."""
+    with cancelled_by(After(times)):
+        return pipeline.run("?")
+
+
 def pair_of(model: Backbone) -> Pipeline:
     agents = [Agent(name, model, settings=Settings(30)) for name in ("a", "b")]
     return Pipeline(agents, [Edge("a", "b", TextChannel())])
@@ -176,11 +183,11 @@ def test_a_cancelled_run_ends_with_what_there_is() -> None:
     model = says("x" * 40)
     whole = pair_of(model).run("?")
     assert whole.finish == "length"
-    early = pair_of(model).run("?", cancel=After(5))
+    early = cut_short(pair_of(model), 8)
     assert [turn.finish for turn in early.turns] == ["cancelled", "cancelled"]
     assert 0 < early.usage.written < 30
     assert early.answer == ""
-    late = pair_of(model).run("?", cancel=After(45))
+    late = cut_short(pair_of(model), 50)
     assert [turn.finish for turn in late.turns] == ["length", "cancelled"]
     assert whole.answer.startswith(late.answer)
     assert 0 < len(late.answer) < 30
@@ -267,5 +274,5 @@ def test_a_row_that_ended_before_is_not_cancelled() -> None:
     agents = [Agent(n, model, settings=Settings(m)) for n, m in (("a", 2), ("b", 30))]
     agents.append(Agent("judge", model))
     pipeline = Pipeline(agents, [Edge(name, "judge", TextChannel()) for name in "ab"])
-    run = pipeline.run("?", cancel=After(6))
+    run = cut_short(pipeline, 12)
     assert [turn.finish for turn in run.turns] == ["length", "cancelled", "cancelled"]

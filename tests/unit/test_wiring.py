@@ -189,7 +189,7 @@ def test_one_stop_string_is_one() -> None:
         ("a\ud800b", "no valid Unicode"),
         ({"question": "why?", "context": "\udfff"}, "the context of query 0 is no valid Unicode"),
         ({"qestion": "why?"}, "did you mean 'question'"),
-        ({3: "why?"}, "unknown field '3'"),
+        ({3: "why?"}, "query 0 has a field 3; name fields by words"),
         ("", "have none"),
     ],
 )
@@ -270,7 +270,7 @@ def fan_out(model: Backbone, count: int, **settings: Any) -> Pipeline:
 
 def one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, query: Any) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr("unspoken.pipeline._ROWS", 1)
+        patch.setattr("unspoken.team._ROWS", 1)
         return pipeline.run(query)
 
 

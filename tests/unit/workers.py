@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unspoken.agents import Agent, Edge, Role, TurnResult
+from unspoken.agents import Agent, Edge, Role, Size, TurnResult
 from unspoken.errors import EmptyPrompt
 from unspoken.executors.lines import Line, SharedLine
 from unspoken.types import Settings, Spec, Text, Usage
@@ -48,7 +48,7 @@ class Puppet:
         *,
         answers: bool = False,
         step: int = 0,
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[int, str], None] | None = None,
     ) -> TurnResult[Message]:
         questions = fields["question"]
         for question in questions:
@@ -56,13 +56,15 @@ class Puppet:
             if name == self.name:
                 DEEDS[deed]()
         if on_text is not None:
-            on_text("piece by ")
-            on_text("piece")
+            on_text(0, "piece by ")
+            on_text(0, "piece")
         letters = [sum(len(m.payload.words[n]) for _, m in heard) for n in range(len(questions))]
         header = Header(channel="text", sender=self.name, weights="w", tokenizer="t")
         message = Message(header, Text(("x" * LETTERS,) * len(questions)))
         said = tuple(f"{os.getpid()} {count}" for count in letters)
-        return TurnResult(said, (message,) * len(over), (Usage(),) * len(questions))
+        sizes = (Size(message.nbytes, LETTERS),) * len(over)
+        usage = (Usage(),) * len(questions)
+        return TurnResult(said, (message,) * len(over), usage, sizes=sizes)
 
 
 def raises() -> None:

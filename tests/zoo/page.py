@@ -48,8 +48,9 @@ and compares what `unspoken` does with a second copy that plain transformers dri
 a twin with a fault in it, which must fail.
 
 * `.` the same as plain transformers
-* `r` refused when the pipeline is made, by an error that says what to do
-* `L` refused when a text is too long for it: a message that is read before is lost
+* `r` refused before anything is read, by an error that says what to do: when the pipeline is made,
+  or, of a text that is too long, when it is run
+* `L` refused after something was read
 * `-` no judge: plain transformers cannot do it, or contradicts itself
 
 {same:,} of {all:,} checks are the same, {refused:,} refused. Where the keys of a model do not turn

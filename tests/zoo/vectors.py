@@ -65,15 +65,18 @@ def embedding_out(world: World) -> None:
     ids = world.ids(CONTEXT)
     states = world.plain.states(ids)
     reader = Agent("reader", small(), role=_SMALL_READER)
-    for layer in (1, len(states) - 1):
-        projector = _projector(world.model.spec, small().spec, layer)
-        pair = Pair(Embedding(projector), world.agent("scribe", "{context}"), reader)
+    pairs = {
+        layer: Pair(Embedding(projector), world.agent("scribe", "{context}"), reader)
+        for layer in (1, len(states) - 1)
+        for projector in [_projector(world.model.spec, small().spec, layer)]
+    }
+    for layer, pair in pairs.items():
         state = pair.state(world.either(CONTEXT, CHANGED))
         close(state.hidden[layer].values[0], states[layer], f"states of layer {layer}")
         sent = pair.channel.send(state).payload
         assert isinstance(sent, Vectors)
         right = Vectors(states[layer][None, :, None], torch.ones(1, len(ids), dtype=torch.bool))
-        close(sent.values, projector(right).values, f"vectors of layer {layer}")
+        close(sent.values, pair.channel.projector(right).values, f"vectors of layer {layer}")
 
 
 def fusion(world: World) -> None:

@@ -187,7 +187,8 @@ class Pair:
         return self.sender.compute(item(context), needs=self.channel.needs)[0]
 
     def message(self, context: str = CONTEXT) -> Message:
-        return self.channel.send(self.state(context))
+        query = {"context": context, "question": QUESTION}
+        return self.pipeline.incoming([query])[0].message
 
     def read(self, message: Message, context: str = CONTEXT) -> Context:
         arrival = [Incoming(self.channel, message)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from hashlib import sha256
 from textwrap import shorten
 from time import perf_counter
@@ -14,8 +14,10 @@ from typing import Any
 from unspoken.agents.edges import Edge
 from unspoken.agents.framing import Frame, frame_of
 from unspoken.agents.roles import Fields, Role
+from unspoken.agents.room import check_room
 from unspoken.agents.together import Steps, WriteRequest, together
-from unspoken.agents.turns import TurnResult
+from unspoken.agents.turns import Size, TurnResult
+from unspoken.cancelling import Cancelled
 from unspoken.channels import Channel
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels, PipelineError, check_unicode, require
@@ -24,9 +26,11 @@ from unspoken.protocols import Model, rolls_out
 from unspoken.types import (
     TEXT,
     Need,
+    OnText,
     Prompt,
     Read,
     Rollout,
+    Segment,
     Settings,
     Spec,
     Text,
@@ -109,14 +113,17 @@ class Agent:
     def spec(self) -> Spec:
         return self.model.spec
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """The words before and after an item. Raises `TemplateError` if a template has no place."""
         return frame_of(self.model, self.role)
 
     def prompt(self, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
         """Lay out what the agent reads: instructions, item, messages, the cue to answer."""
-        frame = self.frame
+        return self.framed(self.frame, fields, incoming)
+
+    def framed(self, frame: Frame, fields: Fields, incoming: Sequence[Incoming] = ()) -> Prompt:
+        """Lay out an item and messages in a frame."""
         self.role.check(fields)
         before, after = self.role.texts(fields)
         batch = len(next(iter(fields.values())))
@@ -129,13 +136,22 @@ class Agent:
             candidates=self.role.candidates,
             bos=not frame.chat,
         )
-        front = [] if self.soft is None else [self.soft(batch)]
-        if frame.opening:
-            front.append(Text((frame.opening,) * batch, shared=True, frame=True))
+        front = self.front(frame, batch)
         prompt = reduce(Prompt.front, front, prompt)
         for arrival in incoming:
             prompt = self._place(arrival, prompt)
         return frame.around(prompt, front)
+
+    def front(self, frame: Frame, batch: int) -> list[Segment]:
+        """What comes before an item: trained vectors, and the opening of the frame."""
+        front: list[Segment] = [] if self.soft is None else [self.soft(batch)]
+        if frame.opening:
+            front.append(Text((frame.opening,) * batch, shared=True, frame=True))
+        return front
+
+    def check_room(self, fields: Fields) -> None:
+        """Raise `ContextTooLong` for items that are too long even without messages."""
+        check_room(self.model, self.role, fields, self.prompt(fields))
 
     def _check(self, arrival: Incoming, batch: int) -> None:
         """Refuse a message for another model or number of items, before anything is read."""
@@ -187,7 +203,7 @@ class Agent:
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> tuple[SenderState, list[Usage]]:
         """Take a turn over B items: what the agent holds after it, and the cost of each item."""
         (found,) = together([self.work(fields, incoming, needs=needs, on_text=on_text)])
@@ -199,40 +215,38 @@ class Agent:
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Steps[tuple[SenderState, list[Usage]]]:
-        """`compute` in steps, which stops where words are to be written."""
+        """`compute` in steps, which stops where words are to be written.
+
+        Once the run is cancelled it ends with what there is, and `finish` says so.
+        """
         start = perf_counter()
         state = SenderState(
             agent=self.name,
             model=self.model,
-            given=fields.get("context" if "context" in self.role.fields else "question", ()),
+            given=self.role.given(fields),
             opening=self.frame.opening,
             task=task_ids(fields),
             role=self.role.instructions.strip().partition("\n")[0][:_SHOWN],
         )
-        batch = len(state.given)
-        if not needs and not on_text:  # it is silent
-            return state, [Usage()] * batch
-        read = self.read(fields, incoming, needs=needs)
-        seconds, wait, passes = perf_counter() - start, 0.0, read.passes
-        written, hidden, most = [0] * batch, read.hidden, self._most(needs)
-        if most:
-            settings = self.settings_for(fields, most)
-            words, took = yield WriteRequest(self.model, read.context, settings, on_text)
-            wait, seconds = seconds + words.wait, seconds + took
-            written, passes = list(words.tokens), passes + words.passes
-            state, hidden = _wrote(state, words), hidden or words.hidden
-        start = perf_counter()
-        rollouts = self._rollouts(read, needs)
-        passes += sum(rollout.passes for rollout in rollouts.values())
-        each = (seconds + perf_counter() - start) / batch
-        reused = [row.reused for row in read.served] or [0] * batch
-        usage = [
-            Usage(r, w, passes, seconds=each, wait=wait, reused=known)
-            for r, w, known in zip(read.tokens, written, reused, strict=True)
-        ]
-        return replace(state, hidden=hidden, cached=read.cached, rollouts=rollouts), usage
+        if not needs:  # it is silent
+            return state, [Usage()] * len(state.given)
+        done = _Done(len(state.given))
+        try:
+            done.read = read = self.read(fields, incoming, needs=needs)
+            done.seconds, most = perf_counter() - start, self.most_tokens(needs)
+            if most:
+                settings = self.settings_for(fields, most)
+                done.words, took = yield WriteRequest(self.model, read.context, settings, on_text)
+                done.seconds += took
+            start = perf_counter()
+            done.rollouts = self._rollouts(read, needs)
+            done.seconds += perf_counter() - start
+        except Cancelled as end:
+            done.tokens, done.passes = end.tokens, end.passes
+            return done.state(state, cancelled=True), done.usage()
+        return done.state(state), done.usage()
 
     def settings_for(self, fields: Fields, most: int | None = None) -> Settings:
         """How the agent writes about these items: to `most` tokens, each with a seed of its own."""
@@ -250,7 +264,7 @@ class Agent:
             if need.kind == "rollout"
         }
 
-    def _most(self, needs: frozenset[Need]) -> int:
+    def most_tokens(self, needs: frozenset[Need]) -> int:
         """The most tokens that the agent has to write for its channels, 0 for none."""
         limits = [need.limit for need in needs if need.kind == "text"]
         if self.spec.states == "written" and any(need.kind == "hidden" for need in needs):
@@ -266,7 +280,7 @@ class Agent:
         *,
         answers: bool = False,
         step: int = 0,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> TurnResult[Message]:
         """Take a turn as a `Participant`: compute what the edges need, and send over each edge."""
         (found,) = together(
@@ -282,7 +296,7 @@ class Agent:
         *,
         answers: bool = False,
         step: int = 0,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Steps[TurnResult[Message]]:
         """`take_turn` in steps, which stops where words are to be written."""
         needs = frozenset[Need]().union(*(edge.needs for edge in outgoing))
@@ -293,23 +307,67 @@ class Agent:
             on_text=on_text,
         )
         state = replace(state, step=step)
-        different = {edge.key: edge for edge in outgoing}
+        different = {} if "cancelled" in state.finish else {edge.key: edge for edge in outgoing}
         sent = {key: edge.send(state) for key, edge in different.items()}
-        messages = tuple(sent[edge.key] for edge in outgoing)
+        messages = tuple(sent[edge.key] for edge in outgoing if sent)
         for message in messages:
-            sizes = message.row_bytes()
-            usage = [
-                replace(cost, wire=cost.wire + n) for cost, n in zip(usage, sizes, strict=True)
-            ]
-        return TurnResult(state.text, messages, tuple(usage), state.reasoning, state.finish)
+            each = zip(usage, message.row_bytes(), strict=True)
+            usage = [replace(cost, wire=cost.wire + n) for cost, n in each]
+        sizes = tuple(self._size(message) for message in messages)
+        return TurnResult(state.text, messages, tuple(usage), state.reasoning, state.finish, sizes)
+
+    def _size(self, message: Message) -> Size:
+        payload = message.payload
+        if isinstance(payload, Text):
+            return Size(message.nbytes, max(len(self.model.tokens(row)) for row in payload.words))
+        return Size(message.nbytes, int(payload.mask.sum(1).max()))
 
 
 def _reads(given: object) -> bool:
     return hasattr(type(given), "read")
 
 
-def _wrote(state: SenderState, words: Words) -> SenderState:
-    return replace(state, text=words.words, reasoning=words.reasoning, finish=words.finish)
+@dataclass(slots=True)
+class _Done:
+    """What of a turn is done.
+
+    tokens and passes: those of each row that were read, and in how many, if that was not all.
+    """
+
+    batch: int
+    read: Read | None = None
+    words: Words | None = None
+    rollouts: dict[Need, Rollout] = field(default_factory=dict[Need, Rollout])
+    tokens: tuple[int, ...] = ()
+    passes: int = 0
+    seconds: float = 0.0
+
+    def state(self, state: SenderState, *, cancelled: bool = False) -> SenderState:
+        """What the agent holds."""
+        read, words = self.read, self.words
+        if words is not None:
+            state = replace(state, text=words.words, reasoning=words.reasoning, finish=words.finish)
+        if cancelled:
+            text = state.text or ("",) * self.batch
+            state = replace(state, text=text, finish=("cancelled",) * self.batch)
+        if read is None:
+            return state
+        hidden = words.hidden if words and words.hidden else read.hidden
+        return replace(state, hidden=hidden, cached=read.cached, rollouts=self.rollouts)
+
+    def usage(self) -> list[Usage]:
+        """What each item has cost."""
+        read, words, none = self.read, self.words, (0,) * self.batch
+        passes = sum(rollout.passes for rollout in self.rollouts.values())
+        passes += (read.passes if read else self.passes) + (words.passes if words else 0)
+        wait, each = words.wait if words else 0.0, self.seconds / self.batch
+        tokens = read.tokens if read else self.tokens or none
+        reused = tuple(row.reused for row in read.served) if read and read.served else none
+        written = words.tokens if words else none
+        return [
+            Usage(r, w, passes, seconds=each, wait=wait, reused=known)
+            for r, w, known in zip(tokens, written, reused, strict=True)
+        ]
 
 
 def _seed(seed: int, agent: str, task: str) -> int:
@@ -323,5 +381,11 @@ def task_ids(fields: Fields) -> tuple[str, ...]:
 
     Equal items have equal ids, so a receiver and a log can tell what a message is about.
     """
-    rows = zip(*(fields[name] for name in sorted(fields)), strict=True)
-    return tuple(sha256(json.dumps(row).encode()).hexdigest()[:16] for row in rows)
+    usual = [fields[name] for name in ("context", "question") if name in fields]
+    more = sorted(fields.keys() - {"context", "question"})
+    found: list[str] = []
+    for n in range(len(next(iter(fields.values())))):
+        row: list[Any] = [values[n] for values in usual]
+        row += [(name, fields[name][n]) for name in more if fields[name][n]]
+        found.append(sha256(json.dumps(row).encode()).hexdigest()[:16])
+    return tuple(found)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unspoken.agents.agent import Agent, Incoming
 from unspoken.errors import DataError
 from unspoken.protocols import Model, assesses, tabled
-from unspoken.types import Prompt, Text
+from unspoken.types import FieldValue, Prompt, Text
 
 __all__ = ["assess"]
 
@@ -19,7 +19,7 @@ __all__ = ["assess"]
 @torch.no_grad()
 def assess(
     agent: Agent,
-    fields: Mapping[str, str],
+    fields: Mapping[str, FieldValue],
     incoming: Sequence[Incoming],
     continuations: Sequence[str],
 ) -> tuple[Tensor, Tensor]:
@@ -95,18 +95,19 @@ def _stripped(texts: Sequence[Text]) -> list[Text]:
     return kept
 
 
-def _nothing_before(agent: Agent, fields: Mapping[str, str], count: int) -> _Border | None:
+def _nothing_before(agent: Agent, fields: Mapping[str, FieldValue], count: int) -> _Border | None:
     """An agent with nothing to read reads one token instead: `<bos>`, or else its end token.
 
     None if there is something to read, and for an agent that reads instructions or the like.
     """
-    given = [fields.get(name, "") for name in agent.role.fields]
-    if len(given) != 1 or given[0].strip() or not _reads_only_its_field(agent):
+    names = agent.role.fields
+    given = fields.get(names[0], "") if len(names) == 1 else None
+    if not isinstance(given, str) or given.strip() or not _reads_only_its_field(agent):
         return None
     tokenizer = tabled(agent.model, "a request without a text is read with").tokenizer
     first = tokenizer.bos_token or tokenizer.eos_token or ""
     prompt = Prompt((Text((first,) * count, frame=True),))
-    return _Border(prompt, "", given[0], skip=tuple(agent.model.tokens(first)))
+    return _Border(prompt, "", given, skip=tuple(agent.model.tokens(first)))
 
 
 def _reads_only_its_field(agent: Agent) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ from unspoken.errors import TemplateError
 from unspoken.protocols import Model
 from unspoken.types import CacheSegment, Prompt, Segment, Text
 
-__all__ = ["Frame", "frame_of"]
+__all__ = ["BETWEEN", "Frame", "frame_of"]
+
+BETWEEN = "\n\n"
+"""What comes after an answer in a conversation without a chat template."""
 
 _EDGE = "\n \t \n\n"
 """White space around the mark, which shows whether a template trims."""
@@ -25,12 +29,15 @@ class Frame(NamedTuple):
     """The words before and after an item, and whether they are those of a chat template.
 
     trims: whether the template drops white space at the beginning and at the end of an item.
+    joints: for each earlier turn of a conversation the words between what was asked and what was
+    answered, and those between that and what was asked next.
     """
 
     opening: str
     closing: str
     chat: bool = False
     trims: tuple[bool, bool] = (False, False)
+    joints: tuple[tuple[str, str], ...] = ()
 
     def around(self, prompt: Prompt, front: Sequence[Segment]) -> Prompt:
         """The prompt with its closing words, trimmed as the template does behind its front."""
@@ -49,38 +56,56 @@ class Frame(NamedTuple):
         return replace(prompt, segments=(*segments[:begin], *item, closing))
 
 
-def frame_of(model: Model, role: Role) -> Frame:
+def frame_of(model: Model, role: Role, past: int = 0, now: datetime | None = None) -> Frame:
     """The frame of a role's prompts, by the model's chat template if the role uses it.
 
-    Raises `TemplateError` for a template that does not show an item as it is, exactly once.
+    past: how many earlier turns of a conversation come before the item. now: the date, if the
+    template writes one. Raises `TemplateError` for a template that does not show an item as it is,
+    exactly once.
     """
     before, after = role.instructions, ""
     if role.first == "item":
         before, after = after, before
     if not (role.chat and model.spec.chats):
-        return Frame(before, after)
-    mark = f"Aa{token_hex(8)}{_MARK}"  # escaped, folded or cut, it is not found again
-    opening, closing = _around(mark, model, role, before, "")
-    loose = _around(mark, model, role, before, _EDGE)
-    kept = loose[0] == opening + _EDGE, loose[1] == _EDGE + closing
-    if any(
-        not whole and part != plain
-        for whole, part, plain in zip(kept, loose, (opening, closing), strict=True)
-    ):
+        return Frame(before, after, joints=((after, BETWEEN),) * past)
+    marks = [f"Aa{token_hex(8)}Zz" for _ in range(2 * past)]
+    marks.append(f"Aa{token_hex(8)}{_MARK}")  # escaped, folded or cut, it is not found again
+    plain, loose = (_around(marks, model, role, before, edge, now) for edge in ("", _EDGE))
+    trims = (loose[0] != plain[0] + _EDGE, loose[-1] != _EDGE + plain[-1])
+    if loose != _spaced(plain, trims):
         raise _changed(model, "with other white space")
+    pairs = list(zip(plain[1:-1:2], plain[2:-1:2], strict=True))
+    opening, closing = plain[0], plain[-1]
     if after.strip():  # the instructions end the user's turn, so the item is not at its end
-        closing = (after if kept[1] else after.rstrip()) + closing
-        return Frame(opening, closing, chat=True, trims=(not kept[0], False))
-    return Frame(opening, closing, chat=True, trims=(not kept[0], not kept[1]))
+        end = after.rstrip() if trims[1] else after
+        pairs, closing = [(end + asked, answered) for asked, answered in pairs], end + closing
+        trims = (trims[0], False)
+    return Frame(opening, closing, chat=True, trims=trims, joints=tuple(pairs))
 
 
-def _around(mark: str, model: Model, role: Role, before: str, edge: str) -> tuple[str, str]:
-    """What the template writes before and after words."""
-    rendered = model.chat(before, f"{edge}{mark}{edge}", **role.template_options)
-    opening, found, closing = rendered.partition(mark)
-    if not found or mark in closing:
-        raise _changed(model, "twice" if found else "in another form")
-    return opening, closing
+def _around(
+    marks: Sequence[str], model: Model, role: Role, before: str, edge: str, now: datetime | None
+) -> list[str]:
+    """What the template writes around and between words: of the user, the assistant, in turn.
+
+    edge: white space at both ends of the user's.
+    """
+    words = [f"{edge}{mark}{edge}" if n % 2 == 0 else mark for n, mark in enumerate(marks)]
+    past = list(zip(words[:-1:2], words[1::2], strict=True))
+    rest = model.chat(before, words[-1], past=past, now=now, **role.template_options)
+    found: list[str] = []
+    for mark in marks:
+        piece, shown, rest = rest.partition(mark)
+        if not shown or mark in rest:
+            raise _changed(model, "twice" if shown else "in another form")
+        found.append(piece)
+    return [*found, rest]
+
+
+def _spaced(plain: Sequence[str], trims: tuple[bool, bool]) -> list[str]:
+    """The pieces around words with white space at both ends of the user's, unless it is trimmed."""
+    front, end = ("" if trimmed else _EDGE for trimmed in trims)
+    return [end + piece if n % 2 else piece + front for n, piece in enumerate(plain)]
 
 
 def _changed(model: Model, how: str) -> TemplateError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from unspoken.agents import Agent, Incoming
 from unspoken.agents.roles import Fields
 from unspoken.agents.together import Steps
 from unspoken.channels.sender_state import SenderState
-from unspoken.types import TEXT, Finish, Need, Usage
+from unspoken.types import TEXT, Finish, Need, OnText, Usage
 
 __all__ = ["MemoizedAgent"]
 
@@ -43,7 +43,7 @@ class MemoizedAgent(Agent):
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Steps[tuple[SenderState, list[Usage]]]:
         words_only = {need.kind for need in needs} == {"text"} and on_text is None
         if incoming or not words_only or self.settings.temperature > 0:
@@ -52,14 +52,16 @@ class MemoizedAgent(Agent):
         keys: list[tuple[object, ...]] = [(needs, *row) for row in rows]
         known = self._written
         new = [n for n, key in enumerate(keys) if key not in known]
+        fresh: dict[tuple[object, ...], _Kept] = {}
         if new:
             part = {name: tuple(values[n] for n in new) for name, values in fields.items()}
             state, usage = yield from super().work(part, needs=needs)
             thoughts = state.reasoning or [None] * len(new)
             ends = state.finish or [None] * len(new)
-            kept = map(_Kept, state.text or (), thoughts, ends, usage)
-            known.update(zip((keys[n] for n in new), kept, strict=True))
-        found = [known[key] for key in keys]
+            written = map(_Kept, state.text or (), thoughts, ends, usage)
+            fresh = dict(zip((keys[n] for n in new), written, strict=True))
+            known.update({key: one for key, one in fresh.items() if one.finish != "cancelled"})
+        found = [fresh.get(key) or known[key] for key in keys]
         silent, _ = yield from super().work(fields, needs=frozenset())
         told = replace(
             silent,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, cast
 
 from unspoken.errors import EmptyPrompt, PipelineError, check_unicode, require
-from unspoken.types import Reuse, Text
+from unspoken.types import Document, FieldValue, Reuse, Text
 
-__all__ = ["FIELDS", "Fields", "Role"]
+__all__ = ["Fields", "Role"]
 
-Fields = Mapping[str, tuple[str, ...]]
-"""What a batch is about: field name -> B strings."""
-
-FIELDS = ("question", "context")
+Fields = Mapping[str, tuple[FieldValue, ...]]
+"""What a batch is about: field name -> words or documents of each of B rows."""
 
 _FIELD = re.compile(r"\{(\w+)\}")
+_MAIL = "messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class Role:
     """The words around an item and its messages.
 
     instructions: what to do, or worked examples: the same for every item, read once for a batch.
-    template: the item, with the fields {question} and {context}, and {messages} where messages go.
-    message: how one message is shown there, with {sender} and {message}.
+    template: the item, with any fields by name, such as {question}, and {messages} where messages
+    go. message: how one message is shown there, with {sender} and {message}.
+    document: how one document is shown where a field holds documents, with {name} and {text}.
     chat: use the model's chat template if it has one (the instructions become the system turn);
     otherwise instructions and template are read as plain text, as few-shot prompts are.
     template_options: what the chat template is told besides, such as {"enable_thinking": False}.
@@ -37,11 +38,18 @@ class Role:
 
     >>> Role(template="Q: {question}\\nA:").render({"question": ("why?",)})
     (('',), ('Q: why?\\nA:',))
+
+    A field holds words, or documents. What is in them stays as it is.
+
+    >>> found = {"documents": ((Document("a.md", "{x}"), Document("b.md", "y")),)}
+    >>> Role(template="{documents}Go on.", document="{name}: {text}\\n").render(found)
+    (('',), ('a.md: {x}\\nb.md: y\\nGo on.',))
     """
 
     instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
+    document: str = "## {name}\n{text}\n\n"
     chat: bool = True
     template_options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     first: Literal["instructions", "item"] = "instructions"
@@ -50,20 +58,13 @@ class Role:
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        for name in ("instructions", "template", "message"):
+        for name in ("instructions", "template", "message", "document"):
             check_unicode(f"{name} of a role", getattr(self, name), PipelineError)
         for one in self.candidates:
             check_unicode("a candidate of a role", one, PipelineError)
-        named = set(_FIELD.findall(self.template))
-        if odd := named - {*FIELDS, "messages"}:
-            raise PipelineError(
-                f"a template names the fields {sorted(odd)}; it may use {{question}}, {{context}} "
-                "and {messages}"
-            )
-        if self.message.count("{message}") != 1:
-            raise PipelineError(
-                f"the message format {self.message!r} must hold {{message}} exactly once"
-            )
+        for name, part in (("message", "{message}"), ("document", "{text}")):
+            if (shape := getattr(self, name)).count(part) != 1:
+                raise PipelineError(f"the {name} format {shape!r} must hold {part} exactly once")
 
     def _check_kinds(self) -> None:
         options: Any = self.template_options
@@ -74,6 +75,7 @@ class Role:
             ("instructions", self.instructions, _words(self.instructions), "words"),
             ("template", self.template, _words(self.template), "words"),
             ("message", self.message, _words(self.message), "words"),
+            ("document", self.document, _words(self.document), "words"),
             ("template_options", options, named, "a dictionary by name"),
             ("first", self.first, self.first in ("instructions", "item"), "instructions or item"),
             ("reuse", self.reuse, self.reuse in ("any", "exact"), "any or exact"),
@@ -91,18 +93,38 @@ class Role:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return tuple(field for field in FIELDS if f"{{{field}}}" in self.template)
+        """The names of the fields that the template reads, in its order."""
+        return tuple(name for name in dict.fromkeys(_FIELD.findall(self.template)) if name != _MAIL)
+
+    def lacking(self, fields: Fields) -> dict[str, list[int]]:
+        """The fields that the role reads and some items do not have, with the rows of these."""
+        nothing = ("",) * _batch(fields)
+        rows = {name: fields.get(name, nothing) for name in self.fields}
+        empty = {
+            name: [n for n, one in enumerate(row) if _blank(one)] for name, row in rows.items()
+        }
+        return {name: found for name, found in empty.items() if found}
 
     def check(self, fields: Fields) -> None:
-        """Raise `EmptyPrompt` for items without a field that the role reads."""
-        for name in self.fields:
-            rows = fields.get(name, ())
-            empty = [n for n, row in enumerate(rows) if not row.strip()]
-            if empty or not rows:
-                raise EmptyPrompt(
-                    f"the role reads {{{name}}}, but items {empty or 'all'} have none; give each "
-                    f"item a {name}, or take {{{name}}} out of the template"
-                )
+        """Raise `EmptyPrompt` for items without the fields that the role reads."""
+        if lacking := self.lacking(fields):
+            told = ", and ".join(
+                f"{{{name}}}, but items {rows} have none" for name, rows in lacking.items()
+            )
+            raise EmptyPrompt(
+                f"the role reads {told}; give each item a {' and a '.join(lacking)}, or take it "
+                "out of the template"
+            )
+
+    def given(self, fields: Fields) -> tuple[str, ...]:
+        """B texts, word for word: all fields that the role reads besides the question.
+
+        The question itself if it reads nothing else.
+        """
+        names = [name for name in self.fields if name != "question"]
+        names = [name for name in names or ["question"] if name in fields]
+        texts = [_joined(self._shown(name, fields), fields) for name in names]
+        return tuple("\n\n".join(row) for row in zip(*texts, strict=True))
 
     def render(self, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """B texts before the messages and B texts after them. Raises `EmptyPrompt`."""
@@ -115,7 +137,27 @@ class Role:
         before, _, after = self.template.partition("{messages}")
         if not self.takes_messages:
             before, after = "", before
-        return _pieces(before, fields), _pieces(after, fields)
+        return self._pieces(before, fields), self._pieces(after, fields)
+
+    def _pieces(self, template: str, fields: Fields) -> list[Text]:
+        """The template cut at its fields, without empty pieces."""
+        batch, found = _batch(fields), list[Text]()
+        for n, piece in enumerate(_FIELD.split(template)):  # every other one is a field's name
+            if n % 2:
+                found += self._shown(piece, fields)
+            elif piece:
+                found.append(Text((piece,) * batch, frame=True))
+        return found
+
+    def _shown(self, name: str, fields: Fields) -> list[Text]:
+        """A field's words, and its documents one after the other. Rows may have different ones."""
+        values = fields[name]
+        words = tuple(one if isinstance(one, str) else "" for one in values)
+        rows = [() if isinstance(one, str) else one for one in values]
+        found = [Text(words, share=name)] if any(words) else []
+        for documents in zip_longest(*rows):
+            found += _document(self.document, name, documents)
+        return found
 
     def around(self, sender: str, batch: int) -> tuple[list[Text], list[Text]]:
         """B texts before one message and B texts after it. The sender's name is no frame."""
@@ -127,27 +169,40 @@ def _words(given: object) -> bool:
     return isinstance(given, str)
 
 
-def _pieces(template: str, fields: Fields) -> list[Text]:
-    """The template cut at its fields, without empty pieces."""
-    batch = len(next(iter(fields.values())))
-    found: list[Text] = []
-    for n, piece in enumerate(_FIELD.split(template)):  # every other one is a field's name
-        if piece:
-            literal = n % 2 == 0
-            found.append(
-                Text((piece,) * batch, frame=True) if literal else Text(fields[piece], share=piece)
-            )
-    return found
+def _blank(value: FieldValue) -> bool:
+    return not value.strip() if isinstance(value, str) else not value
+
+
+def _batch(fields: Fields) -> int:
+    return len(next(iter(fields.values())))
+
+
+def _document(shape: str, field: str, documents: Sequence[Document | None]) -> list[Text]:
+    """One document of each row that has one. What introduces it is its cue, and moves with it."""
+    names, texts = (tuple(one[part] if one else "" for one in documents) for part in (0, 1))
+    before, _, after = shape.partition("{text}")
+
+    def around(words: str, *, cue: bool) -> list[Text]:
+        pieces = [
+            Text(tuple(piece if one else "" for one in documents), frame=True, cue=cue)
+            for piece in words.split("{name}")
+        ]
+        return _between(pieces, Text(names, cue=cue))
+
+    return [*around(before, cue=True), Text(texts, share=field), *around(after, cue=False)]
 
 
 def _named(words: str, sender: str, batch: int) -> list[Text]:
     """Words cut at the places where the sender's name goes."""
     pieces = [Text((piece,) * batch, frame=True) for piece in words.split("{sender}")]
-    name = Text((sender,) * batch)
+    return _between(pieces, Text((sender,) * batch))
+
+
+def _between(pieces: Sequence[Text], name: Text) -> list[Text]:
+    """Pieces with the name between them, without what is empty in all rows."""
     apart = [one for piece in pieces for one in (name, piece)][1:]
-    return [one for one in apart if one.words[0]]
+    return [one for one in apart if any(one.words)]
 
 
 def _joined(texts: Sequence[Text], fields: Fields) -> tuple[str, ...]:
-    batch = len(next(iter(fields.values())))
-    return tuple("".join(text.words[row] for text in texts) for row in range(batch))
+    return tuple("".join(text.words[row] for text in texts) for row in range(_batch(fields)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar, cast
 
+from unspoken.cancelling import Cancelled, is_cancelled
 from unspoken.protocols import Model, writes_together
-from unspoken.types import Context, Settings, Words
+from unspoken.types import Context, OnText, Settings, Words
 
 __all__ = ["Steps", "WriteRequest", "Written", "together"]
 
@@ -20,7 +21,7 @@ class WriteRequest(NamedTuple):
     model: Model
     context: Context
     settings: Settings
-    on_text: Callable[[str], None] | None = None
+    on_text: OnText | None = None
 
 
 class Written(NamedTuple):
@@ -35,13 +36,20 @@ Steps = Generator[WriteRequest, Written, T]
 
 
 def together(turns: Sequence[Steps[T]]) -> list[T]:
-    """The results of turns that do not depend on one another."""
+    """The results of turns that do not depend on one another.
+
+    Turns that wait for words when the run is cancelled get `Cancelled` in their place.
+    """
     results: dict[int, T] = {}
     waiting: dict[int, WriteRequest] = {}
 
-    def go_on(n: int, written: Written | None) -> None:
-        try:  # None begins a generator
-            waiting[n] = turns[n].send(cast(Written, written))
+    def go_on(n: int, written: Written | Cancelled | None) -> None:
+        turn = turns[n]
+        try:
+            if isinstance(written, Cancelled):
+                waiting[n] = turn.throw(written)
+            else:  # None begins a generator
+                waiting[n] = turn.send(cast(Written, written))
         except StopIteration as end:
             results[n] = end.value
 
@@ -50,15 +58,22 @@ def together(turns: Sequence[Steps[T]]) -> list[T]:
     while waiting:
         asked = dict(waiting)
         waiting.clear()
-        for n, words in zip(asked, _write(list(asked.values())), strict=True):
+        for n, words in zip(asked, _written(list(asked.values())), strict=True):
             go_on(n, words)
     return [results[n] for n in range(len(turns))]
+
+
+def _written(requests: Sequence[WriteRequest]) -> Sequence[Written | Cancelled]:
+    try:
+        return [Cancelled() for _ in requests] if is_cancelled() else _write(requests)
+    except Cancelled:  # between the words of two groups
+        return [Cancelled() for _ in requests]
 
 
 def _write(requests: Sequence[WriteRequest]) -> list[Written]:
     groups: dict[object, list[int]] = {}
     for n, request in enumerate(requests):
-        joins = request.on_text is None and writes_together(request.model) is not None
+        joins = writes_together(request.model) is not None
         groups.setdefault(id(request.model) if joins else (n,), []).append(n)
     found: dict[int, Written] = {}
     for places in groups.values():
@@ -74,8 +89,11 @@ def _timed(requests: Sequence[WriteRequest]) -> list[Written]:
     if joined is None:
         words = [model.write(first, settings, on_text)]
     else:
-        contexts = [request.context for request in requests]
-        words = joined.write_together(contexts, [request.settings for request in requests])
+        words = joined.write_together(
+            [request.context for request in requests],
+            [request.settings for request in requests],
+            [request.on_text for request in requests],
+        )
     each = (perf_counter() - start) / sum(request.context.batch for request in requests)
     pairs = zip(requests, words, strict=True)
     return [Written(one, each * request.context.batch) for request, one in pairs]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unspoken import rope
 from unspoken.anchors.plan import Piece, ReusePlan, Row, Source
+from unspoken.backbone.passes import chunked
 from unspoken.protocols import Fillable
 from unspoken.types import Ahead, left_pad
 
@@ -24,8 +25,8 @@ def assemble(
 ) -> tuple[Tensor, Tensor, Ahead, int]:
     """The cache of B rows, (L, 2, B, H, S, D), its mask (B, S), and the forward passes it took.
 
-    It also returns what comes next. share: the part of the moved tokens that is read again in a
-    second pass. These are the ones to which the tokens of the first pass attend most.
+    It also returns what comes next. share: the part of the moved tokens that is read again, after
+    the rest. These are the ones to which the others attend most. Raises `Cancelled`.
     """
     spec, device = model.spec, model.device
     ids, mask = left_pad([torch.tensor(row.ids, device=device) for row in rows])
@@ -35,18 +36,21 @@ def assemble(
         _place(plan, room[:, :, b], frequencies)
     kv = tuple((layer[0], layer[1]) for layer in room)
 
-    def fill(missing: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def fill(missing: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
         slots = _padded(missing, rows, ids.shape[1]).to(device)
-        tokens = ids.gather(1, slots)
-        logits, paid = model.fill(kv, tokens, slots, mask, attended=share > 0)
-        return logits, paid.sum(0)
+        read: list[tuple[Tensor, Tensor]] = []
+        for part in chunked(slots.shape[1]):
+            tokens = ids.gather(1, slots[:, part])
+            read.append(model.fill(kv, tokens, slots[:, part], mask, attended=share > 0))
+        paid = torch.stack([paid.sum(0) for _, paid in read]).sum(0)
+        return read[-1][0], paid, len(read)
 
-    logits, attended = fill([plan.missing for plan in plans])
+    logits, attended, passes = fill([plan.missing for plan in plans])
     chosen = [_choose(plan, paid, share) for plan, paid in zip(plans, attended, strict=True)]
     if not any(map(len, chosen)):
-        return room, mask, Ahead(kv, logits), 1
-    logits, _ = fill([_onwards(plan, again) for plan, again in zip(plans, chosen, strict=True)])
-    return room, mask, Ahead(kv, logits), 2
+        return room, mask, Ahead(kv, logits), passes
+    logits, _, more = fill([_onwards(*pair) for pair in zip(plans, chosen, strict=True)])
+    return room, mask, Ahead(kv, logits), passes + more
 
 
 def _padded(missing: Sequence[Tensor], rows: Sequence[Row], length: int) -> Tensor:

@@ -137,7 +137,8 @@ def plan_by_anchors(
         return
     template.used = now
     texts, gaps, lessons = list[Piece](), list[Piece](), list[Taught]()
-    shares = zip(row.shares, row.consumers(), pools, template.gaps, row.gaps(), strict=False)
+    consumers = row.consumers(exactly=True)
+    shares = zip(row.shares, consumers, pools, template.gaps, row.gaps(), strict=False)
     for share, consumer, pool, gap, (behind, _) in shares:
         found = shelf.find(row.ids, share.first, min(share.last, row.end), now=now)
         if not found or found[0].size < share.last - share.first - _BORDER:

@@ -76,10 +76,10 @@ def _pack(store: Store) -> tuple[dict[str, Tensor], dict[str, Any]]:
     values: dict[str, Any] = {"fallen": store.fallen}
     nodes = list(store.trie.nodes())
     place = {id(node): n for n, node in enumerate(nodes)} | {id(store.trie.root): -1}
-    values["exact"] = [[place[id(node.parent)], node.used] for node in nodes]
+    values["exact"] = [[place[id(node.parent)], node.used, node.served] for node in nodes]
     for n, node in enumerate(nodes):
         tensors |= {f"exact.{n}.ids": node.ids, f"exact.{n}.kv": node.kv}
-    values["bases"] = [[base.ids, base.used, base.cue] for base in store.shelf.bases]
+    values["bases"] = [[base.ids, base.used, base.cue, base.served] for base in store.shelf.bases]
     tensors |= {f"bases.{n}": base.kv for n, base in enumerate(store.shelf.bases)}
     values["offsets"], values["anchors"], values["templates"] = {}, {}, {}
     for name, pool in store.offsets.items():
@@ -106,8 +106,9 @@ def _unpacked(
     taken, store = _Caches(n, tensors, _device(realm[3], path), path), Store(ladder, None)
     store.fallen = {str(name): str(reason) for name, reason in values["fallen"].items()}
     _fill_trie(store, values["exact"], taken)
-    for number, (ids, used, cue) in enumerate(values["bases"]):
-        base = Base(tuple(map(int, ids)), taken(f"bases.{number}", len(ids)), int(used), int(cue))
+    for number, (ids, used, cue, served) in enumerate(values["bases"]):
+        kv = taken(f"bases.{number}", len(ids))
+        base = Base(tuple(map(int, ids)), kv, int(used), int(cue), bool(served))
         store.shelf.add(base)
     for name, (tokens, used) in values["offsets"].items():
         store.offsets[name] = MeanOffset(taken(f"offsets.{name}", 1), int(tokens), int(used))
@@ -134,12 +135,12 @@ def _device(kind: str, path: Path) -> torch.device:
 
 def _fill_trie(store: Store, rows: Any, taken: _Caches) -> None:
     nodes: list[Node] = []
-    for n, (parent, used) in enumerate(rows):
+    for n, (parent, used, served) in enumerate(rows):
         ids = taken.ids(f"exact.{n}.ids")
         above = store.trie.root if parent == -1 else nodes[range(n)[parent]]
         if int(ids[0]) in above.children:
             raise ValueError("two of its beginnings are one")
-        node = Node(ids, taken(f"exact.{n}.kv", len(ids)), above, used=int(used))
+        node = Node(ids, taken(f"exact.{n}.kv", len(ids)), above, {}, int(used), bool(served))
         above.children[int(ids[0])] = node
         nodes.append(node)
 

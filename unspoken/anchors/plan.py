@@ -76,16 +76,20 @@ class Row:
         """Where reuse ends: the last token is always read, since the next one depends on it."""
         return len(self.ids) - 1
 
-    def consumers(self) -> list[str]:
+    def consumers(self, *, exactly: bool = False) -> list[str]:
         """For each share its reader's key: the fixed tokens before it and the names of the shares.
 
-        One more key follows the last, for the row as a whole.
+        One more key follows the last, for the row as a whole. Shares of one name next to each
+        other, as documents are, have one reader, however many there are, and their cues do not
+        count. `exactly` tells apart all that is fixed.
         """
-        digest, done, found = sha256(), 0, list[str]()
-        for name, first, last in self.shares:
-            digest.update(repr((self.ids[done:first], name)).encode())
+        digest, done, before, found = sha256(), 0, "", list[str]()
+        for name, first, last, cue in self.shares:
+            if exactly or name != before:
+                fixed = self.ids[done : first - (0 if exactly else cue)]
+                digest.update(repr((fixed, name)).encode())
             found.append(digest.hexdigest())
-            done = last
+            done, before = last, name
         digest.update(repr(self.ids[done:]).encode())
         return [*found, digest.hexdigest()]
 
@@ -98,10 +102,10 @@ class Row:
     def named(self, encode: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
         """The row with the names of the shares in their place, and where its gaps start then."""
         ids, starts, done = list[int](), list[int](), 0
-        for name, first, last in self.shares:
-            ids += [*self.ids[done:first], *encode(name)]
+        for share in self.shares:
+            ids += [*self.ids[done : share.first], *encode(share.name)]
             starts.append(len(ids))
-            done = last
+            done = share.last
         return [*ids, *self.ids[done:]], starts
 
     def gaps(self) -> list[tuple[int, int]]:

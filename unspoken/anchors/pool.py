@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -55,9 +55,10 @@ class AnchorPool:
     """Keeps what was read and serves it again, to all agents whose models it wraps.
 
     ladder: a name (exact, shifted, anchored, kvcomm) or a `Ladder`. budget: bytes of caches that
-    are kept. What has not served for longest is dropped first. probe: the part of the reads with
-    moved caches that are also done densely. A consumer whose probes exceed `tolerance` (mean KL in
-    nats) reads densely from then on. May be used from several threads.
+    are kept. What has not served for longest is dropped first, but half of the budget is for what
+    has proven of use. probe: the part of the reads with moved caches that are also done densely. A
+    consumer whose probes exceed `tolerance` (mean KL in nats) reads densely from then on. May be
+    used from several threads.
 
     >>> from unspoken.testing import tiny_backbone
     >>> from unspoken.types import Prompt, Text
@@ -120,6 +121,15 @@ class AnchorPool:
             key = (id(inner), owner)  # a reader holds its model, so no id comes again
             return self._readers.setdefault(key, PooledModel(self, inner, owner))
 
+    def forget(self, owner: str) -> None:
+        """Drop all that is kept for an owner."""
+        with self.lock:
+            for realm in [one for one in self._stores if one[-1] == owner]:
+                del self._stores[realm]
+                self._unproved.discard(realm)
+            for key in [one for one in self._readers if one[1] == owner]:
+                del self._readers[key]
+
     # -- what readers do ---------------------------------------------------------------------------
 
     def store(self, model: Fillable, owner: str) -> Store:
@@ -159,11 +169,11 @@ class AnchorPool:
                 store.fallen[probe.consumer] = reason
 
     def shrink(self) -> None:
-        """Drop what has not served for longest, until the rest fits the budget."""
+        """Drop what is old, until the rest fits the budget, see `_oldest`."""
         with self.lock:
             held = sum(sum(store.bytes().values()) for store in self._stores.values())
             while held > self.budget:
-                oldest = min(self._held(), key=lambda thing: thing.used)
+                oldest = _oldest(self._held(), self.budget)
                 oldest.drop()
                 held -= oldest.bytes
                 self._dropped[oldest.kind] += 1
@@ -222,6 +232,22 @@ class AnchorPool:
                 store.check()
             held = sum(sum(store.bytes().values()) for store in self._stores.values())
             assert held <= self.budget, f"{held} bytes are held, but the budget is {self.budget}"
+
+
+def _oldest(held: Sequence[Held], budget: int) -> Held:
+    """What goes first: of what has served the oldest, or something that has not served yet.
+
+    What never served since it was kept has half of the budget. So a long row of texts that are read
+    once does not drive out those that are read again and again, and new texts have a place in which
+    to prove themselves. This is a segmented LRU (Karedla et al. 1994). New beginnings go before new
+    texts, which serve in any order. Of equally old things the largest goes first.
+    """
+    new = [thing for thing in held if not thing.served]
+    proven = [thing for thing in held if thing.served]
+    crowded = 2 * sum(thing.bytes for thing in new) > budget or not proven
+    if crowded:
+        new = [thing for thing in new if thing.kind == "exact"] or new
+    return min(new if crowded else proven, key=lambda thing: (thing.used, -thing.bytes))
 
 
 def _check_layers(store: Store, model: Fillable) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -26,6 +26,7 @@ from unspoken.types import (
     CacheSegment,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Served,
@@ -41,10 +42,14 @@ __all__ = ["PooledModel"]
 
 
 class _Seen(NamedTuple):
-    """What belongs to a context that was read here: its rows, and what comes next if known."""
+    """What belongs to a context that was read here: its rows, and what comes next if known.
+
+    exact: whether the cache of each row is that of a dense read.
+    """
 
     rows: Sequence[Row] = ()
     ahead: Ahead | None = None
+    exact: Sequence[bool] = ()
 
 
 class PooledModel(Wrapper):
@@ -90,7 +95,7 @@ class PooledModel(Wrapper):
             for row, kv, starts in templates:
                 store.keep_template(row, kv, starts, now=now)
             self.pool.shrink()
-            self._seen[read.context] = _Seen(rows, ahead)
+            self._seen[read.context] = _Seen(rows, ahead, [not plan.pieces for plan in plans])
         return self._counted(read, served)
 
     @torch.no_grad()
@@ -98,7 +103,7 @@ class PooledModel(Wrapper):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Write as `Backbone.write` does, and keep the cache of what was written for its readers.
 
@@ -115,9 +120,13 @@ class PooledModel(Wrapper):
 
     @torch.no_grad()
     def write_together(
-        self, contexts: Sequence[Context], settings: Sequence[Settings]
+        self,
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
     ) -> list[Words]:
         """`write` for several contexts, in one batch those of which as much is known."""
+        tell = on_text or [None] * len(contexts)
         seen = [self._seen.get(context, _Seen()) for context in contexts]
         found: dict[int, Words] = {}
         for known in (True, False):
@@ -125,7 +134,10 @@ class PooledModel(Wrapper):
             if some:
                 aheads = [one for n in some if (one := seen[n].ahead) is not None]
                 words = self.model.write_together(
-                    [contexts[n] for n in some], [settings[n] for n in some], aheads
+                    [contexts[n] for n in some],
+                    [settings[n] for n in some],
+                    [tell[n] for n in some],
+                    aheads,
                 )
                 found |= zip(some, words, strict=True)
         for n, context in enumerate(contexts):
@@ -142,10 +154,13 @@ class PooledModel(Wrapper):
         with self.pool.lock:
             for b, (ids, at) in enumerate(zip(words.ids, lengths, strict=True)):
                 cached = written[0][0].shape[2] - begin  # the last token of all has no cache
-                cue = seen.rows[b].cue if seen.rows else ()
-                ids = (*cue, *ids[:cached])
-                kv = _row(written, b, slice(begin - len(cue), begin - len(cue) + len(ids)))
-                store.keep_answer(ids, kv, at - len(cue), cue=len(cue), now=now)
+                cue, ids = seen.rows[b].cue if seen.rows else (), ids[:cached]
+                first = begin - max(1, len(cue))
+                kv = _row(written, b, slice(first, begin + len(ids)))
+                if seen.rows and seen.exact[b]:
+                    store.keep_written(seen.rows[b], ids, kv, now=now)
+                kv = kv[:, :, :, begin - len(cue) - first :]
+                store.keep_answer((*cue, *ids), kv, at - len(cue), cue=len(cue), now=now)
             self.pool.shrink()
 
     # -- serving -----------------------------------------------------------------------------------
@@ -195,7 +210,7 @@ class PooledModel(Wrapper):
         found: list[tuple[Row, Tensor, list[int]]] = []
         wanted = store.by_paper and store.frequencies is not None
         for row in rows if wanted else ():
-            if row.shares and row.consumers()[-1] not in store.templates:
+            if row.shares and not store.knows_template(row):
                 named, starts = row.named(self.model.tokens)
                 ids = torch.tensor([named], device=self.model.device)
                 mask = torch.ones_like(ids, dtype=torch.bool)
@@ -265,8 +280,7 @@ def _rows(prompt: Prompt, runs: Sequence[Chunk]) -> list[Row]:
         ids, shares = list[int](), list[Share]()
         for run in runs:
             n = 0 if run.ids.shape[0] == 1 else b
-            for name, first, last in run.shares[n]:
-                shares.append(Share(name, first + len(ids), last + len(ids)))
+            shares += [share.moved(len(ids)) for share in run.shares[n]]
             ids += run.ids[n][run.mask[n]].tolist()
         rows.append(Row(tuple(ids), tuple(shares), exact=prompt.reuse == "exact"))
     return rows

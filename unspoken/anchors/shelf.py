@@ -24,13 +24,15 @@ _SLACK = 4
 class Base:
     """The cache (L, 2, H, n, D) of n tokens as they were read somewhere, keys un-rotated.
 
-    cue: how many of them are fixed text right before the text itself. used: when it last served.
+    cue: how many of them come right before the text itself and introduce it. used: when it was kept
+    or last served. served: whether it has served at all since it was kept.
     """
 
     ids: tuple[int, ...]
     kv: Tensor
     used: int = 0
     cue: int = 0
+    served: bool = False
 
     @property
     def bytes(self) -> int:
@@ -82,6 +84,7 @@ class Shelf:
         found: list[Found] = []
         low = first if low is None else low
         while match := self._at(ids, first, last, low):
+            match.base.served |= now > match.base.used
             match.base.used = now
             found.append(match)
             first = low = match.at + match.size

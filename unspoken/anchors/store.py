@@ -20,10 +20,14 @@ __all__ = ["Held", "Store"]
 
 
 class Held(NamedTuple):
-    """Something that a store keeps: what it is, when it last served, its bytes, how to drop it."""
+    """Something that a store keeps: what it is, when it last served, its bytes, how to drop it.
+
+    served: whether it was of use after the read that it came from.
+    """
 
     kind: str
     used: int
+    served: bool
     bytes: int
     drop: Callable[[], None]
 
@@ -50,7 +54,7 @@ class Store:
     def plan(self, row: Row, *, now: int) -> ReusePlan:
         """Look up what can be reused for a row."""
         path = self.trie.find(torch.tensor(row.ids[: min(row.end, self._opening(row))]), now=now)
-        consumers = row.consumers()
+        consumers = self._consumers(row)
         beginning = [node.kv[:, :, :, :taken] for node, taken in path]
         plan = ReusePlan(consumers[-1], beginning, len(row.ids))
         if reason := self._immovable(row, plan):
@@ -61,6 +65,13 @@ class Store:
         else:
             self._plan_pieces(row, plan, consumers, now)
         return plan
+
+    def _consumers(self, row: Row) -> list[str]:
+        return row.consumers(exactly=self.by_paper)
+
+    def knows_template(self, row: Row) -> bool:
+        """Whether the fixed texts of a row were kept."""
+        return self._consumers(row)[-1] in self.templates
 
     def _opening(self, row: Row) -> int:
         """Where the part of a row ends that is reused as it is. For the paper it is the opening."""
@@ -126,12 +137,20 @@ class Store:
             return
         for lesson in plan.lessons if plan.exact == len(row.ids) else ():
             self._learn(lesson, kv, now)
-        for _, first, end in row.shares:
+        for _, first, end, cue in row.shares:
             last = min(end, kv.shape[3])
             known = sum(found.size for found in self.shelf.find(row.ids, first, last, now=now))
             if last - first - known >= self.ladder.least:
-                free = self.freed(kv[:, :, :, first:last], first)
-                self.shelf.add(Base(row.ids[first:last], free, now))
+                free = self.freed(kv[:, :, :, first - cue : last], first - cue)
+                self.shelf.add(Base(row.ids[first - cue : last], free, now, cue))
+
+    def keep_written(self, row: Row, ids: tuple[int, ...], kv: Tensor, *, now: int) -> None:
+        """Keep what was written after a row as what was read: a conversation may go on from there.
+
+        kv: (L, 2, H, m, D), the cache of the last m tokens.
+        """
+        whole = torch.tensor((*row.ids, *ids))
+        self.trie.add(whole, kv, now=now, first=len(whole) - kv.shape[3])
 
     def keep_answer(self, ids: tuple[int, ...], kv: Tensor, at: int, *, cue: int, now: int) -> None:
         """Keep what was written, and the `cue` tokens before it: ids (n,) and (L, 2, H, n, D).
@@ -150,7 +169,7 @@ class Store:
             self.freed(kv[:, :, :, start : start + end - begin], start)
             for start, (begin, end) in zip(starts, row.gaps(), strict=True)
         ]
-        self.templates[row.consumers()[-1]] = Template(tuple(gaps), now)
+        self.templates[self._consumers(row)[-1]] = Template(tuple(gaps), now)
 
     def freed(self, kv: Tensor, at: int) -> Tensor:
         """A copy of a cache that begins at position `at`, its keys un-rotated."""
@@ -181,14 +200,16 @@ class Store:
     def held(self) -> Iterator[Held]:
         """Everything that may be dropped, in the trie only what nothing follows."""
         for node in self.trie.leaves():
-            yield Held("exact", node.used, node.bytes, partial(self.trie.drop, node))
+            yield Held("exact", node.used, node.served, node.bytes, partial(self.trie.drop, node))
         for base in self.shelf.bases:
-            yield Held("bases", base.used, base.bytes, partial(self.shelf.drop, base))
+            yield Held("bases", base.used, base.served, base.bytes, partial(self.shelf.drop, base))
         for name, pool in self.offsets.items():
-            yield Held("anchors", pool.used, pool.bytes, partial(self.offsets.__delitem__, name))
+            yield Held(
+                "anchors", pool.used, True, pool.bytes, partial(self.offsets.__delitem__, name)
+            )
         for name, template in self.templates.items():
             drop = partial(self.templates.__delitem__, name)
-            yield Held("anchors", template.used, template.bytes, drop)
+            yield Held("anchors", template.used, True, template.bytes, drop)
 
     def bytes(self) -> dict[str, int]:
         """Bytes by kind: exact, bases, anchors."""

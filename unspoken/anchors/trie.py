@@ -15,6 +15,9 @@ from torch import Tensor
 
 __all__ = ["Node", "Trie", "common"]
 
+_MOST = 256
+"""The most tokens of a node that is added."""
+
 
 @dataclass(slots=True, eq=False)
 class Node:
@@ -29,6 +32,7 @@ class Node:
     parent: Node | None
     children: dict[int, Node] = field(default_factory=dict[int, "Node"])
     used: int = 0
+    served: bool = False
 
     @property
     def size(self) -> int:
@@ -63,6 +67,7 @@ class Trie:
             if child is None:
                 break
             taken = common(child.ids, ids[done:])
+            child.served |= now > child.used
             child.used = now
             path.append((child, taken))
             done += taken
@@ -71,19 +76,27 @@ class Trie:
             node = child
         return path
 
-    def add(self, ids: Tensor, kv: Tensor, *, now: int) -> None:
-        """Keep a sequence and its cache (L, 2, H, S, D). Only what the tree lacks is copied."""
+    def add(self, ids: Tensor, kv: Tensor, *, now: int, first: int = 0) -> None:
+        """Keep a sequence and its cache (L, 2, H, S, D). Only what the tree lacks is copied.
+
+        first: the token with which the cache begins. If the tree lacks one before it, nothing is
+        kept. Nodes are short, so that of a sequence that is too long for a budget its beginning
+        stays.
+        """
         path = self.find(ids, now=now)
         done = sum(taken for _, taken in path)
-        if done >= len(ids):
+        if done >= len(ids) or done < first:
             return
         node = self.root
         if path:
             node, taken = path[-1]
             if taken < node.size:
                 node = _split(node, taken)
-        rest = Node(ids[done:].clone(), kv[:, :, :, done : len(ids)].clone(), node, used=now)
-        node.children[int(ids[done])] = rest
+        for begin in range(done, len(ids), _MOST):
+            part = slice(begin, min(begin + _MOST, len(ids)))
+            held = kv[:, :, :, part.start - first : part.stop - first].clone()
+            node.children[int(ids[begin])] = Node(ids[part].clone(), held, node, used=now)
+            node = node.children[int(ids[begin])]
 
     def nodes(self) -> Iterator[Node]:
         """All nodes but the root, each before those that follow it."""
@@ -115,7 +128,7 @@ def _split(node: Node, at: int) -> Node:
     """Cut a node in two after `at` tokens. Returns the upper, new one. Both own their tensors."""
     assert node.parent is not None
     above, below = (part.clone() for part in (node.kv[:, :, :, :at], node.kv[:, :, :, at:]))
-    upper = Node(node.ids[:at].clone(), above, node.parent, {}, node.used)
+    upper = Node(node.ids[:at].clone(), above, node.parent, {}, node.used, node.served)
     node.parent.children[int(node.ids[0])] = upper
     upper.children[int(node.ids[at])] = node
     node.ids, node.kv, node.parent = node.ids[at:].clone(), below, upper

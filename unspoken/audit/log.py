@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,8 +19,8 @@ from filelock import FileLock
 from unspoken import kept
 from unspoken.agents import Agent
 from unspoken.audit.reading import reading
-from unspoken.channels import Channel
 from unspoken.errors import Damaged, StorageError
+from unspoken.events import Event, MessageSent
 from unspoken.files import sha256 as file_digest
 from unspoken.files import write_bytes
 from unspoken.types import Usage
@@ -50,9 +50,9 @@ class Audit:
     ) -> None:
         self.folder, self.shadow, self.seal = Path(folder), shadow, seal
 
-    def run(self) -> _Log:
-        """The log of one run. Its lines share a name."""
-        return _Log(self, uuid4().hex[:16])
+    def run(self, agents: Mapping[str, Agent]) -> _Log:
+        """The log of one run of these agents, which is told its events. Its lines share a name."""
+        return _Log(self, uuid4().hex[:16], agents)
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line to the index. Raises `StorageError` if the folder cannot be written."""
@@ -76,12 +76,16 @@ class _Log:
 
     audit: Audit
     name: str
+    agents: Mapping[str, Agent]
 
-    def record(
-        self, message: Message, channel: Channel, receiver: Agent, usage: Sequence[Usage]
-    ) -> None:
-        """Keep a message, and what the sender's turn cost until it was made."""
-        audit, header = self.audit, message.header
+    def __call__(self, event: Event) -> None:
+        """Keep a message that is sent, and what the sender's turn cost until it was made."""
+        if isinstance(event, MessageSent):
+            self._record(event.message, event)
+
+    def _record(self, message: Message, sent: MessageSent) -> None:
+        audit, header, usage = self.audit, message.header, sent.usage
+        receiver, channel = self.agents[sent.receiver], sent.edge.channel
         data = message.to_bytes(audit.seal)
         digest = sha256(data).hexdigest()
         path = Path(_MESSAGES) / digest

@@ -3,7 +3,7 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -15,13 +15,13 @@ from unspoken.backbone.generation import (
     Row,
     Sampler,
     StopAt,
-    Teller,
     Watch,
     cut,
     finish_of,
     written_lengths,
 )
 from unspoken.backbone.rereading import Rereading
+from unspoken.backbone.telling import Teller, Tellers
 from unspoken.backbone.thoughts import Thoughts, Told
 from unspoken.types import Words
 
@@ -31,13 +31,7 @@ __all__ = ["Decoding"]
 class Decoding(Rereading):
     """A model whose `generate` writes rows, each by settings of its own."""
 
-    def generate(
-        self,
-        model: Any,
-        given: dict[str, Any],
-        rows: Sequence[Row],
-        on_text: Callable[[str], None] | None,
-    ) -> Words:
+    def generate(self, model: Any, given: dict[str, Any], rows: Sequence[Row]) -> Words:
         """What `generate` of a `writer` writes after its inputs, of which input_ids is (B, N)."""
         begin, pad = given["input_ids"].shape[1], self.tokenizer.pad_token_id
         ends, limits = self.ends, [row.settings.max_tokens for row in rows]
@@ -57,7 +51,7 @@ class Decoding(Rereading):
             generation_config=config,
             logits_processor=LogitsProcessorList([likeliest, *sampler]),
             stopping_criteria=StoppingCriteriaList([watch, stop] if stop else [watch]),
-            streamer=self._teller(rows[0], on_text, likeliest) if on_text else None,
+            streamer=self._tellers(rows, likeliest),
         )[:, begin:]
         likeliest.check()
         lengths = written_lengths(out, ends, stop, limits)
@@ -83,16 +77,28 @@ class Decoding(Rereading):
             stops, self.tokenizer, begin, lambda row, ids: self._told(ids, rows[row]).answer
         )
 
-    def _teller(self, row: Row, tell: Callable[[str], None], likeliest: Likeliest) -> Teller:
-        thoughts, stop = self.thoughts, row.settings.stop
-        if thoughts is None:
-            return Teller(self.tokenizer, stop, tell, likeliest)
+    def _tellers(self, rows: Sequence[Row], likeliest: Likeliest) -> Tellers | None:
+        heard = any(row.tell for row in rows)
+        return Tellers(list(map(self._teller, rows)), likeliest) if heard else None
+
+    def _teller(self, row: Row) -> Teller | None:
+        thoughts, settings = self.thoughts, row.settings
+        if row.tell is None:
+            return None
 
         def answer(written: str, final: bool) -> str:
+            assert thoughts is not None
             settled = written if final else thoughts.settled(written)
             return self._split(settled, row, thoughts).answer.lstrip()
 
-        return Teller(self.tokenizer, stop, tell, likeliest, answer)
+        return Teller(
+            self.tokenizer,
+            row.tell,
+            stop=settings.stop,
+            ends=self.ends,
+            limit=settings.max_tokens,
+            answer=answer if thoughts else None,
+        )
 
     def _told(self, ids: Sequence[int], row: Row) -> Told:
         """Thoughts and answer of a row, without special tokens."""

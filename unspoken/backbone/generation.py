@@ -1,10 +1,11 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What `generate` needs besides a cache: where to stop, where text goes, how much was written."""
+"""What `generate` needs besides a cache: where to stop, what is drawn, how much was written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -13,20 +14,18 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.stopping_criteria import StoppingCriteria
-from transformers.generation.streamers import TextStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unspoken.backbone.thoughts import State
 from unspoken.cancelling import is_cancelled
 from unspoken.finite import no_words, not_finite
-from unspoken.types import Finish, Settings
+from unspoken.types import Finish, OnText, Settings
 
 __all__ = [
     "Likeliest",
     "Row",
     "Sampler",
     "StopAt",
-    "Teller",
     "Watch",
     "cut",
     "finish_of",
@@ -54,16 +53,23 @@ def writer(model: Any, cache: Any = None, logits: Tensor | None = None) -> Any:
 
 
 class Row(NamedTuple):
-    """How one row is written. state: whether its prompt has begun or ended the model's thoughts."""
+    """How one row is written. state: whether its prompt has begun or ended the model's thoughts.
+
+    tell: gets its words as they come.
+    """
 
     settings: Settings
     seed: int
     state: State = "none"
+    tell: Callable[[str], None] | None = None
 
     @classmethod
-    def each(cls, settings: Settings, batch: int) -> list[Row]:
+    def each(cls, settings: Settings, batch: int, on_text: OnText | None = None) -> list[Row]:
         """A row for each of a batch."""
-        return [cls(settings, seed) for seed in settings.seeds(batch)]
+        return [
+            cls(settings, seed, tell=on_text and partial(on_text, n))
+            for n, seed in enumerate(settings.seeds(batch))
+        ]
 
 
 class StopAt(StoppingCriteria):
@@ -179,52 +185,6 @@ def _likeliest(scores: Tensor, share: Tensor) -> Tensor:
     beyond = shares.cumsum(-1) - shares >= share
     beyond[:, 0] = False  # a share may be smaller than float32 can tell from 0
     return scores.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
-
-
-class Teller(TextStreamer):
-    """Passes an answer on as soon as text is whole, up to the first stop string.
-
-    An end that may become a stop string is held back until more text comes. answer: what counts of
-    all that was written so far, and whether it is the end, for a model that thinks first.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        stop: Sequence[str],
-        tell: Callable[[str], None],
-        likeliest: Likeliest,
-        answer: Callable[[str, bool], str] | None = None,
-    ) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=answer is None)
-        self.stop, self.tell, self.answer, self.likeliest = stop, tell, answer, likeliest
-        self.waiting, self.ended, self.written, self.told = "", False, "", ""
-
-    def put(self, value: Any) -> None:
-        self.likeliest.check()
-        super().put(value)
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        text = "" if self.ended else self.waiting + self._new(text, stream_end)
-        piece = cut(text, self.stop)
-        self.ended = self.ended or piece != text
-        starts = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
-        final = self.ended or stream_end
-        kept = 0 if final else max((len(s) for s in starts if piece.endswith(s)), default=0)
-        piece, self.waiting = piece[: len(piece) - kept], piece[len(piece) - kept :]
-        if piece:
-            self.tell(piece)
-
-    def _new(self, text: str, final: bool) -> str:
-        """What is new of the answer."""
-        if self.answer is None:
-            return text
-        self.written += text
-        answer = self.answer(self.written, final)
-        if not answer.startswith(self.told):
-            return ""
-        new, self.told = answer[len(self.told) :], answer
-        return new
 
 
 def cut(words: str, stop: Sequence[str]) -> str:

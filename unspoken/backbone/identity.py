@@ -18,6 +18,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from unspoken.backbone.inner import text_config
+from unspoken.errors import IncompatibleModels
 from unspoken.identity import fingerprint
 
 __all__ = ["Identity", "tensors_of"]
@@ -124,12 +125,18 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _present(module: Any, name: str, tensor: Tensor) -> Tensor:
     """The tensor itself, or, of one that accelerate keeps elsewhere, what it keeps."""
-    hook = getattr(module, "_hf_hook", None)
-    if not tensor.is_meta or hook is None:
+    if not tensor.is_meta:
         return tensor
+    hook = getattr(module, "_hf_hook", None)
     hooks = getattr(hook, "hooks", (hook,))  # several hooks of one module are in one
-    kept = next((one.weights_map for one in hooks if getattr(one, "weights_map", None)), {})
-    return kept[name]
+    maps = [getattr(one, "weights_map", None) or {} for one in hooks]
+    found = next((kept[name] for kept in maps if name in kept), None)
+    if found is None:
+        raise IncompatibleModels(
+            f"{name!r} of a {type(module).__name__} holds no numbers: it is on device 'meta', and "
+            "accelerate keeps none for it. Load the model with its weights, by from_pretrained"
+        )
+    return found
 
 
 def _parts(module: Any) -> list[dict[str, Tensor | None]]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,7 @@ from unspoken.types import (
     TEXT,
     Context,
     Need,
+    OnText,
     Prompt,
     Read,
     Settings,
@@ -93,7 +95,7 @@ class LanguageModel(Locked, ABC):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Go on from a context with words."""
 
@@ -198,13 +200,22 @@ class LanguageModel(Locked, ABC):
     def _controls(self) -> ControlTokens:
         return ControlTokens(self.tokenizer, self.template.source)
 
-    def chat(self, system: str, user: str, **options: Any) -> str:
-        """Render one user turn, open for the assistant, with the model's own chat template.
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        """Render a user's turn, open for the assistant, with the model's own chat template.
 
-        A template without a system turn gets its words before the user's. options: what it is told
+        A template without a system turn gets its words before the user's. past: earlier turns, the
+        user's words and the assistant's. now: the date, if it writes one. options: what it is told
         besides, such as enable_thinking. Raises `TemplateError` and `UnknownName`.
         """
-        return self.template.render(system, user, options)
+        return self.template.render(system, user, options, past, now)
 
     def tokens(self, words: str) -> list[int]:
         """Token ids of `words` alone, without special tokens around them."""

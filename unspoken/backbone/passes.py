@@ -3,7 +3,7 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from inspect import signature
@@ -19,11 +19,26 @@ from unspoken.backbone.hooks import Before, before
 from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config, turns_alone
 from unspoken.backbone.model import LanguageModel
 from unspoken.backbone.once import once
+from unspoken.cancelling import stop_if_cancelled
 from unspoken.errors import ContextTooLong
 from unspoken.layout import VECTOR, Chunk
 from unspoken.types import KV, Context, NeedKind, Spec, counted
 
-__all__ = ["Passes"]
+__all__ = ["CHUNK", "Passes", "chunked"]
+
+CHUNK = 512
+"""The most tokens of a row that one pass reads, so that a run that is cancelled ends soon."""
+
+
+def chunked(count: int) -> Iterator[slice]:
+    """The tokens of each pass over `count` of them. Raises `Cancelled` before a pass.
+
+    >>> [(part.start, part.stop) for part in chunked(600)]
+    [(0, 512), (512, 600)]
+    """
+    for begin in range(0, count, CHUNK):
+        stop_if_cancelled(begin)
+        yield slice(begin, min(begin + CHUNK, count))
 
 
 class Passes(LanguageModel):
@@ -155,32 +170,33 @@ class Passes(LanguageModel):
         layers: Sequence[int] = (),
         top: int | None = None,
     ) -> tuple[KV, dict[int, Tensor]]:
-        """One pass over a run: the grown cache, and the states of `layers`.
+        """Read a run, in passes of `CHUNK` tokens: the grown cache, and the states of `layers`.
 
         mask: (B, S), of the slots that were read before. at: the positions of the run's slots. With
-        `top`, the pass ends below that layer and the cache is not to be used.
+        `top`, a pass ends below that layer, and the cache is that of the layers below it. Raises
+        `Cancelled` before a pass.
         """
-        if not run.ids.shape[1]:
-            return kv, {}
-        if top is not None:
-            states = {}
-            kept_inputs = [
-                (self.body.layers[layer], _keep_input(states, layer, top)) for layer in layers
-            ]
-            with suppress(_TopReached), before(kept_inputs):
-                self.pass_over(kv, mask, run, at)
-            return (), states
-        mask = torch.cat((mask, run.mask), 1)
-        cache = fresh_cache(kv)
-        out = self.body(
-            **self._inputs(run),
-            attention_mask=mask.long(),
-            position_ids=at + self.begin,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=bool(layers),
+        given, count, before_ = self._inputs(run), run.ids.shape[1], mask.shape[1]
+        mask, cache = torch.cat((mask, run.mask), 1).long(), fresh_cache(kv)
+        states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        inputs = (
+            []
+            if top is None
+            else [(self.body.layers[layer], _keep_input(states, layer, top)) for layer in layers]
         )
-        return kept(cache), {layer: out.hidden_states[layer] for layer in layers}
+        for part in chunked(count):
+            with suppress(_TopReached), before(inputs):
+                out = self.body(
+                    **{name: tensor[:, part] for name, tensor in given.items()},
+                    attention_mask=mask[:, : before_ + part.stop],
+                    position_ids=at[:, part] + self.begin,
+                    past_key_values=cache,
+                    use_cache=True,
+                    output_hidden_states=bool(layers) and top is None,
+                )
+                for layer in layers:
+                    states[layer].append(out.hidden_states[layer])
+        return kept(cache), {n: torch.cat(found, 1) for n, found in states.items() if found}
 
     def extend(
         self, kv: KV, ids: Tensor, mask: Tensor, at: Tensor | None = None, *, layers: int
@@ -192,17 +208,19 @@ class Passes(LanguageModel):
         the lowest, are computed and kept.
         """
         assert self.facts.window is None or not has_holes(mask)
-        cache, body = fresh_cache(kv), self.body
+        cache, body, front = fresh_cache(kv), self.body, mask.shape[1] - ids.shape[1]
+        at = counted(mask)[:, front:] if at is None else at
         ends = layers < self.facts.layers and hasattr(body, "layers")
         last = [(body.layers[layers], _keep_input({}, layers, layers))] if ends else []
-        with suppress(_TopReached), before(last):
-            body(
-                input_ids=ids,
-                attention_mask=mask.long(),
-                position_ids=self.begin + (counted(mask)[:, -ids.shape[1] :] if at is None else at),
-                past_key_values=cache,
-                use_cache=True,
-            )
+        for part in chunked(ids.shape[1]):
+            with suppress(_TopReached), before(last):
+                body(
+                    input_ids=ids[:, part],
+                    attention_mask=mask[:, : front + part.stop].long(),
+                    position_ids=self.begin + at[:, part],
+                    past_key_values=cache,
+                    use_cache=True,
+                )
         return kept(cache)[:layers]
 
     def next_logits(self, context: Context) -> Tensor:
@@ -229,7 +247,7 @@ class Passes(LanguageModel):
 
     def _check_room(
         self,
-        context: Context,
+        read: Tensor,
         more: int | Tensor,
         *,
         whole: bool = True,
@@ -237,10 +255,10 @@ class Passes(LanguageModel):
     ) -> None:
         """Raise `ContextTooLong` if there is no room for `more`, one number or one a row (B,).
 
-        whole: the context is kept as a cache.
+        read: (B,), the positions that were read. whole: they are kept as a cache.
         """
-        whole_length, row = (context.length + more).max(0)
-        length = int(context.length[row])
+        whole_length, row = (read + more).max(0)
+        length = int(read[row])
         count = int(whole_length) - length
         remedy = "lower max_tokens" if task == "write" else "what comes after it"
         if whole and self.border is not None and length + count > self.border:
@@ -261,11 +279,11 @@ class _TopReached(Exception):
     """Ends a forward pass whose upper layers nobody needs."""
 
 
-def _keep_input(states: dict[int, Tensor], layer: int, top: int) -> Before:
+def _keep_input(states: dict[int, list[Tensor]], layer: int, top: int) -> Before:
     """Keeps what goes into `layer`, and ends the pass there if it is the top."""
 
     def keep(args: Any, kwargs: dict[str, Any]) -> None:
-        states[layer] = args[0] if args else kwargs["hidden_states"]
+        states.setdefault(layer, []).append(args[0] if args else kwargs["hidden_states"])
         if layer == top:
             raise _TopReached
 

@@ -3,8 +3,8 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,28 @@ __all__ = [
 
 _FIRST, _COUNT = 4, 12
 
+_CANNOT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What foreign models raise at what they cannot do."""
+
+
+@contextmanager
+def _attempt() -> Generator[None]:
+    """End quietly where a model cannot do something. A lack of memory says nothing of that."""
+    try:
+        yield
+    except _CANNOT as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise
+
 
 def probe(model: Any, count: int = _COUNT) -> Chunk:
     """Some tokens that no proof needs the meaning of, as a run of one row."""
@@ -51,11 +73,9 @@ def beginnings(body: Any) -> tuple[int, ...]:
 @torch.no_grad()
 def states(model: Any) -> list[Tensor]:
     """The states (1, S, W) of all layers for some tokens, [] if there are none of that shape."""
-    ids = probe(model).ids
-    try:
+    ids, found = probe(model).ids, ()
+    with _attempt():
         found = model.model(input_ids=ids, output_hidden_states=True).hidden_states
-    except Exception:  # whatever a foreign model raises at what it cannot do
-        return []
     shaped = found and all(state.shape[:-1] == ids.shape for state in found)
     return list(found) if shaped else []
 
@@ -136,12 +156,10 @@ def _in_parts(model: Any, run: Chunk, parts: Sequence[slice]) -> Tensor:
 def _same(model: Any, one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
     """Whether two ways give the same. A way that fails on this model is another one."""
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.2
-    try:
-        with torch.autocast(model.device.type, enabled=False):
-            a, b = one().float(), other().float()
-    except Exception:  # whatever a foreign model raises at what it cannot do
-        return False
-    return a.shape == b.shape and float((a - b).norm()) <= tolerance * float(b.norm())
+    with _attempt(), torch.autocast(model.device.type, enabled=False):
+        a, b = one().float(), other().float()
+        return a.shape == b.shape and float((a - b).norm()) <= tolerance * float(b.norm())
+    return False
 
 
 def near(one: KV, other: KV, dtype: torch.dtype) -> bool:
@@ -206,10 +224,7 @@ def filled(base: Any, fill: Callable[..., object], dtype: torch.dtype, window: i
     room = tuple((keys.clone(), values.clone()) for keys, values in dense)
     for keys, values in room:
         keys[:, :, slots[0]], values[:, :, slots[0]] = 0, 0
-    with (
-        torch.autocast(base.device.type, enabled=False),
-        suppress(Exception),  # whatever a foreign model raises at what it cannot do
-    ):
+    with torch.autocast(base.device.type, enabled=False), _attempt():
         fill(room, ids.gather(1, slots), slots, mask)
     return near(room, dense, dtype)
 

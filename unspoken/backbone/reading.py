@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ from unspoken.backbone.caches import (
 from unspoken.backbone.joining import join_reads
 from unspoken.backbone.moving import Moving
 from unspoken.backbone.once import once
+from unspoken.backbone.passes import CHUNK
 from unspoken.backbone.proofs import near
 from unspoken.backbone.rereading import Rereading
+from unspoken.cancelling import Cancelled
 from unspoken.errors import ContextTooLong, EmptyPrompt, IncompatibleModels
 from unspoken.layout import Chunk, Part, lay_out, spell
 from unspoken.types import (
@@ -64,7 +67,7 @@ class Reading(Moving, Rereading):
 
         The last segment must be text, so that generation has a token to continue from. A shared
         opening is read once for the whole batch. Raises `EmptyPrompt`, `ContextTooLong` and
-        `IncompatibleModels` before any forward pass.
+        `IncompatibleModels` before any forward pass, and `Cancelled` between two.
         """
         parts = self.lay_out(prompt)
         if not (self.keeps and (self.pads or prompt.batch == 1)):
@@ -72,7 +75,7 @@ class Reading(Moving, Rereading):
         if self.border is not None:
             if self.rereads(parts, needs):
                 return self.reread(parts, prompt.batch, needs)
-            self._check_border(parts, prompt.batch)
+            self._check_border(_lengths(parts, prompt.batch))
         if self._holes_matter(parts, prompt.batch):
             return join_reads([self.read(prompt.row(b), needs=needs) for b in range(prompt.batch)])
         return self.read_parts(parts, prompt.batch, needs=needs)
@@ -80,8 +83,14 @@ class Reading(Moving, Rereading):
     def read_parts(self, parts: Sequence[Part], batch: int, *, needs: frozenset[Need]) -> Read:
         """Read what `lay_out` made of a prompt of B rows, or parts that were cut otherwise."""
         pass_ = _Reading(self, parts, batch, needs)
-        for part in parts:
-            pass_.take(part, last=part is parts[-1])
+        for n, part in enumerate(parts):
+            try:
+                pass_.take(part, last=part is parts[-1])
+            except Cancelled as end:
+                read = [one.mask for one in parts[:n] if isinstance(one, Chunk)]
+                read.append(part.mask[:, : end.slots])
+                passes = sum(ceil(mask.shape[1] / CHUNK) for mask in read)
+                raise Cancelled(tokens=counts(read, batch), passes=passes) from None
         return pass_.result()
 
     def _forget(self) -> None:
@@ -94,6 +103,28 @@ class Reading(Moving, Rereading):
         parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
         self._check(parts, prompt.batch)
         return parts
+
+    def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
+        """The cache that reading B rows would give, its layers without heads. Nothing is read.
+
+        more: positions that the model goes on for afterwards. Raises `ContextTooLong` where `read`
+        or what follows would. Caches of the prompt may be without heads too.
+        """
+        parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
+        whole = self.keeps and not self.rereads(parts, needs)
+        lengths = _lengths(parts, prompt.batch)
+        self._check_limit(lengths)
+        if whole:
+            self._check_border(lengths)
+        self._check_room(lengths, more, whole=whole)
+        mask = torch.cat([part.mask.expand(prompt.batch, -1) for part in parts], 1)
+        return CacheSegment.of(self._bare(*mask.shape), mask, spell(parts, prompt.batch))
+
+    def _bare(self, batch: int, slots: int) -> KV:
+        """A cache whose layers have no heads, and so no numbers."""
+        shapes = self.shapes if self.keeps else ()
+        none = torch.empty(batch, 0, slots, 1, dtype=self.dtype, device=self.device)
+        return tuple((none.expand(-1, -1, -1, k), none.expand(-1, -1, -1, v)) for _, k, v in shapes)
 
     @torch.no_grad()
     def read_opening(self, run: Chunk) -> KV:
@@ -121,8 +152,8 @@ class Reading(Moving, Rereading):
         found = proof_of_narrowing(self.body, len(self.shapes))
         return found is not None and near(*found, self.dtype)
 
-    def _check_border(self, parts: Sequence[Part], batch: int) -> None:
-        longest = _longest(parts, batch)
+    def _check_border(self, lengths: Tensor) -> None:
+        longest = int(lengths.max())
         if self.border is not None and longest > self.border:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, and beyond {self.border} all keys of "
@@ -130,13 +161,16 @@ class Reading(Moving, Rereading):
                 "or use the channel 'text'"
             )
 
-    def _check(self, parts: Sequence[Part], batch: int) -> None:
-        longest, limit = _longest(parts, batch), self.facts.positions
+    def _check_limit(self, lengths: Tensor) -> None:
+        longest, limit = int(lengths.max()), self.facts.positions
         if limit is not None and longest > limit:
             raise ContextTooLong(
                 f"the prompt has {longest} positions, but {self.name!r} reads at most {limit}. "
                 "Shorten it or choose a model with a longer context"
             )
+
+    def _check(self, parts: Sequence[Part], batch: int) -> None:
+        self._check_limit(_lengths(parts, batch))
         for n, part in enumerate(parts):
             if isinstance(part, CacheSegment):
                 self._check_cached(part)
@@ -261,6 +295,10 @@ class _Reading:
             states = {n: expand(state, self.batch) for n, state in states.items()}
             self.hidden.append((states, run.heard.expand(self.batch, -1)))
 
+    def _passes(self, run: Chunk) -> int:
+        unread = run is self.runs[-1] and not self.whole
+        return max(1, ceil((run.ids.shape[1] - unread) / CHUNK))
+
     def result(self) -> Read:
         """What has been read, without padding in the middle where a window would count it."""
         kv, mask, positions, seen = self.kv, self.mask, self.positions, self.seen
@@ -279,7 +317,7 @@ class _Reading:
         )
         return Read(
             tokens=counts([run.mask for run in self.runs], self.batch),
-            passes=len(self.runs),
+            passes=sum(map(self._passes, self.runs)),
             found=found if self.top is None else None,
             hidden={
                 n: gather_states([(s[n], wanted) for s, wanted in self.hidden]) for n in self.layers
@@ -297,9 +335,9 @@ def _shaped(shapes: Sequence[tuple[int, int, int]]) -> str:
     return f"{len(shapes)} layers of {' or '.join(sorted(found))}"
 
 
-def _longest(parts: Sequence[Part], batch: int) -> int:
-    """The positions of the longest row."""
-    return int(torch.as_tensor(sum(_length(part).expand(batch) for part in parts)).max())
+def _lengths(parts: Sequence[Part], batch: int) -> Tensor:
+    """(B,): the positions that all parts take up."""
+    return torch.as_tensor(sum(_length(part).expand(batch) for part in parts))
 
 
 def _length(part: Part) -> Tensor:

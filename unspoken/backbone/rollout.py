@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unspoken.backbone.caches import growing_cache, kept
+from unspoken.cancelling import stop_if_cancelled
 from unspoken.types import KV, Context
 
 __all__ = ["Driven", "Expected", "Feeder", "Step", "aligned", "alignment", "drive"]
@@ -57,7 +58,7 @@ def drive(
     passed: one pass of the model; without its head no vocabulary is computed. Padding stays
     masked in every step and positions go on from the last one. So a row gives the same in a batch
     as alone, which it does not in the authors' code of latent rollouts. whole: the last vector is
-    fed too, so that the cache holds it.
+    fed too, so that the cache holds it. Raises `Cancelled` between two passes.
     """
     cache, begin = growing_cache(context.kv), context.mask.shape[1]
     real = torch.cat((context.mask, context.mask.new_ones(context.batch, steps)), 1)
@@ -67,6 +68,7 @@ def drive(
     vectors: list[Tensor] = []
     fed = first
     for end in range(begin, begin + steps + whole):
+        stop_if_cancelled()
         step = passed(
             inputs_embeds=fed,
             attention_mask=mask[:, :end],

@@ -7,6 +7,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -16,6 +17,12 @@ from tokenizers import Tokenizer
 from unspoken.errors import TemplateError, UnreadableWords, unknown
 
 __all__ = ["ChatTemplate", "ControlTokens"]
+
+Past = Sequence[tuple[str, str]]
+"""Earlier turns of a conversation: what the user said, and what the assistant answered."""
+
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""How a template asks transformers for the date."""
 
 _GIVEN = {"messages", "add_generation_prompt"}
 """What a template is always told."""
@@ -56,11 +63,19 @@ class ChatTemplate:
             return set(re.findall(r"[A-Za-z_]\w*", source)) - _GIVEN
         return meta.find_undeclared_variables(tree) - _GIVEN
 
-    def render(self, system: str, user: str, options: Mapping[str, Any]) -> str:
-        """The turn with `system` before it, in the first of four forms that shows both.
+    def render(
+        self,
+        system: str,
+        user: str,
+        options: Mapping[str, Any],
+        past: Past = (),
+        now: datetime | None = None,
+    ) -> str:
+        """The turn with `system` and the past before it, in the first of four forms that shows it.
 
         The forms: a system turn, or its words before the user's; content as words, or as parts.
-        Raises `TemplateError` if none shows them, `UnknownName` for an option that it never reads.
+        now: what a template that writes the date takes for today. Raises `TemplateError` if none
+        shows them, `UnknownName` for an option that it never reads.
         """
         known = self.names(options) if options else set[str]()
         for option in options:
@@ -71,7 +86,8 @@ class ChatTemplate:
         if key not in self._forms:
             self._forms[key] = self._form(bool(system), options)
         try:
-            return self._words(self._forms[key], system, user, options)
+            form, dated = self._forms[key], {} if now is None else self._dated(options, now)
+            return self._words(form, system, user, {**options, **dated}, past)
         except Exception as error:  # a template is a program of somebody else's
             raise self._refusal(f"{type(error).__name__}: {error}") from error
 
@@ -90,10 +106,19 @@ class ChatTemplate:
             problem = problem or "it leaves out or changes words"
         raise self._refusal(problem)
 
-    def _words(self, form: Form, system: str, user: str, options: Mapping[str, Any]) -> str:
+    def _words(
+        self, form: Form, system: str, user: str, options: Mapping[str, Any], past: Past = ()
+    ) -> str:
+        turns = form.turns(system, user, past)
         return self.tokenizer.apply_chat_template(
-            form.turns(system, user), tokenize=False, add_generation_prompt=True, **options
+            turns, tokenize=False, add_generation_prompt=True, **options
         )
+
+    def _dated(self, options: Mapping[str, Any], now: datetime) -> dict[str, str]:
+        """What makes the template write that date where it asks for today's."""
+        source = self._source(options)
+        fixed = _TODAY.sub(lambda found: json.dumps(now.strftime(found[2])), source)
+        return {} if fixed == source else {"chat_template": fixed}
 
     def _refusal(self, problem: str) -> TemplateError:
         return TemplateError(
@@ -112,10 +137,13 @@ class Form(NamedTuple):
     system: bool
     parts: bool
 
-    def turns(self, system: str, user: str) -> list[dict[str, Any]]:
-        turns = [("system", system), ("user", user)] if system else [("user", user)]
+    def turns(self, system: str, user: str, past: Past) -> list[dict[str, Any]]:
+        turns: list[tuple[str, str]] = [("system", system)] if system and self.system else []
+        for asked, said in past:
+            turns += [("user", asked), ("assistant", said)]
+        turns.append(("user", user))
         if system and not self.system:
-            turns = [("user", f"{system}\n\n{user}")]
+            turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
         return [
             {"role": role, "content": [{"type": "text", "text": words}] if self.parts else words}
             for role, words in turns

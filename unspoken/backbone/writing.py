@@ -3,7 +3,7 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from unspoken.backbone.joining import join_aheads, join_contexts
 from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
+from unspoken.cancelling import stop_if_cancelled
 from unspoken.errors import IncompatibleModels
 from unspoken.types import (
     Ahead,
@@ -25,6 +26,7 @@ from unspoken.types import (
     Context,
     KVCache,
     Need,
+    OnText,
     Rollout,
     Settings,
     Spelling,
@@ -51,45 +53,49 @@ class Writing(Decoding):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Continue each row of a context with words, by `generate` from the prefilled cache.
 
-        `on_text` is called with pieces of the answer as they come (one row only).
+        on_text: gets the number of a row and its new words, as they come.
         """
-        return self._write(context, None, self.rows(context, settings), on_text)
+        return self._write(context, None, self.rows(context, settings, on_text))
 
     def proceed(
         self,
         context: Context,
         ahead: Ahead,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """`write` where the context's last token was read with the rest, which saves a pass."""
-        return self._write(context, ahead, self.rows(context, settings), on_text)
+        return self._write(context, ahead, self.rows(context, settings, on_text))
 
     def write_together(
         self,
         contexts: Sequence[Context],
         settings: Sequence[Settings],
+        on_text: Sequence[OnText | None] = (),
         aheads: Sequence[Ahead] = (),
     ) -> list[Words]:
         """What `write` gives for each context by its settings, all in one batch.
 
-        aheads: what comes of the contexts' last tokens, if they were read with the rest.
+        on_text: one for each context. aheads: what comes of the contexts' last tokens, if they were
+        read with the rest.
         """
-        pairs = list(zip(contexts, settings, strict=True))
-        for context, own in pairs:  # before any pass
-            self._check_room(context, own.max_tokens, whole=_keeps_tensors(context))
-        rows = [row for context, own in pairs for row in self.rows(context, own)]
+        for context, own in zip(contexts, settings, strict=True):  # before any pass
+            self._check_room(context.length, own.max_tokens, whole=_keeps_tensors(context))
+        each = zip(contexts, settings, on_text or [None] * len(contexts), strict=True)
+        rows = [row for one in each for row in self.rows(*one)]
         joined = join_contexts(contexts)
         ahead = join_aheads(contexts, aheads) if aheads else None
-        return list(_apart(self._write(joined, ahead, rows, None), joined, contexts))
+        return list(_apart(self._write(joined, ahead, rows), joined, contexts))
 
-    def rows(self, context: Context, settings: Settings) -> list[Row]:
+    def rows(
+        self, context: Context, settings: Settings, on_text: OnText | None = None
+    ) -> list[Row]:
         """How each row of a context is written."""
-        thoughts, each = self.thoughts, Row.each(settings, context.batch)
+        thoughts, each = self.thoughts, Row.each(settings, context.batch, on_text)
         if thoughts is None:
             return each
         spelling = context.spelling
@@ -97,19 +103,14 @@ class Writing(Decoding):
         return [row._replace(state=thoughts.state(words, ends)) for row, words, ends in read]
 
     @torch.no_grad()
-    def _write(
-        self,
-        context: Context,
-        ahead: Ahead | None,
-        rows: Sequence[Row],
-        on_text: Callable[[str], None] | None,
-    ) -> Words:
+    def _write(self, context: Context, ahead: Ahead | None, rows: Sequence[Row]) -> Words:
         most = max(row.settings.max_tokens for row in rows)
-        self._check_room(context, most, whole=_keeps_tensors(context))
+        self._check_room(context.length, most, whole=_keeps_tensors(context))
+        stop_if_cancelled()
         if isinstance(context.cache, TokenCache):
 
             def generate(model: Any, given: dict[str, Any], places: Sequence[int]) -> Words:
-                return self.generate(model, given, [rows[n] for n in places], on_text)
+                return self.generate(model, given, [rows[n] for n in places])
 
             return self.rewrite(context.cache, generate)
         cache = growing_cache(ahead.kv if ahead else context.kv)
@@ -121,7 +122,7 @@ class Writing(Decoding):
             "past_key_values": cache,
         }
         with self.seeing(context.seen):
-            words = self.generate(model, given, rows, on_text)
+            words = self.generate(model, given, rows)
         return replace(words, passes=words.passes - bool(ahead), cache=KVCache(kept(cache)))
 
     @torch.no_grad()
@@ -133,7 +134,7 @@ class Writing(Decoding):
         kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
-        self._check_room(context, steps)
+        self._check_room(context.length, steps)
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))

@@ -55,6 +55,9 @@ class Channel(ABC):
     own_cache: ClassVar[bool] = False
     """True when the receiver continues from the sender's cache as if it had read it itself. The
     sender should then read what the receiver would have read, the shared opening included."""
+    by_length: ClassVar[bool] = False
+    """True when `send` only cuts and moves the sender's cache. How long the message is can then be
+    told before anything is read, and `send` is called with a cache without heads for that."""
     carries: ClassVar[tuple[type[Segment], ...]] = (Text, Vectors, CacheSegment)
     """The payloads that `write` or `fuse` can take in."""
 

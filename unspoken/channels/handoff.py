@@ -33,6 +33,7 @@ class Handoff(Channel):
     name: ClassVar[str] = "handoff"
     in_front: ClassVar[bool] = True
     own_cache: ClassVar[bool] = True
+    by_length: ClassVar[bool] = True
     carries = (CacheSegment,)
 
     def __init__(self, *, opening: bool = True) -> None:

@@ -47,6 +47,7 @@ class SelectiveLayers(Channel):
     name: ClassVar[str] = "layers"
     carries = (CacheSegment,)
     own_cache: ClassVar[bool] = True
+    by_length: ClassVar[bool] = True
 
     def __init__(
         self,

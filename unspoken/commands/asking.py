@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unspoken.commands.arguments import Json, Overrides, complete_recipe
+from unspoken.commands.fields import Context, DocumentFiles, FieldWords, query_of
 from unspoken.commands.saying import say, say_json
 
 if TYPE_CHECKING:
     from unspoken.pipeline import Pipeline, Run
+    from unspoken.recipe import PipelineRecipe
+    from unspoken.sessions import Session
 
 __all__ = ["ask", "chat"]
 
@@ -24,7 +27,6 @@ Asked = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
-Context = Annotated[str, typer.Option(help="what an agent whose prompt has {context} reads")]
 
 
 def ask(
@@ -32,10 +34,12 @@ def ask(
     question: Annotated[str, typer.Argument(help="what to ask", metavar="QUESTION")],
     overrides: Overrides = None,
     context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question with a pipeline. The answer streams, and its cost follows."""
-    query = {"question": question, "context": context}
+    query = query_of(question, context, field, document)
     with _pipeline(recipe, overrides) as pipeline:
         if as_json:
             say_json(_content(pipeline.run(query)))
@@ -43,27 +47,47 @@ def ask(
             _show(pipeline, query)
 
 
-def chat(recipe: Asked, overrides: Overrides = None, context: Context = "") -> None:
-    """Ask a pipeline one question after another. An empty line or Ctrl-D ends it."""
-    with _pipeline(recipe, overrides) as pipeline, suppress(EOFError):
+def chat(
+    recipe: Asked,
+    overrides: Overrides = None,
+    context: Context = "",
+    field: FieldWords = None,
+    document: DocumentFiles = None,
+) -> None:
+    """Talk with a pipeline. Agents go on from what was said. An empty line or Ctrl-D ends it."""
+    with _session(recipe, overrides) as talk, suppress(EOFError):
         while question := input("you: ").strip():
-            _show(pipeline, {"question": question, "context": context})
+            _show_all(talk, query_of(question, context, field, document))
 
 
 def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
-    from unspoken.errors import RecipeError
-    from unspoken.recipe import PipelineRecipe, load_recipe
     from unspoken.recipe.pipeline import build
 
     if Path(recipe).is_dir():
         return _pair(recipe, overrides)
+    return build(_plan(recipe, overrides))
+
+
+def _session(recipe: str, overrides: list[str] | None) -> Session:
+    from unspoken.recipe.pipeline import build, session_of
+
+    if Path(recipe).is_dir():
+        return _pair(recipe, overrides).session()
+    plan = _plan(recipe, overrides)
+    return session_of(plan, build(plan))
+
+
+def _plan(recipe: str, overrides: list[str] | None) -> PipelineRecipe:
+    from unspoken.errors import RecipeError
+    from unspoken.recipe import PipelineRecipe, load_recipe
+
     plan = load_recipe(recipe, overrides or [])
     if not isinstance(plan, PipelineRecipe):
         raise RecipeError(
             f"{recipe} is a recipe of kind {plan.kind_name()!r}; ask a recipe of kind 'pipeline', "
             "or the folder of a trained pair"
         )
-    return build(plan)
+    return plan
 
 
 def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
@@ -78,22 +102,53 @@ def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
     return load_pipeline(folder)
 
 
-def _show(pipeline: Pipeline, query: dict[str, str]) -> None:
+def _show(pipeline: Pipeline, query: dict[str, Any]) -> None:
+    from unspoken.events import RunEnded, WordsWritten
     from unspoken.view import canvas_view
 
-    def show(words: str) -> None:
-        view.close()  # what is written now must not be drawn over
-        say(words, nl=False)
+    with canvas_view() as view, pipeline.stream(query) as events:
+        for event in events:
+            if isinstance(event, WordsWritten) and event.agent == pipeline.order[-1]:
+                view.close()  # what is written now must not be drawn over
+                say(event.words, nl=False)
+            if isinstance(event, RunEnded):
+                say()
+                _show_costs(event.run)
 
-    with canvas_view() as view:
-        found = pipeline.run(query, on_text=show)
-    say()
+
+def _show_all(talk: Session, query: dict[str, Any]) -> None:
+    """Who says what: the answering agent as it writes, the others when they are done."""
+    from unspoken.events import RunEnded, TurnEnded, WordsLeftOut, WordsWritten
+    from unspoken.view import canvas_view
+
+    begun = False
+    with canvas_view() as view, talk.stream(query) as events:
+        for event in events:
+            if isinstance(event, WordsLeftOut):
+                left = event.left_out
+                note = f"{left.agent} no longer reads the first {left.exchanges} exchanges"
+                say(note, line=True, dim=True, err=True)
+            if isinstance(event, WordsWritten) and event.agent == talk.answerer:
+                view.close()  # what is written now must not be drawn over
+                say("" if begun else f"{event.agent}: ", line=True, nl=False)
+                say(event.words, nl=False)
+                begun = True
+            if isinstance(event, TurnEnded) and event.agent != talk.answerer and event.turn.text:
+                say(f"{event.agent}: ", line=True, nl=False)
+                say(event.turn.text)
+            if isinstance(event, RunEnded):
+                say()
+                _show_costs(event.run)
+
+
+def _show_costs(found: Run) -> None:
     for turn in found.turns:
         use = turn.usage
+        known = f", {use.reused} known" if use.reused else ""
         end = ", cut at max_tokens" if turn.finish == "length" else ""
         say(
-            f"{turn.agent}: {use.read} tokens read, {use.written} written, {use.passes} passes, "
-            f"{use.wire:,} bytes sent, {use.seconds:.2f} s{end}",
+            f"{turn.agent}: {use.read} tokens read{known}, {use.written} written, "
+            f"{use.passes} passes, {use.wire:,} bytes sent, {use.seconds:.2f} s{end}",
             line=True,
             dim=True,
             err=True,

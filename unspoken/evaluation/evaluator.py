@@ -15,6 +15,7 @@ from unspoken.evaluation.timing import Timed
 from unspoken.files import file_name
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Item
+from unspoken.types import FieldValue
 
 __all__ = ["Evaluator"]
 
@@ -32,7 +33,7 @@ class Evaluator:
     store: Store = field(default_factory=Store)
 
     @property
-    def queries(self) -> list[dict[str, str]]:
+    def queries(self) -> list[dict[str, FieldValue]]:
         """What is asked about each item."""
         return [query(item) for item in self.items]
 

@@ -7,13 +7,14 @@ from random import Random
 
 from unspoken.errors import DataError
 from unspoken.tasks import Item, Task
+from unspoken.types import FieldValue
 
 __all__ = ["chosen", "query", "sample"]
 
 
-def query(item: Item) -> dict[str, str]:
+def query(item: Item) -> dict[str, FieldValue]:
     """What a pipeline is asked about an item. The roles decide which agent reads what."""
-    return {"question": item.question, "context": item.context}
+    return {"question": item.question, "context": item.context, **item.fields}
 
 
 def sample(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:

@@ -24,7 +24,7 @@ from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import Model
 from unspoken.terminal import track
-from unspoken.types import Segment, Text
+from unspoken.types import Segment, Text, size_of
 
 __all__ = ["Scores", "contrast", "measure", "positions"]
 
@@ -145,7 +145,7 @@ class _Questions:
         self.agent = replace(agent, model=PrefixSharing(agent.model))
         self.fields = fields_of(queries)
         read = [self.fields[name] for name in agent.role.fields]
-        length = [sum(map(len, row)) for row in zip(*read, answers, strict=True)]
+        length = [sum(map(size_of, row)) for row in zip(*read, answers, strict=True)]
         order = sorted(range(len(answers)), key=length.__getitem__)
         self.batches = [order[n : n + rows] for n in range(0, len(order), rows)]
 

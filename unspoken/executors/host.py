@@ -22,7 +22,7 @@ from unspoken.executors.talk import (
     TurnDone,
 )
 from unspoken.protocols import device_of
-from unspoken.types import CacheSegment, KVCache, Spelling, Vectors
+from unspoken.types import CacheSegment, KVCache, OnText, Spelling, Vectors
 from unspoken.wire import Message
 from unspoken.wire.codec import Buffer
 
@@ -59,7 +59,7 @@ class Host:
         self._made: tuple[Agent, tuple[Edge, ...]] | None = None
 
     def answer(
-        self, request: bytes, messages: Sequence[Buffer], on_text: Callable[[str], None]
+        self, request: bytes, messages: Sequence[Buffer], on_text: OnText
     ) -> tuple[bytes, list[bytes]]:
         """The reply and its messages. An error becomes a reply too."""
         try:
@@ -69,7 +69,7 @@ class Host:
         return reply.to_bytes(), sent
 
     def _answer(
-        self, asked: Request, messages: Sequence[Buffer], on_text: Callable[[str], None]
+        self, asked: Request, messages: Sequence[Buffer], on_text: OnText
     ) -> tuple[Description | TurnDone, list[bytes]]:
         agent, edges = self._unpacked()
         match asked:
@@ -92,7 +92,7 @@ class Host:
         messages: Sequence[Buffer],
         agent: Agent,
         edges: Sequence[Edge],
-        on_text: Callable[[str], None],
+        on_text: OnText,
     ) -> tuple[TurnDone, list[bytes]]:
         device, limit = device_of(agent.model), self.limit
         arrived = [_on(device, Message.from_bytes(data, limit=limit)) for data in messages]
@@ -117,6 +117,7 @@ class Host:
             text=result.text,
             usage=result.usage,
             sent=sent,
+            sizes=result.sizes,
             reasoning=result.reasoning,
             finish=result.finish,
         )

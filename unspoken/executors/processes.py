@@ -25,6 +25,7 @@ from unspoken.executors.host import Host, pack
 from unspoken.executors.lines import Line, Transport, offer, take
 from unspoken.executors.remote import RemoteAgent
 from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
+from unspoken.types import OnText
 
 __all__ = ["Processes"]
 
@@ -108,7 +109,7 @@ class _Worker:
         self,
         request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """See `Worker`. At the time limit the process is killed, which ends every wait for it."""
         if self._closed:
@@ -127,7 +128,7 @@ class _Worker:
                     if not isinstance(reply, Piece):
                         return reply, sent
                     if on_text is not None:
-                        on_text(reply.words)
+                        on_text(reply.row, reply.words)
         except BaseException:  # Ctrl-C too: the rest of this reply would be read as the next one
             self.end()
             raise
@@ -263,7 +264,9 @@ def _answer(line: Line, host: Host) -> None:
     """One request, in a separate function so that no message outlives its turn."""
     request, messages = line.receive()
     line.send(
-        *host.answer(request, messages, lambda words: line.send(Piece(words=words).to_bytes()))
+        *host.answer(
+            request, messages, lambda row, words: line.send(Piece(row=row, words=words).to_bytes())
+        )
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.remote import RemoteAgent
 from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
+from unspoken.types import OnText
 
 __all__ = ["RayActors"]
 
@@ -77,8 +78,7 @@ class _Actor:
     def answer(self, request: bytes, count: int, *messages: Any) -> Any:
         import numpy as np
 
-        pieces: list[str] = []
-        reply, sent = self.host.answer(request, messages, pieces.append)
+        reply, sent = self.host.answer(request, messages, lambda row, words: None)
         arrays = [
             np.frombuffer(data, np.uint8) for data in sent
         ]  # are shared, where bytes are copied
@@ -107,7 +107,7 @@ class _Worker:
         self,
         request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """See `Worker`. At the time limit the actor is killed."""
         if self._closed:
@@ -119,8 +119,9 @@ class _Worker:
         except BaseException:  # Ctrl-C too
             self.end()
             raise
-        if on_text is not None and isinstance(reply, TurnDone) and reply.text is not None:
-            on_text(reply.text[0])
+        if on_text is not None and isinstance(reply, TurnDone):
+            for n, words in enumerate(reply.text or ()):
+                on_text(n, words)
         return reply, sent
 
     def _asked(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from unspoken.agents import Edge, TurnResult
 from unspoken.agents.roles import Fields
+from unspoken.cancelling import is_cancelled
 from unspoken.errors import WorkerError
 from unspoken.executors.talk import Describe, Description, Failed, TakeTurn, TurnDone
+from unspoken.types import OnText, Usage
 
 __all__ = ["RemoteAgent", "Worker"]
 
@@ -31,7 +33,7 @@ class Worker(Protocol):
         self,
         request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> tuple[Description | TurnDone | Failed, list[Any]]:
         """The reply and its messages, which any worker of the same executor accepts.
 
@@ -71,9 +73,13 @@ class RemoteAgent:
         *,
         answers: bool = False,
         step: int = 0,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> TurnResult[Any]:
         """Take a turn in the worker. Messages are the values that the executor moves."""
+        if is_cancelled():
+            rows = len(next(iter(fields.values())))
+            none = (Usage(),) * rows
+            return TurnResult(("",) * rows, (), none, finish=("cancelled",) * rows)
         request = TakeTurn(
             fields=dict(fields),
             received=tuple(self._edges.index(edge) for edge, _ in received),
@@ -88,7 +94,7 @@ class RemoteAgent:
                 self._check_restarted()
             done, sent = self._ask(TurnDone, request, [message for _, message in received], on_text)
         messages = tuple(sent[n] for n in done.sent)
-        return TurnResult(done.text, messages, done.usage, done.reasoning, done.finish)
+        return TurnResult(done.text, messages, done.usage, done.reasoning, done.finish, done.sizes)
 
     def _check_restarted(self) -> None:
         now, _ = self._ask(Description, Describe())
@@ -105,7 +111,7 @@ class RemoteAgent:
         kind: type[T],
         request: Describe | TakeTurn,
         messages: Sequence[Any] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> tuple[T, list[Any]]:
         reply, sent = self._worker.ask(request, messages, on_text)
         if isinstance(reply, Failed):

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from unspoken import errors
-from unspoken.agents import Role
+from unspoken.agents import Role, Size
 from unspoken.errors import UnspokenError, WorkerError
-from unspoken.types import Finish, Spec, Usage
+from unspoken.types import FieldValue, Finish, Spec, Usage
 
 __all__ = [
     "REQUEST",
@@ -46,7 +46,7 @@ class TakeTurn(_Part):
     """
 
     kind: Literal["speak"] = "speak"
-    fields: dict[str, tuple[str, ...]]
+    fields: dict[str, tuple[FieldValue, ...]]
     received: tuple[int, ...]
     outgoing: tuple[int, ...]
     sends: int
@@ -65,20 +65,25 @@ class Description(_Part):
 
 
 class TurnDone(_Part):
-    """The end of a turn. Messages follow it. sent: which of them goes over each edge."""
+    """The end of a turn. Messages follow it. sent: which of them goes over each edge.
+
+    sizes: those of the messages, one for each edge.
+    """
 
     kind: Literal["said"] = "said"
     text: tuple[str, ...] | None
     usage: tuple[Usage, ...]
     sent: tuple[int, ...]
+    sizes: tuple[Size, ...]
     reasoning: tuple[str | None, ...]
     finish: tuple[Finish, ...]
 
 
 class Piece(_Part):
-    """Words of an answer as they are written. The end of the turn follows."""
+    """New words of an item, as they are written. The end of the turn follows."""
 
     kind: Literal["piece"] = "piece"
+    row: int
     words: str
 
 

@@ -50,7 +50,7 @@ _AXIS = "#9aa4ae"
 def write_png(chart: Chart, path: Path, title: str) -> None:
     """Write a chart, whole or not at all. Raises `MissingExtra` without matplotlib."""
     buffer = io.BytesIO()
-    figure_of(chart, title).savefig(buffer, format="png", dpi=150)
+    figure_of(chart, title).canvas.print_png(buffer)  # `savefig` would draw it twice
     write_bytes(path, buffer.getvalue())
 
 
@@ -72,12 +72,14 @@ def figure_of(chart: Chart, title: str) -> Any:
 def _figure(width: float, height: float, title: str) -> Any:
     """An empty figure, in inches."""
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra(
             "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
         ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -36,7 +36,9 @@ from unspoken.recipe.parts import (
     Part,
     ProjectorSettings,
     Prompts,
+    SessionSource,
     Stage,
+    UntilSource,
 )
 from unspoken.recipe.registry import study
 from unspoken.tasks import TaskSource
@@ -136,13 +138,14 @@ class Comparison(Part):
 
     A kind of projector among the channels, such as `embedding`, is the recipe's projector. Any
     other channel joins as a `ChannelSource`. transfer: the task whose test items are asked, if not
-    those of `task`, on which everything is trained. pack: how vectors and caches travel. limit: the
-    most test items that are asked.
+    those of `task`, on which everything is trained. reader: free vectors of a tuned reader of text.
+    constant: those that take the place of a trained channel's message. Null leaves either out.
+    pack: how vectors and caches travel. limit: the most test items that are asked.
     """
 
     channels: tuple[_Compared, ...]
-    reader: FreeSettings
-    constant: FreeSettings
+    reader: FreeSettings | None
+    constant: FreeSettings | None
     lora: LoraSettings | None = None
     transfer: TaskSource | None = None
     pack: Packing = LOSSLESS
@@ -240,6 +243,7 @@ class RelayRecipe(Recipe):
 class PipelineRecipe(Recipe):
     """Agents and edges, and a task if something is measured of them.
 
+    until: what ends the rounds before the last. session: how `unspoken chat` holds a conversation.
     executor: where agents run: in this process (`here`), in a process each (over a `pipe`,
     `shared_memory` or `tcp` on loopback), or as `ray` actors. timeout: the seconds that a turn
     elsewhere may take. task: what the studies ask. limit: the most test items. batch_size: how many
@@ -250,6 +254,8 @@ class PipelineRecipe(Recipe):
     agents: tuple[AgentSource, ...]
     edges: tuple[EdgeSource, ...] = ()
     rounds: int = Field(default=1, ge=1)
+    until: UntilSource | None = None
+    session: SessionSource = SessionSource()
     answer: str | None = None
     dtype: str = "auto"
     device: str | None = None

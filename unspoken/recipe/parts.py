@@ -22,6 +22,8 @@ from unspoken.types import Denoising
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
+    "SessionSource",
+    "UntilSource",
     "AgentSource",
     "AnyProjector",
     "CanvasSettings",
@@ -170,13 +172,14 @@ class LoraSettings(Part):
 
 
 class AgentSource(Part):
-    """An agent of a pipeline. canvas: how it writes if its model is a diffusion model."""
+    """An agent, with the parts of its `Role`. canvas: how it writes if it is a diffusion model."""
 
     name: str
     model: str
     instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"
+    document: str = "## {name}\n{text}\n\n"
     chat: bool = True
     template_options: dict[str, Any] = {}
     first: Literal["instructions", "item"] = "instructions"
@@ -203,3 +206,38 @@ class EdgeSource(BaseModel):
     channel: dict[str, Any]
     pack: Packing = LOSSLESS
     shadow: bool = False
+
+
+class UntilSource(Part):
+    """A rule that ends the rounds of a pipeline, one of three.
+
+    phrase: words that an agent writes. pattern: a regular expression that is found in them. agent:
+    the one who has to write them, or any. function: `module:name` of a function of the run.
+    """
+
+    phrase: str | None = None
+    pattern: str | None = None
+    function: str | None = None
+    agent: str | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> UntilSource:
+        given = [one for one in (self.phrase, self.pattern, self.function) if one is not None]
+        if len(given) != 1:
+            raise ValueError("a rule is a phrase, a pattern or a function, and only one of them")
+        if self.function is not None and self.agent is not None:
+            raise ValueError("a function looks at the agents itself; leave out agent")
+        return self
+
+
+class SessionSource(Part):
+    """How a conversation with a pipeline is held, see `Pipeline.session`.
+
+    keep: what happens when it is longer than a window; null is an error. window: the most positions
+    that an agent reads and writes in a turn, null for what its model can take. budget: bytes of
+    caches.
+    """
+
+    keep: Literal["recent"] | None = None
+    window: int | None = Field(default=None, ge=1)
+    budget: int = Field(default=2 << 30, ge=0)

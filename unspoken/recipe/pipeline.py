@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 from unspoken.agents import Agent, Role
+from unspoken.anchors import AnchorPool
 from unspoken.backbone import LanguageModel, load_model
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, SettingsError, UnspokenError
@@ -14,10 +16,12 @@ from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.protocols import Model
 from unspoken.recipe.config import PipelineRecipe
-from unspoken.recipe.parts import AgentSource
+from unspoken.recipe.parts import AgentSource, UntilSource
+from unspoken.sessions import Session
 from unspoken.types import Settings
+from unspoken.until import Pattern, Phrase, Until
 
-__all__ = ["agent_of", "build", "channel_of"]
+__all__ = ["agent_of", "build", "channel_of", "session_of", "until_of"]
 
 
 def build(recipe: PipelineRecipe) -> Pipeline:
@@ -30,8 +34,38 @@ def build(recipe: PipelineRecipe) -> Pipeline:
     load = cache(load) if recipe.executor == "here" else load
     agents = [partial(_agent, source, load) for source in recipe.agents]
     return Pipeline(
-        agents, edges, rounds=recipe.rounds, answer=recipe.answer, executor=_executor(recipe)
+        agents,
+        edges,
+        rounds=recipe.rounds,
+        until=None if recipe.until is None else until_of(recipe.until),
+        answer=recipe.answer,
+        executor=_executor(recipe),
     )
+
+
+def session_of(recipe: PipelineRecipe, pipeline: Pipeline) -> Session:
+    """A conversation with the pipeline of a recipe, as the recipe says."""
+    given = recipe.session
+    pool = AnchorPool("exact", budget=given.budget)
+    return pipeline.session(keep=given.keep, window=given.window, pool=pool)
+
+
+def until_of(source: UntilSource) -> Until:
+    """The rule that a recipe describes. Raises `RecipeError` for a function that is not there."""
+    if source.phrase is not None:
+        return Phrase(source.phrase, source.agent)
+    if source.pattern is not None:
+        return Pattern(source.pattern, source.agent)
+    assert source.function is not None, "a rule is one of three"
+    module, _, name = source.function.partition(":")
+    try:
+        found: Any = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(
+            f"until names {source.function!r}, which cannot be imported: {error}; give module:name "
+            "of a function that takes a run"
+        ) from error
+    return found
 
 
 def _executor(recipe: PipelineRecipe) -> Executor:
@@ -68,6 +102,7 @@ def agent_of(source: AgentSource, model: Model) -> Agent:
         instructions=source.instructions,
         template=source.template,
         message=source.message,
+        document=source.document,
         chat=source.chat,
         template_options=source.template_options,
         first=source.first,

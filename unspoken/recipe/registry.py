@@ -27,6 +27,7 @@ _OWN = {
     "telephone": "unspoken.studies.telephone:STUDY",
     "edges": "unspoken.studies.edges:STUDY",
     "planner": "unspoken.studies.planner:STUDY",
+    "fronts": "unspoken.studies.fronts:STUDY",
 }
 _STUDIES = Registry("study", "unspoken.studies", _OWN)
 

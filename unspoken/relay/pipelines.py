@@ -21,7 +21,13 @@ from unspoken.recipe.parts import ChannelSource, Stage
 from unspoken.recipe.pipeline import channel_of
 from unspoken.recipe.registry import study
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_lora, train_projector, train_vectors, trained_folder
+from unspoken.relay.train import (
+    train_lora,
+    train_projector,
+    train_reader,
+    train_vectors,
+    trained_folder,
+)
 from unspoken.relay.trained import trained_pipeline
 from unspoken.tasks import Task, transferred
 
@@ -59,7 +65,7 @@ class RelayPipelines:
         read = {"full-text": relay.full_text, "text": relay.text}
         ready = _made(relay)  # refused at once
         tuned = any(isinstance(source, str) and source in read for source in compared.channels)
-        soft = train_vectors(relay, compared.reader, folder, what="reader") if tuned else None
+        soft = train_reader(relay, folder) if tuned else None
         for source in compared.channels:
             name = source if isinstance(source, str) else source.name
             if name in ready:
@@ -68,7 +74,8 @@ class RelayPipelines:
                 found.pipelines[name] = _fitted(relay, source, folder)
             elif name in read:
                 found.pipelines[name] = read[name]()
-                found.pipelines[f"{name}, tuned reader"] = read[name](soft)
+                if soft is not None:
+                    found.pipelines[f"{name}, tuned reader"] = read[name](soft)
             else:
                 found._add_trained(name, relay, lora=lora)
         return found
@@ -81,8 +88,9 @@ class RelayPipelines:
         self.notes["projector_folder"] = os.path.relpath(home, relay.recipe.out)
         self.notes["projector_parameters"] = size
         self.pipelines[name] = trained_pipeline(relay, projector)
-        free = train_vectors(relay, compared.constant, folder, what="constant")
-        self.constants[name] = relay.constant(free)
+        if compared.constant is not None:
+            free = train_vectors(relay, compared.constant, folder, what="constant")
+            self.constants[name] = relay.constant(free)
         if lora and compared.lora is not None:
             receiver = train_lora(relay, compared.lora, size, folder)
             self.adapted[name] = replace(relay, receiver=receiver).without_messages()
@@ -127,16 +135,16 @@ def noted(relay: Relay, recipe: RelayRecipe) -> dict[str, Any]:
 
 
 def curves(relay: Relay, lengths: Sequence[int] = ()) -> Iterator[tuple[str, dict[str, Pipeline]]]:
-    """Each channel and its pipelines by length. The tuned reader reads words."""
+    """Each channel and its pipelines by length. The tuned reader reads words, if there is one."""
     compared, folder = relay.recipe.compared, trained_folder(relay.recipe)
     words = {"full-text": relay.full_text, "text": relay.text}
     ready = _made(relay)  # refused at once
     for source in compared.channels:
         name = source if isinstance(source, str) else source.name
         if name in words:
-            soft = train_vectors(relay, compared.reader, folder, what="reader")
+            soft = train_reader(relay, folder)
             cut = {f"{n} tokens": words[name](soft, n) for n in lengths}
-            yield f"{name}, tuned reader", {**cut, WHOLE: words[name](soft)}
+            yield f"{name}, tuned reader" if soft else name, {**cut, WHOLE: words[name](soft)}
         elif name in ready:
             yield name, _by_length(ready[name], lengths)
         elif isinstance(source, ChannelSource):

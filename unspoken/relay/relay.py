@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unspoken.agents import Agent, Role
 from unspoken.agents.memoized import MemoizedAgent
+from unspoken.agents.searching import SearchingAgent
 from unspoken.backbone import Backbone, LanguageModel, causal, load_model
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
 from unspoken.evaluation.expected import expected_answer
@@ -195,6 +196,16 @@ class Relay:
         """The sender's note, or its first `limit` tokens."""
         channel = TextChannel(limit=min(limit or self.most, self.most))
         return self.pair(self.writer, channel, self.solver(soft))
+
+    def sentences(self, soft: FreeVectors | None = None, count: int = 1) -> Pipeline:
+        """The `count` sentences of the fact that fit the question best, which the sender knows."""
+        searcher = SearchingAgent("sender", self.sender, count=count)
+        return self.pair(searcher, TextChannel(), self.solver(soft))
+
+    def handoff(self, soft: FreeVectors | None = None) -> Pipeline:
+        """The receiver's weights have read the fact, after the same instructions and vectors."""
+        sender = replace(self.same_model.handoff_sender(), soft=soft)
+        return self.pair(sender, Handoff(), self.solver(handed=True))
 
     def pipeline_over(self, channel: Channel) -> Pipeline:
         """The sender sends over any channel. What it reads follows from what the channel does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,14 @@ from unspoken.tasks import Item
 from unspoken.training import Answers, History, Matching, Objective, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
 
-__all__ = ["train_by", "train_lora", "train_projector", "train_vectors", "trained_folder"]
+__all__ = [
+    "train_by",
+    "train_lora",
+    "train_projector",
+    "train_reader",
+    "train_vectors",
+    "trained_folder",
+]
 
 
 def train_by(recipe: Recipe) -> Trained:
@@ -153,6 +160,12 @@ def train_vectors(relay: Relay, settings: FreeSettings, folder: Path, *, what: s
     return FreeVectors.from_pretrained(home).eval().to(relay.receiver.device)
 
 
+def train_reader(relay: Relay, folder: Path) -> FreeVectors | None:
+    """The vectors of the tuned reader, None if the recipe leaves it out; see `train_vectors`."""
+    settings = relay.recipe.compared.reader
+    return None if settings is None else train_vectors(relay, settings, folder, what="reader")
+
+
 def train_lora(relay: Relay, settings: LoraSettings, parameters: int, folder: Path) -> Backbone:
     """Train the receiver itself, by LoRA and without any message, or load what is in `folder`.
 
@@ -254,7 +267,7 @@ def _key(relay: Relay, *more: Any, weights: Sequence[str] = ()) -> str:
     known = weights or [model.fingerprint for model in models]
     parts = [
         *zip(known, [str(model.dtype) for model in models], strict=True),
-        [asdict(item) for item in _items(relay)],
+        [item.to_dict() for item in _items(relay)],
         relay.instructions,
         relay.task.protocol,
         recipe.training.model_dump(),

@@ -15,6 +15,7 @@ from unspoken.files import sha256
 from unspoken.tasks.items import EXAMPLE, Item, load_jsonl
 from unspoken.tasks.mixture import KINDS, MIXED, PACKAGED, mixture, packaged_file, read_kind
 from unspoken.tasks.people import people
+from unspoken.tasks.several import several
 from unspoken.tasks.splits import Overlap, apart, held_out, overlap
 
 __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", "transferred"]
@@ -51,11 +52,12 @@ class TaskSource(BaseModel):
 
     `name` is a packaged task, a kind of text, `people` (invented persons), `mixture` (many kinds)
     or `jsonl`. Packaged are `cities` (in which country a city is, from GeoNames), `gsm8k` (sums in
-    words), `qasc` (facts of science), `squad_sentence` (sentences of articles), `paragraphs` (of
-    articles, posts and reviews, tested on new articles), and gaps to fill in `definitions`,
-    `verses` and `handbook`. Their sources and licences are in `unspoken/tasks/data/README.md`.
-    `validation` is the most items that are held out of `train`, and never more than half of it.
-    `size` is the number of people to train and validate on, with four questions each.
+    words), `paragraphs` (of about 150 tokens), `qasc` (facts of science), `squad_sentence`
+    (sentences of articles), and gaps to fill in `definitions`, `verses` and `handbook`. Their
+    sources and licences are in `unspoken/tasks/data/README.md`. `validation` is the most items that
+    are held out of `train`, and never more than half of it. `together` is how many texts the sender
+    reads at once, see `several`. `size` is the number of people to train and validate on, with four
+    questions each.
 
     A `mixture` has all `kinds`, or all that there are, but those of `without`; at most `each`
     training items of every kind. `seed` draws them, and invents people and words.
@@ -68,6 +70,7 @@ class TaskSource(BaseModel):
     test: Path | None = None
     validation: int = Field(default=200, ge=0)
     protocol: Protocol = "private"
+    together: int = Field(default=1, ge=1)
     seed: int = 0
     size: int = Field(default=1000, ge=1)
     kinds: tuple[str, ...] = MIXED
@@ -76,7 +79,7 @@ class TaskSource(BaseModel):
 
 
 def load_task(source: TaskSource) -> Task:
-    """Read or generate a task and keep its splits apart.
+    """Read or generate a task, keep its splits apart, and join texts if several are read at once.
 
     Raises `UnknownName` for a task that does not exist. Raises `DataError` for a file that cannot
     be read, for one file of two, and if nothing is left to train or validate on.
@@ -84,6 +87,11 @@ def load_task(source: TaskSource) -> Task:
     >>> load_task(TaskSource(name="people", size=100)).overlap.dropped
     0
     """
+    return _joined(_loaded_task(source), source.together)
+
+
+def _loaded_task(source: TaskSource) -> Task:
+    """The task with a text for each item."""
     name = "jsonl" if source.train or source.test else source.name
     if name == "mixture":
         return _mixed(source)
@@ -132,11 +140,20 @@ def transferred(task: Task, source: TaskSource) -> Task:
     Test items whose fact or question was trained or validated on are dropped. `dropped` counts
     them.
     """
-    other = load_task(source)
+    other = _loaded_task(source)
     test = apart(other.test, (*task.train, *task.validation))
     splits = {"train": task.train, "validation": task.validation, "test": test}
     shared = overlap(splits, dropped=len(other.test) - len(test))
-    return replace(other, train=task.train, validation=task.validation, test=test, overlap=shared)
+    asked = _joined(replace(other, test=test, overlap=shared), source.together)
+    return replace(asked, train=task.train, validation=task.validation)
+
+
+def _joined(task: Task, count: int) -> Task:
+    """The task with `count` texts for each item. Its splits are apart already."""
+    if count == 1:
+        return task
+    splits = {name: several(getattr(task, name), count) for name in ("train", "validation", "test")}
+    return replace(task, name=f"{task.name}, {count} at once", **splits)
 
 
 def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
@@ -146,7 +163,7 @@ def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """
     if name not in PACKAGED:
         raise unknown("packaged task", name, PACKAGED)
-    return _packaged(name, "train")[0], _packaged(name, "test")[0]
+    return _packaged(f"{name}_train")[0], _packaged(f"{name}_test")[0]
 
 
 def _read(
@@ -164,7 +181,7 @@ def _read(
         train, trained = _loaded(source.train, str(source.train))
         test, tested = _loaded(source.test, str(source.test))
     elif name in PACKAGED:
-        (train, trained), (test, tested) = _packaged(name, "train"), _packaged(name, "test")
+        (train, trained), (test, tested) = _packaged(f"{name}_train"), _packaged(f"{name}_test")
     elif name in KINDS:
         return *read_kind(name, source.each, source.seed), _origins([name])
     else:
@@ -174,17 +191,13 @@ def _read(
 
 def _origins(kinds: Sequence[str]) -> dict[str, Origin]:
     """The packaged files that kinds of text are made of, by their names."""
-    names = sorted({name for kind in kinds for name in KINDS[kind].files})
-    return {
-        f"{name}_{split}": _packaged(name, split)[1]
-        for name in names
-        for split in ("train", "test")
-    }
+    stems = sorted({stem for kind in kinds for stem in KINDS[kind].files})
+    return {stem: _packaged(stem)[1] for stem in stems}
 
 
-def _packaged(name: str, split: str) -> tuple[tuple[Item, ...], Origin]:
+def _packaged(stem: str) -> tuple[tuple[Item, ...], Origin]:
     # The path is relative to the package, so results that quote it are the same on every machine.
-    inside = packaged_file(name, split)
+    inside = packaged_file(stem)
     with as_file(files("unspoken").joinpath(inside)) as path:
         return _loaded(path, f"unspoken/{inside}")
 

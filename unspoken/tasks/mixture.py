@@ -1,8 +1,8 @@
 """The task `mixture`: many kinds of text in equal parts, so that what is trained travels.
 
-A kind is a source of text with questions. Some are packaged tasks. Others are cut out of the
-packaged `paragraphs`: by source, whole or the sentence that holds the answer. `people` and `words`
-are invented.
+A kind is a source of text with questions. Some are packaged tasks. Others are cut out of packaged
+paragraphs: by source, whole or the sentence that holds the answer. `people` and `words` are
+invented.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Splits = tuple[tuple[Item, ...], tuple[Item, ...]]
 class Kind(NamedTuple):
     """A kind of text: how its items are made, from how many are wanted to train and a seed.
 
-    files: the packaged tasks that it is made of.
+    files: the packaged files that it is made of, without their ending.
     """
 
     read: Callable[[int, int], Splits]
@@ -79,18 +79,18 @@ def read_kind(kind: str, each: int, seed: int) -> Splits:
     return KINDS[kind].read(each, seed)
 
 
-def packaged_file(name: str, split: str) -> str:
-    """The path of a packaged task's file, relative to the package."""
-    return f"tasks/data/{name}_{split}.jsonl"
+def packaged_file(stem: str) -> str:
+    """The path of a packaged file, relative to the package."""
+    return f"tasks/data/{stem}.jsonl"
+
+
+def _packaged(name: str) -> Splits:
+    return _file(f"{name}_train"), _file(f"{name}_test")
 
 
 @cache
-def _packaged(name: str) -> Splits:
-    return _file(name, "train"), _file(name, "test")
-
-
-def _file(name: str, split: str) -> tuple[Item, ...]:
-    with as_file(files("unspoken").joinpath(packaged_file(name, split))) as path:
+def _file(stem: str) -> tuple[Item, ...]:
+    with as_file(files("unspoken").joinpath(packaged_file(stem))) as path:
         return load_jsonl(path)
 
 
@@ -103,7 +103,7 @@ _WORDS = (6, 45)  # of a sentence
 
 @cache
 def _paragraphs(source: str) -> Splits:
-    items = [item for item in _packaged("paragraphs")[0] if item.id.startswith(f"{source}-")]
+    items = [item for item in _file("paragraphs_all") if item.id.startswith(f"{source}-")]
     tested = [int(digest(item.group), 16) % _TESTED == 0 for item in items]
     train, test = (
         tuple(item for item, held in zip(items, tested, strict=True) if held is test)
@@ -163,20 +163,24 @@ def _fixed(read: Callable[[str], Splits], source: str, each: int, seed: int) -> 
 
 
 def _cut(read: Callable[[str], Splits], source: str) -> Kind:
-    return Kind(partial(_fixed, read, source), ("paragraphs",))
+    return Kind(partial(_fixed, read, source), ("paragraphs_all",))
+
+
+def _whole(name: str) -> Kind:
+    return Kind(partial(_fixed, _packaged, name), (f"{name}_train", f"{name}_test"))
 
 
 KINDS: Mapping[str, Kind] = {
-    **{name: Kind(partial(_fixed, _packaged, name), (name,)) for name in PACKAGED},
+    **{name: _whole(name) for name in PACKAGED},
     "squad_paragraph": _cut(_paragraphs, "squad"),
     "reddit_paragraph": _cut(_paragraphs, "reddit"),
     "reddit_sentence": _cut(_sentences, "reddit"),
     "review_paragraph": _cut(_paragraphs, "amazon_reviews"),
     "review_sentence": _cut(_sentences, "amazon_reviews"),
     "people": Kind(_people),
-    "words": Kind(_rows_of_words, ("qasc",)),
+    "words": Kind(_rows_of_words, ("qasc_train",)),
 }
 """Every kind of text by name."""
 
 MIXED = tuple(name for name in KINDS if name != "paragraphs")
-"""The kinds of a mixture that names none. `paragraphs` has three of them in one."""
+"""The kinds of a mixture that names none. `paragraphs` has some of them in one."""

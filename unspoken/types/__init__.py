@@ -7,6 +7,7 @@ real. All values are immutable: nothing writes into their tensors.
 """
 
 from unspoken.types.cache import KV, Cache, KVCache, counted
+from unspoken.types.fields import Document, FieldValue, field_value, size_of, words_of
 from unspoken.types.prompt import (
     SEGMENT_KINDS,
     CacheSegment,
@@ -19,7 +20,17 @@ from unspoken.types.prompt import (
     Vectors,
     left_pad,
 )
-from unspoken.types.reading import Ahead, Context, Finish, Read, Rollout, Served, Usage, Words
+from unspoken.types.reading import (
+    Ahead,
+    Context,
+    Finish,
+    OnText,
+    Read,
+    Rollout,
+    Served,
+    Usage,
+    Words,
+)
 from unspoken.types.settings import (
     CACHE,
     TEXT,
@@ -41,11 +52,14 @@ __all__ = [
     "Cache",
     "Context",
     "Denoising",
+    "Document",
+    "FieldValue",
     "Finish",
     "KVCache",
     "CacheSegment",
     "Need",
     "NeedKind",
+    "OnText",
     "Prompt",
     "Read",
     "Reuse",
@@ -61,7 +75,10 @@ __all__ = [
     "Vectors",
     "Words",
     "counted",
+    "field_value",
     "is_above_0",
     "is_count",
     "left_pad",
+    "size_of",
+    "words_of",
 ]

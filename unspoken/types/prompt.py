@@ -36,13 +36,15 @@ class Text:
     words are, if other agents may read them too: a question, a document, an agent's answer. A pool
     that keeps caches finds them again in another prompt. It never changes a token. frame: the words
     are those of a role or a template, and a control token in them counts. In all others it is
-    spelled like any word.
+    spelled like any word. cue: the words introduce the text with a share key that comes next, as a
+    document's name does, and a pool moves both together.
     """
 
     words: tuple[str, ...]
     shared: bool = False
     share: str = ""
     frame: bool = False
+    cue: bool = False
 
     @property
     def batch(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,11 +11,23 @@ from torch import Tensor
 from unspoken.types.cache import KV, Cache, KVCache, counted
 from unspoken.types.prompt import CacheSegment, Spelling, Vectors
 
-__all__ = ["Ahead", "Context", "Finish", "Read", "Rollout", "Served", "Usage", "Words"]
-
+__all__ = [
+    "Ahead",
+    "Context",
+    "Finish",
+    "OnText",
+    "Read",
+    "Rollout",
+    "Served",
+    "Usage",
+    "Words",
+]
 
 Finish = Literal["stop", "length", "cancelled"]
 """How writing ended: at an end token or stop string, at `max_tokens`, or because it was told to."""
+
+OnText = Callable[[int, str], None]
+"""Gets the number of a row and its new words, as they are written."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

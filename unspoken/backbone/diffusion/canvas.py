@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 
@@ -28,6 +28,7 @@ from unspoken.types import (
     Finish,
     KVCache,
     Need,
+    OnText,
     Prompt,
     Read,
     Segment,
@@ -136,12 +137,12 @@ class CanvasModel(LanguageModel):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         """Fill a canvas of `settings.max_tokens` after each row of a prompt, see `Denoising`.
 
-        Plain `Settings` are those of `Denoising` by default. on_text is called once, with all words
-        (one row only). `watching` sees the canvas as it changes. Raises `ContextTooLong`.
+        Plain `Settings` are those of `Denoising` by default. on_text is called once for each row,
+        with all its words. `watching` sees the canvas as it changes. Raises `ContextTooLong`.
         """
         start, laid, plan = perf_counter(), self._laid(context), denoising(settings)
         self._check_room(laid.mask, plan.max_tokens)
@@ -153,7 +154,8 @@ class CanvasModel(LanguageModel):
             cut(self.tokenizer.decode(row, skip_special_tokens=True), plan.stop) for row in ids
         ]
         if on_text is not None:
-            on_text(words[0])
+            for n, row in enumerate(words):
+                on_text(n, row)
         return Words(
             tuple(words),
             tuple(lengths),

@@ -49,8 +49,9 @@ def _agent(agent: Agent) -> list[Any]:
 
 def _role(role: Role) -> dict[str, Any]:
     found = {_NAMES.get(name, name): value for name, value in asdict(role).items()}
-    if not role.template_options:  # version 0.1 had none
-        del found["template_options"]
+    for name in ("template_options", "document"):  # version 0.1 had none
+        if getattr(role, name) == getattr(Role(), name):
+            del found[name]
     return {**found, "first": _NAMES.get(role.first, role.first)}
 
 

@@ -72,7 +72,7 @@ def _home(
     more: Sequence[Any],
 ) -> Path:
     """The folder of what was learned, which may be the one that version 0.1 made."""
-    inputs = [[asdict(item) for item in items], *more, settings.model_dump(), recipe.seed]
+    inputs = [[item.to_dict() for item in items], *more, settings.model_dump(), recipe.seed]
     made, former = (
         recipe.out / "trained" / f"graph-{digest([known, *inputs])[:12]}"
         for known in (identity(pipeline), former_identity(pipeline))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -130,7 +130,7 @@ class Trials:
 
     @cached_property
     def _key(self) -> str:
-        items = [asdict(item) for item in self.items]
+        items = [item.to_dict() for item in self.items]
         return key_of(self.pipeline, items, self.answers, self.partners, self.batch_size)
 
     @cached_property

@@ -20,7 +20,7 @@ from unspoken.relay.pipelines import (
     noted,
 )
 from unspoken.relay.relay import Relay
-from unspoken.relay.train import train_projector, train_vectors, trained_folder
+from unspoken.relay.train import train_projector, train_reader, trained_folder
 from unspoken.relay.trained import trained_pipeline
 from unspoken.studies.planner.measure import attribute
 from unspoken.studies.planner.report import PlannerReport
@@ -117,9 +117,9 @@ def _beside(other: Relay, relay: Relay) -> dict[str, Pipeline]:
     found: dict[str, Pipeline] = {}
     for name in recipe.compared.channels:
         if name == "text":
-            soft = train_vectors(relay, recipe.compared.reader, folder, what="reader")
             found[f"text{_BESIDE}"] = other.text()
-            found[f"text{_BESIDE}, tuned reader"] = other.text(soft)
+            if (soft := train_reader(relay, folder)) is not None:
+                found[f"text{_BESIDE}, tuned reader"] = other.text(soft)
         elif name == recipe.projector.kind:
             projector, _ = train_projector(other, folder)
             found[f"{name}{_BESIDE}"] = trained_pipeline(other, projector)
