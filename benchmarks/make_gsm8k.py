@@ -18,7 +18,7 @@ from typing import Any
 
 from unspoken.tasks import normalise
 
-DATA = Path(__file__).parents[1] / "unspoken" / "evaluation" / "data"
+DATA = Path(__file__).parents[1] / "unspoken" / "tasks" / "data"
 SIZES = {"test": 400, "train": 800}
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 NUMBER = re.compile(r"#### (-?[\d,]+)$")

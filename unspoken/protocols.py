@@ -248,6 +248,12 @@ class Fillable(Movable, Assesses, Protocol):
         """Logits (B, V) of the next token in each row."""
         ...
 
+    def logits(
+        self, context: Context, answers: Sequence[str | Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, N, V) of each answer's tokens, and these (B, N), padded with -100."""
+        ...
+
     def regard(self, before: str, after: str) -> Tensor:
         """(L,): the share of each layer's attention that words pay to the words before them."""
         ...

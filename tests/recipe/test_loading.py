@@ -40,6 +40,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         "fusion_projector": (RelayRecipe,),
         "graph": (PipelineRecipe, EdgesSettings),
         "memory": (RelayRecipe, ComparisonSettings, InformationSettings),
+        "memory_general": (RelayRecipe,),
         "memory_projector": (RelayRecipe,),
         "mixing": (RelayRecipe,),
         "plan": (RelayRecipe, TeamsSettings),

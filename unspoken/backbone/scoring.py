@@ -26,7 +26,7 @@ class Scoring(Rereading):
         answers: words, or tokens as they were written. Only the answer's positions go through the
         vocabulary. Raises `ContextTooLong` if they do not fit after the context.
         """
-        logits, padded = self._over(context, answers)
+        logits, padded = self.logits(context, answers)
         return self._nats(logits, padded)
 
     @torch.no_grad()
@@ -34,7 +34,7 @@ class Scoring(Rereading):
         self, context: Context, answers: Sequence[str | Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
         """What `score` gives (B,), and whether greedy decoding would write the same (B,)."""
-        logits, padded = self._over(context, answers)
+        logits, padded = self.logits(context, answers)
         return self._nats(logits, padded), ((logits.argmax(-1) == padded) | (padded < 0)).all(1)
 
     def _nats(self, logits: Tensor, padded: Tensor) -> Tensor:
@@ -44,10 +44,13 @@ class Scoring(Rereading):
             self._check_numbers(nats)
         return nats
 
-    def _over(
+    def logits(
         self, context: Context, answers: Sequence[str | Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, N, V) over the tokens of each answer, and these (B, N), padded with -100."""
+        """Logits (B, N, V) of the tokens of each answer, and these (B, N), padded with -100.
+
+        Differentiable. answers as in `score`.
+        """
         rows = self._answers(context, answers)
         padded = pad_sequence(rows, batch_first=True, padding_value=-100)
         reread = isinstance(context.cache, TokenCache)

@@ -170,10 +170,11 @@ class PairSource(Part):
 class RelayRecipe(Recipe):
     """A pair of models on a task, what is trained for it, and what is compared on it.
 
-    planning: how a sender that is a diffusion model writes. items: the most training items, drawn
-    by the seed, for a sender whose states are expensive. comparison: what all studies measure.
-    Without it the recipe can only be trained. trained: where trained weights are, if not below
-    `out`.
+    planning: how a sender that is a diffusion model writes. matching: training towards the receiver
+    that has read the words, before `training` towards the answers, see `Matching`. items: the most
+    training items, drawn by the seed, for a sender whose states are expensive. comparison: what all
+    studies measure. Without it the recipe can only be trained. trained: where trained weights are,
+    if not below `out`.
     """
 
     kind: Literal["relay"]
@@ -183,6 +184,7 @@ class RelayRecipe(Recipe):
     planning: CanvasSettings = CanvasSettings()
     projector: AnyProjector = Field(default_factory=_embedding)
     warmup: Stage = Stage(steps=0, lr=1.0)
+    matching: Stage = Stage(steps=0, lr=1.0)
     training: Stage
     validation: int = Field(default=64, ge=1)
     items: int | None = Field(default=None, ge=1)
@@ -195,6 +197,15 @@ class RelayRecipe(Recipe):
             raise ValueError(
                 f"a projector of kind {self.projector.kind!r} has nothing to train; set "
                 "training.steps=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _words_to_match(self) -> RelayRecipe:
+        if self.matching.steps and self.task.protocol != "private":
+            raise ValueError(
+                "matching: a receiver that gets the message learns from one that reads the words, "
+                f"so it needs task.protocol=private, got {self.task.protocol!r}"
             )
         return self
 

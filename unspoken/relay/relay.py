@@ -111,6 +111,19 @@ class Relay:
         settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
         return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
 
+    def continuer(self) -> Agent:
+        """The receiver as it goes on after a fact, see `continuations`."""
+        role = Role(self.instructions, "Fact:{messages}\n", message="{message}", chat=False)
+        return Agent("receiver", self.receiver, role=role)
+
+    @staticmethod
+    def continuations(item: Item) -> tuple[str, ...]:
+        """What may come after a fact: its question with the answer, and the fact again."""
+        return (
+            f"Question: {item.question}\nAnswer: {item.answers[0]}\n\n",
+            f"Fact: {item.context}\n",
+        )
+
     def reader(self) -> Agent:
         """The sender as it reads for a latent channel: the fact, and nothing else."""
         return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))

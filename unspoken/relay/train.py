@@ -35,7 +35,7 @@ from unspoken.relay.trained import (
 )
 from unspoken.seeding import seeded
 from unspoken.tasks import Item
-from unspoken.training import Answers, History, Objective, Reconstruction, fit
+from unspoken.training import Answers, History, Matching, Objective, Reconstruction, fit
 from unspoken.training.lora import load_lora, save_lora, with_lora
 
 __all__ = [
@@ -78,8 +78,9 @@ def train_projector(relay: Relay, folder: Path) -> tuple[Projector, Path]:
     (`training`). Both models stay frozen, which is checked. Raises `TrainingError`.
     """
     recipe = relay.recipe
-    plans = [recipe.planning] if relay.canvas else []
-    home = _home(folder, "projector", relay, recipe.projector, recipe.warmup, *plans)
+    more = [recipe.planning] if relay.canvas else []
+    more += [recipe.matching] if recipe.matching.steps else []
+    home = _home(folder, "projector", relay, recipe.projector, recipe.warmup, *more)
     if not (home / "config.json").exists():
         with _frozen(relay), seeded(recipe.seed):
             projector, histories = _trained(relay, home)
@@ -107,6 +108,18 @@ def _trained(relay: Relay, home: Path) -> tuple[Projector, Mapping[str, History]
 
     start = Start(relay, sender, items, len(relay.validation), sender_states, warm_up)
     histories = dict(kind.start(projector, recipe.projector, start))
+    if recipe.matching.steps:
+        matching = Matching(
+            relay.continuer(),
+            edge.channel,
+            sender_states,
+            [query(item) for item in items],
+            [relay.continuations(item) for item in items],
+            validation=len(relay.validation),
+        )
+        histories["matching"] = _fit(
+            projector, matching, relay, recipe.matching, home, "projector, matching"
+        )
     if recipe.training.steps:
         each = partial(kind.on_step, projector)
         answers = _answers(relay, pipeline.answerer, edge.channel, sender_states, items, each)

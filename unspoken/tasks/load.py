@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unspoken.errors import DataError, unknown
 from unspoken.files import sha256
 from unspoken.tasks.items import EXAMPLE, Item, load_jsonl
+from unspoken.tasks.mixture import KINDS, MIXED, PACKAGED, mixture, packaged_file, read_kind
 from unspoken.tasks.people import people
 from unspoken.tasks.several import several
 from unspoken.tasks.splits import Overlap, apart, held_out, overlap
@@ -22,8 +23,7 @@ __all__ = ["Origin", "Protocol", "Task", "TaskSource", "load_task", "packaged", 
 Protocol = Literal["private", "shared", "closed"]
 """Private: only the sender reads the context. Shared: both do. Closed: neither; both are asked."""
 
-_PACKAGED = ("cities", "gsm8k", "paragraphs", "qasc", "squad_sentence")
-_KNOWN = (*_PACKAGED, "people", "jsonl")
+_KNOWN = (*KINDS, "mixture", "jsonl")
 _TEST_PEOPLE = 200
 
 
@@ -50,13 +50,17 @@ class Task:
 class TaskSource(BaseModel):
     """The task of a recipe. A file for `train` and one for `test` imply `jsonl`.
 
-    `name` is a packaged task, `people` (invented persons) or `jsonl`. Packaged are `cities` (in
-    which country a city is, from GeoNames), `gsm8k` (sums in words), `paragraphs` (of about 150
-    tokens), `qasc` (facts of science) and `squad_sentence` (sentences of articles). Their sources
-    and licences are in `unspoken/tasks/data/README.md`. `validation` is the most items that are
-    held out of `train`, and never more than half of it. `together` is how many texts the sender
+    `name` is a packaged task, a kind of text, `people` (invented persons), `mixture` (many kinds)
+    or `jsonl`. Packaged are `cities` (in which country a city is, from GeoNames), `gsm8k` (sums in
+    words), `paragraphs` (of about 150 tokens), `qasc` (facts of science), `squad_sentence`
+    (sentences of articles), and gaps to fill in `definitions`, `verses` and `handbook`. Their
+    sources and licences are in `unspoken/tasks/data/README.md`. `validation` is the most items that
+    are held out of `train`, and never more than half of it. `together` is how many texts the sender
     reads at once, see `several`. `size` is the number of people to train and validate on, with four
-    questions each. `size` and `seed` concern the task `people` only.
+    questions each.
+
+    A `mixture` has all `kinds`, or all that there are, but those of `without`; at most `each`
+    training items of every kind. `seed` draws them, and invents people and words.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,6 +73,9 @@ class TaskSource(BaseModel):
     together: int = Field(default=1, ge=1)
     seed: int = 0
     size: int = Field(default=1000, ge=1)
+    kinds: tuple[str, ...] = MIXED
+    without: tuple[str, ...] = ()
+    each: int = Field(default=1500, ge=1)
 
 
 def load_task(source: TaskSource) -> Task:
@@ -86,19 +93,44 @@ def load_task(source: TaskSource) -> Task:
 def _loaded_task(source: TaskSource) -> Task:
     """The task with a text for each item."""
     name = "jsonl" if source.train or source.test else source.name
+    if name == "mixture":
+        return _mixed(source)
     given, test, origins = _read(name, source)
     fit = apart(given, test)
     validation = held_out(fit, min(source.validation, len(fit) // 2))
     chosen = {item.id for item in validation}
     train = apart([item for item in given if item.id not in chosen], (*test, *validation))
+    return _task(source, name, (train, validation, test), origins, given=len(given))
+
+
+def _mixed(source: TaskSource) -> Task:
+    for kind in source.without:
+        if kind not in source.kinds:
+            raise unknown("kind of text to leave out", kind, source.kinds)
+    kinds = [kind for kind in source.kinds if kind not in source.without]
+    splits = mixture(kinds, source.each, source.validation, source.seed)
+    given = len(splits[0]) + len(splits[1])
+    return _task(source, "mixture", splits, _origins(kinds), given=given)
+
+
+def _task(
+    source: TaskSource,
+    name: str,
+    splits: tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]],
+    origins: Mapping[str, Origin],
+    *,
+    given: int,
+) -> Task:
+    """A task of training, validation and test items. given: how many the first two came from."""
+    train, validation, test = splits
     if not train or (source.validation and not validation):
         raise DataError(
-            f"task {name!r}: of {len(given)} training items {len(validation)} are left to validate "
-            f"and {len(train)} to train on, as no fact, question or group may be in two splits; "
-            f"give more distinct items, or change validation={source.validation}"
+            f"task {name!r}: of {given} training items {len(validation)} are left to validate and "
+            f"{len(train)} to train on, as no fact, question or group may be in two splits; give "
+            f"more distinct items, or change validation={source.validation}"
         )
-    splits = {"train": train, "validation": validation, "test": test}
-    shared = overlap(splits, dropped=len(given) - len(validation) - len(train))
+    named = {"train": train, "validation": validation, "test": test}
+    shared = overlap(named, dropped=given - len(validation) - len(train))
     return Task(name, train, validation, test, origins, shared, source.protocol)
 
 
@@ -127,11 +159,11 @@ def _joined(task: Task, count: int) -> Task:
 def packaged(name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The training and test items of a packaged task, as they are in the package.
 
-    'cities', 'gsm8k', 'paragraphs', 'qasc' or 'squad_sentence'; raises `UnknownName` for any other.
+    Raises `UnknownName` if there is none of this name.
     """
-    if name not in _PACKAGED:
-        raise unknown("packaged task", name, _PACKAGED)
-    return _packaged(name, "train")[0], _packaged(name, "test")[0]
+    if name not in PACKAGED:
+        raise unknown("packaged task", name, PACKAGED)
+    return _packaged(f"{name}_train")[0], _packaged(f"{name}_test")[0]
 
 
 def _read(
@@ -148,16 +180,24 @@ def _read(
             )
         train, trained = _loaded(source.train, str(source.train))
         test, tested = _loaded(source.test, str(source.test))
-    elif name in _PACKAGED:
-        (train, trained), (test, tested) = _packaged(name, "train"), _packaged(name, "test")
+    elif name in PACKAGED:
+        (train, trained), (test, tested) = _packaged(f"{name}_train"), _packaged(f"{name}_test")
+    elif name in KINDS:
+        return *read_kind(name, source.each, source.seed), _origins([name])
     else:
         raise unknown("task", name, _KNOWN)
     return train, test, {"train": trained, "test": tested}
 
 
-def _packaged(name: str, split: str) -> tuple[tuple[Item, ...], Origin]:
+def _origins(kinds: Sequence[str]) -> dict[str, Origin]:
+    """The packaged files that kinds of text are made of, by their names."""
+    stems = sorted({stem for kind in kinds for stem in KINDS[kind].files})
+    return {stem: _packaged(stem)[1] for stem in stems}
+
+
+def _packaged(stem: str) -> tuple[tuple[Item, ...], Origin]:
     # The path is relative to the package, so results that quote it are the same on every machine.
-    inside = f"tasks/data/{name}_{split}.jsonl"
+    inside = packaged_file(stem)
     with as_file(files("unspoken").joinpath(inside)) as path:
         return _loaded(path, f"unspoken/{inside}")
 

@@ -10,7 +10,7 @@ from unspoken.identity import digest
 from unspoken.tasks.items import Item
 from unspoken.tasks.matching import normalise
 
-__all__ = ["Overlap", "apart", "held_out", "overlap"]
+__all__ = ["Overlap", "apart", "divided", "held_out", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,33 @@ class Overlap:
 
 def held_out(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     """At most `count` items: whole groups or whole facts, in the order of their hashes."""
-    together: dict[str, list[Item]] = {}
+    chosen: list[Item] = []
+    for together in _together(items):
+        if len(chosen) + len(together) <= count:
+            chosen.extend(together)
+    return tuple(chosen)
+
+
+def divided(items: Sequence[Item], count: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Items to train on, and `count` items of other groups or facts, if there are as many.
+
+    Groups are held out in the order of their hashes, and what is too much of the last one is in
+    neither part.
+    """
+    held: list[Item] = []
+    kept: list[Item] = []
+    for together in _together(items):
+        (held if len(held) < count else kept).extend(together)
+    return tuple(kept), tuple(held[:count])
+
+
+def _together(items: Sequence[Item]) -> list[list[Item]]:
+    """Groups, or the items of one fact, in the order of their hashes."""
+    found: dict[str, list[Item]] = {}
     for item in items:
         key = f"group {item.group}" if item.group else f"fact {normalise(item.context)}"
-        together.setdefault(key, []).append(item)
-    chosen: list[Item] = []
-    for key in sorted(together, key=digest):
-        if len(chosen) + len(together[key]) <= count:
-            chosen.extend(together[key])
-    return tuple(chosen)
+        found.setdefault(key, []).append(item)
+    return [found[key] for key in sorted(found, key=digest)]
 
 
 def apart(items: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:

@@ -3,7 +3,7 @@
 from unspoken.training.gates import EdgeGates
 from unspoken.training.graph import GraphAnswers
 from unspoken.training.loop import History, Objective, TrainingPlan, fit
-from unspoken.training.objectives import Answers, Reconstruction
+from unspoken.training.objectives import Answers, Matching, Reconstruction
 from unspoken.training.stored_states import StoredStates
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "EdgeGates",
     "GraphAnswers",
     "History",
+    "Matching",
     "Objective",
     "TrainingPlan",
     "Reconstruction",

@@ -7,20 +7,20 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from unspoken.agents import Agent, Incoming
-from unspoken.channels import Channel
+from unspoken.channels import Channel, TextChannel
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import TrainingError
 from unspoken.pipeline import Query, fields_of
 from unspoken.projectors import EmbeddingProjector
 from unspoken.projectors.alignment import align, mean_embeddings, shared_vocabulary
-from unspoken.protocols import Tabled
+from unspoken.protocols import Tabled, fillable
 from unspoken.training.stored_states import StoredStates
 from unspoken.types import Vectors
 
-__all__ = ["Answers", "Reconstruction"]
+__all__ = ["Answers", "Matching", "Reconstruction"]
 
 
 class Answers:
@@ -52,8 +52,7 @@ class Answers:
         self.size = len(queries) - validation
 
     def length(self, row: int) -> int:
-        query = self.queries[row]
-        return len(query) if isinstance(query, str) else sum(map(len, query.values()))
+        return _length(self.queries[row])
 
     def loss(self, rows: Sequence[int], step: int) -> Tensor:
         self.each(step)
@@ -71,6 +70,62 @@ class Answers:
         fields = fields_of([self.queries[row] for row in rows])
         read = self.receiver.read(fields, incoming)
         return self.receiver.model.score(read.context, [self.answers[row] for row in rows])
+
+
+class Matching:
+    """KL(receiver that has read the words || receiver that gets the message), in nats a token.
+
+    Both go on with the same words, and at each of these the second learns to expect what the first
+    expects. The first has the sender's text word for word. continuations: for each query the words
+    that both go on with, one or several; each step takes another of them. `most` is how many tokens
+    of one count. The last `validation` rows are never trained on.
+    """
+
+    def __init__(
+        self,
+        receiver: Agent,
+        channel: Channel,
+        sender_states: Callable[[Sequence[int]], SenderState],
+        queries: Sequence[Query],
+        continuations: Sequence[Sequence[str]],
+        *,
+        validation: int,
+        most: int = 48,
+    ) -> None:
+        self.receiver, self.channel, self.sender_states = receiver, channel, sender_states
+        self.model = fillable(receiver.model, "what is matched continues")
+        self.queries, self.continuations = queries, continuations
+        self.size, self.most = len(queries) - validation, most
+
+    def length(self, row: int) -> int:
+        return _length(self.queries[row])
+
+    def loss(self, rows: Sequence[int], step: int) -> Tensor:
+        return self._divergence(rows, step)
+
+    def validate(self, batch: int = 16) -> float:
+        rows = sorted(range(self.size, len(self.queries)), key=self.length)
+        parts = [rows[n : n + batch] for n in range(0, len(rows), batch)]
+        found = [self._divergence(part, 0) * len(part) for part in parts]
+        return float(torch.stack(found).sum() / len(rows))
+
+    def _divergence(self, rows: Sequence[int], step: int) -> Tensor:
+        state = self.sender_states(rows)
+        fields = fields_of([self.queries[row] for row in rows])
+        words = [self._ids(self.continuations[row], row + step) for row in rows]
+
+        def expected(channel: Channel) -> tuple[Tensor, Tensor]:
+            read = self.receiver.read(fields, [Incoming(channel, channel.send(state))])
+            logits, ids = self.model.logits(read.context, words)
+            return logits[ids >= 0].float().log_softmax(-1), ids
+
+        with torch.no_grad():
+            wanted, ids = expected(TextChannel(verbatim=True))
+        found, _ = expected(self.channel)
+        return kl_div(found, wanted, reduction="sum", log_target=True) / (ids >= 0).sum()
+
+    def _ids(self, choices: Sequence[str], number: int) -> list[int]:
+        return self.model.tokens(choices[number % len(choices)])[: self.most]
 
 
 class Reconstruction:
@@ -157,3 +212,7 @@ class Reconstruction:
         # Without one word that is one token in both, or without one place, a mean would be nan.
         surprise = cross_entropy(logits, named, reduction="sum") / max(1, len(named))
         return error + self.weight * surprise
+
+
+def _length(query: Query) -> int:
+    return len(query) if isinstance(query, str) else sum(map(len, query.values()))
