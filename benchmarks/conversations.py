@@ -46,6 +46,9 @@ ASKED = (
 )
 
 
+PARTS = ("turns", "sessions", "cancelled")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,12 +57,14 @@ def main() -> None:
     options.add_argument("--turns", type=int, default=20)
     options.add_argument("--sessions", type=int, default=1000)
     options.add_argument("--cancelled", type=int, default=100)
+    options.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    options.add_argument("--out", type=Path, help="a JSON file for the numbers, part by part")
     given = options.parse_args()
     torch.set_num_threads(1)
     model = Backbone.from_pretrained(given.model, dtype="float32")
-    found: dict[str, Any] = {
+    known = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
+    found: dict[str, Any] = known | {
         "machine": about_machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "model": given.model,
@@ -70,6 +75,8 @@ def main() -> None:
         ("sessions", lambda: of_sessions(model, given.sessions, given.seed)),
         ("cancelled", lambda: of_cancelled(model, given.cancelled, given.seed)),
     ):
+        if name not in given.parts:
+            continue
         found[name] = part()
         print(name, json.dumps(found[name] | {"rows": "..."}))
         if given.out:

@@ -17,6 +17,7 @@ import torch
 
 from unspoken import kept
 from unspoken.agents import Agent, Role
+from unspoken.agents.memoized import MemoizedAgent
 from unspoken.anchors import AnchorPool
 from unspoken.backbone import Backbone
 from unspoken.channels import Channel, Embedding, Handoff, TextChannel
@@ -473,6 +474,13 @@ def test_another_way_to_keep_gets_the_words_and_gives_what_stays() -> None:
 def test_shares_of_a_room(share: float) -> None:
     with pytest.raises(PipelineError, match="share"):
         Recent(share)
+
+
+def test_an_agent_that_works_in_its_own_way_holds_no_session() -> None:
+    """It would silently forget what was said."""
+    agent = MemoizedAgent("one", letters())
+    with pytest.raises(PipelineError, match="a MemoizedAgent, which works in a way of its own"):
+        Pipeline([agent]).session()
 
 
 def test_agents_elsewhere_hold_no_session() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from time import perf_counter
@@ -16,7 +16,7 @@ from unspoken.channels.sender_state import SenderState
 from unspoken.errors import MissingExtra
 from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model
-from unspoken.types import TEXT, Need, Settings, Usage
+from unspoken.types import TEXT, Need, OnText, Settings, Usage
 
 __all__ = ["SearchingAgent", "best_sentences"]
 
@@ -55,12 +55,15 @@ class SearchingAgent(Agent):
         incoming: Sequence[Incoming] = (),
         *,
         needs: frozenset[Need] = frozenset({TEXT}),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Steps[tuple[SenderState, list[Usage]]]:
         start = perf_counter()
         silent, _ = yield from super().work(fields, needs=frozenset())
         pairs = zip(silent.given, _ASKED.given(fields), strict=True)
         found = tuple(best_sentences(text, question, self.count) for text, question in pairs)
+        if on_text is not None:
+            for n, words in enumerate(found):
+                on_text(n, words)
         each = (perf_counter() - start) / len(found)
         return replace(silent, text=found), [Usage(seconds=each) for _ in found]
 

@@ -235,6 +235,11 @@ def _here(agent: Any) -> Agent:
             f"agent {agent.name!r} runs in another process, and a session holds the caches of its "
             "agents; make the pipeline without an executor"
         )
+    if type(agent).work is not Agent.work:
+        raise PipelineError(
+            f"agent {agent.name!r} is a {type(agent).__name__}, which works in a way of its own "
+            "and reads no earlier turns; use a plain Agent in a session"
+        )
     return agent
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from unspoken.errors import PipelineError
 from unspoken.studies.fronts import Clock, Seconds, clocked
 from unspoken.studies.fronts import clock as module
 from unspoken.testing import ScriptedModel
-from unspoken.types import TEXT, Context, Need, Prompt, Read, Settings, Words
+from unspoken.types import TEXT, Context, Need, OnText, Prompt, Read, Settings, Words
 
 QUERIES = [{"context": f"fact {n}", "question": f"what {n}?"} for n in range(3)]
 
@@ -37,7 +36,7 @@ class Ticking(ScriptedModel):
         self,
         context: Context,
         settings: Settings = Settings(),
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> Words:
         words = super().write(context, settings, on_text)
         self.time[0] += 10 * words.tokens[0]
