@@ -61,6 +61,9 @@ class SearchingAgent(Agent):
         silent, _ = yield from super().work(fields, needs=frozenset())
         pairs = zip(silent.given, _ASKED.given(fields), strict=True)
         found = tuple(best_sentences(text, question, self.count) for text, question in pairs)
+        if on_text is not None:
+            for n, words in enumerate(found):
+                on_text(n, words)
         each = (perf_counter() - start) / len(found)
         if on_text is not None:
             for row, words in enumerate(found):
