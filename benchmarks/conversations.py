@@ -189,7 +189,7 @@ def _resident() -> int:
 
 
 def of_cancelled(model: Backbone, count: int, seed: int) -> dict[str, Any]:
-    """Closed after a random time within what a whole run takes, of which most is reading."""
+    """Half are closed after a random time of reading, half after some pieces of the answer."""
     draw, begun = Random(seed), [0]
     role = Role(INSTRUCTIONS, "{context}\n\n{question}")
     pipeline = Pipeline([Agent("guide", model, role=role, settings=Settings(max_tokens=24))])
@@ -208,10 +208,15 @@ def of_cancelled(model: Backbone, count: int, seed: int) -> dict[str, Any]:
     seconds, passes, before = perf_counter() - start, begun[0], set(threading.enumerate())
     talk = pipeline.session()
     after, took, ended = list[int](), list[float](), dict[str, int]()
-    for _ in range(count):
-        stream = talk.stream(query)
-        next(stream)
-        threading.Event().wait(draw.uniform(0, 0.95 * seconds))
+    for n in range(count):
+        stream = talk.stream(query if n % 2 else {**query, "context": TOPICS[n % 24]})
+        if n % 2:
+            next(stream)
+            threading.Event().wait(draw.uniform(0, 0.9 * seconds))
+        else:
+            written = (event for event in stream if isinstance(event, WordsWritten))
+            for _ in range(draw.randrange(1, 10)):
+                next(written)
         at, start = begun[0], perf_counter()
         stream.close()
         took.append(perf_counter() - start)
