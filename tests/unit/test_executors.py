@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -
 def test_errors_of_ours_come_back_as_they_are(there: Pipeline, here: Pipeline) -> None:
     long = {"context": "word " * 100, "question": "?"}
     with pytest.raises(ContextTooLong) as locally:
-        here.run(long)
+        here.agents["sharer"].read({name: (words,) for name, words in long.items()})
     with pytest.raises(ContextTooLong) as remotely:
         there.run(long)
     assert str(remotely.value) == str(locally.value)
