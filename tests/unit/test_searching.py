@@ -56,6 +56,15 @@ def test_each_row_is_searched_for_its_own_question() -> None:
     assert costs[0].wire > 0
 
 
+def test_what_is_found_is_told_once() -> None:
+    told: list[tuple[int, str]] = []
+    searcher = SearchingAgent("sender", ScriptedModel({}))
+    fields = {"context": (TEXT, TEXT), "question": ("dogs", "March")}
+    state, _ = searcher.compute(fields, on_text=lambda row, words: told.append((row, words)))
+    assert state.text is not None
+    assert told == list(enumerate(state.text))
+
+
 def test_the_number_of_sentences_counts_in_the_identity_of_a_pipeline() -> None:
     assert identity(pipeline(1)) != identity(pipeline(2))
     searcher = pipeline(2).agents["searcher"]

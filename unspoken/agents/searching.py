@@ -65,9 +65,6 @@ class SearchingAgent(Agent):
             for n, words in enumerate(found):
                 on_text(n, words)
         each = (perf_counter() - start) / len(found)
-        if on_text is not None:
-            for row, words in enumerate(found):
-                on_text(row, words)
         return replace(silent, text=found), [Usage(seconds=each) for _ in found]
 
 
