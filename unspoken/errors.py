@@ -79,10 +79,10 @@ class QueryError(UnspokenError, ValueError):
 class QueueFull(UnspokenError, RuntimeError):
     """More rows wait for a model than may wait. Nothing of the request was begun.
 
-    retry_after: seconds after which there may be room.
+    retry_after: seconds after which there may be room, None if there never is for so many rows.
     """
 
-    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

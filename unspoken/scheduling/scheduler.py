@@ -101,12 +101,16 @@ class Scheduler(Generic[T]):
         total = len(self._waiting) + more - free
         if total <= limits.max_waiting and own + more - free <= limits.max_waiting_each:
             return
+        most = limits.max_rows + min(limits.max_waiting, limits.max_waiting_each)
         waits = self._seconds * max(1.0, len(self._waiting) / limits.max_rows)
+        fits, remedy = more <= most, f"Try again in {waits:.0f} seconds"
+        if not fits:
+            remedy = f"Give at most {most} rows at once"
         raise QueueFull(
             f"{len(self._waiting)} rows wait for {self.name!r}, {own} of them for {owner!r}, and "
             f"{more} more are given; at most {limits.max_waiting} may wait, and "
-            f"{limits.max_waiting_each} for one owner. Try again in {waits:.0f} seconds",
-            retry_after=waits,
+            f"{limits.max_waiting_each} for one owner. {remedy}",
+            retry_after=waits if fits else None,
         )
 
     # -- the thread --------------------------------------------------------------------------------
