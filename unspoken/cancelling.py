@@ -13,7 +13,7 @@ class Cancelled(Exception):
     """Ends a turn that is no longer wanted, before its next forward pass.
 
     slots: those of the prompt's current part that had been read. tokens: what each row had read,
-    in so many `passes`.
+    in that many `passes`.
     """
 
     def __init__(self, slots: int = 0, tokens: tuple[int, ...] = (), passes: int = 0) -> None:

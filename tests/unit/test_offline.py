@@ -1,4 +1,4 @@
-"""Prompts that are known ahead: which begin alike, what is read once, and the same words."""
+"""Prompts that are known ahead: which share a beginning, what is read once, and the same words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prompts begin alike, so that each beginning is read once for all of them."""
+"""Which prompts share a beginning, so that each beginning is read once for all of them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Window:
     keep: Keep | None = None
 
     def room(self, model: Model, written: int) -> int | None:
-        """The positions of the longest prompt after which so many tokens can be written."""
+        """The positions of the longest prompt after which that many tokens can be written."""
         limits = [n for n in (self.positions, model.spec.positions) if n is not None]
         return min(limits) - written if limits else None
 
@@ -160,7 +160,7 @@ def _size(model: Model, prompt: Prompt) -> int:
     """The positions that a prompt of one row takes up."""
     try:
         parts = lay_out(prompt, model.encode, (), torch.device("cpu"))
-    except ContextTooLong:  # so many letters that nobody counts their tokens
+    except ContextTooLong:  # too many letters, so nobody counts their tokens
         return 1 << 62
     lengths = (p.length if isinstance(p, CacheSegment) else p.mask.sum(1) for p in parts)
     return int(prompt.bos) + _total(lengths)

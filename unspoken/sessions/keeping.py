@@ -32,8 +32,8 @@ class Recent:
     """The newest exchanges stay.
 
     The oldest are dropped in blocks, until the prompt takes up `share` of the room. Then several
-    runs follow whose prompts begin alike, and the cache of their beginning is used again. Dropping
-    one exchange in each run would change the beginning each time.
+    runs follow whose prompts share a beginning, and its cache is used again. Dropping one exchange
+    in each run would change the beginning each time.
     """
 
     share: float = 0.5
