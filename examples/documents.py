@@ -25,3 +25,7 @@ for names, question in (
 ):
     run = pooled.run({"question": question, "documents": {name: texts[name] for name in names}})
     print(f"{run.usage.reused / (run.usage.reused + run.usage.read):.0%} reused: {run.answer}")
+
+# It prints:
+# 0% reused: Clara Zimmer
+# 90% reused: 1911

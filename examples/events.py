@@ -15,10 +15,16 @@ with pipeline.stream("Name three planets.") as events:
             case WordsWritten():
                 written += 1
             case MessageSent():
-                print(f"{event.sender} to {event.receiver}: {event.size} bytes")
+                print(f"{event.sender} to {event.receiver}: {event.size.bytes} bytes")
             case TurnEnded():
                 print(f"{event.agent} ends: {event.turn.finish}")
                 break  # the judge's turn is not waited for
             case _:
                 pass
 print(written > 0)
+
+# It prints:
+# scout begins
+# scout to judge: 409 bytes
+# scout ends: stop
+# True

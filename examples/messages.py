@@ -20,3 +20,7 @@ with TemporaryDirectory() as log:
 seal = Seal(sign=bytes(range(32)))  # in use: secrets.token_bytes(32), kept as keys are kept
 sealed = message.to_bytes(seal)
 print(Message.from_bytes(sealed, seal).header.sender, run.answer)
+
+# It prints:
+# reader to solver: 360,859 bytes of int8
+# reader The key is in the blue bowl.

@@ -18,3 +18,7 @@ with TemporaryDirectory() as folder:
     pair = load_pipeline(trained.folder)
     run = pair.run({"context": "Rust is an oxide of iron.", "question": "What is rust?"})
     print([turn.agent for turn in run.turns], len(run.answer) > 0)
+
+# It prints:
+# 2,498,176 trained parameters
+# ['sender', 'receiver'] True

@@ -10,3 +10,7 @@ note = {"context": "The key to the house is in the blue bowl.", "question": "Whe
 for channel in (make_channel("text", verbatim=True), make_channel("handoff")):
     run = Pipeline([reader, solver], [Edge("reader", "solver", channel)]).run(note)
     print(f"{channel.name}: {run.answer} ({run.usage.wire:,} bytes sent)")
+
+# It prints:
+# text: The key to the house is in the blue bowl. (449 bytes sent)
+# handoff: The key to the house is in the blue bowl. (1,388,014 bytes sent)

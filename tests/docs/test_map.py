@@ -13,7 +13,7 @@ PAGES = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 )
-NO_LINKS = ("CHANGELOG.md", "docs/api.md", "docs/models.md")
+NO_LINKS = ("CHANGELOG.md", "docs/api.md", "docs/channels.md", "docs/models.md")
 
 
 def folders() -> set[str]:

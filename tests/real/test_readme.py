@@ -47,7 +47,7 @@ def test_an_example_prints_what_its_last_lines_say(path: Path):
 def test_each_example_is_a_tutorial():
     page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
     assert len(EXAMPLES) >= 8
-    shown = re.findall(r'--8<-- "examples/(\w+\.py)"', page)
+    shown = re.findall(r'^--8<-- "examples/(\w+\.py)"$', page, re.M)
     assert sorted(shown) == [path.name for path in EXAMPLES]
 
 
