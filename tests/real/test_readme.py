@@ -44,11 +44,14 @@ def test_an_example_prints_what_its_last_lines_say(path: Path):
     assert printed(text, path.name) == said
 
 
-def test_each_example_is_a_tutorial():
+def test_the_tutorials_show_each_example_and_what_it_prints():
     page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
     assert len(EXAMPLES) >= 8
-    shown = re.findall(r'^--8<-- "examples/(\w+\.py)"$', page, re.M)
-    assert sorted(shown) == [path.name for path in EXAMPLES]
+    for path in EXAMPLES:
+        code, _, said = path.read_text(encoding="utf-8").partition("\n# It prints:\n")
+        lines = "".join(f"{line[2:]}\n" for line in said.splitlines())
+        body = code.split('"""', 2)[2].strip()
+        assert f"```python\n{body}\n```\n\nIt prints:\n\n```text\n{lines}```\n" in page, path.name
 
 
 def test_the_readme_is_short():
