@@ -33,7 +33,7 @@ from unspoken.errors import (
 from unspoken.events import RunEnded, TurnStarted, WordsLeftOut, WordsWritten
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import EmbeddingProjector
-from unspoken.sessions import Exchange, Past, Recent, Session
+from unspoken.sessions import Past, Session, Stays
 from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
 from unspoken.types import Settings
 
@@ -456,10 +456,12 @@ def test_what_is_too_long_by_itself_is_refused_even_then() -> None:
 def test_another_way_to_keep_gets_the_words_and_gives_what_stays() -> None:
     seen: list[tuple[int, int]] = []
 
-    def notes(past: Past, size: Any, room: int) -> list[Exchange]:
-        seen.append((len(past.exchanges), size(past.stays)))
+    def notes(past: Past, asked: str, size: Any, room: int) -> Stays:
+        assert asked == "who was it then?"
+        seen.append((len(past.exchanges), size(Stays(past.stays))))
         last = past.exchanges[-1]
-        return [replace(last, fields={**last.fields, "question": ("notes",)}, words="of all")]
+        made = replace(last, fields={**last.fields, "question": ("notes",)}, words="of all")
+        return Stays((made,))
 
     model = letters()
     with alone(model).session(window=200, keep=notes) as talk:
@@ -468,12 +470,6 @@ def test_another_way_to_keep_gets_the_words_and_gives_what_stays() -> None:
     assert seen[-1][1] + 9 > 200
     assert run.answer == dense(model, [("notes", "of all")], "who was it then?")[1]
     assert run.left_out[0].exchanges == seen[-1][0]
-
-
-@pytest.mark.parametrize("share", [0, 1.5])
-def test_shares_of_a_room(share: float) -> None:
-    with pytest.raises(PipelineError, match="share"):
-        Recent(share)
 
 
 def test_an_agent_that_works_in_its_own_way_holds_no_session() -> None:
