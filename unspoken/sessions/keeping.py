@@ -76,13 +76,15 @@ class Distilled:
             return whole
         newest = _newest(past.stays, size, int((1 - self.notes) * room), self.share)
         gone, before = past.gone(newest), size(Stays(newest))
+        if not gone:
+            return Stays(newest)
         most = min(room, before + int(self.notes * room))
         notes = [note_of(one) for one in gone]
-        lines, order = list(map(str, notes)), _order(gone, notes, asked)
-        for best in order[:1]:
-            look = words_of(gone[best])
-            if size(Stays(newest, (look,))) <= (before + most) / 2:
-                lines[best] = look
+        order = _order(gone, notes, asked, past.exchanges[-1])
+        lines = list(map(str, notes))
+        look = words_of(gone[order[0]])
+        if size(Stays(newest, (look,))) <= (before + most) / 2:
+            lines[order[0]] = look
 
         def noted(count: int) -> Stays:
             return Stays(newest, tuple(lines[n] for n in sorted(order[:count])))
@@ -91,15 +93,26 @@ class Distilled:
         return noted(bisect_left(counts, True, key=lambda n: size(noted(n)) > most))
 
 
-def _order(gone: Sequence[Exchange], notes: Sequence[Note], asked: str) -> list[int]:
-    """The best for a question, what the user ruled, the rest by their fit, the newest."""
-    scores = fits([f"{one.asked}\n{one.words}" for one in gone], asked)
+def _order(
+    gone: Sequence[Exchange], notes: Sequence[Note], asked: str, last: Exchange
+) -> list[int]:
+    """The best for a question, what the user ruled, the rest by their fit, the newest.
+
+    A question may lean on the exchange before it, whose words count half.
+    """
+    texts = [_said(one) for one in gone]
+    pairs = zip(fits(texts, asked), fits(texts, _said(last)), strict=True)
+    scores = [own + before / 2 for own, before in pairs]
     best = max(scores, default=0.0)
 
     def rank(n: int) -> tuple[bool, bool, float, int]:
         return scores[n] < best, not notes[n].rule, -scores[n], -n
 
     return sorted(range(len(gone)), key=rank)
+
+
+def _said(exchange: Exchange) -> str:
+    return f"{exchange.asked}\n{exchange.words}"
 
 
 def _newest(

@@ -29,10 +29,11 @@ _NAMES = re.compile(rf"{_FILES}|{_CAPITAL}(?: {_CAPITAL})*")
 class Note:
     """What is noted of an exchange, word for word as it was said.
 
-    rule: what the user asked for from then on, in English words such as "never". topic: what was
-    asked. settled: the sentence of the answer that has most values. specifics: of all other
-    sentences the one with most values, such as numbers and quotes, that are not noted yet. names:
-    people, places and files that are not noted yet.
+    rule: what the user asked for from then on, in English words such as "never". topic: the last
+    question, or else the sentence of the user that has most values. settled: the sentence of the
+    answer that has most values. specifics: of all other sentences the one with most values, such as
+    numbers and quotes, that are not noted yet. names: people, places and files that are not noted
+    yet.
 
     >>> from unspoken.sessions.past import Exchange
     >>> asked = {"question": ("Who has the key? It is in box.md.",)}
@@ -58,11 +59,11 @@ def note_of(exchange: Exchange) -> Note:
     own = _sentences(_of_user(exchange))
     rule = _clipped(_rule(own), _SIZE)
     left = _SIZE - _size(rule)
-    questions = [one for one in own if one.endswith("?")] or own
-    topic = _clipped(questions[-1] if questions else "", left // (2 if answered else 1))
+    settled = max(answered, key=_count, default="")
+    topic = _clipped(_topic(own), max(left // 2, left - _size(settled)))
     topic = "" if topic == rule else topic
     left -= _size(topic)
-    settled = _clipped(max(answered, key=_count, default=""), left)
+    settled = _clipped(settled, left)
     left -= _size(settled)
     noted = " ".join((rule, topic, settled))
     others = [one for one in (*asked, *answered) if not _VALUES.fullmatch(one)]
@@ -95,6 +96,12 @@ def _rule(sentences: Iterable[str]) -> str:
         if (match := _RULED.search(one)) and not one.endswith("?"):
             found.append(one if _size(one) <= _SIZE else one[match.start() :])
     return " ".join(found)
+
+
+def _topic(sentences: Sequence[str]) -> str:
+    """The last question, or else the sentence with most values."""
+    questions = [one for one in sentences if one.endswith("?")]
+    return questions[-1] if questions else max(sentences, key=_count, default="")
 
 
 def _sentences(words: str) -> list[str]:
