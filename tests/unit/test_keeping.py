@@ -66,7 +66,8 @@ def test_a_note_has_words_that_were_said(asked: str, answered: str, found: str) 
     "words",
     [
         "We met at 9 in Bern and again at 12 in Basel. " * 40,
-        "x" * 5000,
+        "x" * 200_000,
+        "\u201c" * 50_000 + "1. " * 50_000,
         "\u6211\u4eec\u5728\u4f2f\u5c14\u5c3c\u89c1\u9762\u3002" * 300,
         "Never " + "say it, " * 500,
         " \n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from unspoken.sessions.past import Exchange
 
@@ -19,8 +20,8 @@ _RULED = re.compile(
     r"from now on|no longer|remember)\b",
     re.IGNORECASE,
 )
-_FILES = r"[\w./\\-]+\.[A-Za-z]\w{0,4}\b"
-_VALUES = re.compile(rf"\"[^\"]+\"|“[^”]+”|`[^`]+`|{_FILES}|\d[\w.,:/%-]*")
+_FILES = r"(?<![\w./\\-])[\w./\\-]{1,80}\.[A-Za-z]\w{0,4}\b"
+_VALUES = re.compile(rf"\"[^\"]{{1,80}}\"|“[^”]{{1,80}}”|`[^`]{{1,80}}`|{_FILES}|\d[\w.,:/%-]*")
 _CAPITAL = r"[A-Z\u00c0-\u00de\u0391-\u03a9\u0410-\u042f][\w'’-]+"
 _NAMES = re.compile(rf"{_FILES}|{_CAPITAL}(?: {_CAPITAL})*")
 
@@ -54,7 +55,16 @@ class Note:
 
 
 def note_of(exchange: Exchange) -> Note:
-    """The note of an exchange. Equal words give equal notes."""
+    """The note of an exchange, which is made once. Equal words give equal notes."""
+    if exchange not in _made:
+        _made[exchange] = _note(exchange)
+    return _made[exchange]
+
+
+_made: WeakKeyDictionary[Exchange, Note] = WeakKeyDictionary()
+
+
+def _note(exchange: Exchange) -> Note:
     asked, answered = _sentences(exchange.asked), _sentences(exchange.words)
     own = _sentences(_of_user(exchange))
     rule = _clipped(_rule(own), _SIZE)

@@ -21,7 +21,7 @@ def asked(query: Query) -> str | dict[str, FieldValue]:
     return {name: value for name, (value,) in fields_of([query]).items() if value}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Exchange:
     """One turn of an agent: what it read of an item, of one row, and of messages, what it wrote.
 
