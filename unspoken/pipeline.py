@@ -181,12 +181,14 @@ class Pipeline:
     ) -> Session:
         """A conversation, in which agents go on from what they have read and written.
 
-        keep: what happens when an agent has no room for all of it: `recent` leaves the oldest
-        exchanges out, see `Recent`. None raises `ContextTooLong`. window: the most positions that
-        an agent reads and writes in one turn, by default what its model can take. history:
-        questions with their answers, which all agents read as what was said before. pool: where
-        caches are, by default one for all sessions of this pipeline; its budget is that of all
-        sessions in it. Raises `PipelineError` for messages that have no place in a conversation.
+        keep: what happens when an agent has no room for all of it in its window, or its pool none
+        for the cache: `recent` leaves the oldest exchanges out, see `Recent`, and `distilled` notes
+        them, see `Distilled`. None raises `ContextTooLong`, and reads again what has no cache.
+        window: the most positions that an agent reads and writes in one turn, by default what its
+        model can take. history: questions with their answers, which all agents read as what was
+        said before. pool: where caches are, by default one for all sessions of this pipeline; its
+        budget is that of all sessions in it. Raises `PipelineError` for messages that have no place
+        in a conversation, and `MissingExtra` without the library that notes are found with.
         """
         whole = Window(datetime.now(), _window(window), keep_of(keep))
         return Session.begin(self._team, self._listening, self._pool(pool), whole, history)
