@@ -262,11 +262,12 @@ def test_who_goes_away_stops_the_work(serve: Serve, stream: bool) -> None:
     assert model.written <= 2
 
 
-def asked(running: Running, content: Any) -> socket.socket:
+def asked(running: Running, content: Any, key: str = "none") -> socket.socket:
     """A client that has sent its request."""
     data = json.dumps(content).encode()
     client = socket.create_connection(("127.0.0.1", running.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}"
+    head += f"\r\nAuthorization: Bearer {key}"
     client.sendall(head.encode() + b"\r\n\r\n" + data)
     return client
 

@@ -112,14 +112,24 @@ def _check_local(headers: Mapping[str, str]) -> None:
             "answered; start the server with keys",
         )
     origin = headers.get("origin")
-    hosts = {"Host": headers.get("host", ""), "Origin": origin and urlsplit(origin).netloc}
-    for name, host in hosts.items():
-        if host is not None and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+    hosts = {"Host": f"//{headers.get('host', '')}"} | (
+        {} if origin is None else {"Origin": origin}
+    )
+    for name, address in hosts.items():
+        if not _is_loopback(_host_of(address)):
             raise Refusal(
                 403,
-                f"{name} is {host[:100]!r}, and without keys only localhost is answered; start the "
-                "server with keys, or ask http://localhost",
+                f"{name} is {address[:100]!r}, and without keys only localhost is answered; start "
+                "the server with keys, or ask http://localhost",
             )
+
+
+def _host_of(address: str) -> str:
+    """The host of an address, '' if there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,7 +24,7 @@ from unspoken.serving.protocol import ChatRequest, CompletionRequest, parsed
 from unspoken.serving.protocol import Request as Body
 from unspoken.serving.refusals import Refusal
 from unspoken.serving.replies import ChatReply, CompletionReply, encoded
-from unspoken.serving.responding import Exchange, json_response
+from unspoken.serving.responding import Exchange, json_response, refuse
 from unspoken.serving.visible import Visible, visible
 from unspoken.serving.workers import Job, Workers
 
@@ -147,9 +147,12 @@ class Service:
         asked = Asked(talk, Changes.of(body), body.fields, shows=bool(body.unspoken))
         job = self.workers.start(owner, partial(_work, served, asked, self.pools[owner], owner))
         exchange = Exchange(job, reply, self.metrics, request.receive, begun)
-        if body.stream:
-            return await exchange.streamed(self.bounds, usage=body.wants_usage)
-        return await exchange.whole()
+        try:
+            if body.stream:
+                return await exchange.streamed(self.bounds, usage=body.wants_usage)
+            return await exchange.whole()
+        except Exception as error:
+            return refuse(error)
 
 
 def _work(
