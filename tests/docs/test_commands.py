@@ -20,6 +20,7 @@ PAGES = (
     "docs/walk.md",
     "docs/planner-executor.md",
     "docs/which-channel.md",
+    "docs/serve.md",
 )
 MADE = {"brevity", "summary"}  # by the steps of CONTRIBUTING.md, which a test of their own takes
 

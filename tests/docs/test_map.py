@@ -17,6 +17,7 @@ PAGES = (
     "docs/walk.md",
     "docs/agents.md",
     "docs/many.md",
+    "docs/serve.md",
     "docs/which-channel.md",
 )
 
