@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -26,6 +26,7 @@ class Running:
     server: Server
     port: int
     key: str = "no key is needed"
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, timeout=60))
 
     @property
     def url(self) -> str:
@@ -33,7 +34,8 @@ class Running:
 
     def client(self, **more: Any) -> openai.OpenAI:
         given = {"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0, **more}
-        return openai.OpenAI(**given)
+        plain = openai.DefaultHttpxClient(verify=False)  # certificates take long to load
+        return openai.OpenAI(http_client=plain, **given)
 
     def chat(self, *messages: tuple[str, Any] | dict[str, Any], **more: Any) -> Any:
         """A whole answer, by the official client."""
@@ -48,11 +50,11 @@ class Running:
     def post(self, json: Any = None, path: str = "/v1/chat/completions", **more: Any) -> Any:
         """A response to any body at all: `json`, or `content` as it is."""
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
-        return httpx.post(f"{self.url}{path}", headers=headers, json=json, **more)
+        return self.http.post(f"{self.url}{path}", headers=headers, json=json, **more)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
-        return httpx.get(f"{self.url}{path}", headers=headers, **more)
+        return self.http.get(f"{self.url}{path}", headers=headers, **more)
 
 
 def body(*messages: tuple[str, Any] | dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -76,8 +78,10 @@ def served(pipelines: dict[str, Any], keys: Sequence[str], bounds: Bounds) -> It
         server = Server(service)
         thread = threading.Thread(target=server.run, args=([place],))
         thread.start()
+        running = Running(service, server, place.getsockname()[1], *keys[:1])
         try:
-            yield Running(service, server, place.getsockname()[1], *keys[:1])
+            with running.http:
+                yield running
         finally:
             service.draining = True
             thread.join(60)

@@ -233,7 +233,7 @@ def test_the_command_serves_and_ends_by_a_signal(bench: Bench) -> None:
         line = process.stdout.readline()
         assert line.startswith("serving team at http://127.0.0.1:")
         running = Running(None, None, int(line.rpartition(":")[2].partition("/")[0]))  # type: ignore[arg-type]
-        with running.client() as client:
+        with running.http, running.client() as client:
             stream = client.chat.completions.create(**body(HI, model="team", stream=True))
             next(stream)
             process.send_signal(signal.SIGTERM)

@@ -292,7 +292,7 @@ def test_odd_words_are_words(tiny_server: Running, words: str) -> None:
 def test_what_is_not_served_is_refused_in_the_form_of_openai(
     tiny_server: Running, method: str, path: str, status: int
 ) -> None:
-    response = httpx.request(method, f"{tiny_server.url}{path}")
+    response = tiny_server.http.request(method, f"{tiny_server.url}{path}")
     assert is_refused(response, status)
     if path == "/v1/responses":
         assert "chat/completions" in response.text

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -32,9 +31,7 @@ HI = ("user", "hi")
 def streamed(running: Running, **more: Any) -> Iterator[Iterator[str]]:
     """The lines of a stream as they come."""
     given = body(HI, stream=True, **more)
-    with httpx.stream(
-        "POST", f"{running.url}/v1/chat/completions", json=given, timeout=60
-    ) as response:
+    with running.http.stream("POST", f"{running.url}/v1/chat/completions", json=given) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["x-accel-buffering"] == "no"
