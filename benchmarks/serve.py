@@ -150,6 +150,7 @@ class Load:
         self.draw = random.Random(given.seed)
         self.rate = 0.0  # requests a second, of `many`
         self.idle: list[float] = []
+        self.healths: list[float] = []
 
     def some(self, count: int) -> list[str]:
         """Texts that the server does not know: each begins in its own way."""
@@ -197,6 +198,7 @@ class Load:
             "requests": count,
             "statuses": dict(Counter(one.status for one in asked)),
             "of_best_rate": done / seconds / self.rate,
+            "slowest_health": max(self.healths),
             "memory_mib": [before, self.memory()],
             **await self.left(),
         }
@@ -248,6 +250,14 @@ class Load:
                 "statuses": dict(Counter(one.status for one in asked)),
             }
         return found
+
+    async def health(self) -> None:
+        """Ask for it, again and again, and note the seconds that it took."""
+        while True:
+            begun = perf_counter()
+            await self.client.get("/health")
+            self.healths.append(perf_counter() - begun)
+            await asyncio.sleep(0.2)
 
     async def said(self) -> str:
         body = {"model": "solver", "prompt": "Once upon a time", "max_tokens": 8}

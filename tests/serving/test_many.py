@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, closing
@@ -15,7 +16,7 @@ import pytest
 
 from tests.bench import Bench
 from tests.serving.conftest import Running, Serve, body
-from tests.serving.models import Paced, long_model, pair, solver
+from tests.serving.models import Paced, long_model, pair, scripted, solver
 from tests.serving.test_requests import is_refused
 from tests.serving.test_streams import asked, until
 from unspoken.cli import main
@@ -58,6 +59,22 @@ def test_a_full_queue_refuses_before_anything_is_read(serve: Serve) -> None:
         assert model.looked == looked
         assert running.service.workers.waiting == 1
         model.allow()
+
+
+def test_only_so_many_bodies_are_read_at_once(serve: Serve) -> None:
+    running = serve(scripted("yes"), running=1, waiting=1)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    with ExitStack() as open_:
+        for _ in range(2):
+            slow = socket.create_connection(("127.0.0.1", running.port))
+            open_.enter_context(closing(slow))
+            slow.sendall(head)
+        while running.service._receiving < 2:
+            running.get("/health")
+        assert is_refused(running.post(body(HI)), 429)
+    while running.service._receiving:
+        running.get("/health")
+    assert running.chat(HI).choices[0].message.content == "yes"
 
 
 def test_one_user_cannot_fill_the_queue(serve: Serve) -> None:

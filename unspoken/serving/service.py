@@ -42,6 +42,7 @@ class Service:
     ) -> None:
         self.served, self.guard, self.bounds = dict(served), guard, bounds
         self.workers, self.draining, self.created = Workers(bounds), False, int(time())
+        self._receiving = 0  # bodies that are being read
         each = bounds.cache // len(guard.owners)
         self.pools = {owner: AnchorPool("exact", budget=each) for owner in guard.owners}
         self.schedulers = _schedulers(served)
@@ -127,7 +128,13 @@ class Service:
         begun, owner = monotonic(), self.guard.owner(request.headers)
         if self.draining:
             raise Refusal.ending()
-        return owner, begun, await _body(request, self.bounds)
+        if self._receiving >= self.bounds.running + self.bounds.waiting:
+            raise Refusal.busy(f"{self._receiving} requests are on their way; ask later", 1)
+        self._receiving += 1
+        try:
+            return owner, begun, await _body(request, self.bounds)
+        finally:
+            self._receiving -= 1
 
     async def _answered(
         self,
