@@ -20,7 +20,8 @@ from unspoken.backbone.rows import WritingRow
 from unspoken.channels import TextChannel
 from unspoken.pipeline import Pipeline
 from unspoken.serving import Service, make_app, server
-from unspoken.serving.workers import Job, TooSlow
+from unspoken.serving.refusals import Refusal
+from unspoken.serving.workers import Job
 from unspoken.types import Settings
 from unspoken.until import Phrase
 
@@ -350,7 +351,7 @@ def test_only_so_many_bytes_wait_for_a_reader() -> None:
         for _ in range(10):
             job.tell("x", 100)
         assert not job.over.is_set()
-        with pytest.raises(TooSlow):
+        with pytest.raises(Refusal, match="read faster"):
             job.tell("x", 1)
         assert job.over.is_set()
 

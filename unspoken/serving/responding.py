@@ -89,8 +89,8 @@ class Exchange:
             self.first = monotonic()
             self.metrics.first(self.reply.model, self.first - self.begun)
         if isinstance(told, Answer):
-            seconds = monotonic() - self.first if self.first else 0.0
-            self.metrics.answered(self.reply.model, told.run, told.sent, seconds)
+            took = monotonic() - self.first if self.first else 0.0
+            self.metrics.answered(self.reply.model, told.run, told.sent, took)
         return told
 
     async def whole(self) -> Response:

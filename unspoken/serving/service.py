@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from time import monotonic, time
 from typing import Any
 from uuid import uuid4
@@ -46,7 +47,7 @@ class Service:
         each = bounds.cache // len(guard.owners)
         self.pools = {owner: AnchorPool("exact", budget=each) for owner in guard.owners}
         self.schedulers = _schedulers(served)
-        self._moved = {name: (-1, monotonic()) for name in self.schedulers}
+        self._stuck: dict[str, tuple[int, float]] = {name: (-1, inf) for name in self.schedulers}
         self.metrics = Metrics(
             list(self.served),
             self.schedulers,
@@ -66,6 +67,7 @@ class Service:
         return self.served[name]
 
     async def chat(self, request: Request) -> Response:
+        """Answer the last message of a chat."""
         owner, begun, body = await self._received(request)
         asked = parsed(ChatRequest, body)
         if len(asked.messages) > self.bounds.messages:
@@ -80,6 +82,7 @@ class Service:
         return await self._answered(request, owner, begun, asked, visible(asked.messages), reply)
 
     async def complete(self, request: Request) -> Response:
+        """Answer a prompt, which is a question without earlier turns."""
         owner, begun, body = await self._received(request)
         asked = parsed(CompletionRequest, body)
         asked.check()
@@ -88,16 +91,19 @@ class Service:
         return await self._answered(request, owner, begun, asked, talk, reply)
 
     async def list_models(self, request: Request) -> Response:
+        """All pipelines by name."""
         self.guard.owner(request.headers)
         data = [self._described(name) for name in self.served]
         return json_response({"object": "list", "data": data})
 
     async def show_model(self, request: Request, name: str) -> Response:
+        """One of them."""
         self.guard.owner(request.headers)
         self.model(name)
         return json_response(self._described(name))
 
     async def count(self, request: Request) -> Response:
+        """What was counted, for Prometheus."""
         self.guard.owner(request.headers)
         return Response(self.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
@@ -112,12 +118,12 @@ class Service:
         return json_response({"status": "ready" if ready else "ending"}, 200 if ready else 503)
 
     def _moves(self) -> bool:
-        """Whether all batches that have rows have taken a step for as long as a turn may take."""
+        """Whether no batch stands still, with rows in it, for as long as a turn may take."""
         for name, state in self.schedulers.items():
-            now = state()
-            if now.steps != self._moved[name][0] or not (now.waiting or now.running):
-                self._moved[name] = now.steps, monotonic()
-        return all(monotonic() - since < self.bounds.seconds for _, since in self._moved.values())
+            now, (steps, since) = state(), self._stuck[name]
+            stands = now.steps == steps and (now.waiting or now.running)
+            self._stuck[name] = now.steps, min(since, monotonic()) if stands else inf
+        return all(monotonic() - since < self.bounds.seconds for _, since in self._stuck.values())
 
     def _described(self, name: str) -> dict[str, Any]:
         made = {"created": self.created, "owned_by": "unspoken"}
@@ -176,9 +182,9 @@ def _size(told: Told) -> int:
 def _schedulers(
     served: Mapping[str, ServedPipeline],
 ) -> dict[str, Callable[[], SchedulerState]]:
-    """What the batch of each model does, for models that have one."""
+    """What the batch of each model does, by the model's name and precision, if it has one."""
     agents = [agent for one in served.values() for agent in one.agents.values()]
-    models = {agent.spec.name: unwrapped(agent.model) for agent in agents}
+    models = {f"{one.spec.name}, {one.spec.dtype}": unwrapped(one.model) for one in agents}
     found = {name: getattr(model, "scheduler", None) for name, model in models.items()}
     return {name: one.state for name, one in found.items() if one is not None}
 

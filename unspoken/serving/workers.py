@@ -15,13 +15,9 @@ from unspoken.scheduling import FairQueue, on_behalf_of
 from unspoken.serving.bounds import Bounds
 from unspoken.serving.refusals import Refusal
 
-__all__ = ["Job", "TooSlow", "Workers"]
+__all__ = ["Job", "Workers"]
 
 T = TypeVar("T")
-
-
-class TooSlow(Exception):
-    """Too much waits for a reader who does not take it."""
 
 
 class Job(Generic[T]):
@@ -41,13 +37,15 @@ class Job(Generic[T]):
     # -- the thread's side -------------------------------------------------------------------------
 
     def tell(self, item: T, size: int) -> None:
-        """Tell something of `size` bytes. Raises `TooSlow` if the reader takes nothing."""
+        """Tell something of `size` bytes. Raises `Refusal` if the reader takes nothing."""
         with self._lock:
             self._waiting += size
             full = self._waiting > self.most
         if full:
             self.over.set()
-            raise TooSlow(f"{self._waiting} bytes wait for a reader who may leave {self.most}")
+            raise Refusal(
+                503, f"more than {self.most:,} bytes wait to be read; read faster", code="too_slow"
+            )
         self._loop.call_soon_threadsafe(self._items.put_nowait, (item, size))
 
     # -- the reader's side -------------------------------------------------------------------------
