@@ -20,7 +20,7 @@ install: .venv/installed
 
 # What the tests need besides.
 .venv/tested: .venv/installed
-	$(PIP) -e '.[compare,lora,lm-eval,ray,seal,search,docs,dev]'
+	$(PIP) -e '.[compare,lora,lm-eval,ray,seal,search,serve,clients,docs,dev]'
 	touch $@
 
 demo: install

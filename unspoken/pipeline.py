@@ -178,6 +178,7 @@ class Pipeline:
         window: int | None = None,
         history: Sequence[tuple[Query, str]] = (),
         pool: AnchorPool | None = None,
+        owner: str | None = None,
     ) -> Session:
         """A conversation, in which agents go on from what they have read and written.
 
@@ -187,11 +188,14 @@ class Pipeline:
         window: the most positions that an agent reads and writes in one turn, by default what its
         model can take. history: questions with their answers, which all agents read as what was
         said before. pool: where caches are, by default one for all sessions of this pipeline; its
-        budget is that of all sessions in it. Raises `PipelineError` for messages that have no place
-        in a conversation, and `MissingExtra` without the library that notes are found with.
+        budget is that of all sessions in it. owner: sessions of one owner read what another has
+        read. By default each has caches of its own. Raises `PipelineError` for messages that have
+        no place in a conversation, and `MissingExtra` without the library that notes are found
+        with.
         """
         whole = Window(datetime.now(), _window(window), keep_of(keep))
-        return Session.begin(self._team, self._listening, self._pool(pool), whole, history)
+        caches = Caches(self._pool(pool), owner)
+        return Session.begin(self._team, self._listening, caches, whole, history)
 
     def load_session(
         self,

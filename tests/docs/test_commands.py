@@ -26,6 +26,7 @@ PAGES = (
     "docs/recipes.md",
     "docs/results.md",
     "docs/tutorials.md",
+    "docs/serve.md",
 )
 MADE = {"brevity", "summary"}  # by the steps of CONTRIBUTING.md, which a test of their own takes
 

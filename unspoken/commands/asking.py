@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unspoken.recipe import PipelineRecipe
     from unspoken.sessions import Session
 
-__all__ = ["ask", "chat"]
+__all__ = ["ask", "chat", "pair", "plan"]
 
 Asked = Annotated[
     str,
@@ -64,33 +64,35 @@ def _pipeline(recipe: str, overrides: list[str] | None) -> Pipeline:
     from unspoken.recipe.pipeline import build
 
     if Path(recipe).is_dir():
-        return _pair(recipe, overrides)
-    return build(_plan(recipe, overrides))
+        return pair(recipe, overrides)
+    return build(plan(recipe, overrides))
 
 
 def _session(recipe: str, overrides: list[str] | None) -> Session:
     from unspoken.recipe.pipeline import build, session_of
 
     if Path(recipe).is_dir():
-        return _pair(recipe, overrides).session()
-    plan = _plan(recipe, overrides)
-    return session_of(plan, build(plan))
+        return pair(recipe, overrides).session()
+    found = plan(recipe, overrides)
+    return session_of(found, build(found))
 
 
-def _plan(recipe: str, overrides: list[str] | None) -> PipelineRecipe:
+def plan(recipe: str, overrides: list[str] | None) -> PipelineRecipe:
+    """A recipe of kind pipeline. Raises `RecipeError` for another kind."""
     from unspoken.errors import RecipeError
     from unspoken.recipe import PipelineRecipe, load_recipe
 
-    plan = load_recipe(recipe, overrides or [])
-    if not isinstance(plan, PipelineRecipe):
+    found = load_recipe(recipe, overrides or [])
+    if not isinstance(found, PipelineRecipe):
         raise RecipeError(
-            f"{recipe} is a recipe of kind {plan.kind_name()!r}; ask a recipe of kind 'pipeline', "
+            f"{recipe} is a recipe of kind {found.kind_name()!r}; ask a recipe of kind 'pipeline', "
             "or the folder of a trained pair"
         )
-    return plan
+    return found
 
 
-def _pair(folder: str, overrides: list[str] | None) -> Pipeline:
+def pair(folder: str, overrides: list[str] | None) -> Pipeline:
+    """The pipeline of a trained pair. Raises `PairError` for settings, as it takes none."""
     from unspoken.errors import PairError
     from unspoken.relay.pair import load_pipeline
 

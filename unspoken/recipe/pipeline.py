@@ -9,7 +9,7 @@ from typing import Any
 
 from unspoken.agents import Agent, Role
 from unspoken.anchors import AnchorPool
-from unspoken.backbone import LanguageModel, load_model
+from unspoken.backbone import load_model
 from unspoken.channels import Channel, make_channel
 from unspoken.errors import RecipeError, SettingsError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
@@ -24,15 +24,22 @@ from unspoken.until import Pattern, Phrase, Until
 __all__ = ["agent_of", "build", "channel_of", "session_of", "until_of"]
 
 
-def build(recipe: PipelineRecipe) -> Pipeline:
-    """Make the pipeline. Here each model is loaded once, elsewhere once for each agent."""
+Load = Callable[..., Model]
+"""Loads a model by name, for `dtype` and `device`."""
+
+
+def build(recipe: PipelineRecipe, load: Load = load_model) -> Pipeline:
+    """Make the pipeline. Here each model is loaded once, elsewhere once for each agent.
+
+    load: what several pipelines load their models with, so that they share them.
+    """
     edges: list[Edge] = []
     for source in recipe.edges:
         channel = channel_of(source.channel)
         edges.append(Edge(source.sender, source.receiver, channel, source.pack, source.shadow))
-    load = partial(load_model, dtype=recipe.dtype, device=recipe.device)
-    load = cache(load) if recipe.executor == "here" else load
-    agents = [partial(_agent, source, load) for source in recipe.agents]
+    loads = partial(load, dtype=recipe.dtype, device=recipe.device)
+    loads = cache(loads) if recipe.executor == "here" else loads
+    agents = [partial(_agent, source, loads) for source in recipe.agents]
     return Pipeline(
         agents,
         edges,
@@ -92,7 +99,7 @@ def channel_of(source: Mapping[str, Any]) -> Channel:
         raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 
-def _agent(source: AgentSource, load: Callable[[str], LanguageModel]) -> Agent:
+def _agent(source: AgentSource, load: Callable[[str], Model]) -> Agent:
     return agent_of(source, load(source.model))
 
 

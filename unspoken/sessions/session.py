@@ -31,14 +31,16 @@ __all__ = ["Caches", "Session"]
 
 
 class Caches:
-    """Where the caches of a session and its forks are: in a pool, under a name of their own.
+    """Where the caches of a session and its forks are: in a pool, under the name of an owner.
 
-    With the last session that uses them they are dropped.
+    Without an owner they have a name of their own, and are dropped with the last session that uses
+    them.
     """
 
-    def __init__(self, pool: AnchorPool) -> None:
-        self.pool, self.owner = pool, f"session {uuid4().hex}"
-        finalize(self, pool.forget, self.owner)
+    def __init__(self, pool: AnchorPool, owner: str | None = None) -> None:
+        self.pool, self.owner = pool, owner or f"session {uuid4().hex}"
+        if owner is None:
+            finalize(self, pool.forget, self.owner)
 
     def wrap(self, model: Model) -> Model:
         """The model, which reads what it knows from its cache. One that has none reads all."""
@@ -88,7 +90,7 @@ class Session:
         cls,
         team: Team,
         listening: Callable[[Tell], Tell],
-        pool: AnchorPool,
+        caches: Caches,
         window: Window,
         history: Sequence[tuple[Query, str]],
     ) -> Session:
@@ -100,7 +102,7 @@ class Session:
             name: Past().after((), [Exchange(read_by(agent.role, f), said) for f, said in told])
             for name, agent in team.participants.items()
         }
-        return cls(team, listening, Caches(pool), window, past, history)
+        return cls(team, listening, caches, window, past, history)
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -112,12 +114,12 @@ class Session:
             if isinstance(event, RunEnded):
                 found.append(event.run)
 
-        self._tell(query, note, words=False)
+        self.tell(query, note, words=False)
         return found[0]
 
     async def arun(self, query: Query) -> Run:
         """`run` for asyncio programs, see `Pipeline.arun`."""
-        async with AsyncStream(partial(self._tell, query, words=False)) as events:
+        async with AsyncStream(partial(self.tell, query, words=False)) as events:
             async for _ in events:
                 pass
         assert events.run is not None, "a stream that ends without an error has a run"
@@ -126,15 +128,19 @@ class Session:
     def stream(self, query: Query) -> Stream:
         """The events of the next run as they happen."""
         self._team.check_items([query], [query])
-        return Stream(partial(self._tell, query, words=True))
+        return Stream(partial(self.tell, query, words=True))
 
     def astream(self, query: Query) -> AsyncStream:
         """`stream` for asyncio programs."""
         self._team.check_items([query], [query])
-        return AsyncStream(partial(self._tell, query, words=True))
+        return AsyncStream(partial(self.tell, query, words=True))
 
-    def _tell(self, query: Query, tell: Tell, *, words: bool) -> None:
-        """One run. Its end is told when the session is ready for the next."""
+    def tell(self, query: Query, tell: Tell, *, words: bool = True) -> None:
+        """Ask the next question in this thread. `tell` gets the events as they happen.
+
+        words: whether words are told as they are written. `RunEnded` is told when the session is
+        ready for the next run.
+        """
         self._team.check_items([query], [query])
         ended: list[RunEnded] = []
         left_out: dict[str, LeftOut] = {}

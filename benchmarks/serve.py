@@ -1,0 +1,330 @@
+"""The server under load: one user, many, too many, users who vanish, users who come at random.
+
+    python -m benchmarks.serve
+    python -m benchmarks.serve --arms one many --rounds 5 --out benchmarks/results/serve.json
+
+The server is a process of its own, the load comes from this one, and all of it stays on loopback.
+benchmarks/serving.py measures the same model without a server. The arms:
+
+* one: a single user beside `pipeline.stream`, turn by turn: time to the first words, time a token;
+* many: `--users` at once, beside the same requests one after the other;
+* overload: requests come twice as fast as `many` was answered, for `--seconds`;
+* vanish: `--vanishing` clients, of which each goes away at a random moment, or reads to the end;
+* random: requests come at 70 % of the rate of `many`, with gaps of a Poisson process, and of a
+  Gamma process of the coefficient of variation `--variation`.
+
+No word ends an answer here, so all have as many tokens as they ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import httpx
+import torch
+from rich.console import Console
+
+from benchmarks.serving import Endless, prompts
+from unspoken import Agent, Pipeline, Role, Settings
+from unspoken.evaluation.result import about_machine
+from unspoken.events import WordsWritten
+from unspoken.files import write_text
+from unspoken.serving import Bounds, ServedPipeline, serve
+
+PATH = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: its status, seconds to the first words, to the end, and pieces of words."""
+
+    status: int
+    first: float = 0.0
+    whole: float = 0.0
+    pieces: int = 0
+
+
+def pipeline_of(name: str, threads: int) -> Pipeline:
+    torch.set_num_threads(threads)
+    model = Endless.from_pretrained(name, dtype="float32")
+    role = Role(template="{question}", chat=False)
+    return Pipeline([Agent("solver", model, role=role, settings=Settings(64))])
+
+
+def run_server(name: str, threads: int, bounds: Bounds, ready: Any) -> None:
+    """What the other process does."""
+    served = {"solver": ServedPipeline(pipeline_of(name, threads))}
+    serve(served, port=0, bounds=bounds, ready=ready.send)
+
+
+@contextmanager
+def server(given: argparse.Namespace):
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    bounds = Bounds(running=given.users, waiting=2 * given.users, waiting_each=2 * given.users)
+    process = context.Process(target=run_server, args=(given.model, given.threads, bounds, there))
+    process.start()
+    try:
+        yield here.recv(), process
+    finally:
+        process.terminate()
+        process.join()
+        print(f"the server ended with {process.exitcode}")
+
+
+async def ask(client: httpx.AsyncClient, words: str, tokens: int, leaves: float = 2.0) -> Asked:
+    """Ask for a stream. leaves: the share of it after which the client goes away."""
+    body = {
+        "model": "solver",
+        "messages": [{"role": "user", "content": words}],
+        "max_tokens": tokens,
+        "stream": True,
+    }
+    begun, first, pieces = perf_counter(), 0.0, 0
+    async with client.stream("POST", PATH, json=body) as response:
+        if response.status_code != 200:
+            await response.aread()
+            return Asked(response.status_code)
+        async for line in response.aiter_lines():
+            if '"error"' in line:
+                return Asked(500)
+            if '"content": "' in line and '"content": ""' not in line:
+                first, pieces = first or perf_counter() - begun, pieces + 1
+            if pieces >= leaves * tokens:
+                return Asked(0)
+    return Asked(200, first, perf_counter() - begun, pieces)
+
+
+async def at_once(client: httpx.AsyncClient, texts: Sequence[str], tokens: int) -> list[Asked]:
+    return list(await asyncio.gather(*(ask(client, text, tokens) for text in texts)))
+
+
+async def paced(
+    client: httpx.AsyncClient, texts: Sequence[str], tokens: int, gaps: Sequence[float]
+) -> list[Asked]:
+    """Requests that come after these gaps, whatever became of those before."""
+    tasks: list[asyncio.Task[Asked]] = []
+    at = perf_counter()
+    for text, gap in zip(texts, gaps, strict=True):
+        at += gap
+        await asyncio.sleep(max(0.0, at - perf_counter()))
+        tasks.append(asyncio.create_task(ask(client, text, tokens)))
+    return list(await asyncio.gather(*tasks))
+
+
+def beside(pipeline: Pipeline, text: str, tokens: int) -> tuple[float, float]:
+    """Seconds to the first words and to the end, without a server."""
+    line = pipeline.with_answer_settings(Settings(tokens))
+    begun, first = perf_counter(), 0.0
+    with line.stream(text) as events:
+        for event in events:
+            if isinstance(event, WordsWritten):
+                first = first or perf_counter() - begun
+    return first, perf_counter() - begun
+
+
+class Load:
+    """The arms, on one server."""
+
+    def __init__(self, given: argparse.Namespace, url: str, pid: int) -> None:
+        self.given, self.pid = given, pid
+        self.pipeline = pipeline_of(given.model, given.threads)
+        model: Any = self.pipeline.answerer.model
+        self.texts = prompts(model, 256, given.read)
+        self.limits = httpx.Limits(max_connections=None)
+        self.client = httpx.AsyncClient(
+            base_url=url, timeout=600, limits=self.limits, verify=False, trust_env=False
+        )
+        self.draw = random.Random(given.seed)
+        self.rate = 0.0  # requests a second, of `many`
+        self.idle: list[float] = []
+        self.healths: list[float] = []
+
+    def some(self, count: int) -> list[str]:
+        """Texts that the server does not know: each begins in its own way."""
+        return [f"{self.draw.random()} {self.draw.choice(self.texts)}" for _ in range(count)]
+
+    async def one(self) -> dict[str, Any]:
+        tokens, first, each = self.given.written, list[float](), list[float]()
+        await ask(self.client, *self.some(1), 4)
+        beside(self.pipeline, *self.some(1), 4)
+        rows: list[dict[str, float]] = []
+        for _ in range(self.given.rounds):
+            served = await ask(self.client, *self.some(1), tokens)
+            plain = await asyncio.to_thread(beside, self.pipeline, *self.some(1), tokens)
+            self.idle.append(served.first)
+            first.append(served.first / plain[0])
+            each.append((served.whole - served.first) / (plain[1] - plain[0]))
+            rows.append({"served": served.first, "plain": plain[0]})
+        return {"first_words_over_plain": first, "each_token_over_plain": each, "seconds": rows}
+
+    async def many(self) -> dict[str, Any]:
+        given, texts = self.given, self.some
+        found: dict[str, list[float]] = {"together": [], "alone": [], "times": []}
+        for _ in range(given.rounds):
+            begun = perf_counter()
+            asked = await at_once(self.client, texts(given.users), given.written)
+            assert all(one.status == 200 for one in asked), asked
+            together = given.users * given.written / (perf_counter() - begun)
+            begun = perf_counter()
+            for text in texts(given.alone):
+                await ask(self.client, text, given.written)
+            alone = given.alone * given.written / (perf_counter() - begun)
+            for name, value in zip(found, (together, alone, together / alone), strict=True):
+                found[name].append(value)
+        self.rate = median(found["together"]) / given.written
+        return {"tokens_per_second": found, "requests_per_second": self.rate}
+
+    async def overload(self) -> dict[str, Any]:
+        given, before = self.given, self.memory()
+        count = max(1, round(2 * self.rate * given.seconds))
+        begun = perf_counter()
+        asked = await paced(self.client, self.some(count), given.written, [0.5 / self.rate] * count)
+        seconds = perf_counter() - begun
+        done = sum(one.status == 200 for one in asked)
+        return {
+            "requests": count,
+            "statuses": dict(Counter(one.status for one in asked)),
+            "of_best_rate": done / seconds / self.rate,
+            "slowest_health": max(self.healths),
+            "memory_mib": [before, self.memory()],
+            **await self.left(),
+        }
+
+    async def vanish(self) -> dict[str, Any]:
+        given, before = self.given, self.memory()
+        first = await self.said()
+        slots = asyncio.Semaphore(2 * given.users)
+
+        async def one(text: str) -> int:
+            async with slots:
+                leaves = self.draw.choice([0.0, self.draw.random(), 2.0])
+                task = asyncio.create_task(ask(self.client, text, given.written, leaves))
+                if self.draw.random() < 0.3:
+                    await asyncio.wait([task], timeout=self.draw.random())
+                    task.cancel()
+                try:
+                    return (await task).status
+                except (asyncio.CancelledError, httpx.HTTPError):
+                    return -1
+
+        statuses = await asyncio.gather(*map(one, self.some(given.vanishing)))
+        return {
+            "statuses": dict(Counter(statuses)),
+            "same_answer_after": first == await self.said(),
+            "memory_mib": [before, self.memory()],
+            **await self.left(),
+        }
+
+    async def random(self) -> dict[str, Any]:
+        given, mean = self.given, 1 / (0.7 * self.rate)
+        shape = given.variation**-2
+        gaps: dict[str, Callable[[], float]] = {
+            "poisson": lambda: self.draw.expovariate(1 / mean),
+            "gamma": lambda: self.draw.gammavariate(shape, mean / shape),
+        }
+        found: dict[str, Any] = {"idle_first_words": median(self.idle)}
+        for name, gap in gaps.items():
+            count = given.arrivals
+            asked = await paced(
+                self.client, self.some(count), given.written, [gap() for _ in range(count)]
+            )
+            first = [one.first for one in asked if one.status == 200]
+            slow = quantiles(first, n=20)[-1]
+            found[name] = {
+                "first_words_median": median(first),
+                "first_words_95": slow,
+                "over_idle": slow / median(self.idle),
+                "statuses": dict(Counter(one.status for one in asked)),
+            }
+        return found
+
+    async def health(self) -> None:
+        """Ask for it, again and again, and note the seconds that it took."""
+        while True:
+            begun = perf_counter()
+            await self.client.get("/health")
+            self.healths.append(perf_counter() - begun)
+            await asyncio.sleep(0.2)
+
+    async def said(self) -> str:
+        body = {"model": "solver", "prompt": "Once upon a time", "max_tokens": 8}
+        response = await self.client.post("/v1/completions", json=body)
+        return response.json()["choices"][0]["text"]
+
+    async def left(self) -> dict[str, float]:
+        """What the server still does, once it had the time of some requests to end."""
+        for _ in range(20):
+            page = (await self.client.get("/metrics")).text
+            lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+            found = {
+                one: float(lines[f"unspoken_{one}_requests"]) for one in ("waiting", "running")
+            }
+            if not any(found.values()):
+                break
+            await asyncio.sleep(0.2)
+        return found
+
+    def memory(self) -> int:
+        """MiB that the server has."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) >> 10
+
+
+ARMS = ("one", "many", "overload", "vanish", "random")
+
+
+async def measured(given: argparse.Namespace, url: str, pid: int) -> dict[str, Any]:
+    load = Load(given, url, pid)
+    found: dict[str, Any] = {}
+    needs = {"overload": {"many"}, "random": {"one", "many"}}
+    wanted = set(given.arms).union(*(needs.get(arm, set()) for arm in given.arms))
+    for arm in ARMS:
+        if arm in wanted:
+            found[arm] = await getattr(load, arm)()
+            Console().print(arm, found[arm])
+    await load.client.aclose()
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--model", default="smollm2-135m-instruct")
+    options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    options.add_argument("--users", type=int, default=16)
+    options.add_argument("--alone", type=int, default=2, help="requests one after the other")
+    options.add_argument("--read", type=int, default=64, help="tokens of a prompt")
+    options.add_argument("--written", type=int, default=64, help="tokens of an answer")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--seconds", type=float, default=30.0, help="of overload")
+    options.add_argument("--vanishing", type=int, default=100)
+    options.add_argument("--arrivals", type=int, default=40)
+    options.add_argument("--variation", type=float, default=3.0)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    given = options.parse_args()
+    with server(given) as (url, process):
+        found = asyncio.run(measured(given, url, process.pid))
+    if given.out:
+        settings = {name: value for name, value in vars(given).items() if name != "out"}
+        content = {"benchmark": "serve", **settings, "arms": found, **about_machine()}
+        write_text(given.out, json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Serve pipelines to clients of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unspoken.commands.arguments import complete_recipe
+from unspoken.commands.saying import say
+
+if TYPE_CHECKING:
+    from unspoken.serving import ServedPipeline
+
+__all__ = ["serve"]
+
+Served = Annotated[
+    list[str],
+    typer.Argument(
+        help="recipes of kind pipeline, or folders of trained pairs; KEY=VALUE after one are "
+        "settings of it",
+        metavar="RECIPE [KEY=VALUE ...]",
+        autocompletion=complete_recipe,
+    ),
+]
+
+
+def serve(
+    recipes: Served,
+    host: Annotated[str, typer.Option(help="where to listen")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any that is free", min=0, max=65535)] = 8000,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="a file with a key on each line; without keys only loopback is served"),
+    ] = None,
+    running: Annotated[int, typer.Option(help="answers at once", min=1)] = 32,
+    waiting: Annotated[int, typer.Option(help="requests that may wait", min=0)] = 128,
+    max_tokens: Annotated[int, typer.Option(help="the longest answer", min=1)] = 4096,
+    seconds: Annotated[float, typer.Option(help="how long a turn may take", min=1)] = 300.0,
+    cache_mib: Annotated[int, typer.Option(help="MiB of what was read", min=0)] = 2048,
+) -> None:
+    """Serve pipelines as models of OpenAI's API. Ctrl-C ends it when all are answered."""
+    from unspoken.serving import Bounds, Guard, read_keys
+    from unspoken.serving import serve as run
+
+    given = dict(_named(recipes))
+    known = read_keys(keys)
+    Guard(known, host)  # refuses before anything is loaded
+    bounds = Bounds(
+        running=running,
+        waiting=waiting,
+        waiting_each=max(1, waiting // 2) if len(known) > 1 else waiting,
+        max_tokens=max_tokens,
+        seconds=seconds,
+        cache=cache_mib << 20,
+    )
+    load = _loader()
+    served = {name: _served(recipe, more, load) for name, (recipe, more) in given.items()}
+
+    def ready(address: str) -> None:
+        say(f"serving {', '.join(served)} at {address}/v1")
+
+    run(served, keys=known, host=host, port=port, bounds=bounds, ready=ready)
+
+
+def _named(words: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[str]]]]:
+    """Each recipe by the name under which it is served, with its settings."""
+    from unspoken.errors import RecipeError
+
+    found: dict[str, tuple[str, list[str]]] = {}
+    more: list[str] | None = None
+    for word in words:
+        if "=" in word and not Path(word).exists():
+            if more is None:
+                raise RecipeError(f"the setting {word!r} comes before any recipe; put it after one")
+            more.append(word)
+            continue
+        name, more = Path(word).stem, []
+        if name in found:
+            raise RecipeError(
+                f"{found[name][0]} and {word} would both be served as {name!r}; copy one to a file "
+                "of another name"
+            )
+        found[name] = word, more
+    yield from found.items()
+
+
+def _loader() -> Callable[..., Any]:
+    """Loads each model once, for all pipelines, so that they write in one batch."""
+    from unspoken.backbone import load_model
+
+    return cache(load_model)
+
+
+def _served(recipe: str, overrides: list[str], load: Callable[..., Any]) -> ServedPipeline:
+    from unspoken.commands.asking import pair, plan
+    from unspoken.recipe.pipeline import build
+    from unspoken.serving import ServedPipeline
+
+    if Path(recipe).is_dir():
+        return ServedPipeline(pair(recipe, overrides))
+    found = plan(recipe, overrides)
+    session = found.session
+    return ServedPipeline(build(found, load), keep=session.keep, window=session.window)

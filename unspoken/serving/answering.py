@@ -1,0 +1,201 @@
+"""How a pipeline answers a request: in the thread that calls, with what a pool knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unspoken.agents import Agent
+from unspoken.anchors import AnchorPool
+from unspoken.errors import PipelineError
+from unspoken.events import Event, MessageSent, RunEnded, WordsWritten
+from unspoken.pipeline import Pipeline
+from unspoken.runs import Run
+from unspoken.serving.protocol import Request
+from unspoken.serving.refusals import Refusal
+from unspoken.serving.shown import frame_of, sent_of, summary_of
+from unspoken.serving.visible import Visible
+from unspoken.sessions import Keep
+from unspoken.types import Settings
+
+__all__ = ["Answer", "Asked", "Begun", "Changes", "ServedPipeline", "Told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The request was looked at, and an agent takes the first turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end. sent: bytes by channel. unspoken: turns, messages, costs, if they are shown."""
+
+    run: Run
+    sent: Mapping[str, int]
+    unspoken: dict[str, Any] | None = None
+
+
+Told = Begun | str | dict[str, Any] | Answer
+"""What is told of a run: words of the answer, and a dictionary for what else happens in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a request changes in how the answer is written. None leaves what the recipe says."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, asked: Request) -> Changes:
+        return cls(asked.most, asked.temperature, asked.top_p, asked.seed, asked.stops)
+
+    def of_settings(self, settings: Settings) -> Settings:
+        """The settings, changed. Stop strings are added to those of the recipe."""
+        names = ("max_tokens", "temperature", "top_p", "seed")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(settings, stop=(*settings.stop, *self.stop), **given)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question with all that belongs to it. shows: whether turns and messages are told."""
+
+    talk: Visible
+    changes: Changes = Changes()
+    fields: Mapping[str, Any] | None = None
+    shows: bool = False
+
+    def query(self, question: str) -> dict[str, Any]:
+        return {"question": question, **(self.fields or {})}
+
+
+class ServedPipeline:
+    """A pipeline that answers as a model. keep and window: as `Pipeline.session` takes them.
+
+    What agents read of a conversation is what its user sees: the system words, the questions, the
+    answers. So an answer is the same whether the server knows the conversation or not. What is
+    known is in a pool and is not read again. Raises `PipelineError` unless the agents run in this
+    process.
+
+    talks: whether it takes earlier turns. A pipeline with a channel that has no place in a
+    conversation answers single questions.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, *, keep: str | Keep | None = None, window: int | None = None
+    ) -> None:
+        self.pipeline, self.keep, self.window = pipeline, keep, window
+        self.agents = pipeline.agents
+        self.talks = False
+        with suppress(PipelineError):
+            pipeline.session(keep=keep, window=window).close()
+            self.talks = True
+
+    @property
+    def channels(self) -> set[str]:
+        """The names of its channels."""
+        return {edge.channel.name for edge in self.pipeline.edges}
+
+    def check(self, talk: Visible) -> None:
+        """Raise `Refusal` for earlier turns that it does not take."""
+        if talk.turns and not self.talks:
+            raise Refusal(
+                400,
+                "the agents of this model exchange messages that have no place in a conversation, "
+                "so it answers single questions; leave out the earlier turns",
+                param="messages",
+            )
+
+    def answer(
+        self, asked: Asked, pool: AnchorPool, owner: str, tell: Callable[[Told], None]
+    ) -> None:
+        """Answer a question. Raises what keeps it from being answered."""
+        pipeline, teller = self._adapted(asked), _Teller(self.pipeline, asked, tell)
+        query = asked.query(asked.talk.question)
+        if not self.talks:
+            with pipeline.stream(query) as events:
+                for event in events:
+                    teller(event)
+            return
+        history = [(asked.query(question), answer) for question, answer in asked.talk.turns]
+        talk = pipeline.session(
+            keep=self.keep, window=self.window, history=history, pool=pool, owner=owner
+        )
+        with talk:
+            talk.tell(query, teller)
+
+    def _adapted(self, asked: Asked) -> Pipeline:
+        """The pipeline, told the system words of a conversation, its answer written as asked."""
+        own, last = self.pipeline, self.pipeline.order[-1]
+        agents = {name: self.agents[name] for name in own.order}
+        settings = asked.changes.of_settings(agents[last].settings)
+        agents[last] = replace(agents[last], settings=settings)
+        made = [_instructed(agent, asked.talk.system) for agent in agents.values()]
+        return Pipeline(made, own.edges, rounds=own.rounds, until=own.until, audit=own.audit)
+
+
+def _instructed(agent: Agent, system: str) -> Agent:
+    """An agent with more instructions after its own."""
+    if not system:
+        return agent
+    chat = agent.role.chat and agent.spec.chats
+    words = "\n\n".join(filter(None, (agent.role.instructions, system)))
+    words = words if chat else f"{words}\n\n"
+    return replace(agent, role=replace(agent.role, instructions=words))
+
+
+class _Teller:
+    """Turns the events of a run into what is told of it. It is called in the run's thread.
+
+    What is told of the answer, piece by piece, is the answer, without white space at its ends.
+    """
+
+    def __init__(self, pipeline: Pipeline, asked: Asked, tell: Callable[[Told], None]) -> None:
+        self.answerer, self.shows, self.tell = pipeline.order[-1], asked.shows, tell
+        # A rule may end any round, so nobody knows which turn is the last before it is over.
+        self.last = None if pipeline.until else pipeline.rounds
+        self.begun = False
+        self.told: str = ""
+        self.space: str = ""
+        self.messages: list[dict[str, Any]] = []
+
+    def __call__(self, event: Event) -> None:
+        if not self.begun:
+            self.begun = True
+            self.tell(Begun())
+        match event:
+            case WordsWritten() if (event.agent, event.round) == (self.answerer, self.last):
+                self._answer(event.words)
+            case RunEnded():
+                self._end(event.run)
+            case _:
+                self._show(event)
+
+    def _answer(self, words: str) -> None:
+        words = self.space + words if self.told else words.lstrip()
+        kept = words.rstrip()
+        self.space = words[len(kept) :]
+        if kept:
+            self.told += kept
+            self.tell(kept)
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, MessageSent):
+            self.messages.append(sent_of(event))
+        if self.shows and (frame := frame_of(event)) is not None:
+            self.tell(frame)
+
+    def _end(self, run: Run) -> None:
+        if rest := run.answer.removeprefix(self.told):
+            self.tell(rest)
+        sent = Counter[str]()
+        for one in self.messages:
+            sent[one["channel"]] += one["bytes"]
+        self.tell(Answer(run, sent, summary_of(run, self.messages) if self.shows else None))
