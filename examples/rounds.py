@@ -13,12 +13,12 @@ until = Phrase("No.", agent="critic")
 debate = Pipeline([poet, critic], edges, rounds=4, until=until, answer="critic")
 run = debate.run("Write one line about the sea.")
 for turn in run.turns:
-    print(f"{turn.agent}: {turn.text}")
+    print(f"{turn.agent}: {turn.text[:60]}")
 print(run.ended_by)
 
 # It prints:
-# poet: The sea is a boundless, unforgiving, and unforgiving, a place where the boundaries of humanity are ever
-# critic: No, the line about the sea is not about the sea. It is about the poet's use of the word "
-# poet: The poet's use of the word "no" is a subtle yet powerful metaphor that adds a layer of depth to the
+# poet: The sea is a boundless, unforgiving, and unforgiving, a plac
+# critic: No, the line about the sea is not about the sea. It is about
+# poet: The poet's use of the word "no" is a subtle yet powerful met
 # critic: No.
 # Phrase(words='No.', agent='critic')
