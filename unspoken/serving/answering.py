@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from unspoken.agents import Agent
@@ -102,6 +103,28 @@ class ServedPipeline:
     def channels(self) -> set[str]:
         """The names of its channels."""
         return {edge.channel.name for edge in self.pipeline.edges}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What it is made of, as JSON: the agents in the order of their turns, and their edges.
+
+        The last agent answers. fields: what they read besides the question.
+        """
+        order, edges = self.pipeline.order, self.pipeline.edges
+        read = [field for name in order for field in self.agents[name].role.fields]
+        return {
+            "agents": [
+                {"name": name, "model": PurePath(self.agents[name].spec.name).name}
+                for name in order
+            ],
+            "edges": [
+                {"from": edge.sender, "to": edge.receiver, "channel": edge.channel.name}
+                for edge in edges
+            ],
+            "rounds": self.pipeline.rounds,
+            "fields": [field for field in dict.fromkeys(read) if field != "question"],
+            "talks": self.talks,
+        }
 
     def check(self, talk: Visible) -> None:
         """Raise `Refusal` for earlier turns that it does not take."""
