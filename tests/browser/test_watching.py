@@ -115,12 +115,11 @@ addEventListener('DOMContentLoaded', () => {
   const line = document.getElementById('status');
   new MutationObserver(() => window.announced.push(line.textContent))
     .observe(line, { childList: true });
-  const words = (node) => node.nodeType === 3 && node.parentElement?.matches('.words');
   new MutationObserver((changes) => {
     for (const change of changes) {
       const own = change.target.parentElement ?? change.target;
-      if (change.type === 'characterData' && own.matches('.words')) window.lost += 1;
-      if (change.target.matches?.('.words')) window.lost += change.removedNodes.length;
+      if (!own.closest('.words')) continue;
+      window.lost += change.type === 'characterData' ? 1 : change.removedNodes.length;
     }
   }).observe(document.body, { childList: true, subtree: true, characterData: true });
 });
@@ -144,7 +143,7 @@ def test_a_full_run(browser: Any, running: Running, width: int, scheme: str) -> 
     assert all(
         size in line for size, line in zip(sizes, watched.texts(".messages li"), strict=True)
     )
-    directions = "[...document.querySelectorAll('.turn .words')].map(e => e.matches(':dir(rtl)'))"
+    directions = "[...document.querySelectorAll('.turn .words p')].map(e => e.matches(':dir(rtl)'))"
     assert watched.page.evaluate(directions) == [False, True, False]
     assert watched.page.title() == "Watch agents work"
     assert watched.page.locator("#runs img, #runs script, #runs b").count() == 0
@@ -257,6 +256,40 @@ def test_two_hundred_turns(browser: Any, running: Running) -> None:
     assert watched.texts(".edge ~ text")[0].startswith("100 × text · ")
     assert watched.page.evaluate("window.lost") == 0  # what is written is never written again
     watched.check()
+
+
+def test_a_long_text_grows_in_short_paragraphs(browser: Any) -> None:
+    model = Paced("A line of some words.\n" * 500)
+    agents = [Agent("solver", model, role=Role(chat=False), settings=Settings(100_000))]
+    with served({"solver": Pipeline(agents)}, (), Bounds()) as found:
+        watched = Watched(browser, found.url + "/", 390)
+        watched.choose("solver")
+        model.allow(4000)
+        watched.ask("Go on.")
+        watched.page.locator(".words p").nth(2).wait_for()
+        model.allow(100_000)
+        watched.ended()
+        parts = watched.page.locator(".words p").all_text_contents()
+        assert "".join(parts).strip() == model.script("").strip()
+        assert len(parts) > 5
+        assert watched.page.evaluate("window.lost") == 0
+
+
+def test_many_agents_can_be_read_on_a_phone(browser: Any) -> None:
+    names = [f"a reader of paper {n}" for n in range(7)]
+    agents = [said(name, "Yes.") for name in (*names, "solver")]
+    pipeline = Pipeline(agents, [Edge(name, "solver", TextChannel()) for name in names])
+    with served({"solver": pipeline}, (), Bounds()) as found:
+        watched = Watched(browser, found.url + "/", 390)
+        watched.choose("solver")
+        watched.ask("Is it so?")
+        watched.ended()
+        high = "[...document.querySelectorAll('.node text')].map(e => e.getBoundingClientRect())"
+        boxes = watched.page.evaluate(
+            f"{high}.map(({{left, right, height}}) => [left, right, height])"
+        )
+        assert len(boxes) == 8
+        assert all(0 < left < right < 390 and height > 11 for left, right, height in boxes)
 
 
 def test_a_conversation_has_its_history(browser: Any, running: Running) -> None:

@@ -1,9 +1,11 @@
 // The graph of agents: layers by who hears whom, from left to right, or downward where it is narrow.
 import { bytes } from "./dom.js";
 
-const HIGH = 36, LETTER = 8.4, GAP = 150, ROW = 84, COLUMN = 24, DOWN = 104;
+const HIGH = 36, GAP = 150, ROW = 84, COLUMN = 24, DOWN = 104, CLOSE = 60;
+const LABEL = "13px system-ui, sans-serif", NAME = "600 14px system-ui, sans-serif";
 const COLOURS = ["blue", "orange", "green", "violet", "ochre", "pink"];
 const colours = new Map([["text", "blue"]]);
+const pen = document.createElement("canvas").getContext("2d");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export function colourOf(channel) {
@@ -21,17 +23,16 @@ export class Graph {
     const told = this.edges.map((edge) => `${edge.from} to ${edge.to} over ${edge.channel}`);
     const names = this.agents.join(", ");
     this.element.setAttribute("aria-label", `Agents ${names}. ${told.join("; ") || "No messages"}.`);
-    this.downward = null;
     this.lay(Infinity);
   }
 
   // Lay it out for a width in pixels.
   lay(width) {
-    const wide = this.#boxes(false);
-    const downward = wide.width > width;
-    if (downward === this.downward) return;
+    const across = this.#across();
+    const downward = across.width > width;
+    if (!downward && this.downward === false) return;
     this.downward = downward;
-    this.#draw(downward ? this.#boxes(true) : wide);
+    this.#draw(downward ? this.#down(width) : across.boxes);
   }
 
   begin(agent) {
@@ -57,29 +58,43 @@ export class Graph {
     this.nodes.get(agent)?.setAttribute("class", `node ${state}`);
   }
 
-  #boxes(downward) {
-    const sizes = new Map(this.agents.map((name) => [name, 32 + LETTER * shown(name).length]));
-    const rows = this.layers.map((layer) => layer.map((name) => sizes.get(name)));
+  // Layers beside each other.
+  #across() {
     const boxes = new Map();
-    const across = Math.max(...rows.map((row) => sum(row) + COLUMN * (row.length - 1)));
     const most = Math.max(...this.layers.map((layer) => layer.length));
     let along = 0;
-    this.layers.forEach((layer, n) => {
-      let beside = (across - sum(rows[n]) - COLUMN * (layer.length - 1)) / 2;
-      const widest = Math.max(...rows[n]);
-      layer.forEach((name, m) => {
-        const width = sizes.get(name);
-        const x = downward ? beside + width / 2 : along + widest / 2;
-        const y = downward ? n * DOWN : (m + (most - layer.length) / 2) * ROW;
-        boxes.set(name, { x, y, width });
-        beside += width + COLUMN;
+    for (const layer of this.layers) {
+      const widest = Math.max(...layer.map(wide));
+      layer.forEach((name, n) => {
+        const y = (n + (most - layer.length) / 2) * ROW;
+        boxes.set(name, { x: along + widest / 2, y, width: wide(name) });
       });
       along += widest + GAP;
-    });
+    }
     return { boxes, width: along - GAP };
   }
 
-  #draw({ boxes }) {
+  // Layers below each other, or all agents in one column if a layer is too wide.
+  #down(width) {
+    const wides = this.layers.map((layer) => sum(layer.map(wide)) + COLUMN * (layer.length - 1));
+    this.column = Math.max(...wides) > width;
+    const boxes = new Map();
+    if (this.column) {
+      const widest = Math.max(...this.agents.map(wide));
+      this.agents.forEach((name, n) => boxes.set(name, { x: 0, y: n * CLOSE, width: widest }));
+      return boxes;
+    }
+    this.layers.forEach((layer, n) => {
+      let x = -wides[n] / 2;
+      for (const name of layer) {
+        boxes.set(name, { x: x + wide(name) / 2, y: n * DOWN, width: wide(name) });
+        x += wide(name) + COLUMN;
+      }
+    });
+    return boxes;
+  }
+
+  #draw(boxes) {
     const svg = this.element;
     svg.replaceChildren();
     this.nodes = new Map();
@@ -103,7 +118,7 @@ export class Graph {
       edge.path = drawn("path", { class: edge.messages ? "arrow used" : "arrow", d: curve.path });
       group.append(edge.path, drawn("path", { class: "head", d: curve.head }));
       svg.append(group);
-      const half = 3.4 * (edge.channel.length + 12);
+      const half = measured(`${edge.channel} · 999.9 kB`, LABEL) / 2;
       const place = this.#place(curve.at, half, taken);
       taken.push([...place, half, 9]);
       const [x, y] = place;
@@ -141,32 +156,27 @@ export class Graph {
   // A line between neighbours, a bow for what skips layers, goes back or has company.
   #curve(edge, boxes) {
     const from = boxes.get(edge.from), to = boxes.get(edge.to);
-    const layer = (name) => this.layers.findIndex((names) => names.includes(name));
     const alike = this.edges.filter((one) => one.from === edge.from && one.to === edge.to);
-    const steps = layer(edge.to) - layer(edge.from);
     const spread = 2 * alike.indexOf(edge) - (alike.length - 1);
-    const beside = this.downward ? to.x + from.x : -to.y - from.y;
-    const away = steps > 1 && beside < this.middle ? -1 : 1;
+    if (this.downward && this.column) return beside(from, to, 12 * spread);
+    const layer = (name) => this.layers.findIndex((names) => names.includes(name));
+    const steps = layer(edge.to) - layer(edge.from);
+    const off = this.downward ? to.x + from.x : -to.y - from.y;
+    const away = steps > 1 && off < this.middle ? -1 : 1;
     const bow = (steps === 1 ? 0 : 56 * away) + 34 * spread;
     const [dx, dy] = [to.x - from.x, to.y - from.y];
     const far = Math.hypot(dx, dy) || 1;
-    const middle = [(from.x + to.x) / 2 + (bow * dy) / far, (from.y + to.y) / 2 - (bow * dx) / far];
-    const bend = [2 * middle[0] - (from.x + to.x) / 2, 2 * middle[1] - (from.y + to.y) / 2];
-    const begin = edgeOf(from, bend), end = edgeOf(to, bend);
-    const angle = Math.atan2(end[1] - bend[1], end[0] - bend[0]);
-    const wing = (turn) => [end[0] - 9 * Math.cos(angle + turn), end[1] - 9 * Math.sin(angle + turn)];
-    const on = (t, n) => (1 - t) ** 2 * begin[n] + 2 * t * (1 - t) * bend[n] + t ** 2 * end[n];
-    return {
-      path: `M${begin}Q${bend} ${end}`,
-      head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z`,
-      at: (t) => [on(t, 0), on(t, 1)],
-    };
+    const bend = [
+      (from.x + to.x) / 2 + (2 * bow * dy) / far,
+      (from.y + to.y) / 2 - (2 * bow * dx) / far,
+    ];
+    return arrow(edgeOf(from, bend), bend, edgeOf(to, bend));
   }
 
   // Where beside an arrow a label has most room: the middle of [x, y, half its width and height].
   #place(at, half, taken) {
     let [best, least] = [null, Infinity];
-    for (const t of [0.5, 0.4, 0.6, 0.3, 0.7]) {
+    for (const t of [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.1]) {
       for (const side of [1, -1]) {
         const [x, y] = at(t);
         const place = this.downward ? [x + side * (half + 6), y] : [x, y - side * 12];
@@ -220,6 +230,25 @@ function layersOf(names, edges) {
   return layers;
 }
 
+// An arrow between two boxes of a column, in a bow on their right.
+function beside(from, to, more) {
+  const side = from.x + from.width / 2 + 3;
+  const bow = 24 + 0.16 * Math.abs(to.y - from.y) + more;
+  return arrow([side, from.y], [side + 2 * bow, (from.y + to.y) / 2], [side, to.y]);
+}
+
+// at: the place on it after some part of the way.
+function arrow(begin, bend, end) {
+  const angle = Math.atan2(end[1] - bend[1], end[0] - bend[0]);
+  const wing = (turn) => [end[0] - 9 * Math.cos(angle + turn), end[1] - 9 * Math.sin(angle + turn)];
+  const on = (t, n) => (1 - t) ** 2 * begin[n] + 2 * t * (1 - t) * bend[n] + t ** 2 * end[n];
+  return {
+    path: `M${begin}Q${bend} ${end}`,
+    head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z`,
+    at: (t) => [on(t, 0), on(t, 1)],
+  };
+}
+
 function edgeOf({ x, y, width }, [toX, toY]) {
   const [dx, dy] = [toX - x || 1e-6, toY - y || 1e-6];
   const part = Math.min((width / 2 + 3) / Math.abs(dx), (HIGH / 2 + 3) / Math.abs(dy));
@@ -232,8 +261,18 @@ function drawn(tag, more) {
   return element;
 }
 
+// How wide the box of an agent is.
+function wide(name) {
+  return 28 + measured(shown(name), NAME);
+}
+
+function measured(words, font) {
+  pen.font = font;
+  return pen.measureText(words).width;
+}
+
 function shown(name) {
-  return name.length > 18 ? `${name.slice(0, 17)}…` : name;
+  return name.length > 18 ? `${name.slice(0, 9)}…${name.slice(-8)}` : name;
 }
 
 // The area that two boxes share, each [x, y, half its width, half its height].

@@ -84,13 +84,17 @@ function bodyOf(one, words) {
 // Feed a run into its side. Returns whether it went well.
 async function run(side, body, signal) {
   const begun = performance.now();
-  const take = (event) => side.take({ ...event, at: Math.round(performance.now() - begun) });
+  const now = () => Math.round(performance.now() - begun);
+  const take = (event) => side.take({ ...event, at: now() });
+  const clock = setInterval(() => side.tick(now()), 250);
   try {
     for await (const event of asked(body, key, signal)) take(event);
     return true;
   } catch (failure) {
     take({ type: "error", message: failure.message });
     return false;
+  } finally {
+    clearInterval(clock);
   }
 }
 
@@ -120,12 +124,12 @@ function remember(exchange, bodies) {
     if (talks) history.set(side.model, [...bodies[n].messages, said]);
   });
   anew.hidden = history.size === 0;
-  question.value = "";
-  question.focus();
+  if (question.value.trim() === exchange.question) question.value = "";
 }
 
 function busy(now) {
-  find("ask").disabled = model.disabled = other.disabled = now;
+  find("ask").setAttribute("aria-disabled", now);
+  model.disabled = other.disabled = now;
   stop.hidden = !now;
   if (now) anew.hidden = true;
 }

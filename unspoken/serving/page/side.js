@@ -3,6 +3,7 @@ import { announce, bytes, make, named, seconds, whole } from "./dom.js";
 import { Graph, colourOf } from "./graph.js";
 import { Numbers } from "./numbers.js";
 
+const LONG = 1000; // letters after which the next line begins another paragraph
 const FINISH = { stop: "done", length: "cut at its limit", cancelled: "given up" };
 
 class Card {
@@ -13,11 +14,13 @@ class Card {
     if (rounds > 1) head.append(make("small", "", ` round ${round}`));
     this.state = make("span", "state", "works");
     head.append(this.state);
-    this.words = make("p", "words", "", { dir: "auto" });
+    this.words = make("div", "words");
     this.messages = make("ul", "messages");
     this.cost = make("p", "cost");
     this.notes = make("div");
     this.element.append(head, this.words, this.notes, this.messages, this.cost);
+    this.paragraph = null;
+    this.room = LONG;
     this.count = 0;
     this.waiting = "";
     this.over = false;
@@ -31,8 +34,25 @@ class Card {
   }
 
   flush() {
-    if (this.waiting) this.words.append(this.waiting);
+    let words = this.waiting;
     this.waiting = "";
+    while (words) {
+      const end = this.room < 0 ? words.indexOf("\n") + 1 : 0;
+      const part = words.slice(0, end || words.length);
+      this.#paragraph().append(part);
+      this.room -= part.length;
+      words = words.slice(part.length);
+      if (end) this.paragraph = null;
+    }
+  }
+
+  // What a browser lays out anew when words come. A long text has many, so that each is short.
+  #paragraph() {
+    if (this.paragraph) return this.paragraph;
+    this.paragraph = make("p", "", null, { dir: "auto" });
+    this.room = LONG;
+    this.words.append(this.paragraph);
+    return this.paragraph;
   }
 
   send({ to, channel, bytes: size, positions }) {
@@ -98,6 +118,12 @@ export class Side {
     this.numbers.take(event);
     this.waiting.push(event);
     if (this.waiting.length === 1) requestAnimationFrame(() => this.flush());
+  }
+
+  // Time goes by, in milliseconds since the question was asked.
+  tick(at) {
+    this.numbers.time = at / 1000;
+    this.drawn();
   }
 
   // Draw all that waits.
