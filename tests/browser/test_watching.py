@@ -261,7 +261,8 @@ def test_two_hundred_turns(browser: Any, running: Running) -> None:
 def test_a_long_text_grows_in_short_paragraphs(browser: Any) -> None:
     model = Paced("A line of some words.\n" * 500)
     agents = [Agent("solver", model, role=Role(chat=False), settings=Settings(100_000))]
-    with served({"solver": Pipeline(agents)}, (), Bounds()) as found:
+    bounds = Bounds(unread=1 << 26)  # the model is faster than any
+    with served({"solver": Pipeline(agents)}, (), bounds) as found:
         watched = Watched(browser, found.url + "/", 390)
         watched.choose("solver")
         model.allow(4000)
@@ -272,6 +273,7 @@ def test_a_long_text_grows_in_short_paragraphs(browser: Any) -> None:
         parts = watched.page.locator(".words p").all_text_contents()
         assert "".join(parts).strip() == model.script("").strip()
         assert len(parts) > 5
+        assert {len(part) for part in parts[:-1]} == {1012}  # 46 lines
         assert watched.page.evaluate("window.lost") == 0
 
 

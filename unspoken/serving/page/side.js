@@ -37,12 +37,12 @@ class Card {
     let words = this.waiting;
     this.waiting = "";
     while (words) {
-      const end = this.room < 0 ? words.indexOf("\n") + 1 : 0;
+      const end = words.indexOf("\n", Math.max(0, this.room)) + 1;
       const part = words.slice(0, end || words.length);
       this.#paragraph().append(part);
       this.room -= part.length;
       words = words.slice(part.length);
-      if (end) this.paragraph = null;
+      if (end) [this.paragraph, this.room] = [null, LONG];
     }
   }
 
@@ -50,7 +50,6 @@ class Card {
   #paragraph() {
     if (this.paragraph) return this.paragraph;
     this.paragraph = make("p", "", null, { dir: "auto" });
-    this.room = LONG;
     this.words.append(this.paragraph);
     return this.paragraph;
   }
