@@ -45,7 +45,7 @@ def show(page: Page, url: str) -> None:
     page.wait_for_selector("#model option", state="attached")
     page.select_option("#model", "by-words")
     page.select_option("#other", "by-cache")
-    page.fill("textarea[name=context]", NOTE)
+    page.fill("[data-name=context] textarea", NOTE)
     page.fill("#question", QUESTION)
     page.keyboard.press("Enter")
     page.locator(".differs").wait_for(timeout=300_000)

@@ -294,6 +294,28 @@ def test_many_agents_can_be_read_on_a_phone(browser: Any) -> None:
         assert all(0 < left < right < 390 and height > 11 for left, right, height in boxes)
 
 
+def test_agents_read_words_and_files(browser: Any) -> None:
+    role = Role(template="{notes}|{documents}|{question}", chat=False)
+    agent = Agent("solver", ScriptedModel(str), role=role, settings=Settings(10_000))
+    with served({"solver": Pipeline([agent]), "echo": scripted("no")}, (), Bounds()) as found:
+        watched = Watched(browser, found.url + "/", 390, color_scheme="dark")
+        watched.choose("solver", "echo")
+        watched.page.fill("[data-name=notes] textarea", "a note")
+        files = [
+            {"name": name, "mimeType": "text/plain", "buffer": words.encode()}
+            for name, words in (("a.md", HOSTILE), ("ب.md", ARABIC))
+        ]
+        watched.page.set_input_files("[data-name=documents] input", files)
+        watched.ask("Who?")
+        watched.ended()
+        read = f"a note|## a.md\n{HOSTILE}\n\n## ب.md\n{ARABIC}\n\n|Who?"
+        assert watched.texts(".answer .words") == [read, "no"]
+        watched.choose("echo")
+        assert watched.page.locator(".field").count() == 0
+        watched.choose("solver")
+        watched.check()
+
+
 def test_a_conversation_has_its_history(browser: Any, running: Running) -> None:
     watched = Watched(browser, running.url + "/")
     watched.choose("echo")
@@ -346,6 +368,8 @@ def test_a_kept_run_replays_alone(
     kept.page.locator(".differs").wait_for()
     for selector in (".turn .words", ".cost", ".numbers .value", ".differs", ".exchange h2"):
         assert kept.texts(selector) == watched.texts(selector)
+    if motion == "reduce":
+        assert kept.page.locator(".dot").count() == 0
     assert kept.requests == [path.as_uri(), *kept.requests[1:]]
     assert kept.page.locator("#runs img, #runs script, #runs b").count() == 0
     kept.check()

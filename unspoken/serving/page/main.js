@@ -49,15 +49,8 @@ function chosen() {
 function choose() {
   forget();
   const names = [...new Set(chosen().flatMap((one) => one.unspoken.fields))];
-  const kept = new Map([...fields.querySelectorAll("textarea")].map((one) => [one.name, one.value]));
-  fields.replaceChildren(
-    ...names.map((name) => {
-      const label = make("label", "", `{${name}}`);
-      const area = make("textarea", "", kept.get(name) ?? "", { name, rows: 3, dir: "auto" });
-      label.append(area);
-      return label;
-    }),
-  );
+  const before = new Map([...fields.children].map((one) => [one.dataset.name, one]));
+  fields.replaceChildren(...names.map((name) => before.get(name) ?? fieldOf(name)));
   const two = chosen().length > 1;
   const mute = chosen().filter((one) => !one.unspoken.talks).map((one) => one.id);
   const told = [
@@ -72,12 +65,32 @@ function forget() {
   anew.hidden = true;
 }
 
-function bodyOf(one, words) {
-  const given = [...fields.querySelectorAll("textarea")]
-    .filter(({ name, value }) => value && one.unspoken.fields.includes(name))
-    .map(({ name, value }) => [name, value]);
+// What agents read besides the question: words, or documents by the names of files.
+function fieldOf(name) {
+  const field = make("fieldset", "field", null, { "data-name": name });
+  const words = make("label", "", "Words");
+  words.append(make("textarea", "", null, { rows: 3, dir: "auto" }));
+  const files = make("label", "", "or text files");
+  files.append(make("input", "", null, { type: "file", multiple: "" }));
+  field.append(make("legend", "", name), words, files);
+  return field;
+}
+
+async function valueOf(field) {
+  const files = [...field.querySelector("input").files];
+  if (!files.length) return field.querySelector("textarea").value;
+  return Object.fromEntries(await Promise.all(files.map(async (one) => [one.name, await one.text()])));
+}
+
+async function bodyOf(one, words) {
+  const given = {};
+  for (const field of fields.children) {
+    const { name } = field.dataset;
+    const value = one.unspoken.fields.includes(name) && (await valueOf(field));
+    if (value) given[name] = value;
+  }
   const messages = [...(history.get(one) ?? []), { role: "user", content: words }];
-  const unspoken = given.length ? { fields: Object.fromEntries(given) } : true;
+  const unspoken = Object.keys(given).length ? { fields: given } : true;
   return { model: one.id, messages, stream: true, unspoken };
 }
 
@@ -134,12 +147,19 @@ function busy(now) {
   if (now) anew.hidden = true;
 }
 
-form.addEventListener("submit", (event) => {
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const words = question.value.trim();
   if (!words || running) return;
   const pipelines = chosen();
-  ask(words, pipelines, pipelines.map((one) => bodyOf(one, words)));
+  running = new AbortController(); // no second question while files are read
+  try {
+    const bodies = await Promise.all(pipelines.map((one) => bodyOf(one, words)));
+    ask(words, pipelines, bodies);
+  } catch (failure) {
+    running = null;
+    announce(`A file cannot be read: ${failure.message}`);
+  }
 });
 question.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
