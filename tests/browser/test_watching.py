@@ -316,6 +316,27 @@ def test_agents_read_words_and_files(browser: Any) -> None:
         watched.check()
 
 
+@pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
+def test_messages_open_to_their_reading(
+    browser: Any, running: Running, width: int, scheme: str
+) -> None:
+    watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
+    watched.choose("team", "cache")
+    watched.page.check("#readings")
+    watched.ask("Where is the key?")
+    watched.ended()
+    asked = {"model": "cache", "extra_body": {"unspoken": {"readings": True}}}
+    (sent,) = running.chat(("user", "Where is the key?"), **asked).unspoken["messages"]
+    words = watched.page.locator(".messages .words")
+    assert not words.first.is_visible()
+    for line in watched.page.locator(".messages summary").all():
+        line.focus()
+        watched.page.keyboard.press("Enter")
+    assert words.first.is_visible()
+    assert watched.texts(".messages .words") == [HOSTILE, ARABIC, sent["reading"]["words"]]
+    watched.check()
+
+
 def test_a_conversation_has_its_history(browser: Any, running: Running) -> None:
     watched = Watched(browser, running.url + "/")
     watched.choose("echo")

@@ -17,11 +17,13 @@ from tests.serving.test_many import recipe
 from tests.serving.test_requests import is_refused
 from unspoken import serving
 from unspoken.agents import Agent, Edge, Role
+from unspoken.audit import Audit, read_log
 from unspoken.channels import make_channel
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
 from unspoken.serving import ServedPipeline
 from unspoken.testing import ScriptedModel, tiny_backbone
+from unspoken.types import Settings
 
 HOME = Path(serving.__file__).parent / "page"
 FILES = sorted(path.name for path in HOME.iterdir())
@@ -119,3 +121,26 @@ def test_a_browser_opens_on_command(
     assert not end.value.code
     assert addresses == ([] if more else ["http://127.0.0.1:1"])
     assert capsys.readouterr().out == "watch team at http://127.0.0.1:1\n"
+
+
+def test_receivers_say_what_they_make_of_messages(serve: Serve, tmp_path: Path) -> None:
+    model = tiny_backbone()
+    agents = [Agent(name, model, settings=Settings(8)) for name in ("a", "b", "c")]
+    edges = [Edge("a", "b", make_channel("handoff")), Edge("b", "c", make_channel("text"))]
+    Pipeline(agents, edges, audit=Audit(tmp_path, shadow=True)).run("Where?")
+    shadows = [line["shadow"] for line in read_log(tmp_path)]
+    running = serve({"team": Pipeline(agents, edges)})
+    asked = {"model": "team", "extra_body": {"unspoken": {"readings": True}}}
+    shown = running.chat(("user", "Where?"), **asked).unspoken["messages"]
+    assert [[one["reading"]["words"]] for one in shown] == shadows
+    assert all(any(words) for words in shadows)
+    plain = running.chat(("user", "Where?"), model="team", extra_body={"unspoken": True})
+    assert all("reading" not in one for one in plain.unspoken["messages"])
+
+
+def test_vectors_have_their_nearest_words(serve: Serve) -> None:
+    agents = [Agent(name, tiny_backbone(), settings=Settings(8)) for name in ("a", "b")]
+    running = serve({"team": Pipeline(agents, [Edge("a", "b", make_channel("soft"))])})
+    asked = {"model": "team", "extra_body": {"unspoken": {"readings": True}}}
+    (sent,) = running.chat(("user", "Where?"), **asked).unspoken["messages"]
+    assert [len(words) for words in sent["reading"]["nearest"]] == [3] * sent["positions"]

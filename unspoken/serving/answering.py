@@ -17,7 +17,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.runs import Run
 from unspoken.serving.protocol import Request
 from unspoken.serving.refusals import Refusal
-from unspoken.serving.shown import frame_of, sent_of, summary_of
+from unspoken.serving.shown import frame_of, reading_of, sent_of, summary_of
 from unspoken.serving.visible import Visible
 from unspoken.sessions import Keep
 from unspoken.types import Settings
@@ -66,12 +66,16 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all that belongs to it. shows: whether turns and messages are told."""
+    """One question with all that belongs to it.
+
+    shows: whether turns and messages are told. reads: with what receivers make of messages.
+    """
 
     talk: Visible
     changes: Changes = Changes()
     fields: Mapping[str, Any] | None = None
     shows: bool = False
+    reads: bool = False
 
     def query(self, question: str) -> dict[str, Any]:
         return {"question": question, **(self.fields or {})}
@@ -181,7 +185,8 @@ class _Teller:
     """
 
     def __init__(self, pipeline: Pipeline, asked: Asked, tell: Callable[[Told], None]) -> None:
-        self.answerer, self.shows, self.tell = pipeline.order[-1], asked.shows, tell
+        self.answerer, self.asked, self.tell = pipeline.order[-1], asked, tell
+        self.agents = pipeline.agents
         # A rule may end any round, so nobody knows which turn is the last before it is over.
         self.last = None if pipeline.until else pipeline.rounds
         self.begun = False
@@ -210,10 +215,16 @@ class _Teller:
             self.tell(kept)
 
     def _show(self, event: Event) -> None:
-        if isinstance(event, MessageSent):
-            self.messages.append(sent_of(event))
-        if self.shows and (frame := frame_of(event)) is not None:
+        frame = self._sent(event) if isinstance(event, MessageSent) else frame_of(event)
+        if self.asked.shows and frame is not None:
             self.tell(frame)
+
+    def _sent(self, event: MessageSent) -> dict[str, Any]:
+        sent = sent_of(event)
+        if self.asked.reads:
+            sent["reading"] = reading_of(event, self.agents[event.receiver].model)
+        self.messages.append(sent)
+        return {"type": "message", **sent}
 
     def _end(self, run: Run) -> None:
         if rest := run.answer.removeprefix(self.told):
@@ -221,4 +232,4 @@ class _Teller:
         sent = Counter[str]()
         for one in self.messages:
             sent[one["channel"]] += one["bytes"]
-        self.tell(Answer(run, sent, summary_of(run, self.messages) if self.shows else None))
+        self.tell(Answer(run, sent, summary_of(run, self.messages) if self.asked.shows else None))

@@ -164,7 +164,8 @@ class Service:
                 400, f"an answer may have {most} tokens, not {body.most}", param="max_tokens"
             )
         served.check(talk)
-        asked = Asked(talk, Changes.of(body), body.fields, shows=bool(body.unspoken))
+        shows = bool(body.unspoken)
+        asked = Asked(talk, Changes.of(body), body.fields, shows=shows, reads=body.readings)
         job = self.workers.start(owner, partial(_work, served, asked, self.pools[owner], owner))
         exchange = Exchange(job, reply, self.metrics, request.receive, begun)
         try:

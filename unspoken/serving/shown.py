@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from unspoken.audit import nearest, reading
+from unspoken.errors import UnspokenError
 from unspoken.events import (
     Event,
     MessageSent,
@@ -14,20 +16,19 @@ from unspoken.events import (
     WordsLeftOut,
     WordsWritten,
 )
+from unspoken.protocols import Model
 from unspoken.runs import Run
 
-__all__ = ["frame_of", "sent_of", "summary_of"]
+__all__ = ["frame_of", "reading_of", "sent_of", "summary_of"]
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
-    """An event as a frame of a stream, None for the end of the run."""
+    """An event as a frame of a stream, None for a message and for the end of the run."""
     match event:
         case TurnStarted():
             return {"type": "turn_started", **_where(event)}
         case WordsWritten():
             return {"type": "words", **_where(event), "words": event.words}
-        case MessageSent():
-            return {"type": "message", **sent_of(event)}
         case WordsLeftOut():
             return {"type": "left_out", **asdict(event.left_out)}
         case TurnEnded():
@@ -62,3 +63,16 @@ def sent_of(event: MessageSent) -> dict[str, Any]:
         "bytes": event.size.bytes,
         "positions": event.size.positions,
     }
+
+
+def reading_of(event: MessageSent, model: Model) -> dict[str, Any]:
+    """What the receiver's model writes of a message, which proves nothing, None if it cannot.
+
+    nearest: for each vector of a message of vectors, the words of the model that are next to it.
+    """
+    try:
+        (words,) = reading(event.message, model, event.edge.channel)
+        near = nearest(event.message, model)
+    except UnspokenError:
+        return {"words": None, "nearest": []}
+    return {"words": words, "nearest": near[0] if near else []}

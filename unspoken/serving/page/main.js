@@ -90,7 +90,7 @@ async function bodyOf(one, words) {
     if (value) given[name] = value;
   }
   const messages = [...(history.get(one) ?? []), { role: "user", content: words }];
-  const unspoken = Object.keys(given).length ? { fields: given } : true;
+  const unspoken = { fields: given, readings: find("readings").checked };
   return { model: one.id, messages, stream: true, unspoken };
 }
 

@@ -54,11 +54,27 @@ class Card {
     return this.paragraph;
   }
 
-  send({ to, channel, bytes: size, positions }) {
+  send({ to, channel, bytes: size, positions, reading }) {
     const line = make("li", colourOf(channel));
     const told = ` · ${channel} · ${bytes(size)} · ${whole(positions, "position")}`;
-    line.append("to ", named(to), told);
+    const head = reading ? make("summary") : line;
+    head.append("to ", named(to), told);
+    if (reading) line.append(this.#read(head, to, channel, reading));
     this.messages.append(line);
+  }
+
+  #read(head, to, channel, { words, nearest }) {
+    const more = make("details");
+    const own = channel === "text";
+    const told = own ? "Its words:" : `What ${to} makes of it, which is a reading and no proof:`;
+    more.append(head, make("p", "note", words === null ? `${to} cannot read it alone.` : told));
+    if (words !== null) more.append(make("p", "words", words || "(nothing)", { dir: "auto" }));
+    if (nearest.length) {
+      const near = nearest.map((tokens) => tokens.join(" / ")).join(" · ");
+      more.append(make("p", "note", "The words nearest to each vector:"));
+      more.append(make("p", "words", near, { dir: "auto" }));
+    }
+    return more;
   }
 
   note(words) {
