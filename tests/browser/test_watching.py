@@ -15,7 +15,7 @@ from unspoken.agents import Agent, Edge, Role
 from unspoken.channels import TextChannel, make_channel
 from unspoken.pipeline import Pipeline
 from unspoken.serving import Bounds
-from unspoken.testing import ScriptedModel
+from unspoken.testing import ScriptedModel, tiny_diffusion
 from unspoken.types import Settings
 
 pytestmark = pytest.mark.browser
@@ -111,6 +111,7 @@ class Watched:
 _NOTING = """
 window.announced = [];
 window.lost = 0;
+window.canvases = [];
 addEventListener('DOMContentLoaded', () => {
   const line = document.getElementById('status');
   new MutationObserver(() => window.announced.push(line.textContent))
@@ -118,6 +119,8 @@ addEventListener('DOMContentLoaded', () => {
   new MutationObserver((changes) => {
     for (const change of changes) {
       const own = change.target.parentElement ?? change.target;
+      if (change.target.matches?.('.canvas') && change.addedNodes.length)
+        window.canvases.push(change.addedNodes[0].data);
       if (!own.closest('.words')) continue;
       window.lost += change.type === 'characterData' ? 1 : change.removedNodes.length;
     }
@@ -335,6 +338,21 @@ def test_messages_open_to_their_reading(
     assert words.first.is_visible()
     assert watched.texts(".messages .words") == [HOSTILE, ARABIC, sent["reading"]["words"]]
     watched.check()
+
+
+def test_a_canvas_fills_pass_by_pass(browser: Any) -> None:
+    agents = [Agent("planner", tiny_diffusion(), settings=Settings(8)), said("solver", "Yes.")]
+    pipeline = Pipeline(agents, [Edge("planner", "solver", TextChannel())])
+    with served({"solver": pipeline}, (), Bounds()) as found:
+        watched = Watched(browser, found.url + "/", 390)
+        watched.choose("solver")
+        watched.ask("Go?")
+        watched.ended()
+        masks = [canvas.count("░") for canvas in watched.page.evaluate("window.canvases")]
+        assert masks == sorted(masks, reverse=True)
+        assert masks[0] > masks[-1] == 0
+        assert watched.page.locator(".canvas").count() == 0  # its words are there instead
+        assert watched.texts(".turn .words")[0]
 
 
 def test_a_conversation_has_its_history(browser: Any, running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,11 +19,12 @@ from tests.serving.test_requests import is_refused
 from unspoken import serving
 from unspoken.agents import Agent, Edge, Role
 from unspoken.audit import Audit, read_log
+from unspoken.backbone.diffusion import Frame, watching
 from unspoken.channels import make_channel
 from unspoken.cli import main
 from unspoken.pipeline import Pipeline
 from unspoken.serving import ServedPipeline
-from unspoken.testing import ScriptedModel, tiny_backbone
+from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
 from unspoken.types import Settings
 
 HOME = Path(serving.__file__).parent / "page"
@@ -144,3 +146,24 @@ def test_vectors_have_their_nearest_words(serve: Serve) -> None:
     asked = {"model": "team", "extra_body": {"unspoken": {"readings": True}}}
     (sent,) = running.chat(("user", "Where?"), **asked).unspoken["messages"]
     assert [len(words) for words in sent["reading"]["nearest"]] == [3] * sent["positions"]
+
+
+@pytest.mark.parametrize("channel", ["text", "handoff"])
+def test_a_canvas_is_told_as_it_fills(serve: Serve, channel: str) -> None:
+    planner, model = tiny_diffusion(), tiny_backbone()
+    agents = [Agent("planner", planner), Agent("solver", model), Agent("judge", model)]
+    agents = [replace(agent, settings=Settings(8)) for agent in agents]
+    edges = [Edge("planner", "solver", make_channel("text"))]
+    edges.append(Edge("solver", "judge", make_channel(channel)))
+    frames = list[Frame]()
+    with watching(frames.append):
+        Pipeline(agents, edges).run("Where?")
+    pieces = serve({"team": Pipeline(agents, edges)}).pieces(
+        ("user", "Where?"), model="team", extra_body={"unspoken": True}
+    )
+    told = [piece.unspoken for piece in pieces if hasattr(piece, "unspoken")]
+    canvases = [one for one in told if one["type"] == "canvas"]
+    assert {one["agent"] for one in canvases} == {"planner"}
+    known = [(list(frame.words), frame.step, frame.steps) for frame in frames]
+    shown = [(one["words"], one["pass"], one["passes"]) for one in canvases]
+    assert shown == known[-len(shown) :]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
 from unspoken.agents import Agent
 from unspoken.anchors import AnchorPool
+from unspoken.backbone.diffusion import Frame, watching
 from unspoken.errors import PipelineError
-from unspoken.events import Event, MessageSent, RunEnded, WordsWritten
+from unspoken.events import Event, MessageSent, RunEnded, TurnEnded, TurnStarted, WordsWritten
 from unspoken.pipeline import Pipeline
 from unspoken.runs import Run
 from unspoken.serving.protocol import Request
 from unspoken.serving.refusals import Refusal
-from unspoken.serving.shown import frame_of, reading_of, sent_of, summary_of
+from unspoken.serving.shown import canvas_of, frame_of, reading_of, sent_of, summary_of
 from unspoken.serving.visible import Visible
 from unspoken.sessions import Keep
 from unspoken.types import Settings
@@ -145,6 +146,12 @@ class ServedPipeline:
     ) -> None:
         """Answer a question. Raises what keeps it from being answered."""
         pipeline, teller = self._adapted(asked), _Teller(self.pipeline, asked, tell)
+        with watching(teller.show_canvas) if asked.shows else nullcontext():
+            self._run(asked, pipeline, pool, owner, teller)
+
+    def _run(
+        self, asked: Asked, pipeline: Pipeline, pool: AnchorPool, owner: str, teller: _Teller
+    ) -> None:
         query = asked.query(asked.talk.question)
         if not self.talks:
             with pipeline.stream(query) as events:
@@ -193,11 +200,16 @@ class _Teller:
         self.told: str = ""
         self.space: str = ""
         self.messages: list[dict[str, Any]] = []
+        self.turns: dict[int, TurnStarted] = {}  # those in progress, by their step
 
     def __call__(self, event: Event) -> None:
         if not self.begun:
             self.begun = True
             self.tell(Begun())
+        if isinstance(event, TurnStarted):
+            self.turns[event.step] = event
+        elif isinstance(event, TurnEnded):
+            self.turns.pop(event.step)
         match event:
             case WordsWritten() if (event.agent, event.round) == (self.answerer, self.last):
                 self._answer(event.words)
@@ -205,6 +217,13 @@ class _Teller:
                 self._end(event.run)
             case _:
                 self._show(event)
+
+    def show_canvas(self, frame: Frame) -> None:
+        """Tell the state of a canvas, as part of the turn that it belongs to."""
+        for turn in list(self.turns.values()):
+            if self.agents[turn.agent].spec.name == frame.model:
+                self.tell(canvas_of(turn, frame))
+                return
 
     def _answer(self, words: str) -> None:
         words = self.space + words if self.told else words.lstrip()

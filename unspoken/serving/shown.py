@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unspoken.audit import nearest, reading
+from unspoken.backbone.diffusion import Frame
 from unspoken.errors import UnspokenError
 from unspoken.events import (
     Event,
@@ -19,7 +20,7 @@ from unspoken.events import (
 from unspoken.protocols import Model
 from unspoken.runs import Run
 
-__all__ = ["frame_of", "reading_of", "sent_of", "summary_of"]
+__all__ = ["canvas_of", "frame_of", "reading_of", "sent_of", "summary_of"]
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
@@ -46,6 +47,12 @@ def summary_of(run: Run, messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "ended_by": run.ended_by,
         "left_out": [asdict(one) for one in run.left_out],
     }
+
+
+def canvas_of(turn: TurnStarted, frame: Frame) -> dict[str, Any]:
+    """The canvas of a diffusion model after a pass: its words, None where it is masked."""
+    canvas = {"words": frame.words, "pass": frame.step, "passes": frame.steps}
+    return {"type": "canvas", **_where(turn), **canvas}
 
 
 def _where(event: TurnStarted | WordsWritten) -> dict[str, Any]:

@@ -54,6 +54,14 @@ class Card {
     return this.paragraph;
   }
 
+  // The canvas of a diffusion model, which has the same length after each pass.
+  draw({ words, pass, passes }) {
+    this.canvas ??= make("p", "canvas", null, { dir: "auto" });
+    if (!this.canvas.isConnected) this.words.before(this.canvas);
+    this.canvas.textContent = words.map((word) => word ?? "░ ").join("");
+    this.state.textContent = `pass ${pass} of ${passes}`;
+  }
+
   send({ to, channel, bytes: size, positions, reading }) {
     const line = make("li", colourOf(channel));
     const told = ` · ${channel} · ${bytes(size)} · ${whole(positions, "position")}`;
@@ -84,6 +92,7 @@ class Card {
   end({ text, reasoning, finish, usage }) {
     this.over = true;
     if (text && !this.count) this.write(text);
+    if (text) this.canvas?.remove();
     if (text === null) this.note("It wrote no words. What it computed is its message.");
     if (text === "") this.note("It wrote nothing.");
     if (reasoning) this.#think(reasoning);
@@ -160,6 +169,8 @@ export class Side {
         return this.#write(card, event.words);
       case "answer":
         return this.#write(this.#answering(), event.words);
+      case "canvas":
+        return card?.draw(event);
       case "message":
         this.graph.send(event);
         return card?.send(event);
