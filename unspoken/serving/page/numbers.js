@@ -63,8 +63,10 @@ export class NumberTable {
       const values = this.numbers.map((one) => one[key]);
       const most = Math.max(...values, 0);
       cells.forEach(({ value, bar }, n) => {
-        value.textContent = values[n] === null ? "–" : format(values[n]);
-        bar.style.width = `${most ? (100 * values[n]) / most : 0}%`;
+        const words = values[n] === null ? "–" : format(values[n]);
+        const width = `${most ? (100 * values[n]) / most : 0}%`;
+        if (value.textContent !== words) value.textContent = words; // what stays is not laid out
+        if (bar.style.width !== width) bar.style.width = width;
       });
     }
   }
