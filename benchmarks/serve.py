@@ -249,9 +249,12 @@ class Load:
     async def overload(self) -> dict[str, Any]:
         given, before = self.given, self.memory()
         count = max(1, round(2 * self.rate * given.seconds))
-        begun = perf_counter()
+        begun, health = perf_counter(), asyncio.create_task(self.health())
         asked = await paced(self.client, self.some(count), given.written, [0.5 / self.rate] * count)
         seconds = perf_counter() - begun
+        health.cancel()
+        with suppress(asyncio.CancelledError):
+            await health
         done = sum(one.status == 200 for one in asked)
         return {
             "requests": count,
@@ -314,7 +317,8 @@ class Load:
         """Ask for it, again and again, and note the seconds that it took."""
         while True:
             begun = perf_counter()
-            await self.client.get("/health")
+            response = await self.client.get("/health")
+            assert response.status_code == 200
             self.healths.append(perf_counter() - begun)
             await asyncio.sleep(0.2)
 
