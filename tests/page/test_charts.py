@@ -162,6 +162,19 @@ def test_the_legend_names_each_line_and_each_guide_once() -> None:
     assert shown == names
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (5, 3)])
+def test_many_panels_are_drawn_two_by_two_and_name_what_goes_up_at_the_left(
+    count: int, rows: int
+) -> None:
+    front = Line("front", 1, path=((1.0, 1.0), (2.0, 1.0)), dotted=True)
+    panel = Panel(Scale("seconds"), "right, %", (*LINES.panels[0].lines, front))
+    figure = figure_of(Lines((panel,) * count, "", ""), "")
+    assert [axes.get_subplotspec().get_geometry()[0] for axes in figure.axes] == [rows] * count
+    left = [axes.get_subplotspec().is_first_col() for axes in figure.axes]
+    assert [axes.get_ylabel() == "right, %" for axes in figure.axes] == left
+    assert figure.legends[0].get_lines()[-1].get_linestyle() == ":"
+
+
 def test_nodes_are_behind_those_that_point_at_them() -> None:
     places = nodes_of(GRAPH)
     assert [places[name][0] for name in GRAPH.nodes] == [0, 1, 0, 2]

@@ -119,7 +119,7 @@ class FrontsReport(Result):
         return (
             arm.kind == "latent"
             and arm.content.low > 0
-            and arm.clock.answer(clock) <= self.verbatim.clock.answer(clock) / 2
+            and arm.clock.share(self.verbatim.clock, clock).value <= 0.5
             and arm.against.low > _LOSS
         )
 
@@ -160,9 +160,10 @@ class FrontsReport(Result):
             (clock, arm) for clock in CLOCKS for arm in self.arms if self.halves(arm, clock)
         ]
         for clock, arm in half:
-            share = arm.clock.answer(clock) / self.verbatim.clock.answer(clock)
+            share = arm.clock.share(self.verbatim.clock, clock)
             found.append(
-                f"{_BEGUN[clock]}, {arm.name} answers in {100 * share:.0f} % of the time of "
+                f"{_BEGUN[clock]}, {arm.name} answers in {100 * share.value:.0f} % "
+                f"[{100 * share.low:.0f}, {100 * share.high:.0f}] of the time of "
                 f"{self.verbatim.name}, {_points(arm.against)} points; its content is worth "
                 f"{_points(arm.content)}"
             )
@@ -223,8 +224,16 @@ class FrontsReport(Result):
             "to the receiver's first token / to the end of its answer, the median of "
             f"{len(clock.items)} items, each asked alone ({clock.timed}). Both agents have read "
             "their instructions before, and messages pass as bytes without a network. Tokens: read "
-            f"+ written for an item, instructions included.{f' {cut}' if cut else ''}"
+            "+ written for an item, instructions included."
+            f"{self._controlled}{f' {cut}' if cut else ''}"
         )
+
+    @property
+    def _controlled(self) -> str:
+        arm = self.arms[0]
+        if arm.none.n == arm.matched.n:
+            return ""
+        return f" The controls were asked about {arm.none.n} of the {arm.matched.n} items."
 
     def markdown(self) -> str:
         return (
