@@ -9,7 +9,7 @@ from typing import Any
 
 from unspoken.errors import MissingExtra
 from unspoken.files import write_bytes
-from unspoken.page.axis import panels
+from unspoken.page.axis import Axis, panels
 from unspoken.page.charts import (
     SERIES,
     Bars,
@@ -171,7 +171,7 @@ def _lines(chart: Lines, title: str) -> Any:
     figure = _figure(1.5 + 3.7 * columns, 1.2 + 3.4 * rows, title)
     found: list[Any] = []
     handles: dict[str, Any] = {}
-    for number, (panel, _, y) in enumerate(panels(chart)):
+    for number, (panel, across, y) in enumerate(panels(chart)):
         with_first = {"sharey": found[0]} if shared and found else {}
         found.append(axes := figure.add_subplot(rows, columns, number + 1, **with_first))
         for line in panel.lines:
@@ -181,7 +181,7 @@ def _lines(chart: Lines, title: str) -> Any:
         labelled = not shared or number % columns == 0
         axes.set_ylabel(panel.y if labelled else "")
         axes.tick_params(labelleft=labelled)
-        _scaled(axes, panel.x)
+        _scaled(axes, panel.x, across)
         room = 0.03 * (y.high - y.low)
         axes.set_ylim(y.low - room, y.high + room)
         axes.spines[["top", "right"]].set_visible(False)
@@ -226,13 +226,14 @@ def _guides(axes: Any, panel: Panel) -> list[tuple[str, Any]]:
     return found
 
 
-def _scaled(axes: Any, scale: Scale) -> None:
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+def _scaled(axes: Any, scale: Scale, axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     if scale.log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
-        axes.xaxis.set_minor_formatter(LogFormatter())
+        axes.set_xlim(axis.low, axis.high)
+        axes.set_xticks([tick.value for tick in axis.ticks], [tick.text for tick in axis.ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
     elif scale.whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
