@@ -275,6 +275,14 @@ def test_a_halved_time_needs_time_accuracy_and_content(own: dict[str, Any]) -> N
     assert report.findings()[-1].startswith("No channel answers in half the time of the text")
 
 
+def test_who_comes_nearest_to_half_the_time_is_told() -> None:
+    near, far = (arm(f"n{n}", "latent", 30, n / 10) for n in (6, 8))
+    (*_, last) = report_of(
+        TEXT, far, near, arm("empty", "latent", 30, 0.55, content=0.0)
+    ).findings()
+    assert "Once the sender has read, n6 takes 60 % [0, inf], +0.0 [-1.0, +1.0] points" in last
+
+
 def test_the_picture_has_every_arm_and_a_front_for_each_class() -> None:
     asked = arm("found sentences, 1", "words", 40, 0.2, asked=True)
     tuned = replace(TEXT, name="full-text, tuned reader")
