@@ -1,7 +1,8 @@
 """Six documents in another order at every turn: what a pool reuses, and what that changes.
 
     python benchmarks/documents.py
-    python benchmarks/documents.py --sessions 4 --ways shifted share-0.1 --data FILE
+    python benchmarks/documents.py --sessions 3 --ways shifted share-0.1 --data FILE
+    python benchmarks/documents.py --skip 6 --sessions 39 --ways share-0.1
 
 A session has six documents and twelve turns. Each turn shows them in another order and asks a new
 question about one of them. A document is 120 to 400 tokens long: two excerpts of one Wikipedia
@@ -80,6 +81,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--sessions", type=int, default=28)
+    options.add_argument("--skip", type=int, default=0, help="sessions that do not count")
     options.add_argument("--ways", nargs="+", default=["shifted"], choices=list(WAYS))
     options.add_argument("--data", type=Path, default=DATA, help="items, grouped as ARTICLE-NUMBER")
     options.add_argument("--seed", type=int, default=0)
@@ -92,11 +94,11 @@ def main() -> None:
     agent = Agent("reader", Backbone.from_pretrained(given.model), role=ROLE, settings=SETTINGS)
     found = sessions(load_jsonl(given.data), agent.model, given.sessions, given.seed)
     rows: list[dict[str, Any]] = []
-    for number, session in enumerate(track(found, "sessions")):
-        rows += measure(agent, session, number, given.ways, given.seed, given.kept)
+    for number in track(range(given.skip, len(found)), "sessions"):
+        rows += measure(agent, found[number], number, given.ways, given.seed, given.kept)
     result = {
         "benchmark": "documents",
-        "sessions": len(found),
+        "sessions": [given.skip, len(found)],
         "data": {"items": given.data.name, "sha256": sha256(given.data)},
         "tokens": summary([length for one in found for length in one.lengths]),
         "seed": given.seed,

@@ -66,7 +66,7 @@ _WHERE = {
     "make_channel": "channels",
 }
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Agent",
     "AnchorPool",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from unspoken.agents import Agent, Edge, Incoming, Participant
 from unspoken.anchors import AnchorPool
@@ -24,7 +24,7 @@ from unspoken.team import Take, Team
 from unspoken.terminal import track
 from unspoken.types import Settings, is_count
 from unspoken.until import Phrase, Until
-from unspoken.wiring import check_wiring, edges_to, mermaid, turn_order
+from unspoken.wiring import check_given, check_wiring, edges_to, mermaid, turn_order
 
 __all__ = ["Edge", "Pipeline", "Query", "Run", "Turn", "TurnRequest", "edges_to", "fields_of"]
 
@@ -65,7 +65,7 @@ class Pipeline:
         audit: Audit | str | Path | None = None,
     ) -> None:
         until = Phrase(until) if isinstance(until, str) else until
-        _check_given(agents, edges, rounds, until, answer)
+        check_given(agents, edges, rounds, until, answer)
         self.audit = Audit(audit) if isinstance(audit, str | Path) else audit
         self.edges, self.rounds, self.until = tuple(edges), rounds, until
         with ExitStack() as opened:
@@ -182,14 +182,16 @@ class Pipeline:
     ) -> Session:
         """A conversation, in which agents go on from what they have read and written.
 
-        keep: what happens when an agent has no room for all of it: `recent` leaves the oldest
-        exchanges out, see `Recent`. None raises `ContextTooLong`. window: the most positions that
-        an agent reads and writes in one turn, by default what its model can take. history:
-        questions with their answers, which all agents read as what was said before. pool: where
-        caches are, by default one for all sessions of this pipeline; its budget is that of all
-        sessions in it. owner: sessions of one owner read what another has read. By default each
-        has caches of its own. Raises `PipelineError` for messages that have no place in a
-        conversation.
+        keep: what happens when an agent has no room for all of it in its window, or its pool none
+        for the cache: `recent` leaves the oldest exchanges out, see `Recent`, and `distilled` notes
+        them, see `Distilled`. None raises `ContextTooLong`, and reads again what has no cache.
+        window: the most positions that an agent reads and writes in one turn, by default what its
+        model can take. history: questions with their answers, which all agents read as what was
+        said before. pool: where caches are, by default one for all sessions of this pipeline; its
+        budget is that of all sessions in it. owner: sessions of one owner read what another has
+        read. By default each has caches of its own. Raises `PipelineError` for messages that have
+        no place in a conversation, and `MissingExtra` without the library that notes are found
+        with.
         """
         whole = Window(datetime.now(), _window(window), keep_of(keep))
         caches = Caches(self._pool(pool), owner)
@@ -376,36 +378,7 @@ class Pipeline:
         )
 
 
-def _check_given(agents: Any, edges: Any, rounds: Any, until: Any, answer: Any) -> None:
-    """Raise `PipelineError` for what no pipeline can be made of."""
-    for what, given, fits, allowed in (
-        ("agents of a pipeline", agents, _listed(agents, _makes_agent), "a list of agents"),
-        ("edges of a pipeline", edges, _listed(edges, _is_edge), "a list of edges"),
-        ("rounds of a pipeline", rounds, is_count(rounds), "a whole number above 0"),
-        ("until of a pipeline", until, until is None or callable(until), "a function of a run"),
-        ("answer of a pipeline", answer, answer is None or isinstance(answer, str), "a name"),
-    ):
-        require(fits, what, given, allowed, PipelineError)
-    if until is not None and rounds == 1:
-        raise PipelineError(
-            "`until` ends rounds before the last one, and there is only one; set rounds to the "
-            "most that there may be"
-        )
-
-
-def _listed(given: Any, kind: Callable[[Any], bool]) -> bool:
-    return isinstance(given, list | tuple) and all(map(kind, cast(Sequence[Any], given)))
-
-
 def _window(given: Any) -> int | None:
     fits = given is None or is_count(given)
     require(fits, "the window of a session", given, "a whole number above 0", PipelineError)
     return given
-
-
-def _makes_agent(given: Any) -> bool:
-    return isinstance(given, Agent) or callable(given)
-
-
-def _is_edge(given: Any) -> bool:
-    return isinstance(given, Edge)

@@ -54,11 +54,13 @@ class Turn:
 class LeftOut:
     """What an agent no longer reads of a conversation that is longer than its window.
 
-    exchanges: how many of its oldest exchanges, since the conversation began.
+    exchanges: how many of its oldest exchanges, since the conversation began. notes: of how many of
+    these it reads a note, or the words after all, because they fit the question.
     """
 
     agent: str
     exchanges: int
+    notes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Team:
             check_fields(about, roles, self.fields)
         for name, reader in readers.items() if queries else ():
             reader.role.check(fields[name])
-            if isinstance(reader, Agent) and (name == last or self._reads(name)):
+            if name == last or self._reads(name):
                 reader.check_room(fields[name])
         if queries and any(edge.channel.by_length for edge in self.edges):
             turns = partial(self.run_turns, is_over=lambda: False)

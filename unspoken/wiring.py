@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Any, cast
 
-from unspoken.agents import Edge
-from unspoken.errors import PipelineError, unknown
+from unspoken.agents import Agent, Edge
+from unspoken.errors import PipelineError, require, unknown
+from unspoken.types import is_count
 
-__all__ = ["check_wiring", "edges_to", "mermaid", "side_by_side", "turn_order"]
+__all__ = ["check_given", "check_wiring", "edges_to", "mermaid", "side_by_side", "turn_order"]
+
+
+def check_given(agents: Any, edges: Any, rounds: Any, until: Any, answer: Any) -> None:
+    """Raise `PipelineError` for what no pipeline can be made of."""
+    for what, given, fits, allowed in (
+        ("agents of a pipeline", agents, _listed(agents, _makes_agent), "a list of agents"),
+        ("edges of a pipeline", edges, _listed(edges, _is_edge), "a list of edges"),
+        ("rounds of a pipeline", rounds, is_count(rounds), "a whole number above 0"),
+        ("until of a pipeline", until, until is None or callable(until), "a function of a run"),
+        ("answer of a pipeline", answer, answer is None or isinstance(answer, str), "a name"),
+    ):
+        require(fits, what, given, allowed, PipelineError)
+    if until is not None and rounds == 1:
+        raise PipelineError(
+            "`until` ends rounds before the last one, and there is only one; set rounds to the "
+            "most that there may be"
+        )
+
+
+def _listed(given: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(given, list | tuple) and all(map(kind, cast(Sequence[Any], given)))
+
+
+def _makes_agent(given: Any) -> bool:
+    return isinstance(given, Agent) or callable(given)
+
+
+def _is_edge(given: Any) -> bool:
+    return isinstance(given, Edge)
 
 
 def edges_to(edges: Sequence[Edge], to: str) -> list[Edge]:

@@ -27,7 +27,7 @@ def printed(code: str, names: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("page", "count"), [("agents.md", 8), ("many.md", 2)])
+@pytest.mark.parametrize(("page", "count"), [("agents.md", 9), ("many.md", 2)])
 def test_the_examples_print_what_the_page_says(page: str, count: int) -> None:
     names: dict[str, Any] = {}
     found = [(printed(code, names), said) for code, said in examples("python", page)]

@@ -20,6 +20,12 @@ PAGES = (
     "docs/walk.md",
     "docs/planner-executor.md",
     "docs/which-channel.md",
+    "docs/command-line.md",
+    "docs/index.md",
+    "docs/papers.md",
+    "docs/recipes.md",
+    "docs/results.md",
+    "docs/tutorials.md",
     "docs/serve.md",
 )
 MADE = {"brevity", "summary"}  # by the steps of CONTRIBUTING.md, which a test of their own takes

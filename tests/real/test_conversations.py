@@ -9,6 +9,8 @@ import torch
 
 from unspoken import Agent, Backbone, Pipeline, Role, Settings
 from unspoken.events import RunEnded, WordsWritten
+from unspoken.sessions import Distilled
+from unspoken.types import TEXT
 
 pytestmark = pytest.mark.real
 
@@ -32,6 +34,27 @@ def test_a_conversation_is_that_of_one_who_reads_all_of_it(name: str) -> None:
             assert end.run.usage.read + end.run.usage.reused == count
             assert not turns or end.run.usage.reused > count / 3
             turns.append((f"Q: {question}\nA:", answer))
+
+
+def test_an_early_fact_is_noted_and_read_late() -> None:
+    """As transformers alone answer that read the newest turns, the notes and the question."""
+    model = Backbone.from_pretrained("smollm2-135m-instruct", dtype="float32")
+    role, settings = Role("Answer briefly.\n"), Settings(max_tokens=16)
+    pipeline = Pipeline([Agent("one", model, role=role, settings=settings)])
+    with pipeline.session(window=240, keep=Distilled(notes=0.5)) as talk:
+        for told in ("My code is 4711.", *(f"What is {n} and {n}?" for n in range(9))):
+            talk.run(told)
+        question = "What is my code?"
+        reader = talk._conversing("one", lambda left: None)  # pyright: ignore
+        stays = reader.standing({"question": (question,)}, (), frozenset({TEXT}))
+        assert len(stays.exchanges) < 10
+        assert any("My code is 4711." in note for note in stays.notes)
+        turns = [(str(one.fields["question"][0]), one.words) for one in stays.exchanges]
+        notes = "".join(f"- {note}\n" for note in stays.notes)
+        asked = f"Notes of what was said before:\n{notes}\n{question}"
+        count, answer = dense(model, turns, asked)
+        run = talk.run(question)
+        assert (run.usage.read + run.usage.reused, run.answer) == (count, answer)
 
 
 def dense(model: Any, turns: list[tuple[str, str]], asked: str) -> tuple[int, str]:

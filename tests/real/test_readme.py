@@ -1,4 +1,4 @@
-"""The README's examples print what it says; the one of fusion runs on tiny models."""
+"""The README's example, and those in examples/, print what they say."""
 
 from __future__ import annotations
 
@@ -9,77 +9,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from unspoken.backbone import Backbone
-from unspoken.projectors import Fuser
-from unspoken.testing import tiny_backbone
-
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-
-
-@pytest.fixture(scope="module")
-def printed() -> list[list[str]]:
-    """The lines of the first example and of its continuation with a pool, as they are run here."""
-    names: dict[str, Any] = {}
-    return [_lines(code, names) for code, _ in shown()]
-
-
-def shown() -> list[tuple[str, str]]:
-    """Each example that shows what it prints, with that."""
-    pattern = r"```python\n([^`]*)```\n\nIt prints:\n\n```text\n([^`]*)```"
-    return re.findall(pattern, README.read_text(encoding="utf-8"))
-
-
-def _lines(code: str, names: dict[str, Any]) -> list[str]:
+def printed(code: str, name: str) -> list[str]:
+    names: dict[str, Any] = {"__name__": "__main__"}
     out = io.StringIO()
     with redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(code, name, "exec"), names)
     return out.getvalue().splitlines()
 
 
 @pytest.mark.real
-def test_the_examples_print_what_the_readme_says(printed: list[list[str]]):
-    assert [lines.splitlines() for _, lines in shown()] == printed
-
-
-@pytest.mark.real
-def test_the_first_example_is_short_and_its_answer_is_right_over_both_channels(
-    printed: list[list[str]],
-):
-    assert len(examples()[0].splitlines()) <= 12
-    answers, costs = printed[0][::2], printed[0][1::2]
-    assert [answer.partition(":")[0] for answer in answers] == ["text", "handoff"]
-    assert all("in the blue bowl in the kitchen" in answer for answer in answers)
-    assert all(re.fullmatch(r"  [1-9]\d* tokens read, [1-9][\d,]* bytes sent", c) for c in costs)
-
-
-@pytest.mark.real
-def test_the_pool_reuses_a_context_that_was_read_before(printed: list[list[str]]):
-    reused = [int(n) for n in re.findall(r"(\d+) reused", "\n".join(printed[1]))]
-    assert reused[0] == 0
-    assert reused[1] > 0
-    assert "kitchen" in printed[1][2]
-
-
-def test_the_example_of_fusion_runs_with_a_fuser_of_the_published_format(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    """The published fuser and its models are downloads; tiny ones stand in their places."""
-    kinds = {"Qwen/Qwen2.5-0.5B-Instruct": "qwen", "Qwen/Qwen3-0.6B": "llama"}
-    sizes = {"source_heads": 2, "source_dim": 16, "target_heads": 2, "target_dim": 16}
-    fuser = Fuser(**sizes, layers=[(n, n) for n in range(3)], hidden=8, inner=8, noise="gumbel")
-    torch.nn.init.ones_(fuser.gate)
-    fuser.to_published(tmp_path / "C2C_Fuser" / "qwen3_0.6b+qwen2.5_0.5b_Fuser")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Backbone, "from_pretrained", lambda name: tiny_backbone(kinds[name]))
-    (code,) = (code for code in examples() if "from_published" in code)
+def test_the_example_prints_what_the_readme_says():
+    pattern = r"```python\n([^`]*)```\n\nIt prints:\n\n```text\n([^`]*)```"
+    ((code, said),) = re.findall(pattern, README.read_text(encoding="utf-8"))
     assert len(code.splitlines()) <= 12
-    names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert capsys.readouterr().out.strip()
-    assert names["pair"].run("Why?").usage.wire > 0
+    told = printed(code, "README.md")
+    assert told == said.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["text", "handoff"]
+    assert all("in the blue bowl" in line for line in told)
+    assert code in (ROOT / "examples" / "two_agents.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_prints_what_its_last_lines_say(path: Path):
+    text = path.read_text(encoding="utf-8")
+    said = [line[2:] for line in text.partition("\n# It prints:\n")[2].splitlines()]
+    assert said
+    assert printed(text, path.name) == said
+
+
+def test_the_tutorials_show_each_example_and_what_it_prints():
+    page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
+    assert len(EXAMPLES) >= 8
+    for path in EXAMPLES:
+        code, _, said = path.read_text(encoding="utf-8").partition("\n# It prints:\n")
+        lines = "".join(f"{line[2:]}\n" for line in said.splitlines())
+        body = code.split('"""', 2)[2].strip()
+        assert f"```python\n{body}\n```\n\nIt prints:\n\n```text\n{lines}```\n" in page, path.name
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150

@@ -17,7 +17,8 @@ from unspoken.recipe import (
     PipelineRecipe,
     load_recipe,
 )
-from unspoken.recipe.pipeline import build
+from unspoken.recipe.pipeline import build, session_of
+from unspoken.sessions import Distilled, Recent
 
 PIPELINE = """
 kind: pipeline
@@ -90,3 +91,25 @@ def test_a_pipeline_runs_elsewhere_by_one_setting(tmp_path: Path, folders: dict[
     assert [(t.agent, t.text, t.usage.wire) for t in run.turns] == [
         (t.agent, t.text, t.usage.wire) for t in here.turns
     ]
+
+
+@pytest.mark.parametrize(("keep", "made"), [("recent", Recent()), ("distilled", Distilled())])
+def test_a_recipe_says_how_a_conversation_is_held(
+    keep: str, made: Recent | Distilled, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    pipeline(tmp_path, folders["receiver"], "{kind: text}")
+    found = load_recipe(str(tmp_path / "own.yaml"), [f"session.keep={keep}", "session.window=200"])
+    assert isinstance(found, PipelineRecipe)
+    with session_of(found, build(found)) as talk:
+        assert (talk._window.keep, talk._window.positions) == (made, 200)  # pyright: ignore
+        left = [talk.run(f"why is it number {n}?").left_out for n in range(5)]
+    assert not left[0]
+    assert left[-1]
+
+
+def test_a_recipe_with_another_way_to_keep_is_refused(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    pipeline(tmp_path, folders["receiver"], "{kind: text}")
+    with pytest.raises(RecipeError, match=r"session.keep.*'recent' or 'distilled'"):
+        load_recipe(str(tmp_path / "own.yaml"), ["session.keep=all"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unspoken.backbone.caches import fresh_cache, growing_cache, kept
+from unspoken.backbone.caches import fresh_cache, growing_cache, kept, sized_cache
 from unspoken.types import KV
 
 
@@ -49,3 +49,26 @@ def test_nothing_is_copied_before_a_token_comes():
         for pair, other in zip(kept(growing_cache(stored)), stored, strict=True)
         for mine, given in zip(pair, other, strict=True)
     )
+
+
+def test_a_cache_of_a_known_size_is_allocated_once_and_gives_what_concatenation_gives():
+    for stored in ((), cache(5)):
+        usual, sized = fresh_cache(stored), sized_cache(stored, 2, 5 * bool(stored) + 12)
+        places = set[int]()
+        for length in (8, 4):
+            for layer, (keys, values) in enumerate(cache(length)):
+                usual.update(keys, values, layer)
+                sized.update(keys, values, layer)
+            assert sized.get_seq_length() == usual.get_seq_length()
+            places.add(kept(sized)[0][0].data_ptr())
+        assert len(places) == 1
+        for a, b in zip(kept(usual), kept(sized), strict=True):
+            assert torch.equal(a[0], b[0])
+            assert torch.equal(a[1], b[1])
+
+
+def test_layers_that_were_not_reached_are_not_kept():
+    sized = sized_cache((), 2, 8)
+    (keys, values), _ = cache(8)
+    sized.update(keys, values, 0)
+    assert len(kept(sized)) == 1

@@ -479,6 +479,14 @@ def test_a_chat_answers_until_it_is_ended(
     assert found.out.count("one: ") == found.out.count("two: ") == 2
 
 
+def test_a_chat_says_what_is_left_out_and_noted(unspoken: Callable[..., Ended], pair: str) -> None:
+    asked = "".join(f"{letter}?\n" for letter in "abcdefghij")
+    keep = ["session.keep=distilled", "agents.1.template='{question}{messages}'"]
+    found = unspoken("chat", pair, *keep, given=f"{asked}\n")
+    assert found.code == 0, found.err
+    assert re.search(r"one no longer reads the first \d exchanges, but notes of \d", found.err)
+
+
 # Training and comparing --------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 from typing import Any
 
@@ -97,6 +98,30 @@ def test_each_turn_begins_writes_sends_and_ends(kind: str) -> None:
     plain = pipeline.run("Who was it?")
     assert (end.run.answer, end.run.finish) == (plain.answer, plain.finish)
     assert [turn.text for turn in end.run.turns] == [turn.text for turn in plain.turns]
+
+
+def test_under_load_too_a_turn_ends_after_its_last_words() -> None:
+    """Eight runs of two agents side by side, whose words come from one batch."""
+    pipeline = team(tiny_backbone())
+
+    def told(n: int) -> None:
+        open_: set[int] = set()
+        said: dict[int, str] = {}
+        for event in pipeline.stream(f"Who was number {n}?"):
+            match event:
+                case TurnStarted():
+                    open_.add(event.step)
+                case WordsWritten():
+                    assert event.step in open_
+                    said[event.step] = said.get(event.step, "") + event.words
+                case TurnEnded():
+                    open_.remove(event.step)
+                    assert said.get(event.step, "") == event.turn.text
+                case _:
+                    assert isinstance(event, RunEnded) == (not open_)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(told, range(8)))
 
 
 def test_vectors_take_positions() -> None:

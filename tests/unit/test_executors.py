@@ -39,7 +39,7 @@ from unspoken.errors import (
     WorkerError,
     WorkerTimeout,
 )
-from unspoken.events import Event, WordsWritten
+from unspoken.events import Event, TurnStarted, WordsWritten
 from unspoken.executors import Executor, Processes, RayActors
 from unspoken.executors.lines import Line, Segment, SharedLine
 from unspoken.pipeline import Edge, Pipeline, Run
@@ -209,9 +209,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(there: Pipeline) -
 def test_errors_of_ours_come_back_as_they_are(there: Pipeline, here: Pipeline) -> None:
     long = {"context": "word " * 100, "question": "?"}
     with pytest.raises(ContextTooLong) as locally:
-        here.agents["sharer"].read({name: (words,) for name, words in long.items()})
+        here.stream(long)
     with pytest.raises(ContextTooLong) as remotely:
-        there.run(long)
+        there.stream(long)  # so before any turn
     assert str(remotely.value) == str(locally.value)
     assert "in the worker of agent 'sharer'" in remotely.value.__notes__[0]
     assert timeless(there.run(ITEMS[0])) == timeless(here.run(ITEMS[0]))
@@ -230,6 +230,19 @@ def test_a_worker_that_raises_can_be_asked_again(puppets: Pipeline) -> None:
     with pytest.raises(EmptyPrompt, match="nothing to read"):
         puppets.run("receiver refuse")
     assert answer(puppets.run("hello")) == (pids, letters)
+
+
+@pytest.mark.dist
+def test_a_run_that_is_given_up_ends_in_the_worker_too(puppets: Pipeline, transport: str) -> None:
+    """The sender waits until it is cancelled. Else it would be killed, and another one answer."""
+    if transport == "ray":
+        pytest.skip("an actor ends its turn first")
+    before = answer(puppets.run("hello"))
+    with puppets.stream("sender wait") as events:
+        assert isinstance(next(events), TurnStarted)
+    assert events.run is not None
+    assert events.run.finish == "cancelled"
+    assert answer(puppets.run("hello")) == before
 
 
 @pytest.mark.dist

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from unspoken.backbone import Backbone, running
+from unspoken.backbone import Backbone, passes, running
 from unspoken.backbone.grown import GrownCache
 from unspoken.backbone.slots import SlotCache
 from unspoken.cancelling import cancelled_by
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.numbers
 
 Tiny = Callable[..., Backbone]
 LETTERS = "the cat sat on a mat, and who would have thought so: 0123456789?"
+LONG = "Where is the key? " * 6
 
 
 def read(model: Backbone, *words: str) -> Context:
@@ -179,9 +180,9 @@ def slots_after_nan(leave: Any = None) -> torch.Tensor:
     """What is in the slots of a batch once a row of NaN has left it, and a short one has come."""
     slots = SlotCache()
     row = torch.ones(1, 1, 4, 2)
-    slots.join([((row, row),), ((row * torch.nan, row),)])
+    slots.join([((row, row),), ((row * torch.nan, row),)], 4)
     (leave or SlotCache.leave)(slots, 1)
-    slots.join([((row[:, :, :1], row[:, :, :1]),)])
+    slots.join([((row[:, :, :1], row[:, :, :1]),)], 4)
     return slots.rooms[0][0][:2, :, slots.start : slots.end]
 
 
@@ -305,6 +306,43 @@ def test_a_copy_of_a_model_has_a_scheduler_of_its_own() -> None:
         twin.write(read(twin, "q"), Settings(6)).ids
         != model.write(read(model, "q"), Settings(6)).ids
     )
+
+
+def test_a_long_prompt_is_written_on_in_place_once_and_stays_what_was_read(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "CHUNK", 16)
+    model = tiny("llama")
+    context = read(model, LONG)
+    assert context.mask.shape[1] > 16
+    before = [side.clone() for pair in context.kv for side in pair]
+    rooms = list[torch.Tensor]()
+    begin = SlotCache._begin
+
+    def noted(slots: SlotCache, *given: Any) -> None:
+        begin(slots, *given)
+        rooms.append(slots.rooms[0][0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlotCache, "_begin", noted)
+        first = answer(model.write(context, Settings(8)))
+        again = answer(model.write(context, Settings(8)))
+    in_place = [room.data_ptr() == context.kv[0][0].data_ptr() for room in rooms]
+    assert in_place == [True, False]
+    assert first == again == answer(model.write(read(model, LONG), Settings(8)))
+    after = [side for pair in context.kv for side in pair]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_row_joins_one_that_goes_on_in_place(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "CHUNK", 16)
+    model = tiny("llama")
+    questions = [(LONG, Settings(40)), (LONG[:60], Settings(24))]
+    alone = [answer(model.write(read(model, words), settings)) for words, settings in questions]
+    contexts = [read(model, words) for words, _ in questions]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(model.write, contexts, [settings for _, settings in questions])
+        assert [answer(words) for words in found] == alone
 
 
 def test_threads_of_unlike_precision_do_not_share_steps(tiny: Tiny) -> None:

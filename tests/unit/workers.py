@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from unspoken.agents import Agent, Edge, Role, Size, TurnResult
+from unspoken.cancelling import is_cancelled
 from unspoken.errors import EmptyPrompt
 from unspoken.executors.lines import Line, SharedLine
 from unspoken.types import Settings, Spec, Text, Usage
@@ -107,6 +108,12 @@ def hang() -> None:
     time.sleep(600)
 
 
+def wait() -> None:
+    """Until the run is given up, as a model that looks before each pass."""
+    while not is_cancelled():
+        os.sched_yield()
+
+
 def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -116,6 +123,7 @@ DEEDS: dict[str, Callable[[], None]] = {
     "exit": lambda: os._exit(3),
     "hang": hang,
     "stop": stop,
+    "wait": wait,
     "raise": raises,
     "refuse": refuses,
     "trap": trap,

@@ -18,7 +18,7 @@ from unspoken.projectors import FreeVectors
 from unspoken.protocols import Model
 from unspoken.types import TEXT, Need, OnText, Settings, Usage
 
-__all__ = ["SearchingAgent", "best_sentences"]
+__all__ = ["SearchingAgent", "best_sentences", "check_search", "fits"]
 
 _BOTH = Role(template="{context}\n{question}", chat=False)
 _ASKED = Role(template="{question}", chat=False)
@@ -45,7 +45,7 @@ class SearchingAgent(Agent):
         soft: FreeVectors | None = None,
         count: int = 1,
     ) -> None:
-        _library()
+        check_search()
         super().__init__(name, model, role=role, settings=settings, soft=soft)
         vars(self).update(count=count)
 
@@ -76,20 +76,35 @@ def best_sentences(text: str, question: str, count: int) -> str:
     >>> best_sentences("It rained. The bridge was built in 1345.", "When was it built?", 1)
     'The bridge was built in 1345.'
     """
-    library, sentences = _library(), _BETWEEN.split(text.strip())
+    sentences = _BETWEEN.split(text.strip())
+    check_search()
     if len(sentences) <= count:
         return text
-    words, asked = (
-        library.tokenize(texts, stopwords="en", show_progress=False, return_ids=False)
-        for texts in (sentences, [question])
+    scores = fits(sentences, question)
+    best = sorted(range(len(sentences)), key=lambda n: (-scores[n], n))[:count]
+    return " ".join(sentences[n] for n in sorted(best))
+
+
+def fits(texts: Sequence[str], question: str) -> list[float]:
+    """How well each text fits a question, 0 for one that shares no word with it but stop words.
+
+    Raises `MissingExtra` without bm25s.
+    """
+    library = _library()
+    words, (asked,) = (
+        library.tokenize(some, stopwords="en", show_progress=False, return_ids=False)
+        for some in (list(texts), [question])
     )
-    if not any(words):  # nothing but stop words
-        return " ".join(sentences[:count])
+    if not (any(words) and asked):  # nothing but stop words
+        return [0.0] * len(texts)
     index = library.BM25()
     index.index(words, show_progress=False)
-    scores = index.get_scores(asked[0]) if asked[0] else [0.0] * len(sentences)
-    best = sorted(range(len(sentences)), key=lambda n: (-float(scores[n]), n))[:count]
-    return " ".join(sentences[n] for n in sorted(best))
+    return [float(score) for score in index.get_scores(asked)]
+
+
+def check_search() -> None:
+    """Raise `MissingExtra` without bm25s."""
+    _library()
 
 
 def _library() -> Any:

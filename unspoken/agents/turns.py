@@ -53,6 +53,10 @@ class Participant(Protocol[M]):
     @property
     def spec(self) -> Spec: ...
 
+    def check_room(self, fields: Fields) -> None:
+        """Raise `ContextTooLong` for items that are too long even without messages."""
+        ...
+
     def take_turn(
         self,
         fields: Fields,

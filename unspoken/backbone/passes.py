@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from inspect import signature
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from unspoken.backbone import proofs
 from unspoken.backbone.attention import GROUPED, narrowed
-from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds
+from unspoken.backbone.caches import fresh_cache, has_holes, kept, layer_kinds, sized_cache
 from unspoken.backbone.hooks import Before, before
 from unspoken.backbone.inner import border, decoder_of, end_tokens, opened, text_config, turns_alone
 from unspoken.backbone.model import LanguageModel
@@ -176,7 +177,8 @@ class Passes(LanguageModel):
         `Cancelled` before a pass.
         """
         given, count, before_ = self._inputs(run), run.ids.shape[1], mask.shape[1]
-        mask, cache = torch.cat((mask, run.mask), 1).long(), fresh_cache(kv)
+        mask = torch.cat((mask, run.mask), 1).long()
+        cache = self._cache(kv, before_, count, [*given.values()])
         states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
         inputs = (
             []
@@ -207,7 +209,8 @@ class Passes(LanguageModel):
         the lowest, are computed and kept.
         """
         assert self.facts.window is None or not has_holes(mask)
-        cache, body, front = fresh_cache(kv), self.body, mask.shape[1] - ids.shape[1]
+        body, front = self.body, mask.shape[1] - ids.shape[1]
+        cache = self._cache(kv, front, ids.shape[1], ())
         at = counted(mask)[:, front:] if at is None else at
         ends = layers < self.facts.layers and hasattr(body, "layers")
         last = [(body.layers[layers], _keep_input({}, layers, layers))] if ends else []
@@ -231,6 +234,18 @@ class Passes(LanguageModel):
             past_key_values=fresh_cache(context.kv),
             use_cache=True,
         ).logits[:, -1]
+
+    def _cache(self, kv: KV, before: int, count: int, given: Sequence[Tensor]) -> Any:
+        """A cache that begins with `before` slots and takes `count` more, in one pass or several.
+
+        Several passes write in place, where no gradient needs what was there.
+        """
+        if count <= CHUNK:
+            return fresh_cache(kv)
+        tensors = chain(given, (part for pair in kv for part in pair), self.model.parameters())
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return fresh_cache(kv)
+        return sized_cache(kv, len(kv or self.shapes), before + count)
 
     def _inputs(self, run: Chunk) -> dict[str, Tensor]:
         if run.vectors is None:

@@ -49,7 +49,8 @@ class RunningBatch:
             self._choose([row], row.first)
         joining = [row for row in tasks if row.finish is None and row.error is None]
         if joining:
-            self.slots.join([row.cache for row in joining])
+            more = max(row.row.settings.max_tokens for row in joining)
+            self.slots.join([row.cache for row in joining], more)
             for row in joining:
                 row.cache = ()  # what was read is free as soon as its context is
             self.rows += joining

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from unspoken.backbone.caches import claimed
 from unspoken.types import KV
 
 __all__ = ["SlotCache"]
@@ -24,17 +25,18 @@ class SlotCache:
     A pass writes the next slot of every row in place. A row that joins is copied to where it ends
     with the others, and the last row takes the place of one that leaves: no other row is copied.
     Only when the slots run out are all rows copied, into tensors with room for half as many slots
-    more, and for a block at least.
+    more, or for what is left to write.
 
     rooms: L x (keys, values), each (R, H, C, D), of which B rows and the slots from `start` to
     `end` are in use. lengths: the slots of each row. transformers counts windows and positions in
-    slots, so all rows have padding on the left alone.
+    slots, so all rows have padding on the left alone. A row that is alone at first goes on in the
+    tensors that it was read into, if these have room: nothing of it is copied.
     """
 
     def __init__(self) -> None:
         self.rooms: list[tuple[Tensor, Tensor]] = []
         self.lengths: list[int] = []
-        self.end = 0
+        self.end = self.more = 0
         self.cache = DynamicCache()
 
     @property
@@ -49,18 +51,23 @@ class SlotCache:
         begin = torch.tensor([width - length for length in self.lengths], device=device)
         return torch.arange(width, device=device) >= begin[:, None]
 
-    def join(self, rows: Sequence[KV]) -> None:
-        """Take rows, each L x (1, H, n, D) of real slots, after those that are here."""
+    def join(self, rows: Sequence[KV], more: int) -> None:
+        """Take rows, each L x (1, H, n, D) of real slots, after those that are here.
+
+        more: the most slots that one of them is going to fill.
+        """
         longest = max(row[0][0].shape[2] for row in rows)
         count = len(self.lengths) + len(rows)
+        self.more = max(self.more, more) if self.lengths else more
         if not self.lengths:
-            self._begin(rows[0], count, longest)
+            self._begin(rows, longest)
         elif count > self.rooms[0][0].shape[0] or longest > self.end:
             self._move(max(count, 2 * len(self.lengths)), max(longest, self.end - self.start))
         for place, row in enumerate(rows, len(self.lengths)):
             for room, stored in zip(self.rooms, row, strict=True):
                 for side, states in zip(room, stored, strict=True):
-                    side[place, :, self.end - states.shape[2] : self.end] = states[0]
+                    if side.data_ptr() != states.data_ptr():  # not in place already
+                        side[place, :, self.end - states.shape[2] : self.end] = states[0]
         self.lengths += [row[0][0].shape[2] for row in rows]
 
     def leave(self, row: int) -> None:
@@ -69,6 +76,9 @@ class SlotCache:
         A slot that nothing may see still counts if it is NaN: NaN times a weight of 0 is NaN.
         """
         last = len(self.lengths) - 1
+        if last == 0:  # an idle model holds no memory
+            self.lengths, self.rooms, self.cache = [], [], DynamicCache()
+            return
         gone, kept = (slice(self.end - self.lengths[n], self.end) for n in (row, last))
         for side in (side for room in self.rooms for side in room):
             moved = side[last, :, kept].clone() if row < last else None
@@ -78,8 +88,6 @@ class SlotCache:
                 side[last, :, kept] = 0
         self.lengths[row] = self.lengths[last]
         self.lengths.pop()
-        if not self.lengths:  # an idle model holds no memory
-            self.rooms, self.cache = [], DynamicCache()
 
     def make_room(self) -> None:
         """Add a slot to each row, which the pass that comes next fills."""
@@ -96,22 +104,25 @@ class SlotCache:
             for keys, values in self.rooms
         )
 
-    def _begin(self, like: KV, count: int, longest: int) -> None:
-        size = longest + max(_BLOCK, longest // 2)
-        self.end = longest
-        self.rooms = [
+    def _size(self, end: int) -> int:
+        """The slots of tensors in which rows end at `end`."""
+        return end + min(self.more, max(_BLOCK, end // 2))
+
+    def _begin(self, rows: Sequence[KV], longest: int) -> None:
+        size, self.end = self._size(longest), longest
+        self.rooms = (len(rows) == 1 and claimed(rows[0])) or [
             (
-                keys.new_zeros(count, keys.shape[1], size, keys.shape[3]),
-                values.new_zeros(count, values.shape[1], size, values.shape[3]),
+                keys.new_zeros(len(rows), keys.shape[1], size, keys.shape[3]),
+                values.new_zeros(len(rows), values.shape[1], size, values.shape[3]),
             )
-            for keys, values in like
+            for keys, values in rows[0]
         ]
         self.cache = DynamicCache()
-        self.cache.layers.extend(_SlotLayer(self, n) for n in range(len(like)))
+        self.cache.layers.extend(_SlotLayer(self, n) for n in range(len(rows[0])))
 
     def _move(self, count: int, end: int) -> None:
         """Copy all rows, so that they end at `end`, into tensors with room for more."""
-        size, width = end + max(_BLOCK, end // 2), self.end - self.start
+        size, width = self._size(end), self.end - self.start
         rows, used = len(self.lengths), slice(self.start, self.end)
 
         def moved(old: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ def _show_all(talk: Session, query: dict[str, Any]) -> None:
             if isinstance(event, WordsLeftOut):
                 left = event.left_out
                 note = f"{left.agent} no longer reads the first {left.exchanges} exchanges"
+                note += f", but notes of {left.notes}" if left.notes else ""
                 say(note, line=True, dim=True, err=True)
             if isinstance(event, WordsWritten) and event.agent == talk.answerer:
                 view.close()  # what is written now must not be drawn over

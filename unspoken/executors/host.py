@@ -14,10 +14,12 @@ from unspoken.errors import PipelineError, WireError
 from unspoken.executors.base import Make
 from unspoken.executors.talk import (
     REQUEST,
+    CheckRoom,
     Describe,
     Description,
     Failed,
     Request,
+    RoomChecked,
     TakeTurn,
     TurnDone,
 )
@@ -70,11 +72,14 @@ class Host:
 
     def _answer(
         self, asked: Request, messages: Sequence[Buffer], on_text: OnText
-    ) -> tuple[Description | TurnDone, list[bytes]]:
+    ) -> tuple[Description | RoomChecked | TurnDone, list[bytes]]:
         agent, edges = self._unpacked()
         match asked:
             case Describe():
                 return Description(name=agent.name, role=agent.role, spec=agent.spec), []
+            case CheckRoom():
+                agent.check_room(asked.fields)
+                return RoomChecked(), []
             case TakeTurn():
                 return self._take_turn(asked, messages, agent, edges, on_text)
 

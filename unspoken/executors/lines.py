@@ -44,6 +44,10 @@ class Line:
         count = int.from_bytes(head[:_COUNT], "big")
         return head[_COUNT:], [self._get() for _ in range(count)]
 
+    def waiting(self, seconds: float = 0.0) -> bool:
+        """Whether something comes within some seconds, or the other end is gone."""
+        return self._connection.poll(seconds)
+
     def close(self) -> None:
         self._connection.close()
 

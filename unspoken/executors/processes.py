@@ -19,15 +19,19 @@ import torch
 from pydantic import ValidationError
 
 from unspoken.agents import Agent, Edge
+from unspoken.cancelling import cancelled_by, is_cancelled
 from unspoken.errors import PipelineError, WorkerError, WorkerTimeout, unknown
 from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.lines import Line, Transport, offer, take
 from unspoken.executors.remote import RemoteAgent
-from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
+from unspoken.executors.talk import CANCEL, REPLY, Answer, Describe, Piece, Request, TakeTurn
 from unspoken.types import OnText
 
 __all__ = ["Processes"]
+
+_LOOK = 0.02
+"""Seconds after which a pipeline that waits for a reply looks whether its run is cancelled."""
 
 _GRACE = 5.0
 """Seconds that a process has to end when its line is closed."""
@@ -107,11 +111,12 @@ class _Worker:
 
     def ask(
         self,
-        request: Describe | TakeTurn,
+        request: Request,
         messages: Sequence[Any] = (),
         on_text: OnText | None = None,
-    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
+    ) -> tuple[Answer, list[Any]]:
         """See `Worker`. At the time limit the process is killed, which ends every wait for it."""
+        given_up = not isinstance(request, TakeTurn)  # nothing else takes long
         if self._closed:
             raise PipelineError(f"{self.who} was closed with its pipeline; make a new pipeline")
         try:
@@ -123,6 +128,7 @@ class _Worker:
                     line.send(request.to_bytes(), messages)
                 while True:
                     with guarded():
+                        given_up = given_up or _gives_up(line)
                         head, sent = line.receive()
                         reply = REPLY.validate_json(head)
                     if not isinstance(reply, Piece):
@@ -143,9 +149,7 @@ class _Worker:
         return self._line
 
     @contextmanager
-    def _limited(
-        self, request: Describe | TakeTurn
-    ) -> Generator[Callable[[], AbstractContextManager[None]]]:
+    def _limited(self, request: Request) -> Generator[Callable[[], AbstractContextManager[None]]]:
         """Kill the process at the time limit. `guarded` raises the error that says why it ended."""
         process, limits = self._process, self._settings
         assert process is not None
@@ -223,6 +227,15 @@ class _Worker:
             process.close()
 
 
+def _gives_up(line: Line) -> bool:
+    """Wait for a reply, and tell the worker if the run is cancelled before it comes."""
+    while not line.waiting(_LOOK):
+        if is_cancelled():
+            line.send(CANCEL)
+            return True
+    return False
+
+
 def _close(workers: Sequence[_Worker]) -> None:
     for worker in workers:  # they end at the same time
         worker.close()
@@ -263,11 +276,15 @@ def _serve(pipe: Connection, line: tuple[Transport, bytes, int], threads: int) -
 def _answer(line: Line, host: Host) -> None:
     """One request, in a separate function so that no message outlives its turn."""
     request, messages = line.receive()
-    line.send(
-        *host.answer(
-            request, messages, lambda row, words: line.send(Piece(row=row, words=words).to_bytes())
-        )
-    )
+    if request == CANCEL:  # it came when the turn was over
+        return
+
+    def tell(row: int, words: str) -> None:
+        line.send(Piece(row=row, words=words).to_bytes())
+
+    with cancelled_by(line.waiting):  # in a turn nothing else comes
+        reply = host.answer(request, messages, tell)
+    line.send(*reply)
 
 
 def _end_with_parent() -> None:

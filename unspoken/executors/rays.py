@@ -15,7 +15,7 @@ from unspoken.errors import MissingExtra, PipelineError, WorkerError, WorkerTime
 from unspoken.executors.base import Make, check_limits
 from unspoken.executors.host import Host, pack
 from unspoken.executors.remote import RemoteAgent
-from unspoken.executors.talk import REPLY, Describe, Description, Failed, Piece, TakeTurn, TurnDone
+from unspoken.executors.talk import REPLY, Answer, Describe, Piece, Request, TakeTurn, TurnDone
 from unspoken.types import OnText
 
 __all__ = ["RayActors"]
@@ -105,10 +105,10 @@ class _Worker:
 
     def ask(
         self,
-        request: Describe | TakeTurn,
+        request: Request,
         messages: Sequence[Any] = (),
         on_text: OnText | None = None,
-    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
+    ) -> tuple[Answer, list[Any]]:
         """See `Worker`. At the time limit the actor is killed."""
         if self._closed:
             raise PipelineError(f"{self.who} was closed with its pipeline; make a new pipeline")
@@ -124,13 +124,11 @@ class _Worker:
                 on_text(n, words)
         return reply, sent
 
-    def _asked(
-        self, request: Describe | TakeTurn, messages: Sequence[Any]
-    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
+    def _asked(self, request: Request, messages: Sequence[Any]) -> tuple[Answer, list[Any]]:
         ray, limits = _ray(), self._settings
         asks = isinstance(request, Describe)
         seconds, name = (limits.start, "start") if asks else (limits.timeout, "timeout")
-        count = 0 if asks else request.sends
+        count = request.sends if isinstance(request, TakeTurn) else 0
         call = self._actor.answer.options(num_returns=1 + count)
         found = call.remote(request.to_bytes(), count, *messages)
         head, *sent = found if count else [found]

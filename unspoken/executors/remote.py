@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -10,12 +11,22 @@ from unspoken.agents import Edge, TurnResult
 from unspoken.agents.roles import Fields
 from unspoken.cancelling import is_cancelled
 from unspoken.errors import WorkerError
-from unspoken.executors.talk import Describe, Description, Failed, TakeTurn, TurnDone
-from unspoken.types import OnText, Usage
+from unspoken.executors.talk import (
+    Answer,
+    CheckRoom,
+    Describe,
+    Description,
+    Failed,
+    Request,
+    RoomChecked,
+    TakeTurn,
+    TurnDone,
+)
+from unspoken.types import FieldValue, OnText, Usage
 
 __all__ = ["RemoteAgent", "Worker"]
 
-T = TypeVar("T", Description, TurnDone)
+T = TypeVar("T", Description, RoomChecked, TurnDone)
 
 
 class Worker(Protocol):
@@ -31,10 +42,10 @@ class Worker(Protocol):
 
     def ask(
         self,
-        request: Describe | TakeTurn,
+        request: Request,
         messages: Sequence[Any] = (),
         on_text: OnText | None = None,
-    ) -> tuple[Description | TurnDone | Failed, list[Any]]:
+    ) -> tuple[Answer, list[Any]]:
         """The reply and its messages, which any worker of the same executor accepts.
 
         Before this raises an error it ends the worker, so that nothing is left half read.
@@ -96,6 +107,18 @@ class RemoteAgent:
         messages = tuple(sent[n] for n in done.sent)
         return TurnResult(done.text, messages, done.usage, done.reasoning, done.finish, done.sizes)
 
+    def check_room(self, fields: Fields) -> None:
+        """As `Agent.check_room`. A busy or lost worker says it when the turn comes."""
+        limit, read = self.spec.positions, [fields[name] for name in self.role.fields]
+        sizes = (sum(map(_bytes, row)) for row in zip(*read, strict=True))
+        if limit is None or max(sizes, default=0) <= limit // 2:  # no token is shorter than a byte
+            return
+        if self._worker.running and self._lock.acquire(blocking=False):
+            try:
+                self._ask(RoomChecked, CheckRoom(fields=dict(fields)))
+            finally:
+                self._lock.release()
+
     def _check_restarted(self) -> None:
         now, _ = self._ask(Description, Describe())
         if now != self._description:
@@ -109,7 +132,7 @@ class RemoteAgent:
     def _ask(
         self,
         kind: type[T],
-        request: Describe | TakeTurn,
+        request: Request,
         messages: Sequence[Any] = (),
         on_text: OnText | None = None,
     ) -> tuple[T, list[Any]]:
@@ -118,3 +141,8 @@ class RemoteAgent:
             raise reply.raised(self._worker.who)
         assert isinstance(reply, kind), "a host answers what it is asked"
         return reply, sent
+
+
+def _bytes(value: FieldValue) -> int:
+    """The bytes of all that a field says."""
+    return len("".join(chain.from_iterable([value] if isinstance(value, str) else value)).encode())

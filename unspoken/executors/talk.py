@@ -13,12 +13,16 @@ from unspoken.errors import UnspokenError, WorkerError
 from unspoken.types import FieldValue, Finish, Spec, Usage
 
 __all__ = [
+    "CANCEL",
+    "CheckRoom",
+    "RoomChecked",
     "REQUEST",
     "REPLY",
     "Request",
     "Failed",
     "Describe",
     "Description",
+    "Answer",
     "Piece",
     "TurnDone",
     "TakeTurn",
@@ -53,6 +57,23 @@ class TakeTurn(_Part):
     answers: bool
     step: int
     stream: bool
+
+
+class CheckRoom(_Part):
+    """Say whether items have room in the agent's window, without messages."""
+
+    kind: Literal["check"] = "check"
+    fields: dict[str, tuple[FieldValue, ...]]
+
+
+class RoomChecked(_Part):
+    """They have."""
+
+    kind: Literal["checked"] = "checked"
+
+
+CANCEL = b"cancel"
+"""Comes while a turn is taken, which then ends after the pass in progress. Nothing answers it."""
 
 
 class Description(_Part):
@@ -114,7 +135,8 @@ class Failed(_Part):
         return found
 
 
-Request = Describe | TakeTurn
-Reply = Description | TurnDone | Piece | Failed
+Request = Describe | CheckRoom | TakeTurn
+Reply = Description | RoomChecked | TurnDone | Piece | Failed
+Answer = Description | RoomChecked | TurnDone | Failed
 REQUEST = TypeAdapter[Request](Annotated[Request, Field(discriminator="kind")])
 REPLY = TypeAdapter[Reply](Annotated[Reply, Field(discriminator="kind")])

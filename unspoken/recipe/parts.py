@@ -233,11 +233,11 @@ class UntilSource(Part):
 class SessionSource(Part):
     """How a conversation with a pipeline is held, see `Pipeline.session`.
 
-    keep: what happens when it is longer than a window; null is an error. window: the most positions
-    that an agent reads and writes in a turn, null for what its model can take. budget: bytes of
-    caches.
+    keep: what happens when it is longer than a window, or than the caches for which there is room;
+    null is an error, or words that are read again. window: the most positions that an agent reads
+    and writes in a turn, null for what its model can take. budget: bytes of caches.
     """
 
-    keep: Literal["recent"] | None = None
+    keep: Literal["recent", "distilled"] | None = None
     window: int | None = Field(default=None, ge=1)
     budget: int = Field(default=2 << 30, ge=0)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from unspoken.agents.searching import check_search, fits
 from unspoken.errors import PipelineError, require, unknown
-from unspoken.sessions.past import Exchange, Past
+from unspoken.sessions.notes import Note, note_of, words_of
+from unspoken.sessions.past import Exchange, Past, Stays
 
-__all__ = ["KEEPS", "Keep", "Recent", "Size", "keep_of"]
+__all__ = ["KEEPS", "Distilled", "Keep", "Recent", "Size", "keep_of"]
 
-Size = Callable[[Sequence[Exchange]], int]
-"""The positions of a prompt in which these exchanges come before the new question."""
+Size = Callable[[Stays], int]
+"""The positions of a prompt in which this comes before the new question."""
 
 
 class Keep(Protocol):
     """Chooses what an agent reads of its past once the whole has no room."""
 
-    def __call__(self, past: Past, size: Size, room: int) -> Sequence[Exchange]:
-        """The exchanges that are read from now on, those of `past.stays` or others in their place.
+    def __call__(self, past: Past, asked: str, size: Size, room: int) -> Stays:
+        """What is read in this turn: exchanges of `past.stays`, or others, and notes of the rest.
 
-        It is called when `past.stays` has no room. size: asked for what would be read instead.
-        room: the most positions that a prompt may have.
+        It is called when `past.stays` has no room, and in each turn after it left something out.
+        The next turn has its exchanges as `past.stays`, and not its notes. asked: the words of the
+        new item and its messages. size: asked for what would be read instead. room: the most
+        positions that a prompt may have.
         """
         ...
 
@@ -39,26 +44,110 @@ class Recent:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        fits = 0 < self.share <= 1
-        require(fits, "share", self.share, "a share of the room, above 0, to 1", PipelineError)
+        _check_share("share", self.share)
 
-    def __call__(self, past: Past, size: Size, room: int) -> Sequence[Exchange]:
-        stays = past.stays
-        while stays and size(stays) > self.share * room:
-            stays = stays[1:]
+    def __call__(self, past: Past, asked: str, size: Size, room: int) -> Stays:
+        return Stays(_newest(past.stays, size, room, self.share))
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """The newest exchanges stay as with `Recent`, and of the others the agent reads short notes.
+
+    notes: the part of the room that notes may take up, see `Note`. The rest is for exchanges. The
+    exchange whose words fit the new question best, by BM25 (Robertson and Zaragoza 2009), comes
+    first, in its own words if these take up at most half of that. Notes follow of what the user
+    ruled, of what else fits the question, and of the newest. They stand in the order of the
+    conversation, right before the question, so that a prompt begins as the one before it while
+    notes change. Raises `MissingExtra` without bm25s.
+    """
+
+    share: float = 0.5
+    notes: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_share("share", self.share)
+        _check_share("notes", self.notes)
+        check_search()
+
+    def __call__(self, past: Past, asked: str, size: Size, room: int) -> Stays:
+        whole = Stays(past.stays)
+        if not past.gone(past.stays) and size(whole) <= room:
+            return whole
+        newest = _newest(past.stays, size, int((1 - self.notes) * room), self.share)
+        gone, before = past.gone(newest), size(Stays(newest))
+        if not gone:
+            return Stays(newest)
+        most = min(room, before + int(self.notes * room))
+        notes = [note_of(one) for one in gone]
+        order = _order(gone, notes, asked, past.exchanges[-1])
+        lines = list(map(str, notes))
+        look = words_of(gone[order[0]])
+        if size(Stays(newest, (look,))) <= (before + most) / 2:
+            lines[order[0]] = look
+
+        def noted(count: int) -> Stays:
+            return Stays(newest, tuple(lines[n] for n in sorted(order[:count])))
+
+        counts = range(1, len(gone) + 1)
+        return noted(bisect_left(counts, True, key=lambda n: size(noted(n)) > most))
+
+
+def _order(
+    gone: Sequence[Exchange], notes: Sequence[Note], asked: str, last: Exchange
+) -> list[int]:
+    """The best for a question, what the user ruled, the rest by their fit, the newest.
+
+    A question may lean on the exchange before it, whose words count half.
+    """
+    texts = [_said(one) for one in gone]
+    pairs = zip(fits(texts, asked), fits(texts, _said(last)), strict=True)
+    scores = [own + before / 2 for own, before in pairs]
+    best = max(scores, default=0.0)
+
+    def rank(n: int) -> tuple[bool, bool, float, int]:
+        return scores[n] < best, not notes[n].rule, -scores[n], -n
+
+    return sorted(range(len(gone)), key=rank)
+
+
+def _said(exchange: Exchange) -> str:
+    return f"{exchange.asked}\n{exchange.words}"
+
+
+def _newest(
+    stays: tuple[Exchange, ...], size: Size, room: int, share: float
+) -> tuple[Exchange, ...]:
+    """All if they have room, else the newest that take up at most a share of it."""
+
+    def has_room(dropped: int, most: float) -> bool:
+        return size(Stays(stays[dropped:])) <= most
+
+    if has_room(0, room):
         return stays
+    numbers = range(1, len(stays))
+    drops = bisect_left(numbers, True, key=lambda n: has_room(n, share * room))
+    return stays[1 + drops :]
 
 
 def keep_of(given: Any) -> Keep | None:
-    """What is kept, by name or as it is given. Raises `UnknownName` and `PipelineError`."""
+    """What is kept, by name or as it is given.
+
+    Raises `UnknownName`, `PipelineError`, and `MissingExtra` for what needs another library.
+    """
     if isinstance(given, str):
         if given not in KEEPS:
             raise unknown("way to keep a conversation", given, KEEPS)
-        return KEEPS[given]
-    fits = given is None or callable(given)
-    require(fits, "keep", given, "'recent', or a function such as Recent()", PipelineError)
+        return KEEPS[given]()
+    allowed = "'recent', 'distilled', or a function such as Recent()"
+    require(given is None or callable(given), "keep", given, allowed, PipelineError)
     return cast(Keep | None, given)
 
 
-KEEPS: Mapping[str, Keep] = {"recent": Recent()}
+def _check_share(name: str, given: Any) -> None:
+    fits = 0 < given <= 1
+    require(fits, name, given, "a share of the room, above 0, to 1", PipelineError)
+
+
+KEEPS: Mapping[str, Callable[[], Keep]] = {"recent": Recent, "distilled": Distilled}
 """By name what a session does when a window is full."""

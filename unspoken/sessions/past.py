@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from unspoken.agents import Edge
-from unspoken.agents.roles import Fields
+from unspoken.agents.roles import Fields, Role
 from unspoken.runs import Query, fields_of
-from unspoken.types import FieldValue
+from unspoken.types import FieldValue, Text
 from unspoken.wire import Message
 
-__all__ = ["Exchange", "Past", "asked"]
+__all__ = ["Exchange", "Past", "Stays", "asked", "item_words", "read_by"]
 
 
 def asked(query: Query) -> str | dict[str, FieldValue]:
@@ -21,9 +21,9 @@ def asked(query: Query) -> str | dict[str, FieldValue]:
     return {name: value for name, (value,) in fields_of([query]).items() if value}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Exchange:
-    """One turn of an agent: its item, of one row, the messages that it read, what it wrote.
+    """One turn of an agent: what it read of an item, of one row, and of messages, what it wrote.
 
     words: without thoughts, and without white space at both ends, as a template shows them.
     """
@@ -31,6 +31,33 @@ class Exchange:
     fields: Fields
     words: str
     received: tuple[tuple[Edge, Message], ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The words of its item and of the messages that came with it."""
+        return item_words(self.fields, (message for _, message in self.received))
+
+
+def item_words(fields: Fields, messages: Iterable[Message] = ()) -> str:
+    """What an item of one row and its messages say in words. Vectors and caches say nothing."""
+    found = list[str]()
+    for (value,) in fields.values():
+        found += [value] if isinstance(value, str) else ["\n".join(one) for one in value]
+    found += [one.payload.words[0] for one in messages if isinstance(one.payload, Text)]
+    return "\n".join(found)
+
+
+def read_by(role: Role, fields: Fields) -> Fields:
+    """The fields of an item that a role reads. A question without words if it reads none."""
+    return {name: fields[name] for name in role.fields if name in fields} or {"question": ("",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """What an agent reads of its past: some exchanges, and before the new item notes of others."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +71,7 @@ class Past:
         """The past after a run, in which the agent read `stays` and had some more exchanges."""
         return Past((*self.exchanges, *more), (*stays, *more))
 
-    def without(self, stays: Sequence[Exchange]) -> int:
-        """How many exchanges are not read any more, if only these are."""
+    def gone(self, stays: Sequence[Exchange]) -> tuple[Exchange, ...]:
+        """The exchanges that are not read any more, if only these are."""
         kept = {id(one) for one in stays}
-        return sum(id(one) not in kept for one in self.exchanges)
-
-    def keeping(self, stays: Sequence[Exchange]) -> Past:
-        return replace(self, stays=tuple(stays))
+        return tuple(one for one in self.exchanges if id(one) not in kept)

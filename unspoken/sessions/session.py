@@ -21,7 +21,7 @@ from unspoken.events import Event, RunEnded, Tell, WordsLeftOut
 from unspoken.protocols import Model, unwrapped
 from unspoken.runs import LeftOut, Query, Run, fields_of
 from unspoken.sessions.conversing import ConversingAgent, Window
-from unspoken.sessions.past import Exchange, Past, asked
+from unspoken.sessions.past import Exchange, Past, asked, read_by
 from unspoken.sessions.storing import Kept, save
 from unspoken.streaming import AsyncStream, Stream
 from unspoken.team import Team
@@ -75,6 +75,7 @@ class Session:
         past: Mapping[str, Past],
         turns: Sequence[tuple[Query, str]] = (),
     ) -> None:
+        window = replace(window, budget=caches.pool.budget // len(team.participants))
         self._team, self._listening, self._window = team, listening, window
         self._caches: Caches | None = caches
         self._agents = {name: _here(agent) for name, agent in team.participants.items()}
@@ -96,8 +97,11 @@ class Session:
         """A session in which every agent has read these questions and answers."""
         for query, _ in history:
             team.check_items([query], [query])
-        read = [Exchange(fields_of([query]), answer.strip()) for query, answer in history]
-        past = {name: Past().after((), read) for name in team.participants}
+        told = [(fields_of([query]), answer.strip()) for query, answer in history]
+        past = {
+            name: Past().after((), [Exchange(read_by(agent.role, f), said) for f, said in told])
+            for name, agent in team.participants.items()
+        }
         return cls(team, listening, caches, window, past, history)
 
     # -- runs --------------------------------------------------------------------------------------

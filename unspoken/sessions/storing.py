@@ -15,7 +15,7 @@ from unspoken import kept
 from unspoken.agents import Edge
 from unspoken.errors import Damaged, QueryError, SessionError, WireError
 from unspoken.runs import Query, fields_of
-from unspoken.sessions.past import Exchange, Past, asked
+from unspoken.sessions.past import Exchange, Past, asked, read_by
 from unspoken.team import Team
 from unspoken.types import FieldValue, Spec
 from unspoken.wire import Message
@@ -109,7 +109,7 @@ def load(path: Path, team: Team) -> Kept:
             held = _Session.model_validate(found.content)
             messages = {name: Message.from_bytes(_of(one)) for name, one in found.tensors.items()}
             _check_agents(path, held, team)
-            past = {n: _past(path, one, messages, team) for n, one in held.agents.items()}
+            past = {n: _past(path, n, one, messages, team) for n, one in held.agents.items()}
         except (ValidationError, WireError, LookupError, QueryError) as error:
             raise Damaged(
                 f"{path} is damaged: its content is that of no session: {error}"
@@ -134,10 +134,13 @@ def _check_agents(path: Path, held: _Session, team: Team) -> None:
             )
 
 
-def _past(path: Path, agent: _Agent, messages: Mapping[str, Message], team: Team) -> Past:
+def _past(
+    path: Path, name: str, agent: _Agent, messages: Mapping[str, Message], team: Team
+) -> Past:
     def exchange(one: _Exchange) -> Exchange:
         received = tuple((_edge(path, r, team), messages[str(r.message)]) for r in one.received)
-        return Exchange(fields_of([one.fields]), one.words, received)
+        read = read_by(team.participants[name].role, fields_of([one.fields]))
+        return Exchange(read, one.words, received)
 
     all_ = tuple(map(exchange, agent.exchanges))
     places = range(len(all_))

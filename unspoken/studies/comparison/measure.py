@@ -50,14 +50,10 @@ def compare(
     for a channel that cannot be told from others, before any forward pass.
     """
     controls = {"constant": constants or {}, "lora": adapted or {}}
-    for control, by_channel in controls.items():
-        if odd := set(by_channel) - set(pipelines):
-            raise PipelineError(
-                f"{control} pipelines for {sorted(odd)}, but there are {sorted(pipelines)}"
-            )
+    controlled = [one for by_channel in controls.values() for one in by_channel.values()]
+    _check_controls(pipelines, controls)
     if not task.test or not pipelines or (limit is not None and limit < 2):
         raise DataError("a comparison needs at least one pipeline and two test items")
-    controlled = [one for by_channel in controls.values() for one in by_channel.values()]
     for pipeline in (*pipelines.values(), *controlled):
         identity(pipeline)
     items = sample(task.test, limit, seed)
@@ -86,3 +82,13 @@ def compare(
     if out is not None:
         report.save(out)
     return report
+
+
+def _check_controls(
+    pipelines: Mapping[str, Pipeline], controls: Mapping[str, Mapping[str, Pipeline]]
+) -> None:
+    for control, by_channel in controls.items():
+        if odd := set(by_channel) - set(pipelines):
+            raise PipelineError(
+                f"{control} pipelines for {sorted(odd)}, but there are {sorted(pipelines)}"
+            )

@@ -1,24 +1,18 @@
-"""What agents, channels and studies may ask of a language model.
-
-A `Model` reads, writes and scores; an agent needs no more. What only some models can do has a
-separate protocol, and a function of the same name asks for it: `movable(model, ...)` returns the
-model as a `Movable`, or raises an error that says what to use instead. Channels, pools and training
-ask when they are put together, before anything is read.
-"""
+"""What some models can do besides, and how to ask for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from unspoken.errors import IncompatibleModels
+from unspoken.protocols.model import Model
+from unspoken.protocols.wrapper import unwrapped
 from unspoken.types import (
     KV,
-    TEXT,
     Ahead,
     CacheSegment,
     Context,
@@ -28,7 +22,6 @@ from unspoken.types import (
     Read,
     Rollout,
     Settings,
-    Spec,
     Words,
 )
 
@@ -39,97 +32,18 @@ __all__ = [
     "Assesses",
     "Fillable",
     "Foresees",
-    "Model",
     "Movable",
     "RollsOut",
     "Tabled",
-    "Wrapper",
     "WritesTogether",
     "assesses",
-    "device_of",
     "fillable",
     "foresees",
     "movable",
     "rolls_out",
     "tabled",
-    "unwrapped",
     "writes_together",
 ]
-
-
-class Model(Protocol):
-    """A language model as an agent uses it: its identity, its words, how it reads and writes.
-
-    It may be weights in this process, a serving engine, or a script. What `read` returns holds a
-    cache that only the same model has to understand.
-    """
-
-    @property
-    def spec(self) -> Spec:
-        """Shapes, identity and abilities, which `Channel.check` compares."""
-        ...
-
-    def tokens(self, words: str) -> list[int]:
-        """Token ids of `words` alone, without special tokens around them."""
-        ...
-
-    def encode(
-        self, words: str, frames: Sequence[tuple[int, int]] | None = None
-    ) -> tuple[list[int], list[int]]:
-        """Token ids of `words`, and where each token ends in them, in characters; -1 if unknown.
-
-        frames: where control tokens count, as (begin, end) in characters; None for anywhere. In
-        other places they are spelled like any word.
-        """
-        ...
-
-    def chat(
-        self,
-        system: str,
-        user: str,
-        *,
-        past: Sequence[tuple[str, str]] = (),
-        now: datetime | None = None,
-        **options: Any,
-    ) -> str:
-        """A user's turn in the chat template, open for the assistant; see `Spec.chats`.
-
-        past: earlier turns, the user's words and the assistant's. now: the date, if the template
-        writes one. options: what it is told besides, such as enable_thinking. Raises
-        `TemplateError` for a template that does not show both texts.
-        """
-        ...
-
-    def shorten(self, words: str, limit: int) -> str:
-        """The words of the first `limit` tokens."""
-        ...
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (...) to input embeddings (..., W), the space of `Vectors`."""
-        ...
-
-    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
-        """Read a prompt of B rows and compute what is needed."""
-        ...
-
-    def write(
-        self,
-        context: Context,
-        settings: Settings = Settings(),
-        on_text: OnText | None = None,
-    ) -> Words:
-        """Continue each row of a context with words.
-
-        on_text: gets the number of a row and its new words, as they come.
-        """
-        ...
-
-    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
-        """Negative log-likelihood (B,) of each row's answer, in nats."""
-        ...
-
-
-# -- what some models can do besides ---------------------------------------------------------------
 
 
 class Movable(Protocol):
@@ -358,71 +272,3 @@ def tabled(model: Model, what: str) -> Tabled:
     name = model.spec.name
     lack = f"{what} tables of embeddings, and {name!r} has none here; load its weights"
     return _asked(model, "table", lack)
-
-
-# -- models around models --------------------------------------------------------------------------
-
-
-class Wrapper:
-    """A model that reads or writes in another way. All else comes from the model inside.
-
-    `movable` and the similar functions also return the model inside.
-    """
-
-    def __init__(self, inner: Model) -> None:
-        self.inner = inner
-
-    @property
-    def spec(self) -> Spec:
-        return self.inner.spec
-
-    def tokens(self, words: str) -> list[int]:
-        return self.inner.tokens(words)
-
-    def encode(
-        self, words: str, frames: Sequence[tuple[int, int]] | None = None
-    ) -> tuple[list[int], list[int]]:
-        return self.inner.encode(words, frames)
-
-    def chat(
-        self,
-        system: str,
-        user: str,
-        *,
-        past: Sequence[tuple[str, str]] = (),
-        now: datetime | None = None,
-        **options: Any,
-    ) -> str:
-        return self.inner.chat(system, user, past=past, now=now, **options)
-
-    def shorten(self, words: str, limit: int) -> str:
-        return self.inner.shorten(words, limit)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.inner.embed(ids)
-
-    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
-        return self.inner.read(prompt, needs=needs)
-
-    def write(
-        self,
-        context: Context,
-        settings: Settings = Settings(),
-        on_text: OnText | None = None,
-    ) -> Words:
-        return self.inner.write(context, settings, on_text)
-
-    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
-        return self.inner.score(context, answers)
-
-
-def unwrapped(model: Model) -> Model:
-    """The model inside all wrappers."""
-    while isinstance(model, Wrapper):
-        model = model.inner
-    return model
-
-
-def device_of(model: Model) -> torch.device:
-    """Where its tensors are, or the CPU for a model that has none in this process."""
-    return getattr(unwrapped(model), "device", torch.device("cpu"))

@@ -1,0 +1,93 @@
+"""Models around models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unspoken.protocols.model import Model
+from unspoken.types import (
+    TEXT,
+    Context,
+    Need,
+    OnText,
+    Prompt,
+    Read,
+    Settings,
+    Spec,
+    Words,
+)
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Wrapper", "device_of", "unwrapped"]
+
+
+class Wrapper:
+    """A model that reads or writes in another way. All else comes from the model inside.
+
+    `movable` and the similar functions also return the model inside.
+    """
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+
+    @property
+    def spec(self) -> Spec:
+        return self.inner.spec
+
+    def tokens(self, words: str) -> list[int]:
+        return self.inner.tokens(words)
+
+    def encode(
+        self, words: str, frames: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
+        return self.inner.encode(words, frames)
+
+    def chat(
+        self,
+        system: str,
+        user: str,
+        *,
+        past: Sequence[tuple[str, str]] = (),
+        now: datetime | None = None,
+        **options: Any,
+    ) -> str:
+        return self.inner.chat(system, user, past=past, now=now, **options)
+
+    def shorten(self, words: str, limit: int) -> str:
+        return self.inner.shorten(words, limit)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.inner.embed(ids)
+
+    def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        return self.inner.read(prompt, needs=needs)
+
+    def write(
+        self,
+        context: Context,
+        settings: Settings = Settings(),
+        on_text: OnText | None = None,
+    ) -> Words:
+        return self.inner.write(context, settings, on_text)
+
+    def score(self, context: Context, answers: Sequence[str | Sequence[int]]) -> Tensor:
+        return self.inner.score(context, answers)
+
+
+def unwrapped(model: Model) -> Model:
+    """The model inside all wrappers."""
+    while isinstance(model, Wrapper):
+        model = model.inner
+    return model
+
+
+def device_of(model: Model) -> torch.device:
+    """Where its tensors are, or the CPU for a model that has none in this process."""
+    return getattr(unwrapped(model), "device", torch.device("cpu"))
