@@ -7,7 +7,8 @@ The server is a process of its own, the load comes from this one, and all of it 
 benchmarks/serving.py measures the same model without a server. The arms:
 
 * one: a single user beside `pipeline.stream`, turn by turn: time to the first words, time a token;
-* many: `--users` at once, beside the same requests one after the other;
+* many: `--users` at once, beside requests one after the other, and beside the same requests to
+  `transformers serve`, plain and with continuous batching, if `--peers` names them;
 * overload: requests come twice as fast as `many` was answered, for `--seconds`;
 * vanish: `--vanishing` clients, of which each goes away at a random moment, or reads to the end;
 * random: requests come at 70 % of the rate of `many`, with gaps of a Poisson process, and of a
@@ -22,14 +23,19 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
+import socket
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
-from time import perf_counter
+from statistics import harmonic_mean, median, quantiles
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
 from typing import Any
 
 import httpx
@@ -43,7 +49,9 @@ from unspoken.events import WordsWritten
 from unspoken.files import write_text
 from unspoken.serving import Bounds, ServedPipeline, serve
 
-PATH = "/v1/chat/completions"
+PATH = "/v1/completions"
+BATCHED = ["--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "1024"]
+PEERS = {"plain": [], "continuous": [*BATCHED, "--no-cb-use-cuda-graph"]}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def run_server(name: str, threads: int, bounds: Bounds, ready: Any) -> None:
 
 
 @contextmanager
-def server(given: argparse.Namespace):
+def server(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     bounds = Bounds(running=given.users, waiting=2 * given.users, waiting_each=2 * given.users)
@@ -84,31 +92,60 @@ def server(given: argparse.Namespace):
         print(f"the server ended with {process.exitcode}")
 
 
-async def ask(client: httpx.AsyncClient, words: str, tokens: int, leaves: float = 2.0) -> Asked:
+async def ask(
+    client: httpx.AsyncClient, words: str, tokens: int, leaves: float = 2.0, name: str = "solver"
+) -> Asked:
     """Ask for a stream. leaves: the share of it after which the client goes away."""
-    body = {
-        "model": "solver",
-        "messages": [{"role": "user", "content": words}],
-        "max_tokens": tokens,
-        "stream": True,
-    }
+    body = {"model": name, "prompt": words, "max_tokens": tokens, "stream": True}
     begun, first, pieces = perf_counter(), 0.0, 0
     async with client.stream("POST", PATH, json=body) as response:
         if response.status_code != 200:
             await response.aread()
             return Asked(response.status_code)
         async for line in response.aiter_lines():
-            if '"error"' in line:
+            if not line.startswith("data: {"):
+                continue
+            told = json.loads(line.removeprefix("data: "))
+            if "error" in told:
                 return Asked(500)
-            if '"content": "' in line and '"content": ""' not in line:
+            if told["choices"] and told["choices"][0]["text"]:
                 first, pieces = first or perf_counter() - begun, pieces + 1
             if pieces >= leaves * tokens:
                 return Asked(0)
     return Asked(200, first, perf_counter() - begun, pieces)
 
 
-async def at_once(client: httpx.AsyncClient, texts: Sequence[str], tokens: int) -> list[Asked]:
-    return list(await asyncio.gather(*(ask(client, text, tokens) for text in texts)))
+@contextmanager
+def peer(folder: Path, more: Sequence[str], threads: int) -> Iterator[httpx.AsyncClient]:
+    """`transformers serve`, once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
+    command += ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1"]
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, "--port", str(port), *more], env=env, **quiet)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                    break
+            sleep(0.5)
+        yield httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def at_once(
+    client: httpx.AsyncClient, texts: Sequence[str], tokens: int, name: str = "solver"
+) -> float:
+    """Tokens per second of requests that come at once."""
+    begun = perf_counter()
+    asked = await asyncio.gather(*(ask(client, text, tokens, name=name) for text in texts))
+    assert all(one.status == 200 for one in asked), asked
+    return len(texts) * tokens / (perf_counter() - begun)
 
 
 async def paced(
@@ -171,28 +208,53 @@ class Load:
         return {"first_words_over_plain": first, "each_token_over_plain": each, "seconds": rows}
 
     async def many(self) -> dict[str, Any]:
-        given, texts = self.given, self.some
-        found: dict[str, list[float]] = {"together": [], "alone": [], "times": []}
-        for _ in range(given.rounds):
-            begun = perf_counter()
-            asked = await at_once(self.client, texts(given.users), given.written)
-            assert all(one.status == 200 for one in asked), asked
-            together = given.users * given.written / (perf_counter() - begun)
-            begun = perf_counter()
-            for text in texts(given.alone):
-                await ask(self.client, text, given.written)
-            alone = given.alone * given.written / (perf_counter() - begun)
-            for name, value in zip(found, (together, alone, together / alone), strict=True):
-                found[name].append(value)
-        self.rate = median(found["together"]) / given.written
-        return {"tokens_per_second": found, "requests_per_second": self.rate}
+        given = self.given
+        with ExitStack() as opened:
+            folder = Path(opened.enter_context(TemporaryDirectory()))
+            if given.peers:
+                self.save(folder)
+            peers = {
+                name: opened.enter_context(peer(folder, PEERS[name], given.threads))
+                for name in given.peers
+            }
+            for client in peers.values():
+                await ask(client, *self.some(1), 4, name=str(folder))
+            rates: dict[str, list[float]] = {name: [] for name in ("together", "alone", *peers)}
+            for _ in range(given.rounds):
+                texts = self.some(given.users)
+                rates["together"].append(await at_once(self.client, texts, given.written))
+                alone = [
+                    await at_once(self.client, [text], given.written)
+                    for text in self.some(given.alone)
+                ]
+                rates["alone"].append(harmonic_mean(alone))
+                for name, client in peers.items():
+                    rate = await at_once(client, texts, given.written, str(folder))
+                    rates[name].append(rate)
+        self.rate = median(rates["together"]) / given.written
+        times = {
+            name: median(own / other for own, other in zip(rates["together"], each, strict=True))
+            for name, each in rates.items()
+            if name != "together"
+        }
+        return {"tokens_per_second": rates, "times": times, "requests_per_second": self.rate}
+
+    def save(self, folder: Path) -> None:
+        """The model for a peer, whose answers end at their limit alone."""
+        model: Any = self.pipeline.answerer.model
+        model.model.generation_config.eos_token_id = None
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
 
     async def overload(self) -> dict[str, Any]:
         given, before = self.given, self.memory()
         count = max(1, round(2 * self.rate * given.seconds))
-        begun = perf_counter()
+        begun, health = perf_counter(), asyncio.create_task(self.health())
         asked = await paced(self.client, self.some(count), given.written, [0.5 / self.rate] * count)
         seconds = perf_counter() - begun
+        health.cancel()
+        with suppress(asyncio.CancelledError):
+            await health
         done = sum(one.status == 200 for one in asked)
         return {
             "requests": count,
@@ -255,7 +317,8 @@ class Load:
         """Ask for it, again and again, and note the seconds that it took."""
         while True:
             begun = perf_counter()
-            await self.client.get("/health")
+            response = await self.client.get("/health")
+            assert response.status_code == 200
             self.healths.append(perf_counter() - begun)
             await asyncio.sleep(0.2)
 
@@ -306,6 +369,7 @@ def main() -> None:
     options.add_argument("--model", default="smollm2-135m-instruct")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     options.add_argument("--users", type=int, default=16)
+    options.add_argument("--peers", nargs="*", choices=list(PEERS), default=[])
     options.add_argument("--alone", type=int, default=2, help="requests one after the other")
     options.add_argument("--read", type=int, default=64, help="tokens of a prompt")
     options.add_argument("--written", type=int, default=64, help="tokens of an answer")

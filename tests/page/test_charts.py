@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from xml.etree import ElementTree
 
 import pytest
@@ -132,12 +132,19 @@ def test_bars_and_points_are_at_their_values() -> None:
     assert [tick.text for tick in row_axis(CHARTS["forest"]).ticks][:2] == ["0", "+10"]
 
 
+def ticks_of(axes: Any) -> tuple[Any, Any]:
+    """The words under an axis, and where they are."""
+    return axes.get_xticklabels(), axes.get_xticks()
+
+
 def test_lines_are_at_their_values_and_zero_has_no_place_on_a_logarithmic_axis() -> None:
     by_bytes, by_hop = figure_of(LINES, "").axes
     for axes in (by_bytes, by_hop):
         assert axes.containers[0][0].get_xydata().tolist() == [[dot.x, dot.y] for dot in DOTS]
-    assert by_bytes.get_xscale() == "log"
     (first, across, upward), (second, _, _) = panels(LINES)
+    assert (by_bytes.get_xscale(), by_bytes.get_xlim()) == ("log", (across.low, across.high))
+    shown = {tick.get_text(): place for tick, place in zip(*ticks_of(by_bytes), strict=True)}
+    assert shown == {tick.text: tick.value for tick in across.ticks} == {"2": 2, "5": 5, "10": 10}
     assert (across.log, across.low, across.high) == (True, 2, 10)
     assert (upward.low, upward.high) == (
         0,
@@ -160,6 +167,19 @@ def test_the_legend_names_each_line_and_each_guide_once() -> None:
     (figure,) = drawings(page(LINES))
     shown = ["".join(item.itertext()).strip() for item in figure.findall(".//ul/li")]
     assert shown == names
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (5, 3)])
+def test_many_panels_are_drawn_two_by_two_and_name_what_goes_up_at_the_left(
+    count: int, rows: int
+) -> None:
+    front = Line("front", 1, path=((1.0, 1.0), (2.0, 1.0)), dotted=True)
+    panel = Panel(Scale("seconds"), "right, %", (*LINES.panels[0].lines, front))
+    figure = figure_of(Lines((panel,) * count, "", ""), "")
+    assert [axes.get_subplotspec().get_geometry()[0] for axes in figure.axes] == [rows] * count
+    left = [axes.get_subplotspec().is_first_col() for axes in figure.axes]
+    assert [axes.get_ylabel() == "right, %" for axes in figure.axes] == left
+    assert figure.legends[0].get_lines()[-1].get_linestyle() == ":"
 
 
 def test_nodes_are_behind_those_that_point_at_them() -> None:

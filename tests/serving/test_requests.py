@@ -48,6 +48,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"guided_json": {}}, "guided_json"),
+    ({"stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage_stats"),
     ({"model": "nobody"}, "model"),
     ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
@@ -104,6 +105,7 @@ def test_what_is_not_supported_is_refused_by_name_whole_and_streamed(
         assert is_refused(response, status, param), response.text
 
 
+TEXT = {"type": "text", "text": "x"}
 ACCEPTED: list[dict[str, Any]] = [
     {"n": 1},
     {"response_format": {"type": "text"}},
@@ -115,6 +117,11 @@ ACCEPTED: list[dict[str, Any]] = [
     {"max_tokens": 3, "max_completion_tokens": 3},
     {"max_tokens": None, "temperature": None, "stop": None, "seed": None, "anything": None},
     {"stop": ["x"]},
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}
+        ]
+    },
     {"seed": -5, "temperature": 1, "top_p": 0.5},
 ]
 

@@ -12,6 +12,7 @@ from unspoken.agents import Agent, Edge, Role
 from unspoken.anchors import AnchorPool
 from unspoken.channels import TextChannel, make_channel
 from unspoken.errors import IncompatibleModels
+from unspoken.evaluation.statistics import difference
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import fillable, movable, rolls_out, tabled
 from unspoken.studies.comparison import compare
@@ -159,3 +160,14 @@ def test_it_is_asked_and_timed_for_a_front(model: ScriptedModel, task: Task):
     assert (text.sender_read, text.sender_written) == (0, 0)
     assert note.sender_written > 10
     assert "no latent channel is on the front: none was asked" in report.findings()[0]
+
+
+def test_controls_of_a_front_are_asked_about_some_items(model: ScriptedModel, task: Task):
+    report = fronts({"full-text": pair(model)}, task, timed=1, controls=3, batch_size=4)
+    (text,) = report.arms
+    assert (text.matched.n, text.none.n, text.deranged.n) == (len(task.test), 3, 3)
+    assert text.content == difference([True] * 3, [False] * 3) == text.gain
+    assert f"The controls were asked about 3 of the {len(task.test)} items." in report.about
+    whole = fronts({"full-text": pair(model)}, task, timed=1, batch_size=4)
+    assert whole.arms[0].none.n == len(task.test)
+    assert "The controls were asked" not in whole.about

@@ -142,6 +142,17 @@ def test_what_is_written_does_not_depend_on_who_read_the_last_token(tiny: Tiny, 
             assert tuple(told) == words.words
 
 
+@pytest.mark.parametrize("ladder", sorted(LADDERS))
+def test_a_prompt_of_one_token_is_served(tiny: Tiny, ladder: str):
+    model = tiny()
+    reader = AnchorPool(ladder).wrap(model)
+    for words in ("x", "x", "xy", "y"):
+        one = Prompt((Text((words,)),))
+        found = reader.write(reader.read(one).context, Settings(4))
+        assert found.ids == model.write(model.read(one).context, Settings(4)).ids
+    reader.pool.check()
+
+
 def test_an_answer_is_moved_with_the_words_that_announce_it():
     """It stood behind the same words where it was written, so its head is not read again."""
     model = tiny_backbone("llama")

@@ -24,7 +24,7 @@ from unspoken.backbone import Backbone
 from unspoken.backbone.caches import fresh_cache, kept
 from unspoken.channels import Handoff, ProjectedMemory
 from unspoken.errors import Damaged, IncompatibleModels
-from unspoken.projectors import MemoryProjector
+from unspoken.projectors import MemoryProjector, ReadByBoth
 from unspoken.projectors.alignment import ends_in
 from unspoken.types import CACHE, KV, CacheSegment, Context, Need, Prompt, Text, Vectors
 from unspoken.wire import Message
@@ -95,7 +95,8 @@ def codes(message: Message) -> list[Tensor]:
 
 def started(made: MemoryProjector, states: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
     """The closed-form start of a projector without words."""
-    return made.start(states, torch.zeros(len(states), dtype=torch.long), targets, penalty)
+    block = ReadByBoth(states, torch.zeros(len(states), dtype=torch.long), targets)
+    return made.start([block], penalty)
 
 
 def close(left: Any, right: Any, atol: float = 1e-4) -> None:
@@ -235,7 +236,8 @@ def test_words_travel_whole_beside_the_senders_cache(tiny: Tiny):
         made.piece.weight.zero_()
         own, theirs = (remembered(one, [ALPHABET[:40]]) for one in (sender, model))
         ids = torch.tensor(model.tokens(ALPHABET[:40]))
-        made.start(made.states(own)[0], ids, made.targets(theirs)[0], penalty=1e-6)
+        block = ReadByBoth(made.states(own)[0], ids, made.targets(theirs)[0])
+        made.start([block], penalty=1e-6)
         payload = said(ProjectedMemory(made), sender, [ALPHABET[40:]]).payload
         assert isinstance(payload, Vectors)
         assert payload.values.shape[2] == 8 + width

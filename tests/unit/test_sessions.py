@@ -200,6 +200,26 @@ def test_messages_of_earlier_turns_are_read_again_as_they_were() -> None:
 # -- forks, files, threads -------------------------------------------------------------------------
 
 
+def test_sessions_of_one_owner_share_caches_and_no_words() -> None:
+    model, pool = letters(), AnchorPool("exact")
+    pipeline = alone(model)
+    with pipeline.session(pool=pool, owner="ada") as talk:
+        first = talk.run("Who keeps the key?")
+    assert first.usage.reused == 0
+    held = pool.nbytes
+    assert held > 0  # the owner may come again
+    with pipeline.session(pool=pool, owner="bob") as talk:
+        assert talk.run("Who keeps the key?").usage.reused == 0
+    with pipeline.session(pool=pool, owner="ada") as talk:
+        again = talk.run("Who keeps the cat?")
+        assert again.usage.reused >= len("Who keeps the ")
+        assert (again.usage.read + again.usage.reused, again.answer) == dense(
+            model, [], "Who keeps the cat?"
+        )
+    pool.forget("bob")
+    assert pool.nbytes > held
+
+
 def test_forks_share_caches_and_no_words() -> None:
     model = letters()
     pool = AnchorPool("exact")

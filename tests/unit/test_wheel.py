@@ -58,7 +58,8 @@ def test_the_wheel_works_where_there_is_no_clone(built: Path, tmp_path: Path):
 
 def test_the_sdist_has_the_sources_and_the_examples(built: Path):
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     for path in ("unspoken/cli.py", "recipes/relay.yaml", "examples/two_agents.py", "README.md"):
         assert path in names
 

@@ -295,6 +295,8 @@ def _spelled(parts: Sequence[Part], batch: int) -> Spelling:
 def _caches(read: Read, rows: Sequence[Row]) -> list[Tensor]:
     """The cache of each row, (L, 2, H, S, D), of all tokens or all but the last."""
     kv = read.cached.kv if read.cached is not None else read.context.kv
+    if not kv:  # of one token, which is in no cache yet
+        return [torch.zeros(0, 2, 0, 0, 0)] * len(rows)
     slots = read.context.mask.shape[1]
     return [_row(kv, b, slice(slots - len(row.ids), None)) for b, row in enumerate(rows)]
 

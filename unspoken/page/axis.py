@@ -15,10 +15,11 @@ __all__ = ["Axis", "Tick", "panels", "row_axis"]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A place on an axis, in percent, and what is written there."""
+    """A place on an axis, in percent, what is written there, and its value."""
 
     at: float
     text: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Axis:
         places = _log_places(known or [1.0]) if log else _places(known or [0.0], whole)
         bare = cls(places[0], places[-1], log, ())
         shown = _few(places) if log else places
-        ticks = (Tick(bare.at(place), _label(place, signed)) for place in shown)
+        ticks = (Tick(bare.at(place), _label(place, signed), place) for place in shown)
         return replace(bare, ticks=tuple(ticks))
 
     def has(self, value: float) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from unspoken.errors import MissingExtra
 from unspoken.files import write_bytes
-from unspoken.page.axis import panels
+from unspoken.page.axis import Axis, panels
 from unspoken.page.charts import (
     SERIES,
     Bars,
@@ -158,18 +159,29 @@ def _broken(name: str) -> str:
 # Lines --------------------------------------------------------------------------------------------
 
 
+_ABREAST = 3
+"""The most panels in a row; more are drawn two by two."""
+
+
 def _lines(chart: Lines, title: str) -> Any:
     shared = len({panel.y for panel in chart.panels}) == 1
-    figure = _figure(1.5 + 3.7 * len(chart.panels), 4.6, title)
-    found = figure.subplots(1, len(chart.panels), sharey=shared, squeeze=False)[0]
+    count = len(chart.panels)
+    columns = count if count <= _ABREAST else 2
+    rows = ceil(count / columns)
+    figure = _figure(1.5 + 3.7 * columns, 1.2 + 3.4 * rows, title)
+    found: list[Any] = []
     handles: dict[str, Any] = {}
-    for number, (axes, (panel, _, y)) in enumerate(zip(found, panels(chart), strict=True)):
+    for number, (panel, across, y) in enumerate(panels(chart)):
+        with_first = {"sharey": found[0]} if shared and found else {}
+        found.append(axes := figure.add_subplot(rows, columns, number + 1, **with_first))
         for line in panel.lines:
             _line(axes, line)
         handles |= {name: one for name, one in _guides(axes, panel) if name not in handles}
         axes.set_xlabel(panel.x.label)
-        axes.set_ylabel("" if shared and number else panel.y)
-        _scaled(axes, panel.x)
+        labelled = not shared or number % columns == 0
+        axes.set_ylabel(panel.y if labelled else "")
+        axes.tick_params(labelleft=labelled)
+        _scaled(axes, panel.x, across)
         room = 0.03 * (y.high - y.low)
         axes.set_ylim(y.low - room, y.high + room)
         axes.spines[["top", "right"]].set_visible(False)
@@ -197,7 +209,8 @@ def _look(line: Line) -> tuple[str, str]:
 def _key(axes: Any, line: Line) -> Any:
     """The entry of a line in the legend."""
     colour, shape = _look(line)
-    style = f"{shape if line.dots else ''}{'-' if line.path else ''}"
+    path = ":" if line.dotted else "-"
+    style = f"{shape if line.dots else ''}{path if line.path else ''}"
     return axes.plot([], [], style, color=colour, ms=4, lw=1.2, label=line.name)[0]
 
 
@@ -213,13 +226,14 @@ def _guides(axes: Any, panel: Panel) -> list[tuple[str, Any]]:
     return found
 
 
-def _scaled(axes: Any, scale: Scale) -> None:
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+def _scaled(axes: Any, scale: Scale, axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     if scale.log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())  # 3, where the usual one says 3 x 10^0
-        axes.xaxis.set_minor_formatter(LogFormatter())
+        axes.set_xlim(axis.low, axis.high)
+        axes.set_xticks([tick.value for tick in axis.ticks], [tick.text for tick in axis.ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
     elif scale.whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

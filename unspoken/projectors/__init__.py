@@ -6,7 +6,7 @@ from unspoken.projectors.free import FreeVectors
 from unspoken.projectors.fuser import Fuser
 from unspoken.projectors.linear import LinearMap, VocabularyMixing
 from unspoken.projectors.load import load_projector, load_trained
-from unspoken.projectors.memory import MemoryProjector
+from unspoken.projectors.memory import MemoryProjector, ReadByBoth
 from unspoken.projectors.states import StateProjector
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LinearMap",
     "MemoryProjector",
     "Projector",
+    "ReadByBoth",
     "StateProjector",
     "VocabularyMixing",
     "load_projector",

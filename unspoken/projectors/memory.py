@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self
 
 import torch
 from tokenizers import Tokenizer
@@ -14,13 +14,26 @@ from torch import Tensor, nn
 from unspoken import rope
 from unspoken.errors import Damaged, IncompatibleModels
 from unspoken.projectors.base import Projector
+from unspoken.projectors.closed_form import moments, principal_axes, ridge
 from unspoken.seeding import seeded
 from unspoken.types import KV, CacheSegment, KVCache, Vectors
 
-__all__ = ["MemoryProjector"]
+__all__ = ["MemoryProjector", "ReadByBoth"]
 
 _PACE = 100.0
 """Free vectors want a learning rate of 1e-2, a hundred times that of these weights."""
+
+
+class ReadByBoth(NamedTuple):
+    """Positions that both models have read.
+
+    states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), without their positions; ids: (n,), the
+    receiver's tokens there.
+    """
+
+    states: Tensor
+    ids: Tensor
+    targets: Tensor
 
 
 class MemoryProjector(Projector):
@@ -154,38 +167,43 @@ class MemoryProjector(Projector):
         self.words.copy_(table / table.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8))
 
     @torch.no_grad()
-    def start(self, states: Tensor, ids: Tensor, targets: Tensor, penalty: float = 0.03) -> float:
+    def start(self, blocks: Iterable[ReadByBoth], penalty: float = 0.03) -> float:
         """Fit everything but V in closed form. Returns the share of variance explained, in sample.
 
-        states: (n, 2 Ls Hs Ds), targets: (n, 2 Lt Ht Dt), the same n positions read by both
-        models; ids: (n,), the receiver's tokens there. penalty: of the ridge, for each position, in
-        units of a code's mean variance.
+        blocks: positions that both models have read. They are passed over six times, a block at a
+        time, so that memory does not grow with their number. penalty: of the ridge, for each
+        position, in units of a code's mean variance.
         """
-        self.mean.copy_(states.mean(0, dtype=torch.float32))
-        states = states - self.mean  # from here on float32, and a copy
-        self.spread.copy_(states.std(0).clamp(min=1e-4))
-        states.div_(self.spread)
+        states = moments(one.states for one in blocks)
+        self.mean.copy_(states.mean)
+        self.spread.copy_(states.spread.clamp(min=1e-4))
+
+        def rows() -> Iterator[Tensor]:
+            return (self._standard(one) for one in blocks)
+
+        most = min(len(self.basis.weight), len(self.mean), states.count)
         with seeded(0):
-            count = min(len(self.basis.weight), *states.shape)
-            axes = torch.pca_lowrank(states, q=count, center=False, niter=1)[2]
+            axes = principal_axes(rows, len(self.mean), most)
+        squares = sum(float((one @ axes).square().sum()) for one in rows())
+        scale = (squares / (states.count * len(self.basis.weight))) ** 0.5
         self.basis.weight.zero_()
-        self.basis.weight[:count] = axes.T
-        code = states @ self.basis.weight.T
-        scale = code.square().mean().sqrt()
-        self.basis.weight /= scale
-        sources = self._sources(self._spelled(code / scale, ids))
-        means, middle = sources.mean(0), targets.mean(0, dtype=torch.float32)
-        sources, targets = sources - means, targets - middle
-        gram = sources.T @ sources
-        gram.diagonal().add_(penalty * len(sources))
-        solve = cast(Callable[[Tensor, Tensor], Tensor], torch.linalg.solve)
-        both = sources.T @ targets
-        weight = solve(gram, both)
-        self.outer.weight.copy_(weight.T)
-        self.outer.bias.copy_(middle - means @ weight)
-        # |Y - X W|^2 = |Y|^2 - 2 <W, X'Y> + <W, X'X W>, and (X'X + p) W = X'Y.
-        ridge = penalty * len(sources) * weight.square().sum()
-        return float(((weight * both).sum() + ridge) / targets.square().sum())
+        self.basis.weight[:most] = axes.T / scale
+        found = ridge(
+            ((self._read(one), one.targets.to(self.mean)) for one in blocks),
+            moments(one.targets for one in blocks),
+            penalty,
+        )
+        self.outer.weight.copy_(found.weight.T)
+        self.outer.bias.copy_(found.bias)
+        return found.explained
+
+    def _standard(self, block: ReadByBoth) -> Tensor:
+        return (block.states.to(self.mean) - self.mean) / self.spread
+
+    def _read(self, block: ReadByBoth) -> Tensor:
+        """What the receiver's cache of a block is made of, see `_sources`."""
+        code = self.basis(self._standard(block))
+        return self._sources(self._spelled(code, block.ids.to(self.mean.device)))
 
     def _spelled(self, code: Tensor, ids: Tensor) -> Tensor:
         """A code of the sender's cache (..., n), and after it the words' embeddings."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unspoken.agents import Agent
-from unspoken.projectors import MemoryProjector
+from unspoken.files import writing
+from unspoken.projectors import MemoryProjector, ReadByBoth
 from unspoken.projectors.alignment import align, ends_in, mean_embeddings, shared_vocabulary
 from unspoken.relay.relay import Relay
 from unspoken.tasks import Item
@@ -18,7 +20,7 @@ from unspoken.terminal import track
 from unspoken.training.precision import in_bfloat16
 from unspoken.types import CACHE, Need, Prompt, Text
 
-__all__ = ["Calibration", "aligned_states", "calibration_texts", "read_by_both"]
+__all__ = ["Calibration", "OnDisk", "aligned_states", "calibration_texts", "read_by_both"]
 
 Calibration = Literal["text", "random", "both"]
 
@@ -87,17 +89,10 @@ def _read(agent: Agent, fields: dict[str, tuple[str, ...]]) -> list[str]:
 @torch.no_grad()
 def read_by_both(
     relay: Relay, agent: Agent, projector: MemoryProjector, texts: Sequence[str]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The states of both models at the same positions, and the receiver's tokens there.
-
-    (n, states), (n,) and (n, targets); states and targets in bfloat16.
-    """
-    device = relay.receiver.device
-    states: list[Tensor] = []
-    tokens: list[Tensor] = []
-    targets: list[Tensor] = []
+) -> Iterator[ReadByBoth]:
+    """What both models make of the same positions, some texts at a time, in bfloat16."""
     for batch in _batches(texts, "caches of both models"):
-        with in_bfloat16(device):
+        with in_bfloat16(relay.receiver.device):
             sent = agent.read({"context": tuple(batch)}, needs=frozenset({CACHE})).cached
             received = relay.receiver.read(_as_read(relay, batch), needs=frozenset({CACHE})).cached
         assert sent is not None
@@ -106,14 +101,36 @@ def read_by_both(
         assert received.spelling is not None
         found, wanted = projector.states(sent), projector.targets(received)
         front = len(received.spelling.words[0]) - len(batch[0]) - 1
+        states: list[Tensor] = []
+        tokens: list[Tensor] = []
+        targets: list[Tensor] = []
         for row in range(len(batch)):
             words, ends = sent.spelling.words[row], sent.spelling.ends[row]
             place, _, ids = ends_in(words, ends.cpu(), 0, projector.tokenizer)
-            keep = received.spelling.ends[row] > front
-            states.append(found[row, place.to(device)].bfloat16())
-            tokens.append(ids.to(device))
-            targets.append(wanted[row, keep].bfloat16())
-    return torch.cat(states), torch.cat(tokens), torch.cat(targets)
+            states.append(found[row, place.to(found.device)].bfloat16())
+            tokens.append(ids)
+            targets.append(wanted[row, received.spelling.ends[row] > front].bfloat16())
+        yield ReadByBoth(torch.cat(states), torch.cat(tokens), torch.cat(targets))
+
+
+class OnDisk:
+    """Blocks of tensors in files of a folder, read one at a time, as often as they are passed over.
+
+    Raises `StorageError` if there is no room for them: 20 kB a token for each of the two models, as
+    large as SmolLM2-135M and Gemma-3-270M.
+    """
+
+    def __init__(self, blocks: Iterable[ReadByBoth], folder: Path) -> None:
+        self._paths: list[Path] = []
+        for n, block in enumerate(blocks):
+            path = folder / f"{n}.pt"
+            with writing(path), path.open("wb") as file:
+                torch.save(tuple(block), file)
+            self._paths.append(path)
+
+    def __iter__(self) -> Iterator[ReadByBoth]:
+        for path in self._paths:
+            yield ReadByBoth(*torch.load(path, mmap=True, weights_only=True))
 
 
 def _as_read(relay: Relay, texts: Sequence[str]) -> Prompt:

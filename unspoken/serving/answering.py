@@ -12,7 +12,7 @@ from typing import Any
 from unspoken.agents import Agent
 from unspoken.anchors import AnchorPool
 from unspoken.backbone.diffusion import Frame, watching
-from unspoken.errors import PipelineError
+from unspoken.errors import PipelineError, TemplateError
 from unspoken.events import Event, MessageSent, RunEnded, TurnEnded, TurnStarted, WordsWritten
 from unspoken.pipeline import Pipeline
 from unspoken.runs import Run
@@ -20,7 +20,7 @@ from unspoken.serving.protocol import Request
 from unspoken.serving.refusals import Refusal
 from unspoken.serving.shown import canvas_of, frame_of, reading_of, sent_of, summary_of
 from unspoken.serving.visible import Visible
-from unspoken.sessions import Keep
+from unspoken.sessions import Keep, keep_of
 from unspoken.types import Settings
 
 __all__ = ["Answer", "Asked", "Begun", "Changes", "ServedPipeline", "Told"]
@@ -90,24 +90,19 @@ class ServedPipeline:
     known is in a pool and is not read again. Raises `PipelineError` unless the agents run in this
     process.
 
-    talks: whether it takes earlier turns. A pipeline with a channel that has no place in a
-    conversation answers single questions.
+    talks: whether it takes earlier turns. A pipeline with a channel, or a chat template, that has
+    no place for them answers single questions.
     """
 
     def __init__(
         self, pipeline: Pipeline, *, keep: str | Keep | None = None, window: int | None = None
     ) -> None:
-        self.pipeline, self.keep, self.window = pipeline, keep, window
+        self.pipeline, self.keep, self.window = pipeline, keep_of(keep), window
         self.agents = pipeline.agents
         self.talks = False
-        with suppress(PipelineError):
-            pipeline.session(keep=keep, window=window).close()
+        with suppress(PipelineError, TemplateError):
+            pipeline.session().close()
             self.talks = True
-
-    @property
-    def channels(self) -> set[str]:
-        """The names of its channels."""
-        return {edge.channel.name for edge in self.pipeline.edges}
 
     @property
     def described(self) -> dict[str, Any]:
@@ -136,8 +131,8 @@ class ServedPipeline:
         if talk.turns and not self.talks:
             raise Refusal(
                 400,
-                "the agents of this model exchange messages that have no place in a conversation, "
-                "so it answers single questions; leave out the earlier turns",
+                "the agents of this model have no place for earlier turns, so it answers single "
+                "questions; leave out all but the last",
                 param="messages",
             )
 

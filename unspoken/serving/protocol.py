@@ -49,11 +49,14 @@ class _Part(BaseModel):
 
 
 class Words(_Part):
-    """A part of a message: words alone."""
+    """A part of a message: words alone. What marks it for a cache is not read."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text", "input_text", "refusal"]
     text: str = ""
     refusal: str = ""
+    cache_control: Any = None
 
 
 class Function(_Part):
@@ -89,6 +92,8 @@ class Message(_Part):
 
 
 class StreamOptions(_Part):
+    model_config = ConfigDict(extra="forbid")
+
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 

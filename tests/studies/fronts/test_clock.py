@@ -54,6 +54,10 @@ def pair(sender: Agent, receiver: Agent, **options: Any) -> Pipeline:
     return Pipeline([sender, receiver], [Edge("sender", "receiver", TextChannel(**options))])
 
 
+def clock_of(pipeline: Pipeline) -> Clock:
+    return clocked({"arm": pipeline}, QUERIES, "clocks").arms["arm"]
+
+
 def agents(time: list[float], kind: type[Agent], *, one_model: bool) -> tuple[Agent, Agent]:
     model = Ticking(time, 7, "reader")
     other = model if one_model else Ticking(time, 3, "solver")
@@ -71,7 +75,7 @@ def test_each_part_of_the_way_is_timed(
     pipeline = pair(*agents(time, kind, one_model=one_model))
     for query in QUERIES:
         pipeline.run(query)  # whatever is kept is there
-    found = clocked(pipeline, QUERIES, "clock")
+    found = clock_of(pipeline)
     taking = 17.0 if one_model else 13.0
     assert found.items == (Seconds(7.0, 40.0, 0.0, taking, 30.0),) * 3
     assert found.first("nothing read") == 47 + taking
@@ -82,7 +86,7 @@ def test_each_part_of_the_way_is_timed(
 
 def test_a_text_that_is_passed_on_is_read_by_the_receiver_alone(time: list[float]) -> None:
     sender, receiver = agents(time, Agent, one_model=False)
-    found = clocked(pair(sender, receiver, verbatim=True), QUERIES, "clock")
+    found = clock_of(pair(sender, receiver, verbatim=True))
     assert found.items == (Seconds(0.0, 0.0, 0.0, 13.0, 30.0),) * 3
     assert found.answer("nothing read") == found.answer("sender has read") == 43
 
@@ -95,21 +99,55 @@ def test_a_clock_is_the_median_of_items_and_not_of_parts() -> None:
     assert clock.first("nothing read") == 4
 
 
+def test_a_share_is_that_of_the_same_items() -> None:
+    """An arm that takes half the time of each item takes half, whichever items are drawn."""
+    long = tuple(Seconds(0, 0, 0, n, n) for n in range(1, 17))
+    half = tuple(Seconds(9, 0, 0, n / 2, n / 2) for n in range(1, 17))
+    text, own = (Clock(items, True, module.Timed.now(1)) for items in (long, half))
+    found = own.share(text, "sender has read")
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    later = own.share(text, "nothing read")
+    assert later.value == pytest.approx(0.5 + 4.5 * (1 / 8 + 1 / 9) / 2)
+    assert later.low < later.value < later.high
+
+
 def test_several_threads_are_timed_by_the_wall(
     time: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = pair(*agents(time, Agent, one_model=False))
-    assert clocked(pipeline, QUERIES, "clock").processor
+    assert clock_of(pipeline).processor
     monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(module, "perf_counter", lambda: 0.0)
-    found = clocked(pipeline, QUERIES, "clock")
+    found = clock_of(pipeline)
     assert (found.processor, found.answer("nothing read")) == (False, 0.0)
 
 
 def test_only_a_sender_and_a_receiver_are_timed(time: list[float]) -> None:
     sender, receiver = agents(time, Agent, one_model=False)
     with pytest.raises(PipelineError, match="has 0 edges and 1 rounds"):
-        clocked(Pipeline([receiver]), QUERIES, "clock")
+        clock_of(Pipeline([receiver]))
     circle = Pipeline([sender, receiver], [Edge("sender", "receiver", TextChannel())], rounds=2)
     with pytest.raises(PipelineError, match="1 edges and 2 rounds"):
-        clocked(circle, QUERIES, "clock")
+        clock_of(circle)
+
+
+def test_arms_take_turns_at_each_item(time: list[float]) -> None:
+    """A machine that gets slower with every pass slows all arms alike."""
+    sender, receiver = agents(time, Agent, one_model=False)
+    slow = sender.model
+    assert isinstance(slow, Ticking)
+    read = slow.read
+
+    def slower(prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
+        slow.reads += 1
+        return read(prompt, needs=needs)
+
+    vars(slow)["read"] = slower
+    pipeline = pair(sender, receiver)
+    found = clocked({"one": pipeline, "two": pipeline}, QUERIES, "clocks").arms
+    apart = [
+        two.reading - one.reading
+        for one, two in zip(found["one"].items, found["two"].items, strict=True)
+    ]
+    assert apart == [apart[0]] * 3
+    assert 0 < apart[0] < found["one"].items[1].reading - found["one"].items[0].reading

@@ -39,6 +39,7 @@ def recipe_of(bench: Bench, *more: str) -> RelayRecipe:
         "projector.width=48",
         "projector.texts=8",
         "studies.fronts.notes=[2,4]",
+        "studies.fronts.excerpts=[3]",
     ]
     found = load_recipe(
         "fronts",
@@ -67,7 +68,8 @@ def answers(bench: Bench, name: str) -> list[str]:
 
 def test_every_arm_is_asked_in_its_class(measured: tuple[Bench, FrontsReport]) -> None:
     _, report = measured
-    twice = ["full-text", "note of 2 tokens", "note of 4 tokens", "handoff"]
+    notes = ["note of 2 tokens", "note of 4 tokens"]
+    twice = ["full-text", *notes, "first 3 tokens", "handoff"]
     blind = [*twice, "memory", "cache", "pooled"]
     tuned = [f"{name}, tuned reader" for name in twice]
     found = ["found sentences, 1", "found sentences, 2"]
@@ -76,6 +78,7 @@ def test_every_arm_is_asked_in_its_class(measured: tuple[Bench, FrontsReport]) -
     assert {arm.name for arm in report.of_class(asked=True)} == set(asked)
     kinds = {arm.name: arm.kind for arm in report.arms}
     assert (kinds["full-text"], kinds["note of 2 tokens"]) == ("verbatim", "words")
+    assert kinds["first 3 tokens"] == "words"
     assert {kinds[name] for name in ("memory", "cache", "handoff", "pooled", "layers")} == {
         "latent"
     }
@@ -149,8 +152,8 @@ def test_without_a_tuned_reader_nothing_is_trained_for_text(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Counter(monkeypatch)
-    more = ["comparison.channels=[full-text]", "comparison.reader=null", "studies.fronts.notes=[]"]
-    recipe = recipe_of(bench, *more, "studies.fronts.sentences=[]", "studies.fronts.trained=[]")
+    more = [f"studies.fronts.{one}=[]" for one in ("notes", "excerpts", "sentences", "trained")]
+    recipe = recipe_of(bench, "comparison.channels=[full-text]", "comparison.reader=null", *more)
     report = run_study("fronts", recipe)
     assert [arm.name for arm in report.arms] == ["full-text", "handoff"]
     assert counter.fits == []
@@ -261,7 +264,7 @@ def test_reading_counts_on_one_clock_only() -> None:
     assert first.startswith("From nothing read, no latent channel is on the front")
     assert second.startswith("Once the sender has read, handoff is on the front: 30.0 % in 0.40 s")
     assert "2.5 times as fast" in second
-    assert half.startswith("Once the sender has read, handoff answers in 40 % of the time")
+    assert half.startswith("Once the sender has read, handoff answers in 40 % [")
 
 
 @pytest.mark.parametrize("own", [{"seconds": 0.6}, {"loss": -0.04}, {"content": 0.02}])
@@ -270,6 +273,14 @@ def test_a_halved_time_needs_time_accuracy_and_content(own: dict[str, Any]) -> N
     report = report_of(TEXT, mine)
     assert not report.halves(mine, "sender has read")
     assert report.findings()[-1].startswith("No channel answers in half the time of the text")
+
+
+def test_who_comes_nearest_to_half_the_time_is_told() -> None:
+    near, far = (arm(f"n{n}", "latent", 30, n / 10) for n in (6, 8))
+    (*_, last) = report_of(
+        TEXT, far, near, arm("empty", "latent", 30, 0.55, content=0.0)
+    ).findings()
+    assert "Once the sender has read, n6 takes 60 % [0, inf], +0.0 [-1.0, +1.0] points" in last
 
 
 def test_the_picture_has_every_arm_and_a_front_for_each_class() -> None:

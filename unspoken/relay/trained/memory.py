@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -13,7 +15,7 @@ from unspoken.channels import Channel, ProjectedMemory
 from unspoken.projectors import MemoryProjector
 from unspoken.projectors.memory import spelling
 from unspoken.recipe.parts import ProjectorSettings
-from unspoken.relay.calibration import Calibration, calibration_texts, read_by_both
+from unspoken.relay.calibration import Calibration, OnDisk, calibration_texts, read_by_both
 from unspoken.relay.relay import Relay
 from unspoken.relay.trained.base import Start, TrainedChannel, identities
 from unspoken.terminal import PlainConsole
@@ -77,8 +79,9 @@ class TrainedMemory(TrainedChannel[MemorySettings, MemoryProjector]):
         self, projector: MemoryProjector, settings: MemorySettings, given: Start
     ) -> Mapping[str, History]:
         texts = calibration_texts(given.relay, given.items, settings.calibration, settings.texts)
-        found = read_by_both(given.relay, given.sender, projector, texts)
-        share = projector.start(*found)
+        with TemporaryDirectory() as folder:
+            read = read_by_both(given.relay, given.sender, projector, texts)
+            share = projector.start(OnDisk(read, Path(folder)))
         PlainConsole(stderr=True).print(
             f"closed-form start: {share:.0%} of the receiver's cache explained"
         )

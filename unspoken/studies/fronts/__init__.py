@@ -1,7 +1,7 @@
 """Which channel pays: accuracy against time, bytes and tokens, and the front of all arms."""
 
 from unspoken.recipe.study import Study
-from unspoken.studies.fronts.clock import Clock, Seconds, clocked
+from unspoken.studies.fronts.clock import Clock, Clocks, Seconds, clocked
 from unspoken.studies.fronts.measure import fronts
 from unspoken.studies.fronts.recipe import run_fronts
 from unspoken.studies.fronts.report import Channelled, FrontsReport, front
@@ -11,6 +11,7 @@ __all__ = [
     "STUDY",
     "Channelled",
     "Clock",
+    "Clocks",
     "FrontsReport",
     "FrontsSettings",
     "Seconds",

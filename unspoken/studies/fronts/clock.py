@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import median
 from time import perf_counter, process_time
 from typing import Literal
@@ -15,6 +16,7 @@ from unspoken.agents.roles import Fields
 from unspoken.agents.together import Steps, WriteRequest, Written
 from unspoken.channels.sender_state import SenderState
 from unspoken.errors import PipelineError
+from unspoken.evaluation.statistics import Estimate, resampled
 from unspoken.evaluation.timing import Timed
 from unspoken.pipeline import Pipeline, Query, fields_of
 from unspoken.protocols import device_of
@@ -22,7 +24,7 @@ from unspoken.terminal import track
 from unspoken.types import TEXT, Usage, Words
 from unspoken.wire import Message
 
-__all__ = ["CLOCKS", "Clock", "ClockName", "Seconds", "clocked"]
+__all__ = ["CLOCKS", "Clock", "ClockName", "Clocks", "Seconds", "clocked"]
 
 ClockName = Literal["nothing read", "sender has read"]
 CLOCKS: tuple[ClockName, ...] = ("nothing read", "sender has read")
@@ -48,6 +50,15 @@ class Seconds:
     taking: float
     finishing: float
 
+    def first(self, clock: ClockName) -> float:
+        """From the start of a clock to the receiver's first token."""
+        read = self.reading if clock == "nothing read" else 0.0
+        return read + self.preparing + self.sending + self.taking
+
+    def answer(self, clock: ClockName) -> float:
+        """From the start of a clock to the end of the receiver's answer."""
+        return self.first(clock) + self.finishing
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -62,41 +73,51 @@ class Clock:
 
     def first(self, clock: ClockName) -> float:
         """Seconds until the receiver's first token, the median over items."""
-        return self._median(clock, lambda one: one.preparing + one.sending + one.taking)
+        return median(one.first(clock) for one in self.items)
 
     def answer(self, clock: ClockName) -> float:
         """Seconds until the end of the receiver's answer, the median over items."""
-        return self._median(
-            clock, lambda one: one.preparing + one.sending + one.taking + one.finishing
-        )
+        return median(one.answer(clock) for one in self.items)
 
-    def _median(self, clock: ClockName, after: Callable[[Seconds], float]) -> float:
-        read = clock == "nothing read"
-        return median(after(one) + (one.reading if read else 0.0) for one in self.items)
+    def share(self, of: Clock, clock: ClockName) -> Estimate:
+        """The time to the answer as a part of another arm's, on the same items, in the median."""
+        shares = [
+            own.answer(clock) / other.answer(clock)
+            for own, other in zip(self.items, of.items, strict=True)
+        ]
+        if len(shares) < 2:
+            return Estimate(shares[0], 0.0, inf)
+        return resampled(lambda rows: median(shares[row] for row in rows), range(len(shares)))
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """The clocks of arms that were timed together, by name."""
+
+    arms: Mapping[str, Clock]
 
 
 @torch.no_grad()
-def clocked(pipeline: Pipeline, queries: Sequence[Query], title: str) -> Clock:
+def clocked(pipelines: Mapping[str, Pipeline], queries: Sequence[Query], title: str) -> Clocks:
     """Answer each query alone, and time each part of the way.
 
-    Nothing that was written before is used again. Where one thread of a processor computes, its own
-    seconds are counted, which other work on the machine does not lengthen. Otherwise those of the
-    wall are. Raises `PipelineError` unless the pipeline is a sender and a receiver.
+    The arms take turns at each query, so that other work on the machine meets them alike. Nothing
+    that was written before is used again. Where one thread of a processor computes, its own seconds
+    are counted, which other work lengthens least. Otherwise those of the wall are. Raises
+    `PipelineError` unless each pipeline is a sender and a receiver.
     """
-    if len(pipeline.edges) != 1 or pipeline.rounds != 1:
-        raise PipelineError(
-            f"a clock follows one message from a sender to a receiver, but the pipeline has "
-            f"{len(pipeline.edges)} edges and {pipeline.rounds} rounds; give it one of each"
-        )
-    (edge,) = pipeline.edges
-    sender, receiver = pipeline.agents[edge.sender], pipeline.answerer
-    devices = {device_of(agent.model).type for agent in (sender, receiver)}
-    processor = devices == {"cpu"} and torch.get_num_threads() == 1
-    way = _Way(sender, edge, receiver, process_time if processor else perf_counter)
+    ways = {name: _Way.of(pipeline) for name, pipeline in pipelines.items()}
     fields = [fields_of([query]) for query in queries]
-    way.timed(fields[0])  # what is made at first use is made now
-    rows = tuple(way.timed(row) for row in track(fields, title))
-    return Clock(rows, processor, Timed.now(1))
+    for way in ways.values():
+        way.timed(fields[0])  # what is made at first use is made now
+    rows = [{name: way.timed(row) for name, way in ways.items()} for row in track(fields, title)]
+    timed = Timed.now(1)
+    return Clocks(
+        {
+            name: Clock(tuple(row[name] for row in rows), way.timer is process_time, timed)
+            for name, way in ways.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,19 @@ class _Way:
     edge: Edge
     receiver: Agent
     timer: _Timer
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> _Way:
+        if len(pipeline.edges) != 1 or pipeline.rounds != 1:
+            raise PipelineError(
+                f"a clock follows one message from a sender to a receiver, but the pipeline has "
+                f"{len(pipeline.edges)} edges and {pipeline.rounds} rounds; give it one of each"
+            )
+        (edge,) = pipeline.edges
+        sender, receiver = pipeline.agents[edge.sender], pipeline.answerer
+        devices = {device_of(agent.model).type for agent in (sender, receiver)}
+        processor = devices == {"cpu"} and torch.get_num_threads() == 1
+        return cls(sender, edge, receiver, process_time if processor else perf_counter)
 
     def timed(self, fields: Fields) -> Seconds:
         """The seconds of one item."""

@@ -18,9 +18,9 @@ from unspoken.evaluation.items import sample
 from unspoken.evaluation.result import about
 from unspoken.evaluation.statistics import difference
 from unspoken.evaluation.store import Store
-from unspoken.files import file_name
+from unspoken.identity import digest
 from unspoken.pipeline import Pipeline
-from unspoken.studies.fronts.clock import Clock, clocked
+from unspoken.studies.fronts.clock import Clock, Clocks, clocked
 from unspoken.studies.fronts.report import Channelled, FrontsReport, Kind
 from unspoken.tasks import Task, partners
 
@@ -29,14 +29,41 @@ __all__ = ["fronts"]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What was measured of one arm. rows: the answers to the right messages, item by item."""
+    """What was measured of one arm.
+
+    rows: the answers to the right messages, item by item. controlled: which of them are right, for
+    the items that the controls are asked about.
+    """
 
     matched: Arm
     none: Arm
     deranged: Arm
     constant: Arm | None
     rows: Sequence[Prediction]
-    clock: Clock
+    controlled: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class _Controls:
+    """Asks about the items of the controls. other: of each item, the one whose message it gets."""
+
+    evaluator: Evaluator
+    other: Sequence[int]
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, controls: int | None, seed: int) -> _Controls:
+        """`controls` items of an evaluator's, drawn by seed; all of them without a number."""
+        items = sample(evaluator.items, controls, seed)
+        return cls(evaluator.about(items), partners(items, seed))
+
+    def arm(self, name: str, condition: str, pipeline: Pipeline) -> Arm:
+        other = self.other if condition == "deranged" else None
+        return self.evaluator.arm(name, condition, pipeline, other)
+
+    def among(self, rows: Sequence[Prediction]) -> list[bool]:
+        """Which of the answers to these items are right."""
+        right = {row.id: row.correct for row in rows}
+        return [right[item.id] for item in self.evaluator.items]
 
 
 def fronts(
@@ -46,6 +73,7 @@ def fronts(
     asked: Iterable[str] = (),
     constants: Mapping[str, Pipeline] | None = None,
     timed: int = 16,
+    controls: int | None = None,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
@@ -55,8 +83,9 @@ def fronts(
     """Accuracy, costs and both clocks of every arm, a sender and a receiver each.
 
     asked: the names of the arms whose senders know the question. constants: free vectors in place
-    of a message, by arm. timed: how many items are asked alone, for the clocks. Answers that `out`
-    has already are not computed again. Raises `DataError` unless an arm passes on the whole text.
+    of a message, by arm. timed: how many items are asked alone, for the clocks. controls: how many
+    items are asked without the right message too, None for all. Answers that `out` has already are
+    not computed again. Raises `DataError` unless an arm passes on the whole text.
     """
     if not any(kind_of(one) == "verbatim" for one in pipelines.values()):
         raise DataError(
@@ -66,11 +95,12 @@ def fronts(
     begun, store = process_time(), Store(out)
     evaluator = Evaluator(sample(task.test, limit, seed), batch_size, store)
     constants = constants or {}
-    other = partners(evaluator.items, seed)
+    control = _Controls.of(evaluator, controls, seed)
     found = {
-        name: _ask(name, pipeline, evaluator, other, constants.get(name), timed)
+        name: _ask(name, pipeline, evaluator, control, constants.get(name))
         for name, pipeline in pipelines.items()
     }
+    clocks = _timed(pipelines, evaluator, timed)
     known = set(asked)
     verbatim = max(
         (one for name, one in found.items() if kind_of(pipelines[name]) == "verbatim"),
@@ -78,7 +108,9 @@ def fronts(
     )
     report = FrontsReport(
         arms=tuple(
-            _channelled(name, pipelines[name], one, verbatim, asked=name in known)
+            _channelled(
+                name, pipelines[name], one, verbatim, clocks.arms[name], asked=name in known
+            )
             for name, one in found.items()
         ),
         **about(
@@ -106,31 +138,32 @@ def _ask(
     name: str,
     pipeline: Pipeline,
     evaluator: Evaluator,
-    other: Sequence[int],
+    control: _Controls,
     constant: Pipeline | None,
-    timed: int,
 ) -> _Asked:
     """Ask one arm in all conditions. What the store has is not asked again."""
     rows = evaluator.predictions(name, "matched", pipeline)
-    few = evaluator.queries[:timed]
-    clock = evaluator.store.get(
-        f"clocks/{file_name(name)}.json",
-        key_of(pipeline, few, "clock"),
-        Clock,
-        lambda: clocked(pipeline, few, f"{name}, clock"),
-    )
     return _Asked(
         matched=Arm.of(name, "matched", rows),
-        none=evaluator.arm(name, "none", pipeline.without_messages()),
-        deranged=evaluator.arm(name, "deranged", pipeline, other),
-        constant=None if constant is None else evaluator.arm(name, "constant", constant),
+        none=control.arm(name, "none", pipeline.without_messages()),
+        deranged=control.arm(name, "deranged", pipeline),
+        constant=None if constant is None else control.arm(name, "constant", constant),
         rows=rows,
-        clock=clock,
+        controlled=control.among(rows),
+    )
+
+
+def _timed(pipelines: Mapping[str, Pipeline], evaluator: Evaluator, count: int) -> Clocks:
+    """The clocks of all arms, of the first `count` items."""
+    few = evaluator.queries[:count]
+    keys = {name: key_of(pipeline, few, "clock") for name, pipeline in pipelines.items()}
+    return evaluator.store.get(
+        "clocks.json", digest(keys)[:16], Clocks, lambda: clocked(pipelines, few, "clocks")
     )
 
 
 def _channelled(
-    name: str, pipeline: Pipeline, found: _Asked, verbatim: _Asked, *, asked: bool
+    name: str, pipeline: Pipeline, found: _Asked, verbatim: _Asked, clock: Clock, *, asked: bool
 ) -> Channelled:
     right = found.matched.correct
     (edge,) = pipeline.edges
@@ -150,8 +183,8 @@ def _channelled(
         sender_written=tokens(edge.sender, "written"),
         receiver_read=tokens(edge.receiver, "read"),
         receiver_written=tokens(edge.receiver, "written"),
-        gain=difference(right, found.none.correct),
-        content=difference(right, found.deranged.correct),
+        gain=difference(found.controlled, found.none.correct),
+        content=difference(found.controlled, found.deranged.correct),
         against=difference(right, verbatim.matched.correct),
-        clock=found.clock,
+        clock=clock,
     )

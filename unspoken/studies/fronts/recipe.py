@@ -33,6 +33,7 @@ def run_fronts(recipe: RelayRecipe, settings: FrontsSettings) -> FrontsReport:
         asked=arms.asked,
         constants=arms.constants,
         timed=settings.timed,
+        controls=settings.controls,
         limit=recipe.compared.limit,
         seed=recipe.seed,
         batch_size=recipe.compared.batch_size,
@@ -72,9 +73,10 @@ class _Arms:
 def _written(
     relay: Relay, settings: FrontsSettings, soft: FreeVectors | None
 ) -> dict[str, Pipeline]:
-    """Notes of each length, and the hand-over between the receiver's own weights."""
-    notes = {f"note of {n} tokens": relay.text(soft, n) for n in settings.notes}
-    return {**notes, "handoff": relay.handoff(soft)} if settings.handoff else notes
+    """Notes and excerpts of each length, and the hand-over between the receiver's own weights."""
+    found = {f"note of {n} tokens": relay.text(soft, n) for n in settings.notes}
+    found |= {f"first {n} tokens": relay.full_text(soft, n) for n in settings.excerpts}
+    return {**found, "handoff": relay.handoff(soft)} if settings.handoff else found
 
 
 def _searched(

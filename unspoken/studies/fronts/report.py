@@ -114,14 +114,13 @@ class FrontsReport(Result):
             and all(accuracy <= arm.accuracy + _LEVEL for accuracy in faster)
         )
 
+    def keeps(self, arm: Channelled) -> bool:
+        """Whether a latent channel with content loses less than 3 points against the text."""
+        return arm.kind == "latent" and arm.content.low > 0 and arm.against.low > _LOSS
+
     def halves(self, arm: Channelled, clock: ClockName) -> bool:
-        """Whether it answers in half the time of the text at most, and loses less than 3 points."""
-        return (
-            arm.kind == "latent"
-            and arm.content.low > 0
-            and arm.clock.answer(clock) <= self.verbatim.clock.answer(clock) / 2
-            and arm.against.low > _LOSS
-        )
+        """Whether it answers in half the time of the text at most, and `keeps` its accuracy."""
+        return self.keeps(arm) and arm.clock.share(self.verbatim.clock, clock).value <= 0.5
 
     def sentence(self, clock: ClockName) -> str:
         """Which latent channel is on the front of the blind arms, and by how much."""
@@ -160,17 +159,29 @@ class FrontsReport(Result):
             (clock, arm) for clock in CLOCKS for arm in self.arms if self.halves(arm, clock)
         ]
         for clock, arm in half:
-            share = arm.clock.answer(clock) / self.verbatim.clock.answer(clock)
             found.append(
-                f"{_BEGUN[clock]}, {arm.name} answers in {100 * share:.0f} % of the time of "
+                f"{_BEGUN[clock]}, {arm.name} answers in {self._share(arm, clock)} of the time of "
                 f"{self.verbatim.name}, {_points(arm.against)} points; its content is worth "
                 f"{_points(arm.content)}"
             )
-        if not half:
-            found.append(
-                "No channel answers in half the time of the text with an interval above -3 points"
-            )
-        return found
+        return found if half else [*found, self._nearest()]
+
+    def _share(self, arm: Channelled, clock: ClockName) -> str:
+        share = arm.clock.share(self.verbatim.clock, clock)
+        return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+    def _nearest(self) -> str:
+        """That no arm takes half the time, and which one takes least."""
+        none = "No channel answers in half the time of the text with an interval above -3 points"
+        kept = [arm for arm in self.arms if self.keeps(arm)]
+        if not kept:
+            return none
+        clock: ClockName = "sender has read"
+        best = min(kept, key=lambda arm: arm.clock.share(self.verbatim.clock, clock).value)
+        return (
+            f"{none}. Once the sender has read, {best.name} takes {self._share(best, clock)}, "
+            f"{_points(best.against)} points; its content is worth {_points(best.content)}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of fronts.json. Predictions for each item are in files beside it."""
@@ -223,8 +234,16 @@ class FrontsReport(Result):
             "to the receiver's first token / to the end of its answer, the median of "
             f"{len(clock.items)} items, each asked alone ({clock.timed}). Both agents have read "
             "their instructions before, and messages pass as bytes without a network. Tokens: read "
-            f"+ written for an item, instructions included.{f' {cut}' if cut else ''}"
+            "+ written for an item, instructions included."
+            f"{self._controlled}{f' {cut}' if cut else ''}"
         )
+
+    @property
+    def _controlled(self) -> str:
+        arm = self.arms[0]
+        if arm.none.n == arm.matched.n:
+            return ""
+        return f" The controls were asked about {arm.none.n} of the {arm.matched.n} items."
 
     def markdown(self) -> str:
         return (

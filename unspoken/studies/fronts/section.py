@@ -34,15 +34,16 @@ _ABOUT = (
 
 def chart(report: FrontsReport) -> Lines:
     """Accuracy against the seconds of each clock, bytes and tokens, and the fronts."""
-    clocks = [(Scale(f"seconds to the answer, {clock}"), _seconds(clock)) for clock in CLOCKS]
+    clocks = [
+        (Scale(f"seconds to the answer, {clock}", log=True), _seconds(clock)) for clock in CLOCKS
+    ]
     sizes = [
         (Scale("bytes on the wire", log=True), _bytes),
         (Scale("tokens, both sides", log=True), _tokens),
     ]
     return Lines(
         panels=tuple(_panel(report, x, cost) for x, cost in (*clocks, *sizes)),
-        caption="Right answers in percent, 95 % Wilson intervals; bytes and tokens on logarithmic "
-        "axes.",
+        caption="Right answers in percent, 95 % Wilson intervals; costs on logarithmic axes.",
         text=f"Right answers in percent of {', '.join(_families(report.arms))} against their "
         "costs; the numbers follow below.",
     )

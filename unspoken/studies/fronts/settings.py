@@ -24,19 +24,23 @@ class TrainedSource(Part):
 class FrontsSettings(Part):
     """Which arms are asked besides the channels of the comparison, and how they are timed.
 
-    notes: the most tokens of the notes that the sender writes. sentences: how many sentences are
-    found by BM25 for the question. handoff: whether the receiver's own weights hand over their
-    cache. trained: further channels that are trained as the recipe's projector is.
-    asked: the channels of the comparison that use questions, though their sender reads none.
-    timed: how many items are timed one by one.
+    notes: the most tokens of the notes that the sender writes. excerpts: how many first tokens of
+    the text are passed on word for word, a rival that takes as little time as a cache. sentences:
+    how many sentences are found by BM25 for the question. handoff: whether the receiver's own
+    weights hand over their cache. trained: further channels that are trained as the recipe's
+    projector is. asked: the channels of the comparison that use questions, though their sender
+    reads none. timed: how many items are timed one by one. controls: how many items are also asked
+    without a message, with another item's, and with constant vectors; null for all.
     """
 
     notes: tuple[_Positive, ...] = (16, 32, 64, 128)
+    excerpts: tuple[_Positive, ...] = (64,)
     sentences: tuple[_Positive, ...] = (1, 2)
     handoff: bool = True
     trained: tuple[TrainedSource, ...] = ()
     asked: tuple[str, ...] = ("layers",)
     timed: int = Field(default=16, ge=1)
+    controls: int | None = Field(default=None, ge=2)
 
 
 def check_fronts(recipe: RelayRecipe, settings: FrontsSettings) -> None:
