@@ -27,6 +27,7 @@ PAGES = (
     "docs/results.md",
     "docs/tutorials.md",
     "docs/serve.md",
+    "docs/watch.md",
 )
 MADE = {"brevity", "summary"}  # by the steps of CONTRIBUTING.md, which a test of their own takes
 

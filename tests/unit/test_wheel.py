@@ -48,6 +48,7 @@ def test_the_wheel_works_where_there_is_no_clone(built: Path, tmp_path: Path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     assert (site / "unspoken" / "py.typed").is_file()
+    assert (site / "unspoken" / "serving" / "page" / "main.js").is_file()
     told = _run("-c", ASK, cwd=tmp_path, path=str(site))
     assert told == f"{site / 'unspoken' / '__init__.py'} True\n"
     listed = _run("-m", "unspoken", "recipes", "ls", "--json", cwd=tmp_path, path=str(site))

@@ -1,10 +1,12 @@
-"""Serve pipelines to clients of OpenAI's API."""
+"""Serve pipelines to clients of OpenAI's API, and to a page that shows their agents at work."""
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +15,9 @@ from unspoken.commands.arguments import complete_recipe
 from unspoken.commands.saying import say
 
 if TYPE_CHECKING:
-    from unspoken.serving import ServedPipeline
+    from unspoken.serving import Bounds, ServedPipeline
 
-__all__ = ["serve"]
+__all__ = ["serve", "watch"]
 
 Served = Annotated[
     list[str],
@@ -43,12 +45,9 @@ def serve(
     cache_mib: Annotated[int, typer.Option(help="MiB of what was read", min=0)] = 2048,
 ) -> None:
     """Serve pipelines as models of OpenAI's API. Ctrl-C ends it when all are answered."""
-    from unspoken.serving import Bounds, Guard, read_keys
-    from unspoken.serving import serve as run
+    from unspoken.serving import Bounds, read_keys
 
-    given = dict(_named(recipes))
     known = read_keys(keys)
-    Guard(known, host)  # refuses before anything is loaded
     bounds = Bounds(
         running=running,
         waiting=waiting,
@@ -57,13 +56,50 @@ def serve(
         seconds=seconds,
         cache=cache_mib << 20,
     )
+
+    def ready(address: str, names: Sequence[str]) -> None:
+        say(f"serving {', '.join(names)} at {address}/v1")
+
+    _run(recipes, known, host, port, bounds, ready)
+
+
+def watch(
+    recipes: Served,
+    port: Annotated[int, typer.Option(help="0 for any that is free", min=0, max=65535)] = 8000,
+    browser: Annotated[bool, typer.Option(help="whether a browser is opened")] = True,
+) -> None:
+    """Serve pipelines to this machine, and open a page that shows their agents at work."""
+    from unspoken.serving import Bounds, read_keys
+
+    def ready(address: str, names: Sequence[str]) -> None:
+        say(f"watch {', '.join(names)} at {address}")
+        if browser:  # in a thread, as a browser in the terminal returns when it is closed
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    _run(recipes, read_keys(None), "127.0.0.1", port, Bounds(), ready)
+
+
+def _run(
+    recipes: Sequence[str],
+    keys: tuple[str, ...],
+    host: str,
+    port: int,
+    bounds: Bounds,
+    ready: Callable[[str, Sequence[str]], None],
+) -> None:
+    """Serve recipes. ready: gets the address and the names of pipelines."""
+    from unspoken.serving import Guard
+    from unspoken.serving import serve as run
+
+    given = dict(_named(recipes))
+    Guard(keys, host)  # refuses before anything is loaded
     load = _loader()
     served = {name: _served(recipe, more, load) for name, (recipe, more) in given.items()}
 
-    def ready(address: str) -> None:
-        say(f"serving {', '.join(served)} at {address}/v1")
+    def at(address: str) -> None:
+        ready(address, list(served))
 
-    run(served, keys=known, host=host, port=port, bounds=bounds, ready=ready)
+    run(served, keys=keys, host=host, port=port, bounds=bounds, ready=at)
 
 
 def _named(words: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[str]]]]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from unspoken.agents import Agent
 from unspoken.anchors import AnchorPool
+from unspoken.backbone.diffusion import Frame, watching
 from unspoken.errors import PipelineError, TemplateError
-from unspoken.events import Event, MessageSent, RunEnded, WordsWritten
+from unspoken.events import Event, MessageSent, RunEnded, TurnEnded, TurnStarted, WordsWritten
 from unspoken.pipeline import Pipeline
 from unspoken.runs import Run
 from unspoken.serving.protocol import Request
 from unspoken.serving.refusals import Refusal
-from unspoken.serving.shown import frame_of, sent_of, summary_of
+from unspoken.serving.shown import canvas_of, frame_of, reading_of, sent_of, summary_of
 from unspoken.serving.visible import Visible
 from unspoken.sessions import Keep, keep_of
 from unspoken.types import Settings
@@ -65,12 +67,16 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all that belongs to it. shows: whether turns and messages are told."""
+    """One question with all that belongs to it.
+
+    shows: whether turns and messages are told. reads: with what receivers make of messages.
+    """
 
     talk: Visible
     changes: Changes = Changes()
     fields: Mapping[str, Any] | None = None
     shows: bool = False
+    reads: bool = False
 
     def query(self, question: str) -> dict[str, Any]:
         return {"question": question, **(self.fields or {})}
@@ -98,6 +104,28 @@ class ServedPipeline:
             pipeline.session().close()
             self.talks = True
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What it is made of, as JSON: the agents in the order of their turns, and their edges.
+
+        The last agent answers. fields: what they read besides the question.
+        """
+        order, edges = self.pipeline.order, self.pipeline.edges
+        read = [field for name in order for field in self.agents[name].role.fields]
+        return {
+            "agents": [
+                {"name": name, "model": PurePath(self.agents[name].spec.name).name}
+                for name in order
+            ],
+            "edges": [
+                {"from": edge.sender, "to": edge.receiver, "channel": edge.channel.name}
+                for edge in edges
+            ],
+            "rounds": self.pipeline.rounds,
+            "fields": [field for field in dict.fromkeys(read) if field != "question"],
+            "talks": self.talks,
+        }
+
     def check(self, talk: Visible) -> None:
         """Raise `Refusal` for earlier turns that it does not take."""
         if talk.turns and not self.talks:
@@ -113,6 +141,12 @@ class ServedPipeline:
     ) -> None:
         """Answer a question. Raises what keeps it from being answered."""
         pipeline, teller = self._adapted(asked), _Teller(self.pipeline, asked, tell)
+        with watching(teller.show_canvas) if asked.shows else nullcontext():
+            self._run(asked, pipeline, pool, owner, teller)
+
+    def _run(
+        self, asked: Asked, pipeline: Pipeline, pool: AnchorPool, owner: str, teller: _Teller
+    ) -> None:
         query = asked.query(asked.talk.question)
         if not self.talks:
             with pipeline.stream(query) as events:
@@ -153,18 +187,24 @@ class _Teller:
     """
 
     def __init__(self, pipeline: Pipeline, asked: Asked, tell: Callable[[Told], None]) -> None:
-        self.answerer, self.shows, self.tell = pipeline.order[-1], asked.shows, tell
+        self.answerer, self.asked, self.tell = pipeline.order[-1], asked, tell
+        self.agents = pipeline.agents
         # A rule may end any round, so nobody knows which turn is the last before it is over.
         self.last = None if pipeline.until else pipeline.rounds
         self.begun = False
         self.told: str = ""
         self.space: str = ""
         self.messages: list[dict[str, Any]] = []
+        self.turns: dict[int, TurnStarted] = {}  # those in progress, by their step
 
     def __call__(self, event: Event) -> None:
         if not self.begun:
             self.begun = True
             self.tell(Begun())
+        if isinstance(event, TurnStarted):
+            self.turns[event.step] = event
+        elif isinstance(event, TurnEnded):
+            self.turns.pop(event.step)
         match event:
             case WordsWritten() if (event.agent, event.round) == (self.answerer, self.last):
                 self._answer(event.words)
@@ -172,6 +212,13 @@ class _Teller:
                 self._end(event.run)
             case _:
                 self._show(event)
+
+    def show_canvas(self, frame: Frame) -> None:
+        """Tell the state of a canvas, as part of the turn that it belongs to."""
+        for turn in list(self.turns.values()):
+            if self.agents[turn.agent].spec.name == frame.model:
+                self.tell(canvas_of(turn, frame))
+                return
 
     def _answer(self, words: str) -> None:
         words = self.space + words if self.told else words.lstrip()
@@ -182,10 +229,16 @@ class _Teller:
             self.tell(kept)
 
     def _show(self, event: Event) -> None:
-        if isinstance(event, MessageSent):
-            self.messages.append(sent_of(event))
-        if self.shows and (frame := frame_of(event)) is not None:
+        frame = self._sent(event) if isinstance(event, MessageSent) else frame_of(event)
+        if self.asked.shows and frame is not None:
             self.tell(frame)
+
+    def _sent(self, event: MessageSent) -> dict[str, Any]:
+        sent = sent_of(event)
+        if self.asked.reads:
+            sent["reading"] = reading_of(event, self.agents[event.receiver].model)
+        self.messages.append(sent)
+        return {"type": "message", **sent}
 
     def _end(self, run: Run) -> None:
         if rest := run.answer.removeprefix(self.told):
@@ -193,4 +246,4 @@ class _Teller:
         sent = Counter[str]()
         for one in self.messages:
             sent[one["channel"]] += one["bytes"]
-        self.tell(Answer(run, sent, summary_of(run, self.messages) if self.shows else None))
+        self.tell(Answer(run, sent, summary_of(run, self.messages) if self.asked.shows else None))

@@ -81,10 +81,15 @@ class Guard:
         """All who may ask. A name says nothing of a key."""
         return list(self._owners.values()) or ["local"]
 
-    def owner(self, headers: Mapping[str, str]) -> str:
-        """Who asks. Raises `Refusal`. headers: by their names in small letters."""
+    def check_place(self, headers: Mapping[str, str]) -> None:
+        """Raise `Refusal` for who may not even see what there is to ask. A key is not needed."""
         if not self._owners:
             _check_local(headers)
+
+    def owner(self, headers: Mapping[str, str]) -> str:
+        """Who asks. Raises `Refusal`. headers: by their names in small letters."""
+        self.check_place(headers)
+        if not self._owners:
             return "local"
         kind, _, key = headers.get("authorization", "").partition(" ")
         owner = self._owners.get(_digest(key.strip())) if kind.lower() == "bearer" else None

@@ -102,11 +102,13 @@ class Wanted(_Part):
     """What a request may ask of us besides.
 
     fields: more of what agents read, by name, with every question: words, or documents by name.
+    readings: whether each receiver says what it makes of its messages, which takes its time.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     fields: dict[str, str | dict[str, str]] = {}
+    readings: bool = False
 
 
 class Request(_Part):
@@ -139,6 +141,10 @@ class Request(_Part):
     @property
     def fields(self) -> Mapping[str, str | dict[str, str]]:
         return self.unspoken.fields if isinstance(self.unspoken, Wanted) else {}
+
+    @property
+    def readings(self) -> bool:
+        return isinstance(self.unspoken, Wanted) and self.unspoken.readings
 
     def check(self) -> None:
         """Raise `Refusal` for what cannot be meant, and for what is not supported."""

@@ -21,6 +21,7 @@ from unspoken.serving.answering import Asked, Changes, ServedPipeline, Told
 from unspoken.serving.bounds import Bounds
 from unspoken.serving.guard import Guard
 from unspoken.serving.metrics import Metrics
+from unspoken.serving.pages import Pages
 from unspoken.serving.protocol import ChatRequest, CompletionRequest, parsed
 from unspoken.serving.protocol import Request as Body
 from unspoken.serving.refusals import Refusal
@@ -43,6 +44,7 @@ class Service:
     ) -> None:
         self.served, self.guard, self.bounds = dict(served), guard, bounds
         self.workers, self.draining, self.created = Workers(bounds), False, int(time())
+        self.pages = Pages()
         self._receiving = 0  # bodies that are being read
         each = bounds.cache // len(guard.owners)
         self.pools = {owner: AnchorPool("exact", budget=each) for owner in guard.owners}
@@ -102,6 +104,11 @@ class Service:
         self.model(name)
         return json_response(self._described(name))
 
+    async def page(self, request: Request, name: str = "index.html") -> Response:
+        """The page that shows agents at work, and its files. There is nothing secret in them."""
+        self.guard.check_place(request.headers)
+        return self.pages.response(name)
+
     async def count(self, request: Request) -> Response:
         """What was counted, for Prometheus."""
         self.guard.owner(request.headers)
@@ -127,7 +134,7 @@ class Service:
 
     def _described(self, name: str) -> dict[str, Any]:
         made = {"created": self.created, "owned_by": "unspoken"}
-        return {"id": name, "object": "model", **made}
+        return {"id": name, "object": "model", **made, "unspoken": self.served[name].described}
 
     async def _received(self, request: Request) -> tuple[str, float, bytes]:
         """Who asks, when, and the body. Raises `Refusal`."""
@@ -157,7 +164,8 @@ class Service:
                 400, f"an answer may have {most} tokens, not {body.most}", param="max_tokens"
             )
         served.check(talk)
-        asked = Asked(talk, Changes.of(body), body.fields, shows=bool(body.unspoken))
+        shows = bool(body.unspoken)
+        asked = Asked(talk, Changes.of(body), body.fields, shows=shows, reads=body.readings)
         job = self.workers.start(owner, partial(_work, served, asked, self.pools[owner], owner))
         exchange = Exchange(job, reply, self.metrics, request.receive, begun)
         try:

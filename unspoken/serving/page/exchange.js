@@ -1,0 +1,58 @@
+// A question, one run or two about it, their numbers, and what differs.
+import { announce, make, named } from "./dom.js";
+import { NumberTable, difference } from "./numbers.js";
+import { Side } from "./side.js";
+
+export class Exchange {
+  // models: one or two entries of /v1/models.
+  constructor(question, models) {
+    this.question = question;
+    this.models = models;
+    this.sides = models.map((model) => new Side(model, () => this.table.draw()));
+    this.names = models.map(({ id }) => id);
+    this.table = new NumberTable(this.names, this.sides.map((side) => side.numbers));
+    this.element = make("details", "exchange", null, { open: "" });
+    const head = make("summary");
+    head.append(make("h2", "", question, { dir: "auto" }));
+    const sides = make("div", models.length > 1 ? "sides two" : "sides");
+    sides.append(...this.sides.map((side) => side.element));
+    this.buttons = make("div", "line");
+    const runs = make("div", models.length > 1 ? "runs" : "runs alone");
+    runs.append(this.table.element, sides);
+    this.element.append(head, runs, this.buttons);
+  }
+
+  get failed() {
+    return this.sides.some((side) => side.events.at(-1)?.type === "error");
+  }
+
+  // Draw what waits, and say how it ended.
+  end() {
+    for (const side of this.sides) side.flush();
+    if (this.failed) return announce("The run failed.");
+    if (this.sides.length > 1) this.#compare();
+    announce(this.sides.length > 1 ? "Both answers are there." : "The answer is there.");
+  }
+
+  // A button below the runs.
+  button(words, press) {
+    const button = make("button", "", words, { type: "button" });
+    button.addEventListener("click", press);
+    this.buttons.append(button);
+  }
+
+  #compare() {
+    const both = this.sides.map((side) => side.numbers);
+    const block = make("section", "compared", null, { "aria-label": "What differs" });
+    const answers = make("div", "sides two");
+    this.names.forEach((name, n) => {
+      const answer = make("div", "answered");
+      const head = make("h3");
+      head.append(named(name));
+      answer.append(head, make("p", "words", both[n].answer || "(nothing)", { dir: "auto" }));
+      answers.append(answer);
+    });
+    block.append(make("p", "differs", difference(this.names, both)), answers);
+    this.buttons.before(block);
+  }
+}
