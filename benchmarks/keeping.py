@@ -92,7 +92,7 @@ def main() -> None:
         "data": {"conversations": given.data.name, "sha256": sha256(given.data)},
         "counted": [given.tuned, len(talks)],
         "window": given.window,
-        "notes": given.notes,
+        "share of notes": given.notes,
         "seed": given.seed,
         **report(rows),
         "models": [{"name": model.name, "fingerprint": model.fingerprint}],

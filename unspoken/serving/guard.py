@@ -41,7 +41,7 @@ def read_keys(file: Path | None) -> tuple[str, ...]:
         words = os.environ.get(KEYS, "").split()
         return _checked(words, KEYS) if KEYS in os.environ else ()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise SealError(f"the keys in {file} cannot be read: {error}; give a text file") from error
     return _checked([line for line in lines if line and not line.startswith("#")], str(file))
