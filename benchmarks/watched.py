@@ -1,12 +1,14 @@
 """One question by words and by cache, as the page shows it: a picture, and a run that replays.
 
-It writes docs/watch.png and docs/watch-replay.html.
+    python -m benchmarks.watched
+    python -m benchmarks.watched --out FOLDER
 
-python -m benchmarks.watched
+It writes watch.png and watch-replay.html.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import threading
 from pathlib import Path
@@ -51,15 +53,20 @@ def show(page: Page, url: str) -> None:
     page.locator(".differs").wait_for(timeout=300_000)
     page.evaluate("document.activeElement.blur()")
     page.locator(".dot").wait_for(state="detached")
-    page.screenshot(path=DOCS / "watch.png", full_page=True)
+    page.screenshot(path=out / "watch.png", full_page=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="Keep this run").click()
-    download.value.save_as(DOCS / "watch-replay.html")
+    download.value.save_as(out / "watch-replay.html")
     print(page.locator(".differs").inner_text())
 
 
 def main() -> None:
     """Serve both pipelines, and open the page in Chromium, the system's or playwright's own."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--out", type=Path, default=DOCS)
+    out: Path = options.parse_args().out
     service = Service(pipelines(), Guard((), "127.0.0.1"))
     with listener("127.0.0.1", 0, 30) as place, sync_playwright() as playwright:
         thread = threading.Thread(target=Server(service).run, args=([place],))
@@ -69,7 +76,7 @@ def main() -> None:
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
             page = browser.new_page(viewport={"width": 1100, "height": 800})
-            show(page, f"http://127.0.0.1:{place.getsockname()[1]}/")
+            show(page, f"http://127.0.0.1:{place.getsockname()[1]}/", out)
         finally:
             service.draining = True
             thread.join()
