@@ -41,7 +41,7 @@ def pipelines() -> dict[str, ServedPipeline]:
     }
 
 
-def show(page: Page, url: str) -> None:
+def show(page: Page, url: str, out: Path) -> None:
     """Ask both, and write the picture and the run."""
     page.goto(url)
     page.wait_for_selector("#model option", state="attached")
