@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -19,9 +19,6 @@ from unspoken.types import (
     Spec,
     Words,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Model"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from unspoken.types import (
     Spec,
     Words,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Wrapper", "device_of", "unwrapped"]
 
