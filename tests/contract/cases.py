@@ -25,6 +25,7 @@ from unspoken.channels import (
     TextChannel,
     make_channel,
 )
+from unspoken.channels.memory import DecodedBy
 from unspoken.projectors import (
     EmbeddingProjector,
     FreeVectors,
@@ -109,7 +110,12 @@ def _fusion(
 
 
 def _memory(
-    sender: Backbone, receiver: Backbone, prompt: int = 0, *, words: bool = False
+    sender: Backbone,
+    receiver: Backbone,
+    prompt: int = 0,
+    *,
+    words: bool = False,
+    decoded_by: DecodedBy = "receiver",
 ) -> Channel:
     source, target = sender.spec, receiver.spec
     turns = torch.stack(sender.frequencies), torch.stack(receiver.frequencies)
@@ -132,7 +138,11 @@ def _memory(
     projector.source_turns.copy_(turns[0])
     projector.target_turns.copy_(turns[1])
     projector.tokenizer = receiver.tokenizer.backend_tokenizer
-    return ProjectedMemory(projector)
+    return ProjectedMemory(projector, decoded_by=decoded_by)
+
+
+def _decoded(sender: Backbone, receiver: Backbone) -> Channel:
+    return _memory(sender, receiver, 2, words=True, decoded_by="sender")
 
 
 def _identities(sender: Backbone, receiver: Backbone) -> dict[str, Any]:
@@ -196,6 +206,7 @@ CASES = (
     Case("memory", _memory, "qwen:48", "llama", _ALL, local=True),
     Case("memory-gemma", _memory, "gemma:48", "gemma", _ALL, local=True),
     Case("memory-words", lambda s, r: _memory(s, r, words=True), "qwen", "gemma", _ALL, local=True),
+    Case("memory-decoded", _decoded, "gemma", "llama", _ALL, local=True),
     Case("memory-prompt", lambda s, r: _memory(s, r, 2), "gemma", "llama", _ALL, local=True),
     Case("constant", _constant, refuses="receiver width, receiver weights"),
 )

@@ -23,7 +23,7 @@ from unspoken.agents import Agent, Incoming, Role
 from unspoken.backbone import Backbone
 from unspoken.backbone.caches import fresh_cache, kept
 from unspoken.channels import Handoff, ProjectedMemory
-from unspoken.errors import Damaged, IncompatibleModels
+from unspoken.errors import Damaged, IncompatibleModels, SettingsError
 from unspoken.projectors import MemoryProjector, ReadByBoth
 from unspoken.projectors.alignment import ends_in
 from unspoken.types import CACHE, KV, CacheSegment, Context, Need, Prompt, Text, Vectors
@@ -539,6 +539,50 @@ def test_free_vectors_stand_in_front_and_do_not_travel(tiny: Tiny):
     assert isinstance(memory, CacheSegment)
     close(lead.values, words.expand(2, -1, -1))
     assert lead.mask.all()
+
+
+# -- who decodes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [False, True])
+@torch.no_grad()
+def test_a_cache_that_the_sender_decoded_is_what_the_receiver_would_decode(
+    tiny: Tiny, words: bool, monkeypatch: pytest.MonkeyPatch
+):
+    sender, model = tiny("gemma"), tiny("llama")
+    made = projector(sender, model, prompt=2, words=words)
+    by_receiver, by_sender = ProjectedMemory(made), ProjectedMemory(made, decoded_by="sender")
+    reader = Agent("reader", model, role=Role("Do: ", "{messages}{question}", chat=False))
+    asked = {"question": ("Who?", "Why?")}
+
+    def read(message: Message) -> Context:
+        arrived = Message.from_bytes(message.to_bytes())
+        by_sender.accept(arrived, model.spec)
+        return reader.read(asked, [Incoming(by_receiver, arrived)]).context
+
+    coded, decoded = said(by_receiver, sender), said(by_sender, sender)
+    assert isinstance(decoded.payload, CacheSegment)
+    assert decoded.header.kinds == ()  # those of the sender say nothing about this cache
+    expected = read(coded)
+    monkeypatch.setattr(made, "decode", None)  # the receiver has nothing left to compute
+    found = read(decoded)
+    close(found.kv, expected.kv, atol=0)
+    assert (expected.kv[1][0][0] - expected.kv[1][0][1]).abs().max() > 1e-2
+
+
+def test_a_decoded_cache_of_another_shape_is_refused(tiny: Tiny):
+    sender, model, other = tiny("qwen"), tiny("llama"), tiny("llama", layers=2)
+    message = said(ProjectedMemory(projector(sender, other), decoded_by="sender"), sender)
+    header = message.header.model_copy(update={"projector": ""})
+    channel = ProjectedMemory(projector(sender, model))
+    with pytest.raises(IncompatibleModels, match=r"a cache of 2 layers .* keeps 3 layers of"):
+        channel.accept(Message(header, message.payload), model.spec)
+
+
+def test_who_decodes_is_one_of_two(tiny: Tiny):
+    made = projector(tiny("qwen"), tiny("llama"))
+    with pytest.raises(SettingsError, match=r"decoded_by.*'nobody'.*'receiver' or 'sender'"):
+        ProjectedMemory(made, decoded_by="nobody")  # pyright: ignore[reportArgumentType]
 
 
 # -- files and what fits ---------------------------------------------------------------------------

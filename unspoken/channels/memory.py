@@ -6,11 +6,12 @@ same text. Here the receiver has not read it: its prompt holds the sender's cach
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal, get_args
 
 from unspoken.channels.base import Channel, check_identities, remedy, spelled_opening
 from unspoken.channels.sender_state import SenderState
-from unspoken.errors import IncompatibleModels
+from unspoken.errors import IncompatibleModels, require
 from unspoken.projectors.alignment import ends_in
 from unspoken.projectors.memory import MemoryProjector
 from unspoken.protocols import Model, movable
@@ -27,27 +28,39 @@ from unspoken.types import (
 from unspoken.wire import Message
 from unspoken.wire.payload import numbers_of
 
-__all__ = ["ProjectedMemory"]
+__all__ = ["DecodedBy", "ProjectedMemory"]
+
+DecodedBy = Literal["receiver", "sender"]
+"""Which side makes a cache of the codes of a memory."""
 
 
 class ProjectedMemory(Channel):
-    """Codes (B, S', width) of a cache travel; the receiver's side makes a `CacheSegment` of them.
+    """Codes (B, S', width) of a cache become a `CacheSegment` of the receiver.
 
     S' is the number of the receiver's tokens in what the sender read after its opening.
     projector: a `MemoryProjector` or the folder of one.
+
+    decoded_by: who makes the cache of the codes. By the `receiver` little travels, `width` numbers
+    for each token, and the receiver spends the time. By the `sender` the cache itself travels, Lt x
+    (B, Ht, S', Dt), and the receiver puts it in its place. The answers are the same. A receiver
+    takes either, whatever its own setting says.
     """
 
     name: ClassVar[str] = "memory"
-    carries = (Vectors,)
+    carries = (Vectors, CacheSegment)
 
     @property
     def reads(self) -> tuple[type[Segment], ...]:
         return (CacheSegment,)
 
-    def __init__(self, projector: MemoryProjector | str) -> None:
+    def __init__(
+        self, projector: MemoryProjector | str, *, decoded_by: DecodedBy = "receiver"
+    ) -> None:
+        sides = get_args(DecodedBy)
+        require(decoded_by in sides, "decoded_by", decoded_by, " or ".join(map(repr, sides)))
         if isinstance(projector, str):
             projector = MemoryProjector.from_pretrained(projector).eval()
-        self.projector = projector
+        self.projector, self.decoded_by = projector, decoded_by
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -71,10 +84,16 @@ class ProjectedMemory(Channel):
             cached, places.to(device), rest.to(device), ids.to(device), mask.to(device)
         )
         target = self.projector.target_weights, self.projector.target_tokenizer
-        return self._message(state, code, receiver=target[0], tokenizer=target[1])
+        sent = self.projector.decode(code) if self.decoded_by == "sender" else code
+        message = self._message(state, sent, receiver=target[0], tokenizer=target[1])
+        of_the_receiver = {"kinds": (), "window": None}  # a made cache is none of the sender's
+        return replace(message, header=message.header.model_copy(update=of_the_receiver))
 
     def accept(self, message: Message, receiver: Spec) -> None:
         super().accept(message, receiver)
+        if isinstance(message.payload, CacheSegment):
+            self._accept_cache(message, message.payload, receiver)
+            return
         assert isinstance(message.payload, Vectors)
         width = message.payload.values.shape[2]
         if width != self.projector.width:
@@ -84,12 +103,25 @@ class ProjectedMemory(Channel):
                 "projector that the sender has"
             )
 
+    def _accept_cache(self, message: Message, cached: CacheSegment, receiver: Spec) -> None:
+        layers, heads, dim = self.projector.target
+        found = [(part.shape[1], part.shape[3]) for pair in cached.kv for part in pair]
+        if found != [(heads, dim)] * (2 * layers):
+            raise IncompatibleModels(
+                f"the message from {message.header.sender!r} has a cache of {len(cached.kv)} "
+                f"layers with heads and widths {sorted(set(found))}, but receiver "
+                f"{receiver.name!r} keeps {layers} layers of {heads} x {dim}; use the projector "
+                "that the receiver has"
+            )
+
     def write(self, message: Message, prompt: Prompt) -> Prompt:
-        assert isinstance(message.payload, Vectors)
+        assert isinstance(message.payload, Vectors | CacheSegment)
         if self.projector.prompt.numel():
             front, filled = self.projector.front_vectors(message.batch), message.payload.mask.any(1)
             mask = front.mask & filled[:, None]
             prompt = prompt.insert(Vectors(front.values, mask, shared=bool(filled.all())))
+        if isinstance(message.payload, CacheSegment):
+            return prompt.insert(message.payload)
         decoded = self.projector.decode(message.payload)
         self._check_made(message, numbers_of(decoded))
         return prompt.insert(decoded)
