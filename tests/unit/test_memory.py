@@ -582,7 +582,56 @@ def test_a_decoded_cache_of_another_shape_is_refused(tiny: Tiny):
 def test_who_decodes_is_one_of_two(tiny: Tiny):
     made = projector(tiny("qwen"), tiny("llama"))
     with pytest.raises(SettingsError, match=r"decoded_by.*'nobody'.*'receiver' or 'sender'"):
-        ProjectedMemory(made, decoded_by="nobody")  # pyright: ignore[reportArgumentType]
+        ProjectedMemory(made, decoded_by="nobody")
+
+
+# -- what stands before a message ------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_what_stands_before_a_message_is_read_once(tiny: Tiny, passes: Any):
+    sender, model = tiny("qwen"), tiny("llama")
+    plain = copy.copy(model)
+    made, other = (projector(sender, model, prompt=2, words=True) for _ in range(2))
+    other.prompt.mul_(1.5)
+    first, second = ProjectedMemory(made), ProjectedMemory(other)
+    role = Role("Do: ", "Fact:{messages}{question}", "{message}", chat=False)
+
+    def kv(receiver: Backbone, channel: ProjectedMemory, text: str) -> KV:
+        reader = Agent("reader", receiver, role=role)
+        message = said(channel, sender, [text])
+        asked = {"question": ("Who keeps them?",)}
+        return reader.read(asked, [Incoming(channel, message)]).context.kv
+
+    def afresh(channel: ProjectedMemory, text: str) -> KV:
+        plain._opening = plain._front = ((), ())
+        return kv(plain, channel, text)
+
+    model._opening = model._front = ((), ())
+    with passes(model) as counted:
+        kv(model, first, TEXTS[0])
+        assert len(counted) == 3  # the opening, what stands before the message, the question
+        again = kv(model, first, TEXTS[1])
+        assert len(counted) == 4
+        changed = kv(model, second, TEXTS[1])
+        assert len(counted) == 6
+    close(again, afresh(first, TEXTS[1]), atol=0)
+    close(changed, afresh(second, TEXTS[1]), atol=0)
+    assert (again[1][0] - changed[1][0]).abs().max() > 1e-4
+
+
+def test_free_vectors_before_a_message_learn(tiny: Tiny):
+    sender, model = tiny("qwen"), tiny("llama")
+    channel = ProjectedMemory(projector(sender, model, prompt=2))
+    reader = Agent("reader", model, role=Role("Do: ", "{messages}{question}", "{message}"))
+    for _ in range(2):
+        message = said(channel, sender, TEXTS[:1])
+        found = reader.read({"question": ("Who?",)}, [Incoming(channel, message)]).context
+        channel.projector.prompt.grad = None
+        found.kv[-1][0].sum().backward()
+        grad = channel.projector.prompt.grad
+        assert grad is not None
+        assert grad.abs().max() > 0
 
 
 # -- files and what fits ---------------------------------------------------------------------------

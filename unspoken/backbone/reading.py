@@ -46,6 +46,9 @@ from unspoken.types import (
 
 __all__ = ["UNWHOLE", "Reading"]
 
+FRONT = 64
+"""The most positions between an opening and a message that are kept."""
+
 UNWHOLE = (
     "{name!r} has read a cache that leaves out layers, so its cache is not whole and cannot be "
     "passed on. Send all layers to it, or let it answer over the channel 'text'"
@@ -61,6 +64,7 @@ class Reading(Moving, Rereading):
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         super().__init__(model, tokenizer, name=name)
         self._opening: tuple[object, KV] = ((), ())
+        self._front: tuple[object, KV] = ((), ())
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
         """Read a prompt of B rows and compute what is needed, without vocabulary logits.
@@ -95,7 +99,7 @@ class Reading(Moving, Rereading):
 
     def _forget(self) -> None:
         super()._forget()
-        self._opening = ((), ())
+        self._opening = self._front = ((), ())
 
     def lay_out(self, prompt: Prompt) -> list[Part]:
         """The prompt as tokens, vectors and caches, checked as `read` checks it."""
@@ -136,6 +140,22 @@ class Reading(Moving, Rereading):
             kv, _ = self.pass_over((), run.mask[:, :0], run, counted(run.mask))
             self._opening = (key, kv)
         return kv
+
+    @torch.no_grad()
+    def read_front(self, kv: KV, read: Sequence[Chunk], run: Chunk, at: Tensor) -> KV:
+        """The cache of what was `read` and of a short run after it, of one row. The run's slots are
+        kept until other runs come: words of a role and free vectors before a message.
+        """
+        precise = torch.is_autocast_enabled(self.device.type)
+        key = (*map(_told, (*read, run)), precise)
+        kept, slots = self._front
+        if kept != key:
+            begin = at.shape[1] and int(at[0, 0])
+            mask = run.mask.new_ones(1, begin)
+            whole, _ = self.pass_over(kv, mask, run, at)
+            slots = tuple((k[:, :, begin:].clone(), v[:, :, begin:].clone()) for k, v in whole)
+            self._front = (key, slots)
+        return append(kv, slots)
 
     def top(self, needs: frozenset[Need]) -> int | None:
         """The layer at which reading may end, when nothing but states up to it is needed."""
@@ -221,6 +241,16 @@ class Reading(Moving, Rereading):
         return window is None or mask.shape[1] >= window or not self.gaps
 
 
+def _trained(vectors: Tensor | None) -> bool:
+    return vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
+
+
+def _told(run: Chunk) -> object:
+    """What the first row of a run reads."""
+    vectors = [] if run.vectors is None else run.vectors.flatten().tolist()
+    return tuple(run.ids[0].tolist()), tuple(vectors)
+
+
 class _Reading:
     """B rows of a prompt, read part by part.
 
@@ -260,11 +290,25 @@ class _Reading:
             self._append(part, rows)
         elif part.shared and part is self.parts[0] and not last:
             self.kv = self.model.read_opening(part)
+        elif alone and (before := self._before(part)) is not None:
+            self.kv = self.model.read_front(self.kv, before, part, at[:1])
         else:
             self._run(part, rows, at, last=last)
         self.mask = torch.cat((self.mask, part.mask.expand(self.batch, -1)), 1)
         self.positions = torch.cat((self.positions, at), 1)
         self.end = self.end + _length(part)
+
+    def _before(self, part: Chunk) -> list[Chunk] | None:
+        """The runs before a part that is worth keeping, as all rows begin with them and with it.
+
+        It comes right after the opening and is short, and nothing of it is trained.
+        """
+        first = self.parts[: self.parts.index(part)]
+        before = [one for one in first if isinstance(one, Chunk)]
+        trained = any(_trained(one.vectors) for one in (*before, part))
+        plain = self.seen is None and not self.layers and not trained
+        short = part.mask.shape[1] <= FRONT and len(before) == len(first) <= 1
+        return before if plain and short else None
 
     @property
     def _slotted(self) -> bool:

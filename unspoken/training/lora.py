@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from torch import nn
+from torch import Tensor, nn
 
 from unspoken import kept
 from unspoken.backbone import Backbone
@@ -64,6 +65,9 @@ class Adapted(Backbone):
 
     def read_opening(self, run: Chunk) -> KV:
         return self.pass_over((), run.mask[:, :0], run, counted(run.mask))[0]
+
+    def read_front(self, kv: KV, read: Sequence[Chunk], run: Chunk, at: Tensor) -> KV:
+        return self.pass_over(kv, run.mask.new_ones(1, int(at[0, 0])), run, at)[0]
 
 
 def with_lora(backbone: Backbone, parameters: int, *, seed: int) -> Adapted:
