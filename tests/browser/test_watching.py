@@ -86,7 +86,7 @@ def test_a_full_run(browser: Any, running: Running, width: int, scheme: str) -> 
     assert watched.page.title() == "Watch agents work"
     assert watched.page.locator("#runs img, #runs script, #runs b").count() == 0
     told = set(watched.announced())
-    assert {"clerk begins.", "solver has finished.", "The answer is there."} & told
+    assert {"team: clerk begins.", "team: solver has finished.", "The answer is there."} & told
     assert not any("attic" in line for line in told)
     watched.check()
 
@@ -108,18 +108,26 @@ def test_two_side_by_side(browser: Any, running: Running, width: int, scheme: st
         found.append((shown.choices[0].message.content.strip(), tokens, written, unit))
     cells = watched.texts(".numbers td .value")
     rows = [tuple(cells[n::2]) for n in (0, 1)]
-    for (_, tokens, written, unit), (*_, read, reused, wrote, sent) in zip(
+    for (_, tokens, written, unit), (*_, read, wrote, sent, reused) in zip(
         found, rows, strict=True
     ):
         assert (int(read) + int(reused), int(wrote), sent) == (tokens, written, unit)
     assert watched.texts(".answered .words") == [answer for answer, *_ in found]
     (sentence,) = watched.texts(".differs")
-    assert "compared with words, cache began its answer" in sentence
-    assert "wrote 8 fewer tokens and sent" in sentence
-    assert watched.texts(".turn .note") == ["It wrote no words. What it computed is its message."]
-    bars = "[...document.querySelectorAll('.numbers tr:last-child .bar')].map(e => e.style.width)"
-    left, right = (float(bar.removesuffix("%")) for bar in watched.page.evaluate(bars))
-    assert left < right == 100
+    (words, cache) = rows
+    for told in ("began its answer after", "took", "read", "wrote", "sent"):
+        assert f" {told} " in sentence
+    assert sentence.endswith(
+        f"wrote {cache[3]} instead of {words[3]} and sent {cache[4]} instead of {words[4]}."
+    )
+    assert f"took {cache[1]} instead of {words[1]}" in sentence  # the numbers that are shown
+    silent = "It wrote no words. What it has computed is its message."
+    assert watched.texts(".turn .note") == [silent]
+    bars = "[...document.querySelectorAll('.numbers tbody tr')].map(row => [...row.querySelectorAll"
+    bars += "('.bar')].map(bar => bar.getBoundingClientRect().width))"
+    *_, sizes, kept = watched.page.evaluate(bars)
+    assert 3 <= sizes[0] < sizes[1]
+    assert kept == [0, 0]  # what need not be read again is no cost
     watched.check()
 
 

@@ -17,6 +17,13 @@ export function colourOf(channel) {
   return colours.get(channel);
 }
 
+const CARRIES = { handoff: "KV cache", layers: "KV cache", rollout: "KV cache", memory: "projected cache" };
+
+// A channel, and what it carries where its name does not say so.
+export function carried(channel) {
+  return CARRIES[channel] ? `${channel} (${CARRIES[channel]})` : channel;
+}
+
 export class Graph {
   constructor({ agents, edges, rounds }) {
     this.agents = agents.map(({ name }) => name);

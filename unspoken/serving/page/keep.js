@@ -27,7 +27,9 @@ export async function kept(exchange) {
 <style nonce="${nonce}">${style}</style>
 </head>
 <body>
-<header><p class="kicker">unspoken</p><h1>A run of agents</h1></header>
+<header><p class="kicker">unspoken</p><h1>A run of agents</h1>
+<p class="hint">Each agent is a language model with a role. A message is words, or what a model has computed of what it
+read. Positions are the tokens or vectors of a message, and its size counts all that is sent with it.</p></header>
 <main>
 <div class="line" id="controls"></div>
 <p id="status" role="status" aria-live="polite"></p>

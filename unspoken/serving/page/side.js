@@ -1,6 +1,6 @@
 // One run: the graph of its agents, and a card for each turn, which fills while the agent writes.
 import { announce, bytes, make, named, seconds, whole } from "./dom.js";
-import { Graph, colourOf } from "./graph.js";
+import { Graph, carried, colourOf } from "./graph.js";
 import { Numbers } from "./numbers.js";
 
 const LONG = 1000; // letters after which the next line begins another paragraph
@@ -64,7 +64,7 @@ class Card {
 
   send({ to, channel, bytes: size, positions, reading }) {
     const line = make("li", colourOf(channel));
-    const told = ` · ${channel} · ${bytes(size)} · ${whole(positions, "position")}`;
+    const told = ` · ${carried(channel)} · ${bytes(size)} · ${whole(positions, "position")}`;
     const head = reading ? make("summary") : line;
     head.append("to ", named(to), told);
     if (reading) line.append(this.#read(head, to, channel, reading));
@@ -93,7 +93,7 @@ class Card {
     this.over = true;
     if (text && !this.count) this.write(text);
     if (text) this.canvas?.remove();
-    if (text === null) this.note("It wrote no words. What it computed is its message.");
+    if (text === null) this.note("It wrote no words. What it has computed is its message.");
     if (text === "") this.note("It wrote nothing.");
     if (reasoning) this.#think(reasoning);
     this.close(FINISH[finish] ?? "done");
@@ -197,7 +197,7 @@ export class Side {
         card.end(event);
         this.changed.add(card);
         this.graph.end(event.agent);
-        return announce(`${event.agent} has finished.`);
+        return this.#tell(`${event.agent} has finished.`);
       case "ended":
         return this.#end(event);
       case "error":
@@ -211,7 +211,11 @@ export class Side {
     this.turns.append(card.element);
     this.graph.begin(event.agent);
     this.last = event.agent === this.agents.at(-1).name ? card : this.last;
-    announce(`${event.agent} begins.`);
+    this.#tell(`${event.agent} begins.`);
+  }
+
+  #tell(words) {
+    announce(`${this.model.id}: ${words}`);
   }
 
   #write(card, words) {
