@@ -22,8 +22,7 @@ from unspoken.serving.server import listener
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NOTE = (
     "Burkina Faso is a country in West Africa. Its largest city and capital is Ouagadougou. "
-    "About 23 million people live there. Its neighbours are Mali, Niger, Benin, Togo, Ghana and "
-    "the Ivory Coast."
+    "About 23 million people live there."
 )
 QUESTION = "What is the capital of Burkina Faso?"
 

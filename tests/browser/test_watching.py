@@ -332,6 +332,9 @@ def test_agents_read_words_and_files(browser: Any) -> None:
         watched.ended()
         read = f"a note|## a.md\n{HOSTILE}\n\n## ب.md\n{ARABIC}\n\n|Who?"
         assert watched.texts(".answer .words") == [read, "no"]
+        assert watched.texts(".given summary") == ["given: notes", "given: documents"]
+        given = watched.page.locator(".given .words").all_text_contents()
+        assert given == ["a note", f"a.md\n{HOSTILE}", f"ب.md\n{ARABIC}"]
         watched.choose("echo")
         assert watched.page.locator(".field").count() == 0
         watched.choose("solver")

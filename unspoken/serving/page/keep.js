@@ -13,8 +13,8 @@ export async function kept(exchange) {
   const policy =
     `default-src 'none'; style-src 'nonce-${nonce}'; script-src 'nonce-${nonce}'; img-src data:; ` +
     "base-uri 'none'; form-action 'none'";
-  const { question, models, sides } = exchange;
-  const run = JSON.stringify({ question, models, events: sides.map((side) => side.events) });
+  const { question, models, given, sides } = exchange;
+  const run = JSON.stringify({ question, models, given, events: sides.map((side) => side.events) });
   return `<!doctype html>
 <html lang="en">
 <head>

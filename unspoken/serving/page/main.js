@@ -115,7 +115,8 @@ async function run(side, body, signal) {
 }
 
 async function ask(words, pipelines, bodies) {
-  const exchange = begun(new Exchange(words, pipelines));
+  const given = Object.assign({}, ...bodies.map((body) => body.unspoken.fields));
+  const exchange = begun(new Exchange(words, pipelines, given));
   let well = true;
   for (const [n, side] of exchange.sides.entries()) {
     well = await run(side, bodies[n], running.signal);
