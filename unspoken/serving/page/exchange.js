@@ -4,9 +4,10 @@ import { NumberTable, difference } from "./numbers.js";
 import { Side } from "./side.js";
 
 export class Exchange {
-  // models: one or two entries of /v1/models.
-  constructor(question, models) {
+  // models: one or two entries of /v1/models. given: what agents read besides, by field.
+  constructor(question, models, given = {}) {
     this.question = question;
+    this.given = given;
     this.models = models;
     this.sides = models.map((model) => new Side(model, () => this.table.draw()));
     this.names = models.map(({ id }) => id);
@@ -19,17 +20,20 @@ export class Exchange {
     this.buttons = make("div", "line");
     const runs = make("div", models.length > 1 ? "runs" : "runs alone");
     runs.append(this.table.element, sides);
-    this.element.append(head, runs, this.buttons);
+    const read = Object.entries(given).map(([name, value]) => shown(name, value));
+    this.element.append(head, ...read, runs, this.buttons);
   }
 
-  get failed() {
-    return this.sides.some((side) => side.events.at(-1)?.type === "error");
+  // What went wrong, if something did.
+  get failure() {
+    const last = this.sides.map((side) => side.events.at(-1));
+    return last.find((event) => event?.type === "error")?.message;
   }
 
   // Draw what waits, and say how it ended.
   end() {
     for (const side of this.sides) side.flush();
-    if (this.failed) return announce("The run failed.");
+    if (this.failure) return announce(`Not to the end: ${this.failure}`);
     if (this.sides.length > 1) this.#compare();
     announce(this.sides.length > 1 ? "Both answers are there." : "The answer is there.");
   }
@@ -55,4 +59,15 @@ export class Exchange {
     block.append(make("p", "differs", difference(this.names, both)), answers);
     this.buttons.before(block);
   }
+}
+
+// A field as it was given: words, or the names of documents and their words.
+function shown(name, value) {
+  const more = make("details", "given");
+  const head = make("summary");
+  head.append("given: ", named(name));
+  const words = typeof value === "string" ? { "": value } : value;
+  const parts = Object.entries(words).map(([file, text]) => (file ? `${file}\n${text}` : text));
+  more.append(head, ...parts.map((part) => make("p", "words", part, { dir: "auto" })));
+  return more;
 }

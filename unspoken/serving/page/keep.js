@@ -1,17 +1,20 @@
 // A run as one file that replays, with all that it needs in it.
 
+const LIBRARY = ["dagre.LICENSE.txt", "dagre.min.js"];
 const MODULES = ["dom.js", "numbers.js", "graph.js", "side.js", "exchange.js", "replay.js"];
 
 // The HTML of a file. It runs its own script alone and asks nobody for anything.
 export async function kept(exchange) {
-  const [style, ...modules] = await Promise.all(["style.css", ...MODULES].map(text));
+  const [style, licence, library, ...modules] = await Promise.all(
+    ["style.css", ...LIBRARY, ...MODULES].map(text),
+  );
   const script = modules.map(inlined).join("\n");
   const nonce = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16)).join("");
   const policy =
     `default-src 'none'; style-src 'nonce-${nonce}'; script-src 'nonce-${nonce}'; img-src data:; ` +
     "base-uri 'none'; form-action 'none'";
-  const { question, models, sides } = exchange;
-  const run = JSON.stringify({ question, models, events: sides.map((side) => side.events) });
+  const { question, models, given, sides } = exchange;
+  const run = JSON.stringify({ question, models, given, events: sides.map((side) => side.events) });
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -24,13 +27,20 @@ export async function kept(exchange) {
 <style nonce="${nonce}">${style}</style>
 </head>
 <body>
-<header><p class="kicker">unspoken</p><h1>A run of agents</h1></header>
+<header><p class="kicker">unspoken</p><h1>A run of agents</h1>
+<p class="hint">Each agent is a language model with a role. A message is words, or what a model has computed of what it
+read. Positions are the tokens or vectors of a message, and its size counts all that is sent with it.</p></header>
 <main>
 <div class="line" id="controls"></div>
 <p id="status" role="status" aria-live="polite"></p>
 <div id="runs"></div>
 </main>
 <script type="application/json" id="run">${run.replaceAll("<", "\\u003c")}</script>
+<script nonce="${nonce}">
+/*
+${licence}*/
+${library}
+</script>
 <script type="module" nonce="${nonce}">
 ${script}
 </script>

@@ -2,17 +2,27 @@
 import { bytes, make, named, seconds, whole } from "./dom.js";
 
 const ROWS = [
-  ["first", "first word of the answer", seconds],
-  ["time", "time", seconds],
-  ["read", "tokens read", (count) => count.toLocaleString("en")],
-  ["reused", "tokens reused", (count) => count.toLocaleString("en")],
-  ["written", "tokens written", (count) => count.toLocaleString("en")],
+  ["first", "time to the answer's first word", seconds],
+  ["time", "time in all", seconds],
+  ["read", "tokens read", number],
+  ["written", "tokens written", number],
   ["bytes", "sent between agents", bytes],
+  ["reused", "tokens not read again", number],
 ];
+const MORE_IS_BETTER = new Set(["reused"]); // these have no bar
+
+function number(count) {
+  return count.toLocaleString("en");
+}
 
 export class Numbers {
   constructor() {
-    Object.assign(this, { first: null, time: 0, read: 0, reused: 0, written: 0, bytes: 0 });
+    this.clear();
+  }
+
+  clear() {
+    const unknown = { first: null, time: null, read: null, reused: null, written: null };
+    Object.assign(this, { ...unknown, bytes: null });
     this.answer = "";
   }
 
@@ -25,6 +35,7 @@ export class Numbers {
       this.bytes += event.bytes;
     } else if (event.type === "turn_ended") {
       for (const name of ["read", "reused", "written"]) this[name] += event.usage[name];
+      this.bytes ??= 0; // it may send nothing
     }
   }
 }
@@ -35,7 +46,7 @@ export class NumberTable {
     this.numbers = numbers;
     this.element = make("table", names.length > 1 ? "numbers" : "numbers alone");
     const head = make("tr");
-    head.append(make("th", "", "what it costs", { scope: "col" }));
+    head.append(make("th", "", "what it costs (less is better)", { scope: "col" }));
     for (const name of names) head.append(make("th", "", null, { scope: "col" }));
     names.forEach((name, n) => head.cells[n + 1].append(named(name)));
     const body = make("tbody");
@@ -49,7 +60,8 @@ export class NumberTable {
     const row = make("tr");
     row.append(make("th", "", label, { scope: "row" }));
     const cells = this.numbers.map(() => {
-      const [cell, value, bar] = [make("td"), make("span", "value", "–"), make("span", "bar")];
+      const name = MORE_IS_BETTER.has(key) ? "bar none" : "bar";
+      const [cell, value, bar] = [make("td"), make("span", "value", "–"), make("span", name)];
       cell.append(value, bar);
       row.append(cell);
       return { value, bar };
@@ -64,7 +76,7 @@ export class NumberTable {
       const most = Math.max(...values, 0);
       cells.forEach(({ value, bar }, n) => {
         const words = values[n] === null ? "–" : format(values[n]);
-        const width = `${most ? (100 * values[n]) / most : 0}%`;
+        const width = values[n] ? `max(3px, ${(100 * values[n]) / most}%)` : "0px";
         if (value.textContent !== words) value.textContent = words; // what stays is not laid out
         if (bar.style.width !== width) bar.style.width = width;
       });
@@ -72,26 +84,24 @@ export class NumberTable {
   }
 }
 
-// One sentence that says what differs of the second run from the first.
+// One sentence that says what the second run took, and the first.
 export function difference(names, [one, two]) {
-  const tokens = (count, word) => whole(count, `${word} token`);
-  const size = (count, word) => `${bytes(count)} ${word}`;
-  const time = (count, word) => `${seconds(count)} ${word}`;
   const parts = [
-    compared("read", two.read - one.read, tokens, ["fewer", "more"], "as many tokens"),
-    compared("wrote", two.written - one.written, tokens, ["fewer", "more"], "as many"),
-    compared("sent", two.bytes - one.bytes, size, ["less", "more"], "as many bytes"),
+    compared("took", two.time, one.time, seconds),
+    compared("read", two.read, one.read, number, " tokens"),
+    compared("wrote", two.written, one.written, number),
+    compared("sent", two.bytes, one.bytes, bytes),
   ];
-  if (one.first !== null && two.first !== null) {
-    const later = two.first - one.first;
-    parts.unshift(compared("began its answer", later, time, ["sooner", "later"], "as soon"));
+  if (two.first !== null && one.first !== null) {
+    parts.unshift(compared("began its answer after", two.first, one.first, seconds));
   }
   const last = parts.pop();
   const same = one.answer.trim() === two.answer.trim();
   const begin = same ? "Both give the same answer" : "The answers differ";
-  return `${begin}; compared with ${names[0]}, ${names[1]} ${parts.join(", ")} and ${last}.`;
+  return `${begin}. Against ${names[0]}, ${names[1]} ${parts.join(", ")} and ${last}.`;
 }
 
-function compared(verb, more, format, [less, greater], equal) {
-  return `${verb} ${more ? format(Math.abs(more), more < 0 ? less : greater) : equal}`;
+function compared(verb, own, other, format, unit = "") {
+  const [mine, theirs] = [own, other].map((count) => format(count ?? 0));
+  return `${verb} ${mine}${unit}${mine === theirs ? " as well" : ` instead of ${theirs}`}`;
 }

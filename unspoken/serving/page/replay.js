@@ -2,12 +2,12 @@
 import { make } from "./dom.js";
 import { Exchange } from "./exchange.js";
 
-const { question, models, events } = JSON.parse(document.getElementById("run").textContent);
+const { question, models, given, events } = JSON.parse(document.getElementById("run").textContent);
 let timer = 0;
 
 function play(atOnce) {
   cancelAnimationFrame(timer);
-  const exchange = new Exchange(question, models);
+  const exchange = new Exchange(question, models, given);
   document.getElementById("runs").replaceChildren(exchange.element);
   let [side, next, begun] = [0, 0, performance.now()];
   const step = (now) => {

@@ -1,6 +1,6 @@
 // One run: the graph of its agents, and a card for each turn, which fills while the agent writes.
 import { announce, bytes, make, named, seconds, whole } from "./dom.js";
-import { Graph, colourOf } from "./graph.js";
+import { Graph, carried, colourOf } from "./graph.js";
 import { Numbers } from "./numbers.js";
 
 const LONG = 1000; // letters after which the next line begins another paragraph
@@ -64,7 +64,7 @@ class Card {
 
   send({ to, channel, bytes: size, positions, reading }) {
     const line = make("li", colourOf(channel));
-    const told = ` · ${channel} · ${bytes(size)} · ${whole(positions, "position")}`;
+    const told = ` · ${carried(channel)} · ${bytes(size)} · ${whole(positions, "position")}`;
     const head = reading ? make("summary") : line;
     head.append("to ", named(to), told);
     if (reading) line.append(this.#read(head, to, channel, reading));
@@ -93,7 +93,7 @@ class Card {
     this.over = true;
     if (text && !this.count) this.write(text);
     if (text) this.canvas?.remove();
-    if (text === null) this.note("It wrote no words. What it computed is its message.");
+    if (text === null) this.note("It wrote no words. What it has computed is its message.");
     if (text === "") this.note("It wrote nothing.");
     if (reasoning) this.#think(reasoning);
     this.close(FINISH[finish] ?? "done");
@@ -120,20 +120,37 @@ export class Side {
     this.model = model;
     this.agents = model.unspoken.agents;
     this.numbers = new Numbers();
-    this.events = [];
-    this.graph = new Graph(model.unspoken);
-    this.cards = new Map();
-    this.changed = new Set();
     this.element = make("section", "side", null, { "aria-label": model.id });
     const head = make("h3");
     head.append(named(model.id));
-    const frame = make("div", "frame");
-    frame.append(this.graph.element);
+    this.frame = make("div", "frame");
     this.turns = make("ol", "turns");
-    this.element.append(head, frame, this.turns);
-    new ResizeObserver(() => this.graph.lay(frame.clientWidth)).observe(frame);
+    this.element.append(head, this.frame, this.turns);
     this.drawn = drawn;
-    this.waiting = [];
+    this.clear();
+    new ResizeObserver(() => this.#lay()).observe(this.frame);
+  }
+
+  // Begin anew, as if nothing had happened.
+  clear() {
+    this.numbers.clear();
+    [this.events, this.waiting, this.last] = [[], [], null];
+    this.cards = new Map();
+    this.changed = new Set();
+    this.graph = new Graph(this.model.unspoken);
+    this.frame.replaceChildren(this.graph.element);
+    this.turns.replaceChildren();
+    this.failure?.remove();
+    this.#lay();
+  }
+
+  // A graph that is wider than its place is scrolled, by keys too.
+  #lay() {
+    const { frame } = this;
+    if (!frame.clientWidth) return;
+    this.graph.lay(frame.clientWidth);
+    if (frame.scrollWidth > frame.clientWidth) frame.tabIndex = 0;
+    else frame.removeAttribute("tabindex");
   }
 
   // Take an event. at: milliseconds since the question was asked.
@@ -180,7 +197,7 @@ export class Side {
         card.end(event);
         this.changed.add(card);
         this.graph.end(event.agent);
-        return announce(`${event.agent} has finished.`);
+        return this.#tell(`${event.agent} has finished.`);
       case "ended":
         return this.#end(event);
       case "error":
@@ -194,7 +211,11 @@ export class Side {
     this.turns.append(card.element);
     this.graph.begin(event.agent);
     this.last = event.agent === this.agents.at(-1).name ? card : this.last;
-    announce(`${event.agent} begins.`);
+    this.#tell(`${event.agent} begins.`);
+  }
+
+  #tell(words) {
+    announce(`${this.model.id}: ${words}`);
   }
 
   #write(card, words) {
@@ -220,6 +241,7 @@ export class Side {
 
   #fail(message) {
     for (const card of this.cards.values()) if (!card.over) card.close("given up");
-    this.element.append(make("p", "failed", message, { dir: "auto" }));
+    this.failure = make("p", "failed", message, { dir: "auto" });
+    this.element.append(this.failure);
   }
 }
