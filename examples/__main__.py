@@ -3,8 +3,8 @@
     python -m examples documents rounds
     python -m examples --tiny
 
---tiny: tiny random models take the places of the packaged ones. Their answers are noise, and all else
-is as it is in use. It needs no weights and takes a second for each.
+--tiny: tiny random models take the places of the packaged ones. Their answers are noise, and all
+else is as it is in use. It needs no weights and takes some seconds for each.
 """
 
 from __future__ import annotations
