@@ -1,7 +1,7 @@
 """Draw the pictures of docs/ from committed results.
 
-    python -m benchmarks.pictures
-    python -m benchmarks.pictures --out FOLDER
+python -m benchmarks.pictures
+python -m benchmarks.pictures --out FOLDER
 """
 
 from __future__ import annotations

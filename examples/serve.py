@@ -21,3 +21,7 @@ with urlopen(Request(f"{address.get()}/v1/chat/completions", body, headers)) as 
     answer = json.load(response)
 print(answer["model"], answer["choices"][0]["finish_reason"])
 print(answer["choices"][0]["message"]["content"])
+
+# It prints:
+# team stop
+# The capital of France is Paris.

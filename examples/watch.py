@@ -26,3 +26,10 @@ with urlopen(Request(f"{url}/v1/chat/completions", json.dumps(asked).encode(), h
 for shown in (frame["unspoken"] for frame in frames if "unspoken" in frame):
     if shown["type"] in ("turn_started", "message", "turn_ended"):
         print(shown["type"], shown.get("agent") or f"{shown['from']} to {shown['to']}")
+
+# It prints:
+# turn_started scout
+# message scout to judge
+# turn_ended scout
+# turn_started judge
+# turn_ended judge
