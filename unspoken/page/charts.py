@@ -1,4 +1,4 @@
-"""Charts as data, in the units that are shown. `svg` draws them on a page, `picture` into a file."""
+"""Charts as data, in the units that are shown. `svg` draws them on a page, `picture` in a file."""
 
 from __future__ import annotations
 
