@@ -404,7 +404,7 @@ def test_the_package_of_an_extra_is_noted_and_not_needed(
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("version", "told"),
-    [(None, "safetensors is not installed"), ("0.1", "safetensors is 0.1, and >=0.5 is needed")],
+    [(None, "safetensors is not installed"), ("0.1", "safetensors is 0.1, and >=")],
 )
 def test_a_package_that_is_needed_decides_the_verdict(
     unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, version: str | None, told: str
@@ -412,7 +412,8 @@ def test_a_package_that_is_needed_decides_the_verdict(
     pretend(monkeypatch, "safetensors", version)
     found = unspoken("doctor")
     assert found.code == 1
-    assert f"{told}; pip install unspoken" in found.out.splitlines()
+    (line,) = (one for one in found.out.splitlines() if one.startswith(told))
+    assert line.endswith("; pip install unspoken")
     assert found.out.splitlines()[-1].startswith("Not ready: one thing is missing.")
 
 
