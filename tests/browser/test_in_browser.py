@@ -8,6 +8,19 @@ from typing import Any
 import pytest
 
 from tests.pages import folder_of_results, told
+from unspoken.page import (
+    Arrow,
+    Cell,
+    Forest,
+    Graph,
+    Mark,
+    Page,
+    Row,
+    Section,
+    Table,
+    render,
+    write_picture,
+)
 from unspoken.results import write_page
 
 pytestmark = pytest.mark.browser
@@ -137,3 +150,104 @@ def test_words_that_were_heard_open_on_demand(opened: Opened) -> None:
     details.locator("summary").click()
     assert details.locator("p").is_visible()
     assert "<script>" in details.locator("p").inner_text()
+
+
+# Whatever a page is given, words stay where they can be read --------------------------------------
+
+LONG = Mark("content", "green", 71.0, 61.0, 79.0, "+71.0 [+61.0, +79.0]", "p = 1.23e-12345")
+WIDE = Table(
+    "A wide table",
+    tuple(f"column {n}" for n in range(16)),
+    (tuple(Cell.of(12345.678 * n, ",.3f") for n in range(16)),),
+)
+NARROW = Table("A narrow one", ("a", "b"), ((Cell.word("x"), Cell.word("y")),))
+
+
+def opened_with(browser: Any, tmp_path: Path, part: Any, width: int) -> Any:
+    """A page that shows one part."""
+    section = Section("one", "One", (part,))
+    page = Page("What?", "qasc", "private", "", (), (section,), (), "", "0")
+    path = tmp_path / "page.html"
+    path.write_text(render(page), encoding="utf-8")
+    return Opened(browser, path, width=width).page
+
+
+@pytest.mark.parametrize("width", [320, 390, 1400])
+def test_long_values_stay_in_their_box(browser: Any, tmp_path: Path, width: int) -> None:
+    forest = Forest((Row("a channel", (LONG,)),), "points", "Differences.", signed=True)
+    page = opened_with(browser, tmp_path, forest, width)
+    boxes = page.evaluate("""[...document.querySelectorAll('.value, .value *')].map(one => [
+        one.getBoundingClientRect(), one.closest('figure').getBoundingClientRect()
+    ]).map(([inner, outer]) => [inner.left >= outer.left, inner.right <= outer.right])""")
+    assert boxes
+    assert all(left and right for left, right in boxes)
+    assert page.locator(".note").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("part", "width", "shown"), [(WIDE, 390, 1), (WIDE, 1400, 1), (NARROW, 390, 0)]
+)
+def test_a_table_that_scrolls_says_so(
+    browser: Any, tmp_path: Path, part: Table, width: int, shown: int
+) -> None:
+    page = opened_with(browser, tmp_path, part, width)
+    assert page.get_by_text("Scroll sideways").locator("visible=true").count() == shown
+
+
+def graphs() -> dict[str, Graph]:
+    """Graphs of several forms: a fan, a chain with a shortcut, two agents that go in a circle."""
+    text = ("embedding", "+2.69 bits, 484,588 B")
+
+    def graph(nodes: str, *edges: str) -> Graph:
+        arrows = tuple(Arrow(one[0], one[1], 0.5, "green", "content", text) for one in edges)
+        return Graph(tuple(nodes), arrows, "", "")
+
+    return {
+        "fan": graph("abcde", "ae", "be", "ce", "de"),
+        "spread": graph("abcd", "ab", "ac", "ad"),
+        "chain": graph("abc", "ab", "bc", "ac"),
+        "diamond": graph("abcd", "ab", "ac", "bd", "cd"),
+        "twice": graph("ab", "ab", "ab"),
+        "circle": graph("ab", "ab", "ba"),
+    }
+
+
+@pytest.mark.parametrize("name", graphs())
+def test_no_word_of_a_graph_lies_on_an_arrow_or_on_a_box(
+    browser: Any, tmp_path: Path, name: str
+) -> None:
+    page = opened_with(browser, tmp_path, graphs()[name], 1400)
+    assert page.evaluate(_ON_EACH_OTHER) == []
+
+
+_ON_EACH_OTHER = """[...document.querySelectorAll('.graph')].flatMap(graph => {
+    const words = [...graph.querySelectorAll('.beside')];
+    const inside = (x, y, b) =>
+        x > b.x && x < b.x + b.width && y > b.y + 2 && y < b.y + b.height - 2;
+    const found = [];
+    for (const word of words) {
+        const box = word.getBBox();
+        for (const arrow of graph.querySelectorAll('.arrow'))
+            for (let n = 0; n <= 100; n++) {
+                const p = arrow.getPointAtLength(arrow.getTotalLength() * n / 100);
+                if (inside(p.x, p.y, box)) { found.push([word.textContent, 'arrow']); break; }
+            }
+        for (const node of graph.querySelectorAll('.node')) {
+            const b = node.getBBox();
+            if (box.x < b.x + b.width && b.x < box.x + box.width && box.y < b.y + b.height
+                && b.y < box.y + box.height) found.push([word.textContent, 'box']);
+        }
+    }
+    return found;
+})"""
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "#fffffe"), ("dark", "#1b2027")])
+def test_a_picture_follows_the_screen(
+    browser: Any, tmp_path: Path, scheme: str, paper: str
+) -> None:
+    path = tmp_path / "one.svg"
+    write_picture(graphs()["fan"], path, "the title")
+    page = Opened(browser, path, scheme=scheme).page
+    fill = page.evaluate("getComputedStyle(document.querySelector('#patch_1 path')).fill")
+    assert fill == f"rgb({', '.join(str(int(paper[n : n + 2], 16)) for n in (1, 3, 5))})"

@@ -1,42 +1,37 @@
-"""docs/agents.md and docs/many.md: their examples run and print what the page says."""
+"""Pages whose examples run on tiny models: they run in order and print what the page says."""
 
 from __future__ import annotations
 
-import io
-import re
-from contextlib import redirect_stdout
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from tests.docs.blocks import blocks, printed
+
+COUNTS: Mapping[str, int] = {
+    "docs/agents.md": 9,
+    "docs/many.md": 2,
+    "docs/messages.md": 1,
+    "docs/planner-executor.md": 1,
+}
+TINY = {page: blocks(page, "python") for page in COUNTS}
+(REAL,) = blocks("docs/agents.md", "python real")
+BLOCKS = [*(block for page in TINY.values() for block in page), REAL]
 
 
-def examples(kind: str, page: str = "agents.md") -> list[tuple[str, str]]:
-    """The code of a kind, `python` or `python real`, and what it prints."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    pattern = rf"```{kind}\n(.*?)```(?:\n\nIt prints:\n\n```\n(.*?)```)?"
-    return re.findall(pattern, text, re.DOTALL)
-
-
-def printed(code: str, names: dict[str, Any]) -> str:
-    out = io.StringIO()
-    with redirect_stdout(out):
-        exec(compile(code, "agents.md", "exec"), names)
-    return out.getvalue()
-
-
-@pytest.mark.parametrize(("page", "count"), [("agents.md", 9), ("many.md", 2)])
-def test_the_examples_print_what_the_page_says(page: str, count: int) -> None:
+@pytest.mark.parametrize("page", COUNTS)
+def test_the_examples_print_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    found = [(printed(code, names), said) for code, said in examples("python", page)]
-    assert len(found) == count
-    for told, said in found:
-        assert told == said
+    assert len(TINY[page]) == COUNTS[page]
+    for block in TINY[page]:
+        assert printed(block.code, str(block), names) == block.said
 
 
 @pytest.mark.real
 def test_the_example_with_real_weights_prints_what_the_page_says() -> None:
-    ((code, said),) = examples("python real")
-    assert printed(code, {}) == said
+    assert printed(REAL.code, str(REAL), {}) == REAL.said

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.docs.blocks import blocks, printed
 from unspoken.backbone import Backbone
 from unspoken.projectors import Fuser
 from unspoken.testing import tiny_backbone
 
-PAGE = Path(__file__).parents[2] / "docs" / "channels.md"
+BLOCKS = blocks("docs/channels.md", "python")
 
 
 def test_the_example_of_fusion_runs_with_a_fuser_of_the_published_format(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """The published fuser and its models are downloads; tiny ones stand in their places."""
     kinds = {"Qwen/Qwen2.5-0.5B-Instruct": "qwen", "Qwen/Qwen3-0.6B": "llama"}
@@ -27,9 +27,8 @@ def test_the_example_of_fusion_runs_with_a_fuser_of_the_published_format(
     fuser.to_published(tmp_path / "C2C_Fuser" / "qwen3_0.6b+qwen2.5_0.5b_Fuser")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Backbone, "from_pretrained", lambda name: tiny_backbone(kinds[name]))
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert len(code.splitlines()) <= 12
+    (block,) = BLOCKS
+    assert len(block.code.splitlines()) <= 12
     names: dict[str, Any] = {}
-    exec(compile(code, "channels.md", "exec"), names)
-    assert capsys.readouterr().out.strip()
+    assert printed(block.code, str(block), names).strip()
     assert names["pair"].run("Why?").usage.wire > 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -17,19 +16,14 @@ from typing import Any
 
 import pytest
 
+from tests.docs.blocks import ROOT, blocks, printed
 from unspoken.testing import tiny_backbone
 
-ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "unspoken"
 TEXT = (ROOT / "docs" / "walk.md").read_text(encoding="utf-8")
-ALONE = ("__main__", "lm_eval")  # examples that need weights, or a task of lm-eval
-
-
-def examples() -> list[tuple[str, str]]:
-    """Each example of the page that goes on from the first, with what the page says it prints."""
-    pattern = r"```python\n([^`]*)```(?:\n\nIt prints:\n\n```\n([^`]*)```)?"
-    found: list[tuple[str, str]] = re.findall(pattern, TEXT)
-    return [one for one in found if not any(word in one[0] for word in ALONE)]
+BLOCKS = blocks("docs/walk.md", "python")
+TOGETHER = [block for block in BLOCKS if "__main__" not in block.code]
+(ACROSS,) = (block for block in BLOCKS if "__main__" in block.code)
 
 
 def part(title: str) -> str:
@@ -89,17 +83,12 @@ def traced(trace: Trace) -> Iterator[None]:
 def told() -> tuple[list[str], dict[str, Any]]:
     """What each example printed, and the names that they left behind."""
     names: dict[str, Any] = {}
-    printed: list[str] = []
-    for code, _ in examples():
-        out = io.StringIO()
-        with redirect_stdout(out):
-            exec(compile(code, "walk.md", "exec"), names)
-        printed.append(out.getvalue())
-    return printed, names
+    told = [printed(block.code, str(block), names) for block in TOGETHER]
+    return told, names
 
 
 def test_the_examples_print_what_the_page_says(told: tuple[list[str], dict[str, Any]]):
-    said = [words for _, words in examples()]
+    said = [block.said for block in TOGETHER]
     assert told[0] == said
     assert len([words for words in said if words]) == 2
 
@@ -150,8 +139,7 @@ def test_the_picture_names_every_file_of_the_way(trace: Trace):
 @pytest.mark.real
 @pytest.mark.dist
 def test_the_example_across_processes_answers(tmp_path: Path):
-    (code,) = (one for one in re.findall(r"```python\n([^`]*)```", TEXT) if "__main__" in one)
-    (tmp_path / "across.py").write_text(code, encoding="utf-8")
+    (tmp_path / "across.py").write_text(ACROSS.code, encoding="utf-8")
     paths = {**os.environ, "PYTHONPATH": str(ROOT)}
     told = subprocess.run(
         [sys.executable, "across.py"], cwd=tmp_path, env=paths, capture_output=True, text=True

@@ -173,7 +173,7 @@ def test_a_trained_module_loads_as_it_was(settings: list[str], tmp_path: Path, k
     if isinstance(trained, Fuser):
         opened = sum(gate.key > 0 for gate in trained.gates())
         assert f"* gates open: {opened} for keys, " in card
-        assert (home / "gates.png").read_bytes().startswith(b"\x89PNG")
+        assert (home / "gates.svg").read_text().startswith("<?xml")
 
 
 def test_a_closed_form_start_explains_what_both_have_read(

@@ -1,4 +1,4 @@
-"""Charts as data, drawn as SVG on a page and as PNG into a file, with the same values."""
+"""Charts as data, drawn on a page and into a file, both SVG, with the same values."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from unspoken.page import (
     Table,
     Tile,
     render,
-    write_png,
+    write_picture,
 )
 from unspoken.page.axis import Axis, panels, row_axis
 from unspoken.page.graph import arrows_of, nodes_of
-from unspoken.page.png import COLOURS, figure_of
+from unspoken.page.picture import COLOURS, figure_of
 from unspoken.page.svg import drawn_graph
 
 MARKS = (
@@ -106,21 +106,68 @@ def test_every_chart_is_drawn_both_ways(kind: str, tmp_path: Path) -> None:
     (figure,) = drawings(page(chart))
     assert chart.caption in "".join(figure.itertext())
     assert figure.findall(".//svg")
-    write_png(chart, tmp_path / "sub" / "one.png", "the title")
-    assert (tmp_path / "sub" / "one.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert figure_of(chart, "the title").get_suptitle() == "the title"
+    path = tmp_path / "sub" / "one.svg"
+    write_picture(chart, path, "the title")
+    words = [text.text for text in ElementTree.parse(path).iter(f"{SVG}text")]
+    assert "the title" in words
+    first = path.read_bytes()
+    write_picture(chart, path, "the title")
+    assert path.read_bytes() == first
 
 
-def test_a_page_has_each_colour_in_light_and_dark_and_pictures_have_those_of_light() -> None:
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_page_and_pictures_have_each_colour_in_light_and_dark() -> None:
     style = Path("unspoken/page/templates/style.css")
     text = (Path(__file__).parents[2] / style).read_text(encoding="utf-8")
     light, dark = text.split("@media (prefers-color-scheme: dark)", 1)
     names = set(get_args(Colour))
     assert set(SERIES) < names == set(COLOURS)
-    for name, colour in COLOURS.items():
-        assert f"--{name}: {colour};" in light
-        assert re.search(rf"--{name}: #\w{{6}};", dark.split("}", 1)[0])
+    for name, (by_day, by_night) in COLOURS.items():
+        assert f"--{name}: {by_day};" in light
+        assert f"--{name}: {by_night};" in dark.split("}", 1)[0]
         assert f".{name} {{ --mark: var(--{name}); }}" in text
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_a_picture_has_no_colour_that_stays_light_at_night(kind: str, tmp_path: Path) -> None:
+    write_picture(CHARTS[kind], tmp_path / "one.svg", "the title")
+    text = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    turned = set(re.findall(r'\[style\*="((?:fill|stroke): #\w{6})"\]', text))
+    styles = " ".join(re.findall(r'style="([^"]*)"', text))
+    assert set(re.findall(r"(?:fill|stroke): #\w+", styles)) <= turned
+    shapes = ElementTree.fromstring(text.encode()).iter(f"{SVG}text")
+    assert all("fill: #" in text.attrib["style"] for text in shapes)
+    assert not re.search(r"<image|color: ", text)
+
+
+EQUAL = Lines(
+    (
+        Panel(
+            Scale("hop"),
+            "right, %",
+            (CURVE, Line.through("vectors", 2, DOTS), Line.through("caches", 3, DOTS[1:])),
+        ),
+    ),
+    "Right answers.",
+    "Right answers",
+)
+
+
+def test_lines_that_are_equal_are_drawn_in_two_widths_and_named() -> None:
+    assert [more for _, more in EQUAL.panels[0].stacked()] == [1, 0, 0]
+    assert EQUAL.equal == ("“words” and “vectors” are equal.",)
+    assert LINES.equal == ()
+    (figure,) = drawings(page(EQUAL))
+    assert EQUAL.equal[0] in "".join(figure.itertext())
+    widths = [
+        {piece.attrib["stroke-width"] for piece in group.findall("./line[@class='piece']")}
+        for group in figure.findall(".//svg[@class='xy']/g")
+    ]
+    assert widths == [{"6"}, {"2"}, {"2"}]
+    drawn = figure_of(EQUAL, "").axes[0].lines
+    assert len({line.get_linewidth() for line in drawn if len(line.get_xdata()) == 3}) > 1
 
 
 def test_bars_and_points_are_at_their_values() -> None:

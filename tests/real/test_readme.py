@@ -1,57 +1,64 @@
-"""The README's example, and those in examples/, print what they say."""
+"""The README's example, and those in examples/, print what they say. Pages show them whole."""
 
 from __future__ import annotations
 
-import io
-import re
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docs.blocks import ROOT, blocks, printed
+
 README = ROOT / "README.md"
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    path for path in (ROOT / "examples").glob("*.py") if not path.stem.startswith("_")
+)
+(FRONT,) = blocks("README.md", "python")
+TUTORIALS = blocks("docs/tutorials.md", "python")
+POOLS = blocks("docs/pools.md", "python")
+BLOCKS = [FRONT, *TUTORIALS, *POOLS]
 
 
-def printed(code: str, name: str) -> list[str]:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    out = io.StringIO()
-    with redirect_stdout(out):
-        exec(compile(code, name, "exec"), names)
-    return out.getvalue().splitlines()
+def body(path: Path) -> str:
+    """The code of an example, as a page shows it: without its first words."""
+    code = path.read_text(encoding="utf-8").partition("\n# It prints:\n")[0]
+    return code.split('"""', 2)[2].strip() + "\n"
+
+
+def said(path: Path) -> str:
+    """What an example says that it prints, in its last lines."""
+    words = path.read_text(encoding="utf-8").partition("\n# It prints:\n")[2]
+    return "".join(f"{line[2:]}\n" for line in words.splitlines())
 
 
 @pytest.mark.real
 def test_the_example_prints_what_the_readme_says():
-    pattern = r"```python\n([^`]*)```\n\nIt prints:\n\n```text\n([^`]*)```"
-    ((code, said),) = re.findall(pattern, README.read_text(encoding="utf-8"))
-    assert len(code.splitlines()) <= 12
-    told = printed(code, "README.md")
-    assert told == said.splitlines()
-    assert [line.partition(":")[0] for line in told] == ["text", "handoff"]
-    assert all("in the blue bowl" in line for line in told)
-    assert code in (ROOT / "examples" / "two_agents.py").read_text(encoding="utf-8")
+    assert len(FRONT.code.splitlines()) <= 12
+    told = printed(FRONT.code, str(FRONT), {})
+    assert told == FRONT.said
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["text", "handoff"]
+    assert all("in the blue bowl" in line for line in told.splitlines())
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_prints_what_its_last_lines_say(path: Path):
-    text = path.read_text(encoding="utf-8")
-    said = [line[2:] for line in text.partition("\n# It prints:\n")[2].splitlines()]
-    assert said
-    assert printed(text, path.name) == said
+    assert said(path)
+    names = {"__name__": "__main__"}
+    assert printed(path.read_text(encoding="utf-8"), path.name, names) == said(path)
 
 
-def test_the_tutorials_show_each_example_and_what_it_prints():
-    page = (ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8")
-    assert len(EXAMPLES) >= 8
+def shown() -> Iterator[tuple[str, str]]:
     for path in EXAMPLES:
-        code, _, said = path.read_text(encoding="utf-8").partition("\n# It prints:\n")
-        lines = "".join(f"{line[2:]}\n" for line in said.splitlines())
-        body = code.split('"""', 2)[2].strip()
-        assert f"```python\n{body}\n```\n\nIt prints:\n\n```text\n{lines}```\n" in page, path.name
+        yield body(path), said(path)
+
+
+def test_pages_show_examples_and_what_they_print():
+    known = list(shown())
+    assert len(known) >= 10
+    assert sorted((one.code, one.said) for one in TUTORIALS) == sorted(known)
+    assert FRONT.code == body(ROOT / "examples" / "two_agents.py")
+    assert all((one.code, one.said) in known for one in (FRONT, *POOLS))
 
 
 def test_the_readme_is_short():

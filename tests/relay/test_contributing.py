@@ -13,13 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import ROOT, blocks
 from unspoken.testing import tiny_backbone
 
 from ..bench import Bench
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COPIED = ("unspoken", "tests", "docs", "recipes", "benchmarks", "pyproject.toml", "README.md")
+
+BLOCKS = [
+    block
+    for kind in ("python", "text")
+    for block in blocks("CONTRIBUTING.md", kind)
+    if block.line > TEXT[: TEXT.index("in six steps\n")].count("\n")
+]
+"""What `steps` finds: all in the sections of steps."""
 
 OTHERS = ("projector", "comparison", "out")  # of the bench, but not for training
 UNSPOKEN = ".venv/bin/python -c 'from unspoken.cli import main; main()'"  # that of the copy

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unspoken.errors import MissingExtra
-from unspoken.page import Grid, write_png
+from unspoken.page import Grid, write_picture
 from unspoken.projectors import Fuser
 from unspoken.relay.trained.fusion import TrainedFusion, gates_chart
 
@@ -48,16 +48,16 @@ def test_every_gate_has_its_strength_and_its_mark() -> None:
 
 
 @pytest.mark.parametrize("logits", [((1.0, 1.0),), ((-1.0, 0.0),), LOGITS * 10])
-def test_a_picture_is_a_png_file(tmp_path: Path, logits: Sequence[tuple[float, float]]):
-    write_png(gates_chart(fuser(logits)), tmp_path / "sub" / "gates.png", "gates")
-    assert (tmp_path / "sub" / "gates.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+def test_a_picture_is_an_svg_file(tmp_path: Path, logits: Sequence[tuple[float, float]]):
+    write_picture(gates_chart(fuser(logits)), tmp_path / "sub" / "gates.svg", "gates")
+    assert (tmp_path / "sub" / "gates.svg").read_text().startswith("<?xml")
 
 
 def test_a_card_counts_open_gates_and_shows_them(tmp_path: Path):
     line = _gates(fuser(), tmp_path)
-    told = "* gates open: 2 for keys, 0 for values, of 3 layers, see [gates.png](gates.png)\n"
+    told = "* gates open: 2 for keys, 0 for values, of 3 layers, see [gates.svg](gates.svg)\n"
     assert line == told
-    assert (tmp_path / "gates.png").stat().st_size > 1000
+    assert (tmp_path / "gates.svg").stat().st_size > 1000
     assert Grid.read(tmp_path / "gates.json") == gates_chart(fuser())
     assert "0 for keys, 1 for values, of 1 layers" in _gates(fuser([(-1.0, 1.0)]), tmp_path)
 
@@ -67,8 +67,8 @@ def test_without_matplotlib_a_card_goes_without_a_picture(
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"pip install 'unspoken\[compare\]'"):
-        write_png(gates_chart(fuser()), tmp_path / "gates.png", "gates")
+        write_picture(gates_chart(fuser()), tmp_path / "gates.svg", "gates")
     assert _gates(fuser(), tmp_path) == "* gates open: 2 for keys, 0 for values, of 3 layers\n"
-    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob("*.svg"))
     told = " ".join(capsys.readouterr().err.split())
-    assert "no gates.png is drawn: a picture needs matplotlib" in told
+    assert "no gates.svg is drawn: a picture needs matplotlib" in told

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.test_agents import examples, printed
+from tests.docs.blocks import Block, blocks, printed
 from tests.serving.conftest import Running, served
 from unspoken.agents import Agent, Edge
 from unspoken.channels import TextChannel
@@ -15,7 +15,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.serving import Bounds
 from unspoken.testing import ScriptedModel
 
-PAGE = examples("python", "serve.md")
+BLOCKS = blocks("docs/serve.md", "python")
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,13 @@ def names() -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("n", range(len(PAGE)))
-def test_the_code_of_the_page_runs(team: Running, names: dict[str, Any], n: int) -> None:
-    code, said = PAGE[n]
-    told = printed(code.replace("http://127.0.0.1:8000", team.url), names)
-    assert told.rstrip() == said.rstrip()
-    assert said
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_the_code_of_the_page_runs(team: Running, names: dict[str, Any], block: Block) -> None:
+    told = printed(block.code.replace("http://127.0.0.1:8000", team.url), str(block), names)
+    assert told.rstrip() == block.said.rstrip()
+    assert block.said
 
 
 def test_each_client_takes_ten_lines() -> None:
-    assert len(PAGE) == 5
-    assert all(len(code.splitlines()) <= 10 for code, _ in PAGE)
+    assert len(BLOCKS) == 5
+    assert all(len(block.code.splitlines()) <= 10 for block in BLOCKS)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -102,7 +103,6 @@ def one_line(told: str) -> str:
         ["recipes", "ls"],
         ["recipes", "show", "relay"],
         ["compare", "recipes/relay.yaml"],
-        ["doctor"],
         ["models"],
     ],
     ids=" ".join,
@@ -343,26 +343,92 @@ def test_a_healthy_machine_ends_with_code_0(unspoken: Callable[..., Ended], tmp_
     assert content["missing"] == []
     assert content["found"]["cache"] == str(tmp_path / "cache")
     assert content["found"]["torch"] == version("torch")
+    assert f"transformers {version('transformers')}" in content["found"]["engine"].split(", ")
     assert content["found"]["free GB"] >= 0
 
 
 @pytest.mark.usefixtures("here")
-def test_a_missing_package_is_named_with_the_extra(
+def test_the_verdict_comes_last_and_names_what_models_run_on(
     unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_scipy(name: str) -> str:
-        if name == "scipy":
-            raise PackageNotFoundError(name)
-        return version(name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = unspoken("doctor")
+    assert found.out.splitlines()[-1] == "Ready: models run on the processor."
+    about = SimpleNamespace(name="Some GPU", total_memory=80 << 30)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: about)
+    found = unspoken("doctor")
+    told = "Some GPU with 80 GB and 1 more"
+    assert found.out.splitlines()[-1] == f"Ready: models run on {told}."
+    assert json.loads(unspoken("doctor", "--json").out)["found"]["gpu"] == told
 
-    monkeypatch.setattr("importlib.metadata.version", without_scipy)
+
+@pytest.mark.usefixtures("here")
+def test_a_gpu_that_torch_cannot_use_is_noted(
+    unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("unspoken.doctor._NVIDIA", tmp_path)
+    found = unspoken("doctor")
+    assert found.code == 0
+    assert f"there is a GPU, which torch {version('torch')}" in found.out
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, package: str, found: str | None) -> None:
+    """Have a package of another version, or none."""
+
+    def other(name: str) -> str:
+        if name == package and found is None:
+            raise PackageNotFoundError(name)
+        return found if found is not None and name == package else version(name)
+
+    monkeypatch.setattr("importlib.metadata.version", other)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_package_of_an_extra_is_noted_and_not_needed(
+    unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "scipy", None)
+    found = unspoken("doctor")
+    assert found.code == 0
+    told = "not needed: scipy is not installed; pip install 'unspoken[compare]'"
+    assert told in found.out.splitlines()
+    content = json.loads(unspoken("doctor", "--json").out)
+    assert content["missing"] == []
+    assert "compare" not in content["found"]["extras"].split(", ")
+    assert "serve" in content["found"]["extras"].split(", ")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [(None, "safetensors is not installed"), ("0.1", "safetensors is 0.1, and >=")],
+)
+def test_a_package_that_is_needed_decides_the_verdict(
+    unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, version: str | None, told: str
+) -> None:
+    pretend(monkeypatch, "safetensors", version)
     found = unspoken("doctor")
     assert found.code == 1
-    assert "scipy is not installed; pip install 'unspoken[compare]'" in found.out
-    told = unspoken("doctor", "--json")
-    assert told.code == 1
-    (line,) = json.loads(told.out)["missing"]
-    assert "scipy" in line
+    (line,) = (one for one in found.out.splitlines() if one.startswith(told))
+    assert line.endswith("; pip install unspoken")
+    assert found.out.splitlines()[-1].startswith("Not ready: one thing is missing.")
+
+
+@pytest.mark.usefixtures("here")
+def test_memory_is_that_of_the_container(
+    unspoken: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{1 << 30}\n")
+    monkeypatch.setattr("unspoken.doctor._LIMIT", limit)
+    found = unspoken("doctor")
+    assert found.code == 1
+    assert "memory: there are 1,024 MB, and a packaged model takes up to 2 GB" in found.out
+    limit.write_text("max\n")
+    assert unspoken("doctor").code == 0
 
 
 def test_missing_models_are_named_with_the_extra(

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from rich.table import Table
 
-from unspoken import cli
+from unspoken import cli, terminal
 from unspoken.cli import main
 from unspoken.commands import asking, measuring
 from unspoken.commands.saying import say, say_json, say_traceback
@@ -21,7 +22,7 @@ from unspoken.errors import PipelineError
 from unspoken.events import RunEnded, Tell, WordsWritten
 from unspoken.runs import Run, Turn
 from unspoken.streaming import Stream
-from unspoken.terminal import PlainConsole, escaped, track
+from unspoken.terminal import PlainConsole, escaped, progress, track
 from unspoken.types import Text, Usage, Vectors
 from unspoken.wire import Header, Message
 
@@ -154,6 +155,45 @@ def test_progress_takes_no_markup(monkeypatch: pytest.MonkeyPatch):
     assert "\u202e" not in written.getvalue()
 
 
+def told(monkeypatch: pytest.MonkeyPatch, seconds: Sequence[float], done: int = 0) -> str:
+    """What `progress` writes into a file, where the clock shows these seconds."""
+    written, clock = io.StringIO(), iter(seconds)
+    monkeypatch.setattr(sys, "stderr", written)
+    monkeypatch.setattr(terminal, "monotonic", lambda: next(clock))
+    with progress(f"[b]training {HOSTILE}", 40, done=done) as tell:
+        for part in range(done + 10, 50, 10):
+            tell(part, f"loss {1 / part:.3f}")
+    return written.getvalue()
+
+
+def test_progress_in_a_log_is_lines(monkeypatch: pytest.MonkeyPatch):
+    found = told(monkeypatch, [0, 20, 30, 60, 80])
+    lines = [line.partition(": ")[2] for line in found.splitlines() if "training" in line]
+    assert lines == [
+        "10 of 40, loss 0.100, 0:01:00 left",
+        "30 of 40, loss 0.033, 0:00:20 left",
+        "40 of 40, loss 0.025, took 0:01:20",
+    ]
+    assert "\r" not in found
+    assert not ACTS.search(found)
+
+
+def test_what_an_earlier_run_did_takes_no_time(monkeypatch: pytest.MonkeyPatch):
+    found = told(monkeypatch, [0, 20, 40], done=20)
+    assert "30 of 40, loss 0.033, 0:00:20 left" in found
+
+
+def test_progress_in_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch):
+    written = io.StringIO()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "stderr", written)
+    with progress("training", 4) as tell:
+        tell(3, "loss 0.125")
+    assert re.search(r"3/4.*loss 0\.125", written.getvalue())
+    assert "\r" in written.getvalue()
+
+
 def test_an_error_that_is_not_ours(capsys: pytest.CaptureFixture[str]):
     try:
         raise KeyError(HOSTILE) from ValueError(HOSTILE)
@@ -181,7 +221,6 @@ def test_colours_of_our_own_stay(capsys: pytest.CaptureFixture[str]):
 
 _OTHERS = {
     *("terminal.py", "commands/saying.py"),
-    *("training/loop.py", "training/stored_states.py", "models.py"),  # words of our own
     "view.py",  # escapes word by word
 }
 
@@ -189,7 +228,7 @@ _OTHERS = {
 def test_no_other_way_leads_to_a_terminal():
     """All that is printed goes through `say`, `PlainConsole` or `track`."""
     package = Path(cli.__file__).parent
-    writes = re.compile(r"\b(typer\.s?echo|print|sys\.std(out|err)\.write|Console|rich_track)\(")
+    writes = re.compile(r"\b(typer\.s?echo|print|sys\.std(out|err)\.write|Console|Progress)\(")
     found = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")

@@ -87,10 +87,14 @@ def doctor(as_json: Json = False) -> None:
 
     health = examine()
     if as_json:
-        say_json({"found": health.found, "missing": health.missing})
+        found = {"found": health.found, "missing": health.missing, "notes": health.notes}
+        say_json(found | {"verdict": health.verdict})
     else:
         for name, value in health.found.items():
-            say(f"{name:24} {value}", line=True)
+            say(f"{name:24} {'none' if value is None else value}", line=True)
+        for line in health.notes:
+            say(f"not needed: {line}", line=True)
         for line in health.missing:
             say(line, fg="red")
+        say(health.verdict, bold=True, fg="red" if health.missing else "green")
     raise typer.Exit(1 if health.missing else 0)

@@ -20,7 +20,7 @@ from unspoken.page.charts import (
     Tile,
 )
 from unspoken.page.measured import arm_table, bits_section, percent
-from unspoken.page.png import write_png
+from unspoken.page.picture import write_picture
 from unspoken.page.render import render
 from unspoken.page.sections import (
     Answer,
@@ -69,5 +69,5 @@ __all__ = [
     "bits_section",
     "percent",
     "render",
-    "write_png",
+    "write_picture",
 ]

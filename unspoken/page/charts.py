@@ -1,4 +1,4 @@
-"""Charts as data, in the units that are shown. `svg` draws them on a page, `png` into a file."""
+"""Charts as data, in the units that are shown. `svg` draws them on a page, `picture` in a file."""
 
 from __future__ import annotations
 
@@ -149,6 +149,15 @@ class Line:
         """A line from dot to dot."""
         return cls(name, number, dots, tuple((dot.x, dot.y) for dot in dots))
 
+    def lies_on(self, other: Line) -> bool:
+        """Whether it goes through the same points."""
+        return bool(self.path or self.dots) and _places(self) == _places(other)
+
+
+def _places(line: Line) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    path = [(round(x, 9), round(y, 9)) for x, y in line.path]
+    return path, [(round(dot.x, 9), round(dot.y, 9)) for dot in line.dots]
+
 
 @dataclass(frozen=True, slots=True)
 class Guide:
@@ -168,6 +177,13 @@ class Panel:
     across: tuple[Guide, ...] = ()
     upright: tuple[Guide, ...] = ()
 
+    def stacked(self) -> tuple[tuple[Line, int], ...]:
+        """Each line, and how many later ones lie on it: it is drawn that much wider."""
+        return tuple(
+            (line, sum(later.lies_on(line) for later in self.lines[n:]))
+            for n, line in enumerate(self.lines, 1)
+        )
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -185,6 +201,19 @@ class Lines:
         for line in named:
             first.setdefault(line.name, line)
         return tuple(first.values())
+
+    @property
+    def equal(self) -> tuple[str, ...]:
+        """A sentence for each two lines with names that lie on each other in a panel."""
+        found = [
+            f"“{line.name}” and “{later.name}” are equal"
+            + (f" by {panel.x.label}." if len(self.panels) > 1 else ".")
+            for panel in self.panels
+            for n, line in enumerate(panel.lines, 1)
+            for later in panel.lines[n:]
+            if line.name and later.name and later.lies_on(line)
+        ]
+        return tuple(dict.fromkeys(found))
 
     @property
     def guides(self) -> tuple[str, ...]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from math import hypot
 
 from unspoken.page.charts import Arrow, Graph, Grid
-from unspoken.page.graph import BEND, Laid, arrows_of, nodes_of
+from unspoken.page.graph import BEND, COLUMN, LETTER, LINE, ROW, Laid, arrows_of, nodes_of
 
 __all__ = ["Drawn", "DrawnGraph", "DrawnGrid", "drawn_graph", "drawn_grid"]
 
 
-_COLUMN, _ROW, _HIGH, _LETTER, _LINE = 310.0, 110.0, 34.0, 8.6, 15.0
+_HIGH = 34.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,19 @@ class DrawnGraph:
 def drawn_graph(graph: Graph) -> DrawnGraph:
     """The boxes and arrows of a graph."""
     places = nodes_of(graph)
-    wide = {name: _LETTER * len(name) + 28 for name in graph.nodes}
+    wide = {name: LETTER * len(name) + 28 for name in graph.nodes}
     margin = max(wide.values()) / 2 + 4
     top = max(y for _, y in places.values())
     low = min(y for _, y in places.values())
 
     def pixels(place: tuple[float, float]) -> tuple[float, float]:
-        return margin + _COLUMN * place[0], 0.6 * _ROW + _ROW * (top - place[1])
+        return margin + COLUMN * place[0], 0.6 * ROW + ROW * (top - place[1])
 
     nodes = tuple(Node(name, *pixels(places[name]), wide[name], _HIGH) for name in graph.nodes)
     boxes = {node.name: node for node in nodes}
     return DrawnGraph(
-        width=2 * margin + _COLUMN * max(x for x, _ in places.values()),
-        height=1.2 * _ROW + _ROW * (top - low),
+        width=2 * margin + COLUMN * max(x for x, _ in places.values()),
+        height=1.2 * ROW + ROW * (top - low),
         nodes=nodes,
         arrows=tuple(
             _arrow(one, boxes[one.arrow.start], boxes[one.arrow.end], pixels(one.text))
@@ -85,13 +85,13 @@ def _arrow(laid: Laid, start: Node, end: Node, text: tuple[float, float]) -> Dra
         (base[0] - half * uy, base[1] + half * ux),
         (base[0] + half * uy, base[1] - half * ux),
     )
-    x, y = text[0], text[1] - _LINE * (len(laid.arrow.text) - 1) / 2
+    x, y = text[0], text[1] - LINE * (len(laid.arrow.text) - 1) / 2
     return Drawn(
         laid.arrow,
         path=f"M{_pair(begin)}Q{_pair(middle)} {_pair(base)}",
         head=" ".join(map(_pair, corners)),
         width=round(width, 1),
-        text=tuple((x, y + _LINE * n, line) for n, line in enumerate(laid.arrow.text)),
+        text=tuple((x, y + LINE * n, line) for n, line in enumerate(laid.arrow.text)),
     )
 
 
@@ -132,4 +132,4 @@ def drawn_grid(grid: Grid) -> DrawnGrid:
     tall = _TILE * len(grid.rows)
     lines = max(len(column) for column in grid.columns)
     width = _LEFT + _TILE * len(grid.columns) + 2
-    return DrawnGrid(grid, _TILE, _LEFT, width, tall + _LINE * lines + 8, tall)
+    return DrawnGrid(grid, _TILE, _LEFT, width, tall + LINE * lines + 8, tall)

@@ -8,17 +8,16 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from unspoken.backbone import few_tokens
 from unspoken.errors import TrainingError
 from unspoken.seeding import seeded
+from unspoken.terminal import progress
 from unspoken.training.checkpoint import read_checkpoint, write_checkpoint
 from unspoken.training.precision import in_bfloat16
 
@@ -105,7 +104,8 @@ def fit(
     state = _State(module, optimizer, plan)
     state.load(checkpoint)
     batches = _batches(objective, plan)
-    with _progress(title, plan.steps, show=accelerator.is_main_process) as tell:
+    hidden = not accelerator.is_main_process
+    with progress(title, plan.steps, done=state.step, disable=hidden) as tell:
         for step, rows in zip(range(plan.steps), batches, strict=False):
             if step < state.step:
                 continue
@@ -124,7 +124,7 @@ def fit(
                 state.judge(objective)
                 if accelerator.is_main_process:
                     state.save(checkpoint)
-            tell(state)
+            tell(state.step, _told(state.history))
     module.load_state_dict(state.best)
     state.check_moved(title)
     return state.history
@@ -245,22 +245,6 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-@contextmanager
-def _progress(title: str, steps: int, *, show: bool) -> Generator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not show) as progress:
-        task = progress.add_task(title, total=steps, loss="")
-
-        def tell(state: _State) -> None:
-            loss = f"loss {state.history.train[-1][1]:.3f}"
-            best = f", validation {state.history.best:.3f}" if state.history.validation else ""
-            progress.update(task, completed=state.step, loss=loss + best)
-
-        yield tell
+def _told(history: History) -> str:
+    loss = f"loss {history.train[-1][1]:.3f}"
+    return loss + (f", validation {history.best:.3f}" if history.validation else "")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from unspoken import kept
 from unspoken.agents import Agent
@@ -16,6 +14,7 @@ from unspoken.errors import Damaged
 from unspoken.identity import digest
 from unspoken.pipeline import Query, fields_of
 from unspoken.protocols import device_of
+from unspoken.terminal import track
 from unspoken.types import Need, Vectors, left_pad
 
 __all__ = ["StoredStates"]
@@ -49,11 +48,7 @@ class StoredStates:
         self.folder = folder / digest([*frame, self.layers, self.texts])[:16]
         starts = range(0, len(queries), _SHARD)
         missing = [n for n in starts if not self._path(n).exists()]
-        console = Console(stderr=True)
-        hidden = not missing
-        for start in track(
-            missing, "sender states", console=console, disable=hidden, transient=True
-        ):
+        for start in track(missing, "sender states", disable=not missing):
             self._compute(start)
         self._shards = {start: self._sound(start) for start in starts}
         if self.writes:

@@ -97,13 +97,13 @@ def test_the_report_can_be_read_and_seen(finished: tuple[Bench, Report]) -> None
     for arm in report.arms:
         assert f"| {arm.channel} | {arm.condition} | {100 * arm.accuracy:.1f} (" in text
     models = (str(bench.models["sender"]), str(bench.models["receiver"]))
-    for line in (*report.findings(), "report.png", "seed 0", *models):
+    for line in (*report.findings(), "report.svg", "seed 0", *models):
         assert line in text
-    assert (bench.out / "report.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (bench.out / "report.svg").read_text().startswith("<?xml")
     assert {path.name for path in bench.out.iterdir()} == {
         "predictions",
         "report.md",
-        "report.png",
+        "report.svg",
         "results.json",
         "trained",
     }

@@ -100,7 +100,7 @@ def test_the_files_hold_what_was_found(finished: tuple[Any, GraphReport, Path]) 
         assert f"| {edge.name} | {edge.channel} |" in text
     for line in report.findings():
         assert line in text
-    assert (out / "edges.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (out / "edges.svg").read_text().startswith("<?xml")
 
 
 def test_a_second_run_computes_nothing(

@@ -125,7 +125,7 @@ def test_a_second_run_computes_nothing_and_a_page_shows_it(
     assert "Which channel pays?" in page
     assert all(line in text for line in again.findings())
     assert text.count("\n| ") == len(report.arms) + 1
-    assert (bench.out / "fronts.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (bench.out / "fronts.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def test_lengths_and_settings_are_swept(copied: Bench, folders: dict[str, Path])
         assert point.bits.value <= report.ceiling == log2(5)
     found = json.loads((copied.out / "rate.json").read_text(encoding="utf-8"))
     assert found == json.loads(json.dumps(digested(report.to_dict())))
-    assert (copied.out / "rate.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (copied.out / "rate.svg").read_text().startswith("<?xml")
     text = (copied.out / "rate.md").read_text(encoding="utf-8")
-    for line in (*report.findings(), "| embedding | 4 positions |", "rate.png"):
+    for line in (*report.findings(), "| embedding | 4 positions |", "rate.svg"):
         assert line in text
 
 

@@ -80,9 +80,9 @@ def test_the_report_holds_what_was_found(finished: tuple[Bench, PlanReport]) -> 
     assert found == json.loads(json.dumps(digested(report.to_dict()), allow_nan=False))
     assert (found["seed"], found["verdict"]) == (0, report.verdict)
     text = (bench.out / "plan.md").read_text(encoding="utf-8")
-    for line in (*report.findings(), "plan.png", "| embedding | whole |"):
+    for line in (*report.findings(), "plan.svg", "| embedding | whole |"):
         assert line in text
-    assert (bench.out / "plan.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (bench.out / "plan.svg").read_text().startswith("<?xml")
     better = report.gain is not None and report.gain.value > 0
     said = "this team is" if better else "a single agent with this budget is"
     assert report.verdict.startswith(f"{said} predicted better")

@@ -86,9 +86,9 @@ def test_the_report_holds_what_was_found(finished: tuple[Bench, TelephoneReport]
     found = json.loads((bench.out / "telephone.json").read_text(encoding="utf-8"))
     assert found == json.loads(json.dumps(digested(report.to_dict())))
     text = (bench.out / "telephone.md").read_text(encoding="utf-8")
-    for line in (*report.findings(), "telephone.png", "| embedding | 3 |", "A hop: a sender reads"):
+    for line in (*report.findings(), "telephone.svg", "| embedding | 3 |", "A hop: a sender reads"):
         assert line in text
-    assert (bench.out / "telephone.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (bench.out / "telephone.svg").read_text().startswith("<?xml")
 
 
 def test_the_chart_shows_every_hop(finished: tuple[Bench, TelephoneReport]) -> None:

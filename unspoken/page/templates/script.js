@@ -20,3 +20,18 @@ for (const table of document.querySelectorAll("table.sorted")) {
     });
   });
 }
+
+// What is wider than its box says so, as long as it is.
+const wide = [...document.querySelectorAll(".scroll, .wide")].map((box) => {
+  const hint = document.createElement("p");
+  hint.className = "more";
+  hint.textContent = "Scroll sideways to see all of it →";
+  hint.hidden = true;
+  box.append(hint);
+  return [box, hint];
+});
+const tell = () => {
+  for (const [box, hint] of wide) hint.hidden = box.scrollWidth <= box.clientWidth;
+};
+addEventListener("resize", tell);
+tell();

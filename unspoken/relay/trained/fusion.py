@@ -11,7 +11,7 @@ from pydantic import Field
 
 from unspoken.channels import Channel, Fusion
 from unspoken.errors import MissingExtra
-from unspoken.page import Grid, Tile, write_png
+from unspoken.page import Grid, Tile, write_picture
 from unspoken.projectors import Fuser
 from unspoken.projectors.fuser import layer_map
 from unspoken.recipe.parts import ProjectorSettings
@@ -76,11 +76,11 @@ class TrainedFusion(TrainedChannel[FusionSettings, Fuser]):
         chart = gates_chart(projector)
         chart.write(folder / "gates.json")
         try:
-            write_png(chart, folder / "gates.png", chart.text)
+            write_picture(chart, folder / "gates.svg", chart.text)
         except MissingExtra as error:
-            PlainConsole(stderr=True).print(f"no gates.png is drawn: {error}")
+            PlainConsole(stderr=True).print(f"no gates.svg is drawn: {error}")
             return f"{summary}\n"
-        return f"{summary}, see [gates.png](gates.png)\n"
+        return f"{summary}, see [gates.svg](gates.svg)\n"
 
 
 def gates_chart(fuser: Fuser) -> Grid:

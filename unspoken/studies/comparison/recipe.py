@@ -6,7 +6,7 @@ from unspoken.evaluation.bits import Information, informed
 from unspoken.evaluation.evaluator import Evaluator
 from unspoken.evaluation.items import chosen
 from unspoken.evaluation.store import Store
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import Prepared, noted, prepared
 from unspoken.studies.comparison.measure import compare
@@ -38,7 +38,7 @@ def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
         },
     )
     title = f"{report.title}: what was the message worth?"
-    write_png(chart(report.arms), recipe.out / "report.png", title)
+    write_picture(chart(report.arms), recipe.out / "report.svg", title)
     return report
 
 

@@ -172,7 +172,7 @@ class Report(Result):
             f"{overlap['questions']}; {overlap['dropped']} items were dropped for that."
             f"\n\n{markdown_table(self.columns, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + "\n![accuracy by channel and condition](report.png)\n\n"
+            + "\n![accuracy by channel and condition](report.svg)\n\n"
             "gain = matched - none; content = matched - deranged (a mismatched message, that of "
             "another item), both paired over the same items: 95 % interval, exact McNemar p. "
             "Accuracies with Wilson intervals in percent. Costs are means per item over all "

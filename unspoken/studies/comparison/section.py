@@ -32,13 +32,21 @@ __all__ = ["chart", "sections", "summary"]
 
 
 def summary(report: Compared) -> str:
-    """How many channels carried content, and what the others did."""
+    """The channel with the most right answers, how many carried content, what the others did."""
+    matched = (arm for arm in report.arms if arm.condition == "matched")
+    best = max(matched, key=lambda arm: arm.accuracy)
+    content = report.channels[best.channel].content
+    low, high = 100 * content.low, 100 * content.high
     by_verdict: dict[str, list[str]] = {}
     for name, worth in report.channels.items():
         by_verdict.setdefault(worth.verdict, []).append(name)
     carried = len(by_verdict.pop("content", ()))
     rest = [f" {verdict.capitalize()}: {_and(names)}." for verdict, names in by_verdict.items()]
-    return f"{carried} of {len(report.channels)} channels show content.{''.join(rest)}"
+    return (
+        f"{_and([best.channel])} has the most right answers, {100 * best.accuracy:.0f} %, and its "
+        f"content is {100 * content.value:+.0f} points [{low:+.0f}, {high:+.0f}]; {carried} of "
+        f"{len(report.channels)} channels show content.{''.join(rest)}"
+    )
 
 
 def _and(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.recipe.config import PipelineRecipe
 from unspoken.recipe.loading import kept as settings_of
 from unspoken.recipe.pipeline import build
@@ -45,5 +45,5 @@ def run_edges(recipe: PipelineRecipe, settings: EdgesSettings) -> GraphReport:
         notes=notes,
     )
     title = f"{task.name}, n = {report.task['attributed']}: bits that each edge adds"
-    write_png(chart(report), recipe.out / "edges.png", title)
+    write_picture(chart(report), recipe.out / "edges.svg", title)
     return report

@@ -144,7 +144,7 @@ class GraphReport(Result):
             + markdown_table(_GRAPHS, self._graphs())
             + "\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + "\n![the graph: width by bits gained, colour by what they are](edges.png)\n\n"
+            + "\n![the graph: width by bits gained, colour by what they are](edges.svg)\n\n"
             "without: the pipeline without this edge. wrong: this edge alone carries what it would "
             "about another item. gain and content: how much likelier the right answer is over all "
             "edges than without, and than wrong, in bits, with a percentile bootstrap over items "

@@ -14,9 +14,20 @@ from unspoken.studies.edges.attribution import (
     REDUNDANT,
     EdgeWorth,
 )
-from unspoken.studies.edges.report import GraphReport
+from unspoken.studies.edges.report import ALL, GraphReport
 
-__all__ = ["chart", "sections"]
+__all__ = ["chart", "sections", "summary"]
+
+
+def summary(report: GraphReport) -> str:
+    """The edge that adds the most, and the graph with the most right answers, beside all edges."""
+    edge = max(report.edges, key=lambda one: one.gain_bits.value)
+    best = max((report.arm(name) for name in report.graphs), key=lambda arm: arm.accuracy)
+    told = f"“{edge.name}” adds the most, {edge.gain_bits:+.2f} bits"
+    alone = f"; over all edges {100 * report.arm(ALL).accuracy:.0f} % are right"
+    if best.channel == ALL:
+        return f"{told}{alone}, the most of {len(report.graphs)} graphs."
+    return f"{told}{alone}, and over “{best.channel}” {100 * best.accuracy:.0f} %."
 
 
 def sections(report: GraphReport, folder: Path) -> Iterator[Section]:

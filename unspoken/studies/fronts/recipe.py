@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.pipeline import Pipeline
 from unspoken.projectors import FreeVectors
 from unspoken.recipe.config import RelayRecipe
@@ -40,7 +40,7 @@ def run_fronts(recipe: RelayRecipe, settings: FrontsSettings) -> FrontsReport:
         out=recipe.out,
         notes=noted(relay, recipe),
     )
-    write_png(chart(report), recipe.out / "fronts.png", f"{report.title}: which channel pays?")
+    write_picture(chart(report), recipe.out / "fronts.svg", f"{report.title}: which channel pays?")
     return report
 
 

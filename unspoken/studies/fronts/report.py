@@ -250,7 +250,7 @@ class FrontsReport(Result):
             f"# Which channel pays: {self.title}\n\n{self.stated}\n\n"
             + "".join(f"* {line}.\n" for line in self.findings())
             + f"\n{markdown_table(COLUMNS, self.rows())}\n{self.about}\n\n"
-            "![accuracy against time, bytes and tokens](fronts.png)\n"
+            "![accuracy against time, bytes and tokens](fronts.svg)\n"
         )
 
     def save(self, out: Path) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 from unspoken.page import Cell, Section, Table
 from unspoken.studies.planner.report import Blame, PlannerReport
 
-__all__ = ["sections"]
+__all__ = ["sections", "summary"]
+
+
+def summary(report: PlannerReport) -> str:
+    """The channel with the most right answers, and whose fault its wrong ones are."""
+    best = max(report.blame, key=lambda one: one.right / one.n)
+    return (
+        f"“{best.channel}” has the most right answers, {best.right} of {best.n}; of its "
+        f"{best.wrong} wrong ones {best.plan} came after a plan that lacks the answer."
+    )
 
 
 def sections(report: PlannerReport, folder: Path) -> Iterator[Section]:

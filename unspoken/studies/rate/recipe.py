@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from unspoken.channels import TextChannel
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import WHOLE, asked, curves, noted
@@ -44,7 +44,7 @@ def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
         notes=noted(relay, recipe),
     )
     models = " and ".join(model["name"] for model in report.models)
-    write_png(chart(report), recipe.out / "rate.png", f"{models}: {report.title}")
+    write_picture(chart(report), recipe.out / "rate.svg", f"{models}: {report.title}")
     return report
 
 

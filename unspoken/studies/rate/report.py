@@ -111,7 +111,7 @@ class RateReport(Result):
             f"# Rate and distortion: {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + "\n![distortion by bytes, positions and usable bits](rate.png)\n\n"
+            + "\n![distortion by bytes, positions and usable bits](rate.svg)\n\n"
             f"bits: usable bits of a message, at most {self.ceiling:.2f}, with a percentile "
             "bootstrap over items; wrong: Wilson. bytes: on the wire, header included.\n"
         )

@@ -8,7 +8,17 @@ from pathlib import Path
 from unspoken.page import Cell, Dot, Guide, Line, Lines, Panel, Points, Scale, Section, Table
 from unspoken.studies.rate.report import Point, RateReport
 
-__all__ = ["chart", "sections"]
+__all__ = ["chart", "sections", "summary"]
+
+
+def summary(report: RateReport) -> str:
+    """The setting with the fewest wrong answers, beside no message."""
+    best = min(report.points, key=lambda one: one.distortion)
+    return (
+        f"The fewest answers are wrong over “{best.curve}, {best.setting}”, "
+        f"{100 * best.distortion:.0f} % with {best.wire:,.0f} bytes, and without a message "
+        f"{100 * (1 - report.alone.accuracy):.0f} %."
+    )
 
 
 def sections(report: RateReport, folder: Path) -> Iterator[Section]:

@@ -8,7 +8,18 @@ from pathlib import Path
 from unspoken.page import Cell, Points, Section, Table, percent
 from unspoken.studies.reuse.report import ReuseReport
 
-__all__ = ["sections"]
+__all__ = ["sections", "summary"]
+
+
+def summary(report: ReuseReport) -> str:
+    """The pool with the shortest wait, beside dense reads."""
+    dense = report.arms[0]
+    best = min(report.arms[1:], key=lambda arm: arm.request)
+    return (
+        f"“{best.way}” waits {best.request:.2f} s for its first words and {dense.way} reads "
+        f"{dense.request:.2f} s; {100 * best.accuracy:.0f} % are right instead of "
+        f"{100 * dense.accuracy:.0f} %."
+    )
 
 
 def sections(report: ReuseReport, folder: Path) -> Iterator[Section]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
@@ -31,5 +31,5 @@ def run_plan(recipe: RelayRecipe, settings: TeamsSettings) -> PlanReport:
         notes=noted(relay, recipe),
     )
     title = f"{report.title}: one agent as measured, teams as predicted"
-    write_png(chart(report), recipe.out / "plan.png", title)
+    write_picture(chart(report), recipe.out / "plan.svg", title)
     return report

@@ -226,7 +226,7 @@ class PlanReport(Result):
             + f"\n## One agent\n\n{markdown_table(_ALONE, solos)}\n"
             + f"## Three agents with {self.leaf} tokens each\n\n"
             + f"{markdown_table(_COLUMNS, self.rows())}\n"
-            + f"![predicted bias](plan.png)\n\n{_NOTES}\n"
+            + f"![predicted bias](plan.svg)\n\n{_NOTES}\n"
         )
 
     def save(self, out: Path) -> None:

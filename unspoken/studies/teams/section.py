@@ -8,7 +8,14 @@ from pathlib import Path
 from unspoken.page import Cell, Dot, Guide, Line, Lines, Panel, Points, Scale, Section, Table
 from unspoken.studies.teams.report import PlanReport
 
-__all__ = ["chart", "sections"]
+__all__ = ["chart", "sections", "summary"]
+
+
+def summary(report: PlanReport) -> str:
+    """Whether a team pays, and how often votes confirm what is predicted."""
+    right = sum(one.agrees for one in report.votes)
+    verdict = report.verdict[:1].upper() + report.verdict[1:]
+    return f"{verdict}. Votes of three confirm the sign in {right} of {len(report.votes)} settings."
 
 
 def sections(report: PlanReport, folder: Path) -> Iterator[Section]:

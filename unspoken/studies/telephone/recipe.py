@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unspoken.page import write_png
+from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
 from unspoken.relay.pipelines import asked, curves, noted
 from unspoken.relay.relay import Relay
@@ -34,5 +34,5 @@ def run_telephone(recipe: RelayRecipe, settings: TelephoneSettings) -> Telephone
         out=recipe.out,
         notes=noted(relay, recipe),
     )
-    write_png(chart(report), recipe.out / "telephone.png", f"{report.title}: telephone")
+    write_picture(chart(report), recipe.out / "telephone.svg", f"{report.title}: telephone")
     return report

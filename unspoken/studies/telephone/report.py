@@ -112,7 +112,7 @@ class TelephoneReport(Result):
             f"# Telephone: {self.task['name']}, {self.task['protocol']} protocol\n\n"
             f"{self.stated}\n\n{markdown_table(_COLUMNS, self.rows())}\n"
             + "".join(f"* {line}\n" for line in self.findings())
-            + f"\n![accuracy and drift by hop](telephone.png)\n\n{_NOTES}\n\n"
+            + f"\n![accuracy and drift by hop](telephone.svg)\n\n{_NOTES}\n\n"
             f"## What senders read, hop by hop\n{read}"
         )
 

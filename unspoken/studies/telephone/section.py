@@ -8,7 +8,18 @@ from pathlib import Path
 from unspoken.page import Cell, Dot, Guide, Line, Lines, Panel, Points, Scale, Section, Table
 from unspoken.studies.telephone.report import Hop, TelephoneReport
 
-__all__ = ["chart", "sections"]
+__all__ = ["chart", "sections", "summary"]
+
+
+def summary(report: TelephoneReport) -> str:
+    """The channel over which the most is left at the last hop."""
+    name, hops = max(report.channels.items(), key=lambda one: one[1][-1].matched.accuracy)
+    first, last = hops[0], hops[-1]
+    return (
+        f"The most is left over “{name}”: {100 * first.matched.accuracy:.0f} % right after one hop "
+        f"and {100 * last.matched.accuracy:.0f} % after {last.hop}; without a message "
+        f"{100 * report.alone.accuracy:.0f} %."
+    )
 
 
 def sections(report: TelephoneReport, folder: Path) -> Iterator[Section]:

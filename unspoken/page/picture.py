@@ -1,4 +1,4 @@
-"""Charts as PNG files, for documents and reports. All that is known of matplotlib's figures."""
+"""Charts as SVG files, for documents and reports. All that is known of matplotlib's figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unspoken.errors import MissingExtra
-from unspoken.files import write_bytes
+from unspoken.files import write_text
 from unspoken.page.axis import Axis, panels
 from unspoken.page.charts import (
     SERIES,
@@ -26,37 +26,71 @@ from unspoken.page.charts import (
 )
 from unspoken.page.graph import BEND, arrows_of, nodes_of
 
-__all__ = ["COLOURS", "figure_of", "write_png"]
+__all__ = ["COLOURS", "figure_of", "write_picture"]
 
-COLOURS: dict[Colour, str] = {
-    "blue": "#1f6f9f",
-    "orange": "#c8583a",
-    "green": "#24754d",
-    "violet": "#7d5ba6",
-    "ochre": "#a6761d",
-    "pink": "#b0457b",
-    "teal": "#4d6a6d",
-    "olive": "#6b6f1d",
-    "grey": "#7f8790",
-    "slate": "#5f7196",
-    "mauve": "#93607f",
-    "amber": "#8a5a00",
-    "red": "#a83232",
+COLOURS: dict[Colour, tuple[str, str]] = {
+    "blue": ("#1f6f9f", "#69b4e0"),
+    "orange": ("#c8583a", "#f08c6c"),
+    "green": ("#24754d", "#7bd0a3"),
+    "violet": ("#7d5ba6", "#bda0e6"),
+    "ochre": ("#a6761d", "#e0b458"),
+    "pink": ("#b0457b", "#ec8dbb"),
+    "teal": ("#4d6a6d", "#9fc3c6"),
+    "olive": ("#6b6f1d", "#c8cc6a"),
+    "grey": ("#7f8790", "#a3abb4"),
+    "slate": ("#5f7196", "#9db0d8"),
+    "mauve": ("#93607f", "#d09cbb"),
+    "amber": ("#8a5a00", "#e6b75c"),
+    "red": ("#a83232", "#f08a8a"),
 }
-"""The colours of a light page."""
+"""Each colour on a light and on a dark page."""
 
-_AXIS = "#9aa4ae"
+_INK, _AXIS, _SHADE, _CARD = "#1d2530", "#9aa4ae", "#f1f3f4", "#fffffe"
+_DARK = {_INK: "#e6eaee", _AXIS: "#69757f", _SHADE: "#232a32", _CARD: "#1b2027"}
+"""What is neither a line nor a mark, light and dark."""
 
 
-def write_png(chart: Chart, path: Path, title: str) -> None:
-    """Write a chart, whole or not at all. Raises `MissingExtra` without matplotlib."""
-    buffer = io.BytesIO()
-    figure_of(chart, title).canvas.print_png(buffer)  # `savefig` would draw it twice
-    write_bytes(path, buffer.getvalue())
+def write_picture(chart: Chart, path: Path, title: str) -> None:
+    """Write a chart as SVG, whole or not at all. Raises `MissingExtra` without matplotlib.
+
+    Its colours follow the reader's screen, light or dark. Equal charts give equal bytes.
+    """
+    figure, buffer = figure_of(chart, title), io.BytesIO()
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "unspoken"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=_CARD)
+    words = buffer.getvalue().decode()
+    write_text(path, words.replace("</metadata>", f"</metadata>\n <style>{_style()}</style>", 1))
+
+
+def _style() -> str:
+    """Dark colours in the places of light ones, by the styles that matplotlib writes."""
+    pairs = {**dict(COLOURS.values()), **_DARK}
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
+        for light, dark in pairs.items()
+        for kind in ("fill", "stroke")
+    )
+    return f"@media (prefers-color-scheme: dark){{{rules}}}"
 
 
 def figure_of(chart: Chart, title: str) -> Any:
     """A chart as a figure of matplotlib. Raises `MissingExtra`."""
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise MissingExtra(
+            "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
+        ) from error
+    with matplotlib.rc_context(dict.fromkeys(_INKED, _INK) | {"axes.facecolor": "none"}):
+        return _drawn(chart, title)
+
+
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+
+
+def _drawn(chart: Chart, title: str) -> Any:
     match chart:
         case Bars():
             return _bars(chart, title)
@@ -72,15 +106,11 @@ def figure_of(chart: Chart, title: str) -> Any:
 
 def _figure(width: float, height: float, title: str) -> Any:
     """An empty figure, in inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra(
-            "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
-        ) from error
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -116,7 +146,7 @@ def _bars(chart: Bars, title: str) -> Any:
         for mark in row.marks:
             at = place + width * (list(kinds).index(mark.name) - (len(kinds) - 1) / 2)
             _bar(axes, at, width, mark)
-    handles = [axes.bar([0], [0], color=COLOURS[kinds[name]], label=name) for name in kinds]
+    handles = [axes.bar([0], [0], color=COLOURS[kinds[name]][0], label=name) for name in kinds]
     axes.set_xticks(range(groups), [_broken(row.name) for row in chart.rows], fontsize=9)
     axes.set_ylabel(chart.unit)
     axes.spines[["top", "right"]].set_visible(False)
@@ -126,7 +156,8 @@ def _bars(chart: Bars, title: str) -> Any:
 
 def _bar(axes: Any, at: float, width: float, mark: Mark) -> None:
     spread = _spread([mark.value], [mark.low], [mark.high])
-    axes.bar(at, mark.value, width, yerr=spread, color=COLOURS[mark.colour], error_kw={"lw": 0.8})
+    error = {"lw": 0.8, "ecolor": _INK}
+    axes.bar(at, mark.value, width, yerr=spread, color=COLOURS[mark.colour][0], error_kw=error)
     above = (0, 2)
     where = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
     axes.annotate(f"{mark.value:.0f}", (at, max(mark.high, 0)), above, **where)
@@ -141,7 +172,7 @@ def _forest(chart: Forest, title: str) -> Any:
         for mark in row.marks:
             names[y] = f"{row.name}: {mark.name}" if mark is row.marks[0] else mark.name
             spread = _spread([mark.value], [mark.low], [mark.high])
-            axes.errorbar(mark.value, y, xerr=spread, fmt="o", ms=5, color=COLOURS[mark.colour])
+            axes.errorbar(mark.value, y, xerr=spread, fmt="o", ms=5, color=COLOURS[mark.colour][0])
             y -= 1.0
         y -= 0.6
     for guide in chart.guides:
@@ -174,8 +205,8 @@ def _lines(chart: Lines, title: str) -> Any:
     for number, (panel, across, y) in enumerate(panels(chart)):
         with_first = {"sharey": found[0]} if shared and found else {}
         found.append(axes := figure.add_subplot(rows, columns, number + 1, **with_first))
-        for line in panel.lines:
-            _line(axes, line)
+        for line, more in panel.stacked():
+            _line(axes, line, more)
         handles |= {name: one for name, one in _guides(axes, panel) if name not in handles}
         axes.set_xlabel(panel.x.label)
         labelled = not shared or number % columns == 0
@@ -189,21 +220,22 @@ def _lines(chart: Lines, title: str) -> Any:
     return figure
 
 
-def _line(axes: Any, line: Line) -> None:
-    """Its path, and its dots with their intervals."""
+def _line(axes: Any, line: Line, more: int) -> None:
+    """Its path, and its dots with their intervals. more: how many lines are drawn onto it."""
     colour, shape = _look(line)
     if line.path:
         xs, ys = zip(*line.path, strict=True)
-        axes.plot(xs, ys, ":" if line.dotted else "-", color=colour, lw=1.2)
+        axes.plot(xs, ys, ":" if line.dotted else "-", color=colour, lw=1.2 + 2.4 * more)
     if line.dots:
         ys, lows, highs = ([getattr(dot, end) for dot in line.dots] for end in ("y", "low", "high"))
         along, spread = [dot.x for dot in line.dots], _spread(ys, lows, highs)
-        axes.errorbar(along, ys, yerr=spread, fmt=shape, color=colour, ms=4, elinewidth=0.6)
+        size = 4 + 3 * more
+        axes.errorbar(along, ys, yerr=spread, fmt=shape, color=colour, ms=size, elinewidth=0.6)
 
 
 def _look(line: Line) -> tuple[str, str]:
     """Its colour and its marker."""
-    return COLOURS[SERIES[line.number % 8]], "osD^vPX*"[line.number % 8]
+    return COLOURS[SERIES[line.number % 8]][0], "osD^vPX*"[line.number % 8]
 
 
 def _key(axes: Any, line: Line) -> Any:
@@ -240,8 +272,8 @@ def _scaled(axes: Any, scale: Scale, axis: Axis) -> None:
 
 # Graphs and grids ---------------------------------------------------------------------------------
 
-_TEXT = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
-_NODE = {"boxstyle": "round,pad=0.5", "fc": "#f1f3f4", "ec": _AXIS}
+_TEXT = {"boxstyle": "round,pad=0.15", "fc": _CARD, "ec": "none", "alpha": 0.85}
+_NODE = {"boxstyle": "round,pad=0.5", "fc": _SHADE, "ec": _AXIS}
 
 
 def _graph(chart: Graph, title: str) -> Any:
@@ -253,7 +285,7 @@ def _graph(chart: Graph, title: str) -> Any:
     for laid in arrows_of(chart):
         style = {
             "arrowstyle": "-|>",
-            "color": COLOURS[laid.arrow.colour],
+            "color": COLOURS[laid.arrow.colour][0],
             "lw": 1 + 7 * laid.arrow.weight,
             "mutation_scale": 18,
             "shrinkA": 34,
@@ -269,7 +301,7 @@ def _graph(chart: Graph, title: str) -> Any:
     axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
     axes.set_axis_off()
     handles = [
-        axes.plot([], [], color=COLOURS[colour], lw=4, label=name)[0]
+        axes.plot([], [], color=COLOURS[colour][0], lw=4, label=name)[0]
         for name, colour in chart.legend.items()
     ]
     _legend(figure, handles, 3)
@@ -279,8 +311,11 @@ def _graph(chart: Graph, title: str) -> Any:
 def _grid(chart: Grid, title: str) -> Any:
     figure = _figure(2.6 + 0.4 * len(chart.columns), 2.4, title)
     axes = figure.subplots()
-    strengths = [[tile.strength for tile in tiles] for _, tiles in chart.rows]
-    shown = axes.imshow(strengths, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for y, (_, tiles) in enumerate(chart.rows):
+        for x, tile in enumerate(tiles):
+            axes.add_patch(_tile(x, y, tile.strength))
+    axes.set_xlim(-0.5, len(chart.columns) - 0.5)
+    axes.set_ylim(len(chart.rows) - 0.5, -0.5)
     handles: list[Any] = []
     for shape, name, marked in (("o", chart.marked, True), ("x", chart.unmarked, False)):
         found = [
@@ -290,11 +325,17 @@ def _grid(chart: Grid, title: str) -> Any:
             if tile.marked == marked
         ]
         across, down = [x for x, _ in found], [y for _, y in found]
-        style = {"marker": shape, "color": COLOURS["orange"], "s": 24, "label": name}
+        style = {"marker": shape, "color": COLOURS["orange"][0], "s": 24, "label": name}
         handles.append(axes.scatter(across, down, **style))
     axes.set_xticks(range(len(chart.columns)), ["\n".join(c) for c in chart.columns], fontsize=7)
     axes.set_yticks(range(len(chart.rows)), [name for name, _ in chart.rows], fontsize=9)
     axes.set_xlabel(chart.across, fontsize=9)
-    figure.colorbar(shown, ax=axes, label="strength")
     figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower right", ncols=2)
     return figure
+
+
+def _tile(x: float, y: float, strength: float) -> Any:
+    """A field of a grid: the stronger, the less of the page shows through."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, color=COLOURS["blue"][0], alpha=strength, lw=0)
