@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.watched import SCREENS, Watched
 from tests.serving.conftest import Running, served
 from tests.serving.models import Paced, long_model, pair, scripted
 from unspoken.agents import Agent, Edge, Role
@@ -27,7 +28,6 @@ HOSTILE = (
 )
 SHOWN = {"unspoken": True}
 ARABIC = "المفتاح في العلية!"
-SCREENS = [(390, "light"), (390, "dark"), (1400, "light"), (1400, "dark")]
 
 
 def said(agent: str, words: str | Callable[[str], str]) -> Agent:
@@ -64,71 +64,6 @@ def running() -> Iterator[Running]:
         yield found
 
 
-class Watched:
-    """The page of a server, with all that it asked for, complained about and announced."""
-
-    def __init__(self, browser: Any, url: str, width: int = 1400, **more: Any) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, **more)
-        self.page: Any = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.url, self.width = url, width
-        self.requests, self.complaints = list[str](), list[str]()
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.add_init_script(_NOTING)
-        self.page.goto(url)
-
-    def choose(self, model: str, other: str = "") -> None:
-        self.page.wait_for_selector("#model option", state="attached")
-        self.page.select_option("#model", model)
-        self.page.select_option("#other", other)
-
-    def ask(self, question: str) -> None:
-        self.page.fill("#question", question)
-        self.page.keyboard.press("Enter")
-
-    def ended(self) -> None:
-        """Wait until the newest run is over."""
-        self.page.locator(".exchange").first.get_by_text("Keep this run").wait_for()
-
-    def texts(self, selector: str) -> list[str]:
-        return [text.strip() for text in self.page.locator(selector).all_text_contents()]
-
-    def announced(self) -> list[str]:
-        return self.page.evaluate("window.announced")
-
-    def check(self) -> None:
-        """Nothing goes wrong, nothing leaves the origin, it fits, and axe has no complaint."""
-        assert self.complaints == []
-        assert [url for url in self.requests if not url.startswith((self.url, "data:"))] == []
-        assert self.page.evaluate("document.documentElement.scrollWidth") == self.width
-        axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-        found = axe.Axe().run(self.page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
-
-
-_NOTING = """
-window.announced = [];
-window.lost = 0;
-window.canvases = [];
-addEventListener('DOMContentLoaded', () => {
-  const line = document.getElementById('status');
-  new MutationObserver(() => window.announced.push(line.textContent))
-    .observe(line, { childList: true });
-  new MutationObserver((changes) => {
-    for (const change of changes) {
-      const own = change.target.parentElement ?? change.target;
-      if (change.target.matches?.('.canvas') && change.addedNodes.length)
-        window.canvases.push(change.addedNodes[0].data);
-      if (!own.closest('.words')) continue;
-      window.lost += change.type === 'characterData' ? 1 : change.removedNodes.length;
-    }
-  }).observe(document.body, { childList: true, subtree: true, characterData: true });
-});
-"""
-
-
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_a_full_run(browser: Any, running: Running, width: int, scheme: str) -> None:
     watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
@@ -156,7 +91,7 @@ def test_a_full_run(browser: Any, running: Running, width: int, scheme: str) -> 
     watched.check()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_two_side_by_side(browser: Any, running: Running, width: int, scheme: str) -> None:
     watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
     watched.choose("words", "cache")
@@ -188,10 +123,13 @@ def test_two_side_by_side(browser: Any, running: Running, width: int, scheme: st
     watched.check()
 
 
-def test_an_error_in_the_middle_leaves_the_page_usable(browser: Any) -> None:
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_an_error_in_the_middle_leaves_the_page_usable(
+    browser: Any, width: int, scheme: str
+) -> None:
     model = Paced("abcdef")
     with served({"solver": Pipeline([Agent("solver", model)])}, (), Bounds()) as found:
-        watched = Watched(browser, found.url + "/")
+        watched = Watched(browser, found.url + "/", width, color_scheme=scheme)
         model.allow(3)
         watched.choose("solver")
         watched.ask("Go?")
@@ -202,7 +140,7 @@ def test_an_error_in_the_middle_leaves_the_page_usable(browser: Any) -> None:
         (told,) = watched.texts(".failed")
         assert told == "the server failed to answer; its log says why"
         assert watched.texts(".turn .state") == ["given up"]
-        assert watched.announced()[-1] == "The run failed."
+        assert watched.announced()[-1] == f"Not to the end: {told}"
         watched.check()
         model.broken = None
         model.allow()
@@ -212,8 +150,11 @@ def test_an_error_in_the_middle_leaves_the_page_usable(browser: Any) -> None:
         assert watched.texts(".turn .state") == ["done", "given up"]
 
 
-def test_a_lost_connection_comes_back(browser: Any, running: Running) -> None:
-    watched = Watched(browser, running.url + "/")
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_a_lost_connection_comes_back(
+    browser: Any, running: Running, width: int, scheme: str
+) -> None:
+    watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
     watched.choose("echo")
     frame = {"unspoken": {"type": "turn_started", "agent": "solver", "round": 1, "step": 1}}
     cut = f"data: {json.dumps(frame)}\n\ndata: {{"
@@ -227,6 +168,8 @@ def test_a_lost_connection_comes_back(browser: Any, running: Running) -> None:
         watched.page.get_by_role("button", name="Try again").first.click()
         watched.page.locator(".answer").first.wait_for()
         watched.ended()
+        watched.complaints.clear()  # the browser's own, of what was cut
+        watched.check()
         watched.page.get_by_role("button", name="New conversation").click()
         assert watched.texts(".exchange") == []
 
@@ -247,8 +190,9 @@ def test_a_run_that_is_stopped_ends_at_the_server(browser: Any) -> None:
         assert model.written == 1
 
 
-def test_two_hundred_turns(browser: Any, running: Running) -> None:
-    watched = Watched(browser, running.url + "/", 390)
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_two_hundred_turns(browser: Any, running: Running, width: int, scheme: str) -> None:
+    watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
     watched.choose("talkers")
     watched.ask("Begin.")
     watched.ended()
@@ -258,6 +202,73 @@ def test_two_hundred_turns(browser: Any, running: Running) -> None:
     assert watched.page.locator(".messages li").count() == len(sent) >= 199
     assert watched.texts(".edge ~ text")[0].startswith("100 × text · ")
     assert watched.page.evaluate("window.lost") == 0  # what is written is never written again
+    watched.check()
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_words_from_right_to_left(browser: Any, running: Running, width: int, scheme: str) -> None:
+    watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
+    watched.choose("echo")
+    watched.page.fill("#question", ARABIC)
+    assert watched.page.evaluate("document.getElementById('question').matches(':dir(rtl)')")
+    watched.page.keyboard.press("Enter")
+    watched.ended()
+    assert watched.texts(".answer .words") == [f"[{ARABIC}]"]
+    for selector in (".exchange h2", ".answer .words p"):
+        assert watched.page.locator(selector).evaluate("e => e.matches(':dir(rtl)')")
+    for selector in (".numbers", ".cost", "html"):
+        assert watched.page.locator(selector).evaluate("e => e.matches(':dir(ltr)')")
+    watched.check()
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_messages_travel_unless_less_motion_is_wished(
+    browser: Any, running: Running, width: int, scheme: str, motion: str
+) -> None:
+    more = {"color_scheme": scheme, "reduced_motion": motion}
+    watched = Watched(browser, running.url + "/", width, **more)
+    watched.choose("words")
+    watched.ask("Where is the key?")
+    watched.ended()
+    still = motion == "reduce"
+    assert watched.page.evaluate("window.dots") == (0 if still else 1)
+    lasts = watched.page.locator(".node rect").first.evaluate(
+        "e => getComputedStyle(e).transitionDuration"
+    )
+    assert lasts == ("0s" if still else "0.2s, 0.2s")
+    watched.check()
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_all_of_it_by_keys(browser: Any, running: Running, width: int, scheme: str) -> None:
+    watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
+    watched.page.wait_for_selector("#model option", state="attached")
+
+    def tab() -> str:
+        watched.page.keyboard.press("Tab")
+        outlined = "getComputedStyle(document.activeElement).outlineStyle"
+        assert watched.page.evaluate(outlined) == "solid"
+        return watched.page.evaluate(
+            "(({id, innerText}) => id || innerText)(document.activeElement)"
+        )
+
+    assert tab() == "Skip to what agents do"
+    assert tab() == "model"
+    watched.page.keyboard.type("team")
+    assert [tab() for _ in range(3)] == ["other", "readings", "question"]
+    watched.page.keyboard.type("Where is the key?")
+    assert tab() == "ask"
+    watched.page.keyboard.press("Enter")
+    watched.ended()
+    assert watched.texts(".answer .words") == ["In the attic."]
+    reached = [tab() for _ in range(3)]
+    assert reached == ["anew", "Where is the key?", "Keep this run as a file"]
+    with watched.page.expect_download():
+        watched.page.keyboard.press("Enter")
+    watched.page.keyboard.press("Shift+Tab")
+    watched.page.keyboard.press("Enter")  # fold the run up
+    assert watched.page.locator(".exchange[open]").count() == 0
     watched.check()
 
 
@@ -319,7 +330,7 @@ def test_agents_read_words_and_files(browser: Any) -> None:
         watched.check()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_messages_open_to_their_reading(
     browser: Any, running: Running, width: int, scheme: str
 ) -> None:

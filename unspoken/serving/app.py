@@ -33,6 +33,8 @@ def make_app(service: Service) -> FastAPI:
     app.add_api_route("/v1/completions", service.complete, methods=["POST"])
     app.add_api_route("/v1/models", service.list_models)
     app.add_api_route("/v1/models/{name:path}", service.show_model)
+    app.add_api_route("/v1/runs", service.list_runs)
+    app.add_api_route("/v1/runs/{name}", service.follow)
     app.add_api_route("/", service.page)
     app.add_api_route("/page/{name}", service.page)
     app.add_api_route("/metrics", service.count)

@@ -18,7 +18,8 @@ class Bounds:
     stall: seconds after which a reader who takes nothing is given up. unread: bytes that may wait
     for a slow reader. quiet: seconds after which a stream shows that it lives. patience: seconds
     that a stream waits for the first look at a request, so that what is refused has a status of
-    its own. cache: bytes of what was read, for all users.
+    its own. cache: bytes of what was read, for all users. followers: how many may follow the runs
+    of one user, besides those that asked.
     """
 
     running: int = 32
@@ -34,3 +35,4 @@ class Bounds:
     quiet: float = 10.0
     patience: float = 1.0
     cache: int = 2 << 30
+    followers: int = 256

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from starlette.responses import Response
@@ -12,12 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from unspoken.serving.answering import Answer, Begun, Told
 from unspoken.serving.bounds import Bounds
+from unspoken.serving.following import Follower
 from unspoken.serving.metrics import Metrics
 from unspoken.serving.refusals import Refusal, refusal_of
 from unspoken.serving.replies import DONE, Reply, encoded, event_of
 from unspoken.serving.workers import Job
 
-__all__ = ["Exchange", "Streamed", "json_response", "refuse"]
+__all__ = ["Exchange", "Followed", "Streamed", "json_response", "refuse"]
 
 _log = logging.getLogger("unspoken.serving")
 
@@ -48,8 +50,18 @@ def _refusal(error: BaseException) -> Refusal:
     return found
 
 
+_PACE = 0.1
+"""Seconds between two pieces for a follower."""
+
+
 class Quiet:
     """Nothing was told for a while."""
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Exchange:
@@ -63,8 +75,7 @@ class Exchange:
         self._watch = asyncio.create_task(self._until_gone(receive))
 
     async def _until_gone(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await _gone(receive)
         self.job.give_up()
 
     def close(self) -> None:
@@ -113,32 +124,50 @@ class Exchange:
         return Streamed(self, bounds, usage=usage)
 
 
-class Streamed(Response):
-    """An answer as server-sent events. usage: whether they end with what it has cost."""
+class EventStream(Response, ABC):
+    """Server-sent events. A reader who takes nothing for a while is given up."""
 
-    def __init__(self, exchange: Exchange, bounds: Bounds, *, usage: bool) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         super().__init__(None, headers=_HEADERS, media_type="text/event-stream")
         del self.headers["content-length"]
-        self.exchange, self.bounds, self.usage = exchange, bounds, usage
+        self.bounds = bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         try:
             await send(start)
-            async for frame in self._frames():
+            async for frame in self._frames(receive):
                 await self._send(send, frame, more=True)
             await self._send(send, b"", more=False)
         except TimeoutError:
             _log.warning("a reader took nothing for %g s and was given up", self.bounds.stall)
         finally:
-            self.exchange.close()
+            self.close()
 
     async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
         """Send some bytes. Raises `TimeoutError` if the reader takes nothing."""
         async with asyncio.timeout(self.bounds.stall):
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def _frames(self) -> AsyncIterator[bytes]:
+    @abstractmethod
+    def _frames(self, receive: Receive) -> AsyncIterator[bytes]: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nobody reads any more."""
+
+
+class Streamed(EventStream):
+    """An answer as server-sent events. usage: whether they end with what it has cost."""
+
+    def __init__(self, exchange: Exchange, bounds: Bounds, *, usage: bool) -> None:
+        super().__init__(bounds)
+        self.exchange, self.usage = exchange, usage
+
+    def close(self) -> None:
+        self.exchange.close()
+
+    async def _frames(self, receive: Receive) -> AsyncIterator[bytes]:
         reply = self.exchange.reply
         if (role := reply.role()) is not None:
             yield event_of(role)
@@ -170,3 +199,34 @@ class Streamed(Response):
         if self.usage:
             found.append(reply.usage(run))
         return [*map(event_of, found), DONE]
+
+
+class Followed(EventStream):
+    """A run of which somebody else asked, as events: so far, and from now on.
+
+    They come at most ten times a second, so that many followers cost little. leave: is called when
+    nobody reads any more.
+    """
+
+    def __init__(self, follower: Follower, bounds: Bounds, leave: Callable[[], None]) -> None:
+        super().__init__(bounds)
+        self.follower, self._leave = follower, leave
+
+    def close(self) -> None:
+        self._leave()
+
+    async def _frames(self, receive: Receive) -> AsyncIterator[bytes]:
+        gone = asyncio.create_task(_gone(receive))
+        gone.add_done_callback(lambda _: self.follower.wake())
+        try:
+            while not (self.follower.done or gone.done()):
+                try:
+                    async with asyncio.timeout(self.bounds.quiet):
+                        frames = await self.follower.next()
+                except TimeoutError:
+                    frames = _QUIET
+                yield frames
+                if not self.follower.done:
+                    await asyncio.wait([gone], timeout=_PACE)
+        finally:
+            gone.cancel()

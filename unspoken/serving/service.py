@@ -19,6 +19,7 @@ from unspoken.protocols import unwrapped
 from unspoken.scheduling import SchedulerState
 from unspoken.serving.answering import Asked, Changes, ServedPipeline, Told
 from unspoken.serving.bounds import Bounds
+from unspoken.serving.following import Runs
 from unspoken.serving.guard import Guard
 from unspoken.serving.metrics import Metrics
 from unspoken.serving.pages import Pages
@@ -26,7 +27,7 @@ from unspoken.serving.protocol import ChatRequest, CompletionRequest, parsed
 from unspoken.serving.protocol import Request as Body
 from unspoken.serving.refusals import Refusal
 from unspoken.serving.replies import ChatReply, CompletionReply, encoded
-from unspoken.serving.responding import Exchange, json_response, refuse
+from unspoken.serving.responding import Exchange, Followed, json_response, refuse
 from unspoken.serving.visible import Visible, visible
 from unspoken.serving.workers import Job, Workers
 
@@ -44,7 +45,7 @@ class Service:
     ) -> None:
         self.served, self.guard, self.bounds = dict(served), guard, bounds
         self.workers, self.draining, self.created = Workers(bounds), False, int(time())
-        self.pages = Pages()
+        self.pages, self.runs = Pages(), Runs(bounds)
         self._receiving = 0  # bodies that are being read
         each = bounds.cache // len(guard.owners)
         self.pools = {owner: AnchorPool("exact", budget=each) for owner in guard.owners}
@@ -103,6 +104,16 @@ class Service:
         self.guard.owner(request.headers)
         self.model(name)
         return json_response(self._described(name))
+
+    async def list_runs(self, request: Request) -> Response:
+        """The runs of who asks that are shown: those in progress, and those just over."""
+        data = [run.described for run in self.runs.of(self.guard.owner(request.headers))]
+        return json_response({"object": "list", "data": data})
+
+    async def follow(self, request: Request, name: str) -> Response:
+        """What has happened in one of them, and then what happens."""
+        follower = self.runs.follower(name, self.guard.owner(request.headers))
+        return Followed(follower, self.bounds, partial(self.runs.leave, follower))
 
     async def page(self, request: Request, name: str = "index.html") -> Response:
         """The page that shows agents at work, and its files. There is nothing secret in them."""
@@ -167,6 +178,9 @@ class Service:
         shows = bool(body.unspoken)
         asked = Asked(talk, Changes.of(body), body.fields, shows=shows, reads=body.readings)
         job = self.workers.start(owner, partial(_work, served, asked, self.pools[owner], owner))
+        if shows:
+            run = self.runs.begin(reply.id, owner, reply.model, talk.question)
+            job.also_tell(run.take, run.end)
         exchange = Exchange(job, reply, self.metrics, request.receive, begun)
         try:
             if body.stream:

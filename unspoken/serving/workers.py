@@ -31,6 +31,8 @@ class Job(Generic[T]):
         self.over = Event()
         self._loop = asyncio.get_running_loop()
         self._items = asyncio.Queue[tuple[T, int] | BaseException | None]()
+        self._others: tuple[Callable[[T], None], Callable[[BaseException | None], None]] | None
+        self._others = None
         self._lock, self._waiting = Lock(), 0
         self.turn: asyncio.Future[None] = self._loop.create_future()
 
@@ -46,7 +48,12 @@ class Job(Generic[T]):
             raise Refusal(
                 503, f"more than {self.most:,} bytes wait to be read; read faster", code="too_slow"
             )
-        self._loop.call_soon_threadsafe(self._items.put_nowait, (item, size))
+        self._loop.call_soon_threadsafe(self._put, item, size)
+
+    def _put(self, item: T, size: int) -> None:
+        self._items.put_nowait((item, size))
+        if self._others is not None:
+            self._others[0](item)
 
     # -- the reader's side -------------------------------------------------------------------------
 
@@ -63,6 +70,12 @@ class Job(Generic[T]):
             self._waiting -= size
         return found
 
+    def also_tell(
+        self, take: Callable[[T], None], end: Callable[[BaseException | None], None]
+    ) -> None:
+        """Tell somebody else too, in the loop, however slow the reader is."""
+        self._others = take, end
+
     def give_up(self) -> None:
         """Nobody waits any more: the work ends after the pass in progress, or never begins."""
         self.over.set()
@@ -71,6 +84,8 @@ class Job(Generic[T]):
     def end(self, error: BaseException | None) -> None:
         """Nothing more is told."""
         self._items.put_nowait(error)
+        if self._others is not None:
+            self._others[1](error)
 
 
 class Workers:

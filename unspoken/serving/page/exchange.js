@@ -22,14 +22,16 @@ export class Exchange {
     this.element.append(head, runs, this.buttons);
   }
 
-  get failed() {
-    return this.sides.some((side) => side.events.at(-1)?.type === "error");
+  // What went wrong, if something did.
+  get failure() {
+    const last = this.sides.map((side) => side.events.at(-1));
+    return last.find((event) => event?.type === "error")?.message;
   }
 
   // Draw what waits, and say how it ended.
   end() {
     for (const side of this.sides) side.flush();
-    if (this.failed) return announce("The run failed.");
+    if (this.failure) return announce(`Not to the end: ${this.failure}`);
     if (this.sides.length > 1) this.#compare();
     announce(this.sides.length > 1 ? "Both answers are there." : "The answer is there.");
   }

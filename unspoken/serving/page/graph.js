@@ -1,7 +1,10 @@
-// The graph of agents: layers by who hears whom, from left to right, or downward where it is narrow.
+// The graph of agents, from left to right, or downward where that leaves more room. dagre lays it out.
 import { bytes } from "./dom.js";
 
-const HIGH = 36, GAP = 150, ROW = 84, COLUMN = 24, DOWN = 104, CLOSE = 60;
+const { Graph: Drawing } = globalThis.dagre.graphlib;
+const HIGH = 36, LINE = 18, EDGE = 4; // pixels: of an agent, of a label, around all of it
+const SPACE = { nodesep: 24, edgesep: 16, ranksep: 44 };
+const LEAST = 0.75; // of its size, below which a graph scrolls instead
 const LABEL = "13px system-ui, sans-serif", NAME = "600 14px system-ui, sans-serif";
 const COLOURS = ["blue", "orange", "green", "violet", "ochre", "pink"];
 const colours = new Map([["text", "blue"]]);
@@ -14,10 +17,10 @@ export function colourOf(channel) {
 }
 
 export class Graph {
-  constructor({ agents, edges }) {
+  constructor({ agents, edges, rounds }) {
     this.agents = agents.map(({ name }) => name);
     this.edges = edges.map((edge) => ({ ...edge, key: keyOf(edge), messages: 0, bytes: 0 }));
-    this.layers = layersOf(this.agents, this.edges);
+    this.layouts = ["LR", "TB"].map((way) => this.#laid(way, rounds));
     this.states = new Map();
     this.element = drawn("svg", { class: "graph", role: "img", focusable: "false" });
     const told = this.edges.map((edge) => `${edge.from} to ${edge.to} over ${edge.channel}`);
@@ -26,13 +29,13 @@ export class Graph {
     this.lay(Infinity);
   }
 
-  // Lay it out for a width in pixels.
+  // Draw it for a width in pixels.
   lay(width) {
-    const across = this.#across();
-    const downward = across.width > width;
-    if (!downward && this.downward === false) return;
-    this.downward = downward;
-    this.#draw(downward ? this.#down(width) : across.boxes);
+    const [across, down] = this.layouts;
+    const room = (layout) => Math.min(1, width / layout.graph().width);
+    const layout = room(down) > room(across) ? down : across;
+    if (layout !== this.layout) this.#draw(layout);
+    this.element.style.minWidth = `${Math.round(LEAST * layout.graph().width)}px`;
   }
 
   begin(agent) {
@@ -58,133 +61,55 @@ export class Graph {
     this.nodes.get(agent)?.setAttribute("class", `node ${state}`);
   }
 
-  // Layers beside each other.
-  #across() {
-    const boxes = new Map();
-    const most = Math.max(...this.layers.map((layer) => layer.length));
-    let along = 0;
-    for (const layer of this.layers) {
-      const widest = Math.max(...layer.map(wide));
-      layer.forEach((name, n) => {
-        const y = (n + (most - layer.length) / 2) * ROW;
-        boxes.set(name, { x: along + widest / 2, y, width: wide(name) });
-      });
-      along += widest + GAP;
+  // way: LR or TB. Labels get the room that they will need.
+  #laid(way, rounds) {
+    const layout = new Drawing({ multigraph: true });
+    layout.setGraph({ rankdir: way, marginx: EDGE, marginy: EDGE, ...SPACE });
+    for (const name of this.agents) {
+      layout.setNode(name, { width: 28 + measured(shown(name), NAME), height: HIGH });
     }
-    return { boxes, width: along - GAP };
+    for (const { from, to, channel, key } of this.edges) {
+      const width = measured(`${rounds > 1 ? `${rounds} × ` : ""}${channel} · 999.9 kB`, LABEL);
+      layout.setEdge(from, to, { width, height: LINE, labelpos: "l", labeloffset: 4 }, key);
+    }
+    globalThis.dagre.layout(layout);
+    return layout;
   }
 
-  // Layers below each other, or all agents in one column if a layer is too wide.
-  #down(width) {
-    const wides = this.layers.map((layer) => sum(layer.map(wide)) + COLUMN * (layer.length - 1));
-    this.column = Math.max(...wides) > width;
-    const boxes = new Map();
-    if (this.column) {
-      const widest = Math.max(...this.agents.map(wide));
-      this.agents.forEach((name, n) => boxes.set(name, { x: 0, y: n * CLOSE, width: widest }));
-      return boxes;
-    }
-    this.layers.forEach((layer, n) => {
-      let x = -wides[n] / 2;
-      for (const name of layer) {
-        boxes.set(name, { x: x + wide(name) / 2, y: n * DOWN, width: wide(name) });
-        x += wide(name) + COLUMN;
-      }
-    });
-    return boxes;
-  }
-
-  #draw(boxes) {
+  #draw(layout) {
     const svg = this.element;
-    svg.replaceChildren();
+    this.layout = layout;
     this.nodes = new Map();
-    const across = [...boxes.values()].map(({ x, y }) => (this.downward ? x : -y));
-    this.middle = Math.min(...across) + Math.max(...across);
-    const hull = { left: [], right: [], top: [], low: [] };
-    const cover = (x, y, dx, dy) => {
-      hull.left.push(x - dx);
-      hull.right.push(x + dx);
-      hull.top.push(y - dy);
-      hull.low.push(y + dy);
-    };
-    const taken = [...boxes.values()].map(({ x, y, width }) => [x, y, width / 2, HIGH / 2]);
-    const labels = [];
-    const curves = this.edges.map((edge) => this.#curve(edge, boxes));
-    const steps = [...Array(25).keys()].map((n) => n / 24);
-    for (const { at } of curves) for (const t of steps) taken.push([...at(t), 2, 2]);
-    for (const [n, edge] of this.edges.entries()) {
-      const curve = curves[n];
-      const group = drawn("g", { class: `edge ${colourOf(edge.channel)}` });
-      edge.path = drawn("path", { class: edge.messages ? "arrow used" : "arrow", d: curve.path });
-      group.append(edge.path, drawn("path", { class: "head", d: curve.head }));
-      svg.append(group);
-      const half = measured(`${edge.channel} · 999.9 kB`, LABEL) / 2;
-      const place = this.#place(curve.at, half, taken);
-      taken.push([...place, half, 9]);
-      const [x, y] = place;
-      edge.text = drawn("text", { class: "beside", x, y, dy: "0.36em", "text-anchor": "middle" });
-      labels.push(edge.text);
-      edge.group = group;
+    const { width, height, rankdir } = layout.graph();
+    svg.replaceChildren();
+    const labels = this.edges.map((edge) => {
+      const place = layout.edge(edge.from, edge.to, edge.key);
+      const { path, head } = arrow(place, rankdir === "LR");
+      edge.group = drawn("g", { class: `edge ${colourOf(edge.channel)}` });
+      edge.path = drawn("path", { class: edge.messages ? "arrow used" : "arrow", d: path });
+      edge.group.append(edge.path, drawn("path", { class: "head", d: head }));
+      svg.append(edge.group);
+      edge.text = written("beside", place, "");
       this.#label(edge);
-      cover(x, y, half, 9);
-      cover(...curve.at(0.5), 4, 4);
-    }
-    for (const [name, { x, y, width }] of boxes) {
-      const group = drawn("g", { class: `node ${this.states.get(name) ?? ""}` });
-      const [left, top] = [x - width / 2, y - HIGH / 2];
-      group.append(drawn("rect", { x: left, y: top, width, height: HIGH, rx: 9 }));
-      const text = drawn("text", { x, y, dy: "0.36em", "text-anchor": "middle" });
-      text.textContent = shown(name);
-      group.append(text);
-      if (shown(name) !== name) {
-        const title = drawn("title", {});
-        title.textContent = name;
-        group.append(title);
-      }
-      svg.append(group);
-      this.nodes.set(name, group);
-      cover(x, y, width / 2 + 3, HIGH / 2 + 3);
-    }
+      return edge.text;
+    });
+    for (const name of this.agents) svg.append(this.#node(name, layout.node(name)));
     svg.append(...labels);
-    const [left, top] = [Math.min(...hull.left), Math.min(...hull.top)];
-    const [width, height] = [Math.max(...hull.right) - left, Math.max(...hull.low) - top];
-    svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
     svg.setAttribute("height", height);
   }
 
-  // A line between neighbours, a bow for what skips layers, goes back or has company.
-  #curve(edge, boxes) {
-    const from = boxes.get(edge.from), to = boxes.get(edge.to);
-    const alike = this.edges.filter((one) => one.from === edge.from && one.to === edge.to);
-    const spread = 2 * alike.indexOf(edge) - (alike.length - 1);
-    if (this.downward && this.column) return beside(from, to, 12 * spread);
-    const layer = (name) => this.layers.findIndex((names) => names.includes(name));
-    const steps = layer(edge.to) - layer(edge.from);
-    const off = this.downward ? to.x + from.x : -to.y - from.y;
-    const away = steps > 1 && off < this.middle ? -1 : 1;
-    const bow = (steps === 1 ? 0 : 56 * away) + 34 * spread;
-    const [dx, dy] = [to.x - from.x, to.y - from.y];
-    const far = Math.hypot(dx, dy) || 1;
-    const bend = [
-      (from.x + to.x) / 2 + (2 * bow * dy) / far,
-      (from.y + to.y) / 2 - (2 * bow * dx) / far,
-    ];
-    return arrow(edgeOf(from, bend), bend, edgeOf(to, bend));
-  }
-
-  // Where beside an arrow a label has most room: the middle of [x, y, half its width and height].
-  #place(at, half, taken) {
-    let [best, least] = [null, Infinity];
-    for (const t of [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.1]) {
-      for (const side of [1, -1]) {
-        const [x, y] = at(t);
-        const place = this.downward ? [x + side * (half + 6), y] : [x, y - side * 12];
-        const covered = sum(taken.map((box) => overlap([...place, half, 9], box)));
-        if (covered < least) [best, least] = [place, covered];
-      }
+  #node(name, { x, y, width, height }) {
+    const node = drawn("g", { class: `node ${this.states.get(name) ?? ""}` });
+    node.append(drawn("rect", { x: x - width / 2, y: y - height / 2, width, height, rx: 9 }));
+    node.append(written("", { x, y }, shown(name)));
+    if (shown(name) !== name) {
+      node.append(drawn("title", {}));
+      node.lastChild.textContent = name;
     }
-    return best;
+    this.nodes.set(name, node);
+    return node;
   }
 
   #label({ text, channel, messages, bytes: size }) {
@@ -217,42 +142,24 @@ function keyOf({ from, to, channel }) {
   return JSON.stringify([from, to, channel]);
 }
 
-// Each agent after those before it in the order of turns that send to it.
-function layersOf(names, edges) {
-  const layers = [];
-  const depth = new Map();
-  names.forEach((name, n) => {
-    const before = edges.filter((edge) => edge.to === name && names.indexOf(edge.from) < n);
-    const deep = Math.max(0, ...before.map((edge) => depth.get(edge.from) + 1));
-    depth.set(name, deep);
-    (layers[deep] ??= []).push(name);
+// A smooth line along the points of an edge, straight where its label is beside it.
+function arrow({ points, x, y, width, height }, across) {
+  const off = ({ x: left, y: top }) => Math.abs(across ? left - x : top - y);
+  const beside = points.reduce((one, two) => (off(two) < off(one) ? two : one));
+  const [dx, dy] = across ? [width / 2, 0] : [0, height / 2];
+  const forth = across ? points.at(-1).x > points[0].x : points.at(-1).y > points[0].y;
+  const ends = [-1, 1].map((side) => [beside.x + side * dx, beside.y + side * dy]);
+  if (!forth) ends.reverse();
+  const line = points.flatMap((one) => (one === beside ? ends : [[one.x, one.y]]));
+  const [end, bend] = [line.at(-1), line.at(-2)];
+  const curves = line.slice(1, -1).map(([left, top], n) => {
+    const [nextX, nextY] = line[n + 2];
+    const to = n === line.length - 3 ? end : [(left + nextX) / 2, (top + nextY) / 2];
+    return `Q${[left, top]} ${to}`;
   });
-  return layers;
-}
-
-// An arrow between two boxes of a column, in a bow on their right.
-function beside(from, to, more) {
-  const side = from.x + from.width / 2 + 3;
-  const bow = 24 + 0.16 * Math.abs(to.y - from.y) + more;
-  return arrow([side, from.y], [side + 2 * bow, (from.y + to.y) / 2], [side, to.y]);
-}
-
-// at: the place on it after some part of the way.
-function arrow(begin, bend, end) {
   const angle = Math.atan2(end[1] - bend[1], end[0] - bend[0]);
   const wing = (turn) => [end[0] - 9 * Math.cos(angle + turn), end[1] - 9 * Math.sin(angle + turn)];
-  const on = (t, n) => (1 - t) ** 2 * begin[n] + 2 * t * (1 - t) * bend[n] + t ** 2 * end[n];
-  return {
-    path: `M${begin}Q${bend} ${end}`,
-    head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z`,
-    at: (t) => [on(t, 0), on(t, 1)],
-  };
-}
-
-function edgeOf({ x, y, width }, [toX, toY]) {
-  const [dx, dy] = [toX - x || 1e-6, toY - y || 1e-6];
-  const part = Math.min((width / 2 + 3) / Math.abs(dx), (HIGH / 2 + 3) / Math.abs(dy));
-  return [x + part * dx, y + part * dy];
+  return { path: `M${line[0]}${curves.join("")}`, head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z` };
 }
 
 function drawn(tag, more) {
@@ -261,9 +168,10 @@ function drawn(tag, more) {
   return element;
 }
 
-// How wide the box of an agent is.
-function wide(name) {
-  return 28 + measured(shown(name), NAME);
+function written(name, { x, y }, words) {
+  const text = drawn("text", { class: name, x, y, dy: "0.36em", "text-anchor": "middle" });
+  text.textContent = words;
+  return text;
 }
 
 function measured(words, font) {
@@ -273,14 +181,4 @@ function measured(words, font) {
 
 function shown(name) {
   return name.length > 18 ? `${name.slice(0, 9)}…${name.slice(-8)}` : name;
-}
-
-// The area that two boxes share, each [x, y, half its width, half its height].
-function overlap(one, two) {
-  const along = (n) => Math.max(0, one[n + 2] + two[n + 2] - Math.abs(one[n] - two[n]));
-  return along(0) * along(1);
-}
-
-function sum(values) {
-  return values.reduce((one, two) => one + two, 0);
 }

@@ -1,10 +1,13 @@
 // A run as one file that replays, with all that it needs in it.
 
+const LIBRARY = ["dagre.LICENSE.txt", "dagre.min.js"];
 const MODULES = ["dom.js", "numbers.js", "graph.js", "side.js", "exchange.js", "replay.js"];
 
 // The HTML of a file. It runs its own script alone and asks nobody for anything.
 export async function kept(exchange) {
-  const [style, ...modules] = await Promise.all(["style.css", ...MODULES].map(text));
+  const [style, licence, library, ...modules] = await Promise.all(
+    ["style.css", ...LIBRARY, ...MODULES].map(text),
+  );
   const script = modules.map(inlined).join("\n");
   const nonce = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16)).join("");
   const policy =
@@ -31,6 +34,11 @@ export async function kept(exchange) {
 <div id="runs"></div>
 </main>
 <script type="application/json" id="run">${run.replaceAll("<", "\\u003c")}</script>
+<script nonce="${nonce}">
+/*
+${licence}*/
+${library}
+</script>
 <script type="module" nonce="${nonce}">
 ${script}
 </script>

@@ -1,6 +1,7 @@
 // The form: which pipelines are asked what, one after the other, with the conversation so far.
 import { announce, make } from "./dom.js";
 import { Exchange } from "./exchange.js";
+import { Others, follow } from "./follow.js";
 import { keep } from "./keep.js";
 import { asked, models } from "./stream.js";
 
@@ -11,6 +12,7 @@ let key = ""; // in memory alone
 let known = [];
 let history = new Map(); // of each pipeline: messages of the conversation
 let running = null;
+const others = new Others(find("others"), watch);
 
 async function load() {
   try {
@@ -29,6 +31,7 @@ async function load() {
   model.replaceChildren(...known.map(({ id }) => new Option(id)));
   other.replaceChildren(new Option("nothing", ""), ...known.map(({ id }) => new Option(id)));
   choose();
+  others.look(key);
 }
 
 function again(words, press) {
@@ -112,22 +115,44 @@ async function run(side, body, signal) {
 }
 
 async function ask(words, pipelines, bodies) {
-  const exchange = new Exchange(words, pipelines);
-  for (const one of runs.querySelectorAll("details.exchange")) one.open = false;
-  runs.prepend(exchange.element);
-  running = new AbortController();
-  busy(true);
+  const exchange = begun(new Exchange(words, pipelines));
   let well = true;
   for (const [n, side] of exchange.sides.entries()) {
     well = await run(side, bodies[n], running.signal);
     if (!well) break;
   }
+  if (well) remember(exchange, bodies);
+  else exchange.button("Try again", () => running || ask(words, pipelines, bodies));
+  ended(exchange);
+}
+
+// Show a run that somebody else has asked.
+async function watch(run) {
+  const pipeline = known.find(({ id }) => id === run.model);
+  if (running || !pipeline) return;
+  const exchange = begun(new Exchange(run.question, [pipeline]), "Stop watching");
+  find("runs").focus(); // the button that was pressed is gone
+  const well = await follow(run, exchange.sides[0], key, running.signal);
+  if (!well) exchange.button("Watch again", () => watch(run));
+  ended(exchange);
+}
+
+function begun(exchange, words = "Stop") {
+  for (const one of runs.querySelectorAll("details.exchange")) one.open = false;
+  runs.prepend(exchange.element);
+  running = new AbortController();
+  stop.textContent = words;
+  others.stop();
+  busy(true);
+  return exchange;
+}
+
+function ended(exchange) {
   running = null;
   busy(false);
   exchange.end();
-  if (well) remember(exchange, bodies);
-  else exchange.button("Try again", () => running || ask(words, pipelines, bodies));
   exchange.button("Keep this run as a file", () => keep(exchange));
+  others.look(key);
 }
 
 function remember(exchange, bodies) {
@@ -136,7 +161,6 @@ function remember(exchange, bodies) {
     const talks = side.model.unspoken.talks;
     if (talks) history.set(side.model, [...bodies[n].messages, said]);
   });
-  anew.hidden = history.size === 0;
   if (question.value.trim() === exchange.question) question.value = "";
 }
 
@@ -144,7 +168,7 @@ function busy(now) {
   find("ask").setAttribute("aria-disabled", now);
   model.disabled = other.disabled = now;
   stop.hidden = !now;
-  if (now) anew.hidden = true;
+  anew.hidden = now || history.size === 0;
 }
 
 form.addEventListener("submit", async (event) => {

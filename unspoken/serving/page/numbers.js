@@ -12,6 +12,10 @@ const ROWS = [
 
 export class Numbers {
   constructor() {
+    this.clear();
+  }
+
+  clear() {
     Object.assign(this, { first: null, time: 0, read: 0, reused: 0, written: 0, bytes: 0 });
     this.answer = "";
   }

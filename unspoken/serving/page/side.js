@@ -120,20 +120,37 @@ export class Side {
     this.model = model;
     this.agents = model.unspoken.agents;
     this.numbers = new Numbers();
-    this.events = [];
-    this.graph = new Graph(model.unspoken);
-    this.cards = new Map();
-    this.changed = new Set();
     this.element = make("section", "side", null, { "aria-label": model.id });
     const head = make("h3");
     head.append(named(model.id));
-    const frame = make("div", "frame");
-    frame.append(this.graph.element);
+    this.frame = make("div", "frame");
     this.turns = make("ol", "turns");
-    this.element.append(head, frame, this.turns);
-    new ResizeObserver(() => this.graph.lay(frame.clientWidth)).observe(frame);
+    this.element.append(head, this.frame, this.turns);
     this.drawn = drawn;
-    this.waiting = [];
+    this.clear();
+    new ResizeObserver(() => this.#lay()).observe(this.frame);
+  }
+
+  // Begin anew, as if nothing had happened.
+  clear() {
+    this.numbers.clear();
+    [this.events, this.waiting, this.last] = [[], [], null];
+    this.cards = new Map();
+    this.changed = new Set();
+    this.graph = new Graph(this.model.unspoken);
+    this.frame.replaceChildren(this.graph.element);
+    this.turns.replaceChildren();
+    this.failure?.remove();
+    this.#lay();
+  }
+
+  // A graph that is wider than its place is scrolled, by keys too.
+  #lay() {
+    const { frame } = this;
+    if (!frame.clientWidth) return;
+    this.graph.lay(frame.clientWidth);
+    if (frame.scrollWidth > frame.clientWidth) frame.tabIndex = 0;
+    else frame.removeAttribute("tabindex");
   }
 
   // Take an event. at: milliseconds since the question was asked.
@@ -220,6 +237,7 @@ export class Side {
 
   #fail(message) {
     for (const card of this.cards.values()) if (!card.over) card.close("given up");
-    this.element.append(make("p", "failed", message, { dir: "auto" }));
+    this.failure = make("p", "failed", message, { dir: "auto" });
+    this.element.append(this.failure);
   }
 }

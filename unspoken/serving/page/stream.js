@@ -7,6 +7,11 @@ export class Failure extends Error {
     super(message);
     this.status = status;
   }
+
+  // Whether nobody has answered, or nobody to the end.
+  get lost() {
+    return this.message === LOST;
+  }
 }
 
 export async function models(key) {
@@ -23,6 +28,23 @@ export async function* asked(body, key, signal) {
     const told = JSON.parse(frame);
     if (told.error) throw new Failure(told.error.message);
     yield* events(told);
+  }
+  throw new Failure(LOST);
+}
+
+// The runs that others have asked, and that are not over.
+export async function others(key) {
+  const response = await sent("v1/runs", key, {});
+  return (await response.json()).data.filter((run) => !run.over);
+}
+
+// What happens in a run that somebody else has asked: first a snapshot, then one event after the
+// other. Throws a Failure, also if the end never comes.
+export async function* followed(id, key, signal) {
+  const response = await sent(`v1/runs/${encodeURIComponent(id)}`, key, { signal });
+  for await (const frame of frames(response.body.getReader(), signal)) {
+    if (frame === "[DONE]") return;
+    yield JSON.parse(frame);
   }
   throw new Failure(LOST);
 }
