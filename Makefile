@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 PAIR := -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test zoo numbers check docs install clean
+.PHONY: demo test zoo numbers check docs results install clean
 
 # What the demo and the examples need, and no more.
 install: .venv/installed
@@ -43,6 +43,10 @@ check: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The headline numbers of README and site, made again. What was stopped goes on where it was.
+results: .venv/tested
+	$(BIN)/python -m benchmarks.headlines
 
 docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q

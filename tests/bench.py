@@ -103,7 +103,7 @@ def run_study(name: str, recipe: Recipe, **settings: Any) -> Any:
     return found.run()
 
 
-_TIMES = {"seconds", "training_seconds", "machine", "recipe", "timed", "sha256"}
+_TIMES = {"seconds", "training_seconds", "machine", "code", "recipe", "timed", "sha256"}
 
 
 def timeless(content: Any) -> Any:

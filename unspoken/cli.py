@@ -16,7 +16,7 @@ from unspoken.commands import shipped
 from unspoken.commands.asking import ask, chat
 from unspoken.commands.former import FORMER, former
 from unspoken.commands.looking import doctor, inspect, models
-from unspoken.commands.measuring import measure, report, train
+from unspoken.commands.measuring import measure, report, stale, train
 from unspoken.commands.saying import say, say_traceback
 from unspoken.commands.serving import serve, watch
 
@@ -50,7 +50,7 @@ def _options(
 ) -> None: ...
 
 
-for verb in (ask, chat, serve, watch, train, measure, report, inspect):
+for verb in (ask, chat, serve, watch, train, measure, report, stale, inspect):
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 for verb in (models, doctor):

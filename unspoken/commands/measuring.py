@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from unspoken.terminal import PlainConsole
 if TYPE_CHECKING:
     from unspoken.recipe.measuring import Measurement
 
-__all__ = ["measure", "report", "train"]
+__all__ = ["measure", "report", "stale", "train"]
 
 Studies = Annotated[
     list[str] | None,
@@ -96,3 +98,43 @@ def report(
         say_json({"page": str(path)})
     else:
         say(f"wrote {path}")
+
+
+def stale(
+    places: Annotated[
+        list[Path], typer.Argument(help="results, or folders of them", metavar="FILE|FOLDER ...")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Name results that were made by other code than there is now. Then the exit code is 1."""
+    from unspoken.errors import DataError
+    from unspoken.evaluation.freshness import freshness
+
+    found = {path: freshness(content) for place in places for path, content in _results(place)}
+    if not found:
+        raise DataError(f"{', '.join(map(str, places))}: no result is there; name some")
+    if as_json:
+        told = {path: {"state": one.state, "changed": one.changed} for path, one in found.items()}
+        say_json({str(path): one for path, one in told.items()})
+    else:
+        for path, one in found.items():
+            many = f", {len(one.changed)} of {one.files} files have changed" if one.changed else ""
+            say(f"{path}: {one.state}{many}", line=True)
+            for name in one.changed:
+                say(f"  {name}", line=True)
+    if any(one.changed for one in found.values()):
+        raise typer.Exit(1)
+
+
+def _results(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The file, or each file of a folder that says on which machine it was made."""
+    from unspoken.errors import Damaged
+    from unspoken.kept import read_json
+
+    if not place.is_dir():
+        yield place, read_json(place)
+        return
+    for path in sorted(place.rglob("*.json")):
+        with suppress(Damaged):
+            if "machine" in (content := read_json(path)):
+                yield path, content

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from os import cpu_count
 from typing import Any
 
+from unspoken.evaluation.freshness import code_in_use
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Task
 
@@ -22,6 +23,7 @@ class Result:
 
     models: name and fingerprint of each. task: its name, protocol and split, how many items, and
     the files they came from with their SHA-256. notes: what else was set, the recipe among it.
+    code: the files that have made it, with digests, see `freshness`.
     """
 
     models: list[dict[str, str]]
@@ -30,6 +32,7 @@ class Result:
     versions: dict[str, str]
     machine: dict[str, Any]
     notes: dict[str, Any]
+    code: dict[str, str] = field(default_factory=dict[str, str])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.title}>"
@@ -79,7 +82,7 @@ def about(
 
 
 def about_machine() -> dict[str, dict[str, Any]]:
-    """Versions and machine, for the record of a run."""
+    """Versions, machine and our own files, for the record of a run."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -94,6 +97,7 @@ def about_machine() -> dict[str, dict[str, Any]]:
             "gpu": gpu,
             "date": datetime.now(UTC).date().isoformat(),
         },
+        "code": code_in_use(),
     }
 
 

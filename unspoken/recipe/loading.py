@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from unspoken.errors import RecipeError, UnknownName, unknown
+from unspoken.evaluation.freshness import note_recipe
 from unspoken.recipe.config import PipelineRecipe, Recipe, RelayRecipe
 from unspoken.recipe.files import UNREADABLE, base_of, find_recipe
 from unspoken.recipe.moved import check_spelling
@@ -79,6 +80,7 @@ def kept(recipe: Recipe) -> dict[str, Any]:
 
 def _with_base(path: Path) -> Any:
     content: Any = OmegaConf.load(path)
+    note_recipe(path)
     if not isinstance(content, DictConfig):
         raise ValueError("a recipe is a mapping of settings, as those that ship are")
     base = content.pop("base", None)

@@ -6,6 +6,7 @@ import json
 
 from tests.bench import Bench
 from unspoken.backbone import Backbone
+from unspoken.evaluation.freshness import freshness
 from unspoken.files import sha256
 from unspoken.kept import digested
 from unspoken.studies.comparison import Report
@@ -84,6 +85,8 @@ def test_results_say_what_was_compared(finished: tuple[Bench, Report]) -> None:
     assert not any(task["overlap"]["facts"].values())
     assert found["seed"] == 0
     assert {"python", "unspoken", "torch", "transformers"} <= set(found["versions"])
+    assert {"unspoken/pipeline.py", "unspoken/relay/train.py"} <= set(found["code"])
+    assert freshness(found).state == "fresh"
     assert {"system", "cores", "threads", "gpu"} <= set(found["machine"])
     assert found["notes"]["training_seconds"] > 0
 

@@ -96,6 +96,7 @@ class Report(Result):
             "seed": self.seed,
             "versions": self.versions,
             "machine": self.machine,
+            "code": self.code,
             "notes": self.notes,
             "arms": arms,
             "channels": {
