@@ -5,9 +5,9 @@
     python -m benchmarks.headlines ttft plan    # these stages
     python -m benchmarks.headlines --list       # what stands in the README, and its results
 
-A stage is done if its result is there. One that was stopped goes on where it was. The folder has the
-digest of all code and recipes in its name, so other code begins anew. Stages of seconds run alone,
-others two at a time, each with one thread. Nothing in benchmarks/results is written.
+A stage is done if its result is there. One that was stopped goes on where it was. The folder has
+the digest of all code and recipes in its name, so other code begins anew. Stages that count seconds
+run alone, others two at a time, each with one thread. Nothing in benchmarks/results is written.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ STAGES = {
     ),
     "ttft": Stage(
         "ttft-5x1024-20",
-        "python benchmarks/ttft.py --ways shifted --requests 20 --warm 2 --free 0 --out OUT/ttft.json",
+        "python benchmarks/ttft.py --ways shifted --requests 20 --warm 2 --free 0 "
+        "--out OUT/ttft.json",
         "ttft.json",
         timed=True,
     ),
@@ -199,7 +200,7 @@ def code_digest() -> str:
 
 
 def make(names: Iterable[str], stages: dict[str, Stage], out: Path) -> dict[str, float]:
-    """Run the stages that are not done. Returns the seconds of each that ran. Raises if one fails."""
+    """Run those that are not done. Returns the seconds of each. Ends the program if one fails."""
     out.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in stages if name in set(names)]
     todo = [name for name in wanted if not (out / stages[name].file).exists()]

@@ -3,7 +3,8 @@ import { bytes } from "./dom.js";
 
 const { Graph: Drawing } = globalThis.dagre.graphlib;
 const HIGH = 36, LINE = 18, EDGE = 4; // pixels: of an agent, of a label, around all of it
-const SPACE = { nodesep: 24, edgesep: 16, ranksep: 44 };
+const ROUND = 22; // of corners
+const SPACE = { nodesep: 24, edgesep: 20, ranksep: 44 };
 const LEAST = 0.75; // of its size, below which a graph scrolls instead
 const LABEL = "13px system-ui, sans-serif", NAME = "600 14px system-ui, sans-serif";
 const COLOURS = ["blue", "orange", "green", "violet", "ochre", "pink"];
@@ -61,14 +62,15 @@ export class Graph {
     this.nodes.get(agent)?.setAttribute("class", `node ${state}`);
   }
 
-  // way: LR or TB. Labels get the room that they will need.
+  // way: LR or TB. Labels get the room that they will need. Of edges that begin or end together,
+  // dagre puts the last one first.
   #laid(way, rounds) {
     const layout = new Drawing({ multigraph: true });
     layout.setGraph({ rankdir: way, marginx: EDGE, marginy: EDGE, ...SPACE });
     for (const name of this.agents) {
       layout.setNode(name, { width: 28 + measured(shown(name), NAME), height: HIGH });
     }
-    for (const { from, to, channel, key } of this.edges) {
+    for (const { from, to, channel, key } of this.edges.toReversed()) {
       const width = measured(`${rounds > 1 ? `${rounds} × ` : ""}${channel} · 999.9 kB`, LABEL);
       layout.setEdge(from, to, { width, height: LINE, labelpos: "l", labeloffset: 4 }, key);
     }
@@ -142,7 +144,7 @@ function keyOf({ from, to, channel }) {
   return JSON.stringify([from, to, channel]);
 }
 
-// A smooth line along the points of an edge, straight where its label is beside it.
+// A line along the points of an edge, with round corners, straight where its label is beside it.
 function arrow({ points, x, y, width, height }, across) {
   const off = ({ x: left, y: top }) => Math.abs(across ? left - x : top - y);
   const beside = points.reduce((one, two) => (off(two) < off(one) ? two : one));
@@ -151,15 +153,21 @@ function arrow({ points, x, y, width, height }, across) {
   const ends = [-1, 1].map((side) => [beside.x + side * dx, beside.y + side * dy]);
   if (!forth) ends.reverse();
   const line = points.flatMap((one) => (one === beside ? ends : [[one.x, one.y]]));
-  const [end, bend] = [line.at(-1), line.at(-2)];
-  const curves = line.slice(1, -1).map(([left, top], n) => {
-    const [nextX, nextY] = line[n + 2];
-    const to = n === line.length - 3 ? end : [(left + nextX) / 2, (top + nextY) / 2];
-    return `Q${[left, top]} ${to}`;
+  const corners = line.slice(1, -1).map((corner, n) => {
+    return `L${towards(corner, line[n])}Q${corner} ${towards(corner, line[n + 2])}`;
   });
+  const [end, bend] = [line.at(-1), line.at(-2)];
   const angle = Math.atan2(end[1] - bend[1], end[0] - bend[0]);
   const wing = (turn) => [end[0] - 9 * Math.cos(angle + turn), end[1] - 9 * Math.sin(angle + turn)];
-  return { path: `M${line[0]}${curves.join("")}`, head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z` };
+  const path = `M${line[0]}${corners.join("")}L${end}`;
+  return { path, head: `M${end}L${wing(0.42)}L${wing(-0.42)}Z` };
+}
+
+// The place where a corner begins, on the way to another point.
+function towards([x, y], [toX, toY]) {
+  const far = Math.hypot(toX - x, toY - y) || 1;
+  const part = Math.min(ROUND, far / 2) / far;
+  return [x + part * (toX - x), y + part * (toY - y)];
 }
 
 function drawn(tag, more) {
