@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -224,7 +225,7 @@ def make(names: Iterable[str], stages: dict[str, Stage], out: Path) -> dict[str,
 
 
 def _run(stage: Stage, out: Path) -> None:
-    words = [word.replace("OUT", str(out)) for word in stage.command.split()]
+    words = [word.replace("OUT", str(out)) for word in shlex.split(stage.command)]
     start = {"python": [sys.executable], "unspoken": [sys.executable, "-m", "unspoken"]}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     log = out / f"{stage.result}.log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -48,7 +49,7 @@ def planted(name: str, more: str = "", **given) -> Stage:
     """A stage that says that it ran, and writes its result."""
     code = f"import pathlib;pathlib.Path('OUT/ran').open('a').write('{name}');{more}"
     code += f"pathlib.Path('OUT/{name}.json').write_text('0')"
-    return Stage(name, f"python -c {code}".replace("; ", ";"), f"{name}.json", **given)
+    return Stage(name, f"python -c {quote(code)}", f"{name}.json", **given)
 
 
 def test_stages_that_are_done_are_not_made_again(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_stages_that_are_done_are_not_made_again(tmp_path: Path) -> None:
         "b": planted("b", after="a"),
         "a": planted("a"),
         "t": planted("t", timed=True),
-        "c": planted("c", "raise(OSError('planted'));"),
+        "c": planted("c", "raise OSError('planted');"),
     }
     ran = tmp_path / "ran"
     with pytest.raises(SystemExit, match="ended with 1"):
