@@ -1,9 +1,9 @@
-"""One question by words and by cache, as the page shows it: a picture, and a run that replays.
+"""One question by words and by cache, as the page shows it: pictures, and a run that replays.
 
     python -m benchmarks.watched
     python -m benchmarks.watched --out FOLDER
 
-It writes watch.png and watch-replay.html.
+It writes watch.png, watch-phone.png and watch-replay.html.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pipelines() -> dict[str, ServedPipeline]:
 
 
 def show(page: Page, url: str, out: Path) -> None:
-    """Ask both, and write the picture and the run."""
+    """Ask both, and write the pictures and the run."""
     page.goto(url)
     page.wait_for_selector("#model option", state="attached")
     page.select_option("#model", "by-words")
@@ -54,6 +54,11 @@ def show(page: Page, url: str, out: Path) -> None:
     page.evaluate("document.activeElement.blur()")
     page.locator(".dot").wait_for(state="detached")
     page.screenshot(path=out / "watch.png", full_page=True)
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=out / "watch-phone.png", full_page=True)
+    page.set_viewport_size(size)
     with page.expect_download() as download:
         page.get_by_role("button", name="Keep this run").click()
     download.value.save_as(out / "watch-replay.html")

@@ -16,7 +16,7 @@ from unspoken.agents import Agent, Edge, Role
 from unspoken.channels import TextChannel, make_channel
 from unspoken.pipeline import Pipeline
 from unspoken.serving import Bounds
-from unspoken.testing import ScriptedModel, tiny_diffusion
+from unspoken.testing import ScriptedModel, tiny_backbone, tiny_diffusion
 from unspoken.types import Settings
 
 pytestmark = pytest.mark.browser
@@ -349,6 +349,24 @@ def test_messages_open_to_their_reading(
     assert words.first.is_visible()
     assert watched.texts(".messages .words") == [HOSTILE, ARABIC, sent["reading"]["words"]]
     watched.check()
+
+
+def test_vectors_open_to_their_nearest_words(browser: Any) -> None:
+    agents = [Agent(name, tiny_backbone(), settings=Settings(8)) for name in ("a", "b")]
+    pipeline = Pipeline(agents, [Edge("a", "b", make_channel("soft"))])
+    with served({"solver": pipeline}, (), Bounds()) as found:
+        watched = Watched(browser, found.url + "/", 390)
+        watched.choose("solver")
+        watched.page.check("#readings")
+        watched.ask("Where is the key?")
+        watched.ended()
+        watched.page.locator(".messages summary").click()
+        (written, near) = watched.texts(".messages .words")
+        assert written
+        assert near.count(" · ") + 1 == int(watched.texts(".messages summary")[0].split()[-2])
+        told = "What b makes of it, which is a reading and no proof:"
+        assert told in watched.texts(".messages .note")
+        watched.check()
 
 
 def test_a_canvas_fills_pass_by_pass(browser: Any) -> None:

@@ -18,7 +18,7 @@ export class Others {
 
   // Show what runs, from now on.
   async look(key) {
-    this.stop();
+    clearTimeout(this.timer);
     this.key = key;
     const timer = (this.timer = setTimeout(() => this.look(key), OFTEN));
     const runs = document.hidden ? [] : await others(key).catch(() => []);
