@@ -88,6 +88,22 @@ class Following:
         self.stack.close()
 
 
+Follow = Callable[[Running, str], Following]
+
+
+@pytest.fixture
+def follow() -> Iterator[Follow]:
+    """Makes clients that follow runs, and closes them with the test."""
+    with ExitStack() as open_:
+
+        def start(running: Running, name: str) -> Following:
+            follower = Following(running, name)
+            open_.callback(follower.close)
+            return follower
+
+        yield start
+
+
 def words(events: list[dict[str, Any]], kind: str = "answer") -> list[str]:
     return [event["words"] for event in events if event["type"] == kind]
 
@@ -102,7 +118,7 @@ def written(model: Paced, letters: int) -> None:
     raise AssertionError(model.written)
 
 
-def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve) -> None:
+def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve, follow: Follow) -> None:
     model = Paced("abcdefgh")
     running = serve(solver(model))
     with asked(running) as answer:
@@ -111,7 +127,7 @@ def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve) -> None:
         run = run_of(running)
         told = {"model": "solver", "question": HI[1], "over": False}
         assert {name: run[name] for name in told} == told
-        early = [Following(running, run["id"]) for _ in range(2)]
+        early = [follow(running, run["id"]) for _ in range(2)]
         for one in early:
             snapshot = one.next()
             assert snapshot["type"] == "snapshot"
@@ -120,7 +136,7 @@ def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve) -> None:
             assert snapshot["at"] >= snapshot["events"][-1]["at"] >= 0
         model.allow(2)
         written(model, 5)
-        late = Following(running, run["id"])
+        late = follow(running, run["id"])
         assert words(late.next()["events"]) == ["abcde"]
         early[0].close()  # who goes away takes nothing along
         model.allow()
@@ -130,7 +146,7 @@ def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve) -> None:
             assert "".join(words(events)) == expected
             assert [e["type"] for e in events if e["type"] != "answer"] == ["turn_ended", "ended"]
             assert events[-1]["finish"] == "stop"
-    over = Following(running, run["id"])  # who lost the connection sees the end
+    over = follow(running, run["id"])  # who lost the connection sees the end
     events = over.next()["events"]
     assert words(events) == ["abcdefgh"]
     assert events[-1]["type"] == "ended"
@@ -138,12 +154,12 @@ def test_who_comes_late_gets_what_was_and_what_comes(serve: Serve) -> None:
     assert run_of(running)["over"]
 
 
-def test_all_that_is_shown_is_told_to_followers(serve: Serve) -> None:
+def test_all_that_is_shown_is_told_to_followers(serve: Serve, follow: Follow) -> None:
     model = Paced("upstairs")
     agents = [Agent("clerk", model), Agent("solver", long_model(), settings=Settings(8))]
     running = serve({"team": Pipeline(agents, [Edge("clerk", "solver", make_channel("text"))])})
     with asked(running, "team") as answer:
-        follower = Following(running, run_of(running)["id"])
+        follower = follow(running, run_of(running)["id"])
         events = follower.next()["events"]
         model.allow()
         events += follower.rest()
@@ -157,7 +173,7 @@ def test_all_that_is_shown_is_told_to_followers(serve: Serve) -> None:
     assert [turn["text"] for turn in turns] == [turn["text"] for turn in shown["turns"]]
 
 
-def test_fifty_followers_cost_the_model_nothing(serve: Serve) -> None:
+def test_fifty_followers_cost_the_model_nothing(serve: Serve, follow: Follow) -> None:
     gate, model = Paced("go"), long_model()
     passes = [0]
 
@@ -174,7 +190,7 @@ def test_fifty_followers_cost_the_model_nothing(serve: Serve) -> None:
         with asked(running, "team") as answer:
             assert gate.asked.acquire(timeout=60)
             name = [run["id"] for run in running.get("/v1/runs").json()["data"]][-1]
-            following = [Following(running, name) for _ in range(followers)]
+            following = [follow(running, name) for _ in range(followers)]
             events = [one.next()["events"] for one in following]
             gate.allow(2)
             answers.append(answer().choices[0].message.content)
@@ -185,7 +201,7 @@ def test_fifty_followers_cost_the_model_nothing(serve: Serve) -> None:
     assert len(set(answers)) == 1
 
 
-def test_a_follower_who_takes_nothing_holds_nobody_up(serve: Serve) -> None:
+def test_a_follower_who_takes_nothing_holds_nobody_up(serve: Serve, follow: Follow) -> None:
     model = Paced("x" * 20_000)
     running = serve(solver(model), stall=0.2, unread=1 << 23)
     with asked(running) as answer:
@@ -196,20 +212,20 @@ def test_a_follower_who_takes_nothing_holds_nobody_up(serve: Serve) -> None:
         with closing(client):
             head = f"GET /v1/runs/{run['id']} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             client.sendall(head.encode())
-            follower = Following(running, run["id"])
+            follower = follow(running, run["id"])
             events = follower.next()["events"]
             model.allow(20_000)
-            assert answer().choices[0].message.content == "x" * 20_000
             assert sum(map(len, words(events + follower.rest()))) == 20_000
+            assert answer().choices[0].message.content == "x" * 20_000
     assert model.finish == "stop"
 
 
-def test_who_stops_following_is_forgotten_at_once(serve: Serve) -> None:
+def test_who_stops_following_is_forgotten_at_once(serve: Serve, follow: Follow) -> None:
     model = Paced("abc")
     running = serve(solver(model), followers=1)
     with asked(running) as answer:
         name = run_of(running)["id"]
-        follower = Following(running, name)
+        follower = follow(running, name)
         assert is_refused(running.get(f"/v1/runs/{name}"), 429)
         follower.next()
         follower.close()
@@ -217,12 +233,12 @@ def test_who_stops_following_is_forgotten_at_once(serve: Serve) -> None:
             if not any(run.followers for run in running.service.runs.of("local")):
                 break
             sleep(0.05)
-        Following(running, name).close()
+        follow(running, name).close()
         model.allow()
         assert answer().choices[0].message.content == "abc"
 
 
-def test_the_end_of_the_asker_is_told(serve: Serve) -> None:
+def test_the_end_of_the_asker_is_told(serve: Serve, follow: Follow) -> None:
     model = Paced("abc")
     running = serve(solver(model))
     with closing(socket.create_connection(("127.0.0.1", running.port))) as client:
@@ -232,7 +248,7 @@ def test_the_end_of_the_asker_is_told(serve: Serve) -> None:
         )
         client.sendall(head.encode() + b"\r\n\r\n" + data)
         model.allow(1)
-        follower = Following(running, run_of(running)["id"])
+        follower = follow(running, run_of(running)["id"])
         events = follower.next()["events"]
     events += follower.rest()
     assert events[-1]["type"] in ("ended", "error")
@@ -240,14 +256,14 @@ def test_the_end_of_the_asker_is_told(serve: Serve) -> None:
     assert model.finish == "cancelled"
 
 
-def test_a_failure_is_told_without_its_secret(serve: Serve) -> None:
+def test_a_failure_is_told_without_its_secret(serve: Serve, follow: Follow) -> None:
     model = Paced("abc")
     running = serve(solver(model))
     with ExitStack() as stack:
         thread = threading.Thread(target=lambda: running.post(body(HI, **SHOWN)))
         thread.start()
         stack.callback(thread.join, 60)
-        follower = Following(running, run_of(running)["id"])
+        follower = follow(running, run_of(running)["id"])
         model.broken = RuntimeError("a secret of the server")
         model.allow(1)
         events = follower.next()["events"] + follower.rest()
@@ -255,7 +271,7 @@ def test_a_failure_is_told_without_its_secret(serve: Serve) -> None:
     assert events[-1]["message"] == "the server failed to answer; its log says why"
 
 
-def test_runs_are_for_the_key_that_asked(serve: Serve) -> None:
+def test_runs_are_for_the_key_that_asked(serve: Serve, follow: Follow) -> None:
     running = serve(scripted("yes"), keys=[KEY, OTHER])
     running.chat(HI, extra_body=SHOWN)
     name = run_of(running)["id"]
@@ -268,7 +284,7 @@ def test_runs_are_for_the_key_that_asked(serve: Serve) -> None:
     assert running.get(f"/v1/runs/{name}").status_code == 200
 
 
-def test_what_is_not_shown_cannot_be_followed(serve: Serve) -> None:
+def test_what_is_not_shown_cannot_be_followed(serve: Serve, follow: Follow) -> None:
     running = serve(scripted("yes"))
     found = running.chat(HI)
     assert running.get("/v1/runs").json()["data"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,6 +30,11 @@ from unspoken.types import Settings
 
 HOME = Path(serving.__file__).parent / "page"
 FILES = sorted(path.name for path in HOME.iterdir())
+KINDS = {"css": "text/css", "js": "text/javascript", "txt": "text/plain"}
+LIBRARY = {  # dagre 3.1.3, as npm has it: https://www.npmjs.com/package/@dagrejs/dagre
+    "dagre.min.js": "54a503e346f93ca0bb10abe7999587e037262935687aca45eb4e4b0f64bbb578",
+    "dagre.LICENSE.txt": "6a349742a6cb219d5a2fc8d0844f6d89a6efc62e20c664450d884fc7ff2d6015",
+}
 
 
 @pytest.mark.parametrize("name", ["", *FILES])
@@ -41,7 +47,7 @@ def test_a_browser_may_run_its_scripts_alone(tiny_server: Running, name: str) ->
     assert "unsafe" not in policy
     assert "http" not in policy
     assert response.headers["x-content-type-options"] == "nosniff"
-    kind = {"css": "text/css", "js": "text/javascript"}.get(name.rpartition(".")[2], "text/html")
+    kind = KINDS.get(name.rpartition(".")[2], "text/html")
     assert response.headers["content-type"] == f"{kind}; charset=utf-8"
 
 
@@ -51,6 +57,12 @@ def test_it_names_no_address_and_makes_no_html_of_words(name: str) -> None:
     assert set(re.findall(r"https?://[\w./]+", words)) <= {"http://www.w3.org/2000/svg"}
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", words)
     assert not re.search(r"localStorage|sessionStorage|document\.cookie", words)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_library_is_as_its_authors_published_it(name: str) -> None:
+    assert sha256((HOME / name).read_bytes()).hexdigest() == LIBRARY[name]
+    assert (HOME / name).stat().st_size < 50_000
 
 
 @pytest.mark.parametrize("path", ["nobody.js", "..%2fpages.py", "../pages.py", "%2e%2e/app.py", ""])
