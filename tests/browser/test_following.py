@@ -176,7 +176,7 @@ def test_a_server_is_killed_while_pages_watch(browser: Any, width: int, scheme: 
         assert asker.announced()[-1] == f"Not to the end: {LOST}"
         other.page.get_by_text("tries to come back").wait_for()
         asker.page.get_by_role("button", name="Try again").click()
-        asker.page.locator(".failed").nth(1).wait_for()
+        asker.page.wait_for_function("document.querySelectorAll('.failed').length === 2")
         assert asker.texts(".failed") == [LOST, LOST]  # it is still away
     with alone(port, 100):
         asker.page.get_by_role("button", name="Try again").first.click()

@@ -99,6 +99,12 @@ def test_recipes_are_among_them() -> None:
     assert {"recipes/relay_projector.yaml", "unspoken/evaluation/result.py"} <= set(code_in_use())
 
 
+@pytest.mark.parametrize("name", ["../outside.py", "/etc/hostname", "tests/planted.py", ""])
+def test_a_result_makes_no_other_file_be_read(home: Path, name: str) -> None:
+    (home.parent / "outside.py").write_text("")
+    assert freshness({"code": {name: sha256(b"").hexdigest()[:12]}}).state == "stale"
+
+
 @pytest.mark.parametrize("damage", ['{"machine": {}, "sha256": "other"}', "{"])
 def test_a_damaged_file_is_said_to_be_damaged(home: Path, damage: str) -> None:
     path = home / "a.json"

@@ -64,10 +64,7 @@ class Freshness:
 
 def freshness(content: Mapping[str, Any]) -> Freshness:
     """Whether a result is fresh. content: of its file."""
-    code = content.get("code") or _part(content, "machine").get("code") or {}
-    if not isinstance(code, dict):
-        return Freshness(0)
-    kept = cast(dict[str, str], code)
+    kept = _part(content, "code") or _part(_part(content, "machine"), "code")
     changed = [name for name, digest in kept.items() if _now(name) != digest]
     return Freshness(len(kept), tuple(changed))
 
@@ -78,6 +75,6 @@ def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _now(name: str) -> str:
-    """The digest of a file by its name, '' if it is not there."""
-    path = _ROOT / name
-    return _digest(path) if path.is_file() else ""
+    """The digest of a file by its name, '' if it is not there, or none of ours."""
+    path = Path(abspath(_ROOT / name))
+    return _digest(path) if _name(path) == name else ""
