@@ -77,4 +77,4 @@ def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _now(name: str) -> str:
     """The digest of a file by its name, '' if it is not there, or none of ours."""
     path = Path(abspath(_ROOT / name))
-    return _digest(path) if _name(path) == name else ""
+    return _digest(path) if name and _name(path) == name else ""
