@@ -10,6 +10,10 @@ One question to two agents on SmolLM2-135M, streamed, again and again, in arms t
 * one, fifty: the same, with followers that read all of it;
 * page: the page itself in headless Chromium asks.
 
+A machine with other work makes the seconds of a model uncertain. So the same arms are asked of a
+script that writes 25 letters a second and computes nothing: what an arm costs more there, for each
+letter, beside what the model takes for a token, is the second column of per cent.
+
 Clients and Chromium are other processes. The server's process is counted, and within it the thread
 that talks to clients. What Chromium takes is counted beside; on a machine with few cores it slows
 the model too. All arms write the same tokens, and the same prompt is known to all.
@@ -39,10 +43,16 @@ from rich.table import Table
 from unspoken import Agent, Backbone, Edge, Pipeline, Role, Settings, make_channel
 from unspoken.evaluation.result import about_machine
 from unspoken.files import write_text
+from unspoken.protocols import Model
 from unspoken.serving import Guard, ServedPipeline, Server, Service
 from unspoken.serving.server import listener
+from unspoken.testing import ScriptedModel
+from unspoken.types import Context, OnText, Words
 
 ARMS = {"plain": 0, "shown": 0, "one": 1, "fifty": 50, "page": 0}
+PACE = 0.04
+"""Seconds for a letter of the script."""
+
 QUESTION = "Name the months of the year, and say of each what it is known for."
 
 
@@ -52,6 +62,21 @@ class Endless(Backbone):
     @property
     def ends(self) -> tuple[int, ...]:
         return ()
+
+
+class Typist(ScriptedModel):
+    """Writes letters one by one, at the pace of a model."""
+
+    def write(
+        self, context: Context, settings: Settings = Settings(), on_text: OnText | None = None
+    ) -> Words:
+        def told(row: int, words: str) -> None:
+            for letter in words:
+                time.sleep(PACE)
+                if on_text is not None:
+                    on_text(row, letter)
+
+        return super().write(context, settings, told)
 
 
 class Passes:
@@ -79,10 +104,10 @@ async def _streamed(port: int, head: str, body: bytes = b"") -> int:
     return len(found)
 
 
-async def _asked(port: int, shown: bool, followers: int) -> int:
+async def _asked(port: int, model: str, shown: bool, followers: int) -> int:
     """Ask, with followers. Returns the bytes that all have read."""
     messages = [{"role": "user", "content": QUESTION}]
-    content = {"model": "team", "messages": messages, "stream": True, "unspoken": shown}
+    content = {"model": model, "messages": messages, "stream": True, "unspoken": shown}
     body = json.dumps(content).encode()
     asks = asyncio.create_task(_streamed(port, "POST /v1/chat/completions", body))
     reads = list[asyncio.Task[int]]()
@@ -106,11 +131,13 @@ def clients(port: int, pipe: Connection) -> None:
         path = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = None
-        while (arm := pipe.recv()) is not None:
+        while (told := pipe.recv()) is not None:
+            model, arm = told
             if arm == "page":
                 page = browser.new_page()
                 page.goto(f"http://127.0.0.1:{port}/")
                 page.wait_for_selector("#model option", state="attached")
+                page.select_option("#model", model)
                 page.fill("#question", QUESTION)
                 pipe.send("ready")
                 pipe.recv()
@@ -122,8 +149,8 @@ def clients(port: int, pipe: Connection) -> None:
                 pipe.send("ready")
                 pipe.recv()
                 thread_of = threading.Thread(
-                    target=lambda arm=arm: pipe.send(
-                        asyncio.run(_asked(port, arm != "plain", ARMS[arm]))
+                    target=lambda model=model, arm=arm: pipe.send(
+                        asyncio.run(_asked(port, model, arm != "plain", ARMS[arm]))
                     )
                 )  # playwright has the loop of this thread
                 thread_of.start()
@@ -135,9 +162,10 @@ def clients(port: int, pipe: Connection) -> None:
 
 
 @contextmanager
-def serving(pipeline: Pipeline) -> Iterator[tuple[int, Callable[[], float]]]:
+def serving(pipelines: dict[str, Pipeline]) -> Iterator[tuple[int, Callable[[], float]]]:
     """A server in a thread: its port, and the CPU seconds of that thread."""
-    service = Service({"team": ServedPipeline(pipeline)}, Guard((), "127.0.0.1"))
+    served = {name: ServedPipeline(pipeline) for name, pipeline in pipelines.items()}
+    service = Service(served, Guard((), "127.0.0.1"))
     with listener("127.0.0.1", 0, 30) as place:
         thread = threading.Thread(target=Server(service).run, args=([place],))
         thread.start()
@@ -150,7 +178,7 @@ def serving(pipeline: Pipeline) -> Iterator[tuple[int, Callable[[], float]]]:
             thread.join()
 
 
-def team(model: Backbone, tokens: int) -> Pipeline:
+def team(model: Model, tokens: int) -> Pipeline:
     """A writer of notes and a solver, who both write a given number of tokens."""
     settings = Settings(max_tokens=tokens)
     agents = [
@@ -180,16 +208,23 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     model = Endless.from_pretrained("smollm2-135m-instruct", dtype="float32")
+    typist = Typist(lambda _: "x" * given.tokens)
     passes = Passes(model)
-    rows: list[dict[str, dict[str, float]]] = []
-    with serving(team(model, given.tokens)) as (port, loop_seconds):
+    rows: list[dict[str, dict[str, dict[str, float]]]] = []
+    pipelines = {"model": team(model, given.tokens), "script": team(typist, given.tokens)}
+    with serving(pipelines) as (port, loop_seconds):
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         child = multiprocessing.get_context("spawn").Process(target=clients, args=(port, theirs))
         child.start()
         try:
             for number in range(given.rounds + 1):
                 names = list(ARMS) if number % 2 else list(ARMS)[::-1]
-                row = {name: measured(name, ours, passes, loop_seconds) for name in names}
+                row = {
+                    served: {
+                        name: measured(served, name, ours, passes, loop_seconds) for name in names
+                    }
+                    for served in pipelines
+                }
                 if number:  # the first round is to warm up
                     rows.append(row)
         finally:
@@ -209,10 +244,10 @@ def main() -> None:
 
 
 def measured(
-    arm: str, pipe: Connection, passes: Passes, loop_seconds: Callable[[], float]
+    served: str, arm: str, pipe: Connection, passes: Passes, loop_seconds: Callable[[], float]
 ) -> dict[str, float]:
     """One question: CPU seconds of this process, of its loop and of Chromium, seconds, passes."""
-    pipe.send(arm)
+    pipe.send((served, arm))
     pipe.recv()
     before, browser = passes.count, in_chromium()
     started, cpu, loop = time.perf_counter(), time.process_time(), loop_seconds()
@@ -227,36 +262,39 @@ def measured(
     }
 
 
-def found(rows: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Each arm beside `plain`, round by round, in per cent of its CPU seconds."""
+def found(rows: list[dict[str, dict[str, dict[str, float]]]]) -> dict[str, dict[str, float]]:
+    """Each arm beside `plain`, round by round, in per cent of the CPU seconds of the model."""
+    model = median(row["model"]["plain"]["cpu"] for row in rows)
     told = {}
     for arm in ARMS:
-        more = [100 * (row[arm]["cpu"] / row["plain"]["cpu"] - 1) for row in rows]
-        loop = [
-            100 * (row[arm]["loop"] - row["plain"]["loop"]) / row["plain"]["cpu"] for row in rows
-        ]
-        ordered = sorted(more)
+        pairs = [(row["model"][arm], row["model"]["plain"]) for row in rows]
+        scripted = [row["script"][arm]["cpu"] - row["script"]["plain"]["cpu"] for row in rows]
+        ordered = sorted(100 * (one["cpu"] / plain["cpu"] - 1) for one, plain in pairs)
         told[arm] = {
-            "cpu": median(row[arm]["cpu"] for row in rows),
-            "more_percent": median(more),
+            "cpu": median(one["cpu"] for one, _ in pairs),
+            "more": median(ordered),
             "more_least": ordered[len(ordered) // 4],
             "more_most": ordered[-1 - len(ordered) // 4],
-            "loop_percent": median(loop),
-            "seconds": median(row[arm]["seconds"] for row in rows),
-            "chromium": median(row[arm]["chromium"] for row in rows),
-            "passes": median(row[arm]["passes"] for row in rows),
+            "more_by_script": 100 * median(scripted) / model,
+            "loop": median(
+                100 * (one["loop"] - plain["loop"]) / plain["cpu"] for one, plain in pairs
+            ),
+            "seconds": median(one["seconds"] for one, _ in pairs),
+            "chromium": median(one["chromium"] for one, _ in pairs),
+            "passes": median(one["passes"] for one, _ in pairs),
         }
     return told
 
 
 def show(found: dict[str, dict[str, float]]) -> None:
-    heads = ("CPU s", "more, % [quartiles]", "loop, %", "seconds", "Chromium CPU s", "passes")
+    heads = ("CPU s", "more, %", "by the script, %", "loop, %", "seconds", "Chromium", "passes")
     table = Table("arm", *heads)
     for arm, one in found.items():
-        more = f"{one['more_percent']:.1f} [{one['more_least']:.1f}, {one['more_most']:.1f}]"
-        numbers = [f"{one[name]:.2f}" for name in ("loop_percent", "seconds", "chromium")]
+        more = f"{one['more']:.1f} [{one['more_least']:.1f}, {one['more_most']:.1f}]"
+        names = ("more_by_script", "loop", "seconds", "chromium")
+        numbers = [f"{one[name]:.2f}" for name in names]
         table.add_row(arm, f"{one['cpu']:.2f}", more, *numbers, f"{one['passes']:.0f}")
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":

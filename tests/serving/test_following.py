@@ -284,6 +284,12 @@ def test_runs_are_for_the_key_that_asked(serve: Serve, follow: Follow) -> None:
     assert running.get(f"/v1/runs/{name}").status_code == 200
 
 
+def test_a_list_has_the_beginning_of_a_question(serve: Serve) -> None:
+    running = serve(scripted("yes"))
+    running.chat(("user", "Why? " * 10_000), extra_body=SHOWN)
+    assert run_of(running)["question"] == "Why? " * 40
+
+
 def test_what_is_not_shown_cannot_be_followed(serve: Serve, follow: Follow) -> None:
     running = serve(scripted("yes"))
     found = running.chat(HI)

@@ -19,6 +19,9 @@ _KEPT = 60.0
 
 _MOST_KEPT = 64
 
+_SHOWN = 200
+"""Letters of a question in a list."""
+
 
 class ShownRun:
     """A run, as events, for any number of followers. All methods are called in the loop.
@@ -45,7 +48,7 @@ class ShownRun:
 
     @property
     def described(self) -> dict[str, Any]:
-        about = {"id": self.name, "model": self.model, "question": self.question}
+        about = {"id": self.name, "model": self.model, "question": self.question[:_SHOWN]}
         return {**about, "seconds": round(self.seconds, 3), "over": self.over}
 
     def take(self, told: Told) -> None:

@@ -51,7 +51,10 @@ def _refusal(error: BaseException) -> Refusal:
 
 
 _PACE = 0.1
-"""Seconds between two pieces for a follower."""
+"""Seconds between two pieces for a follower, if they are few."""
+
+_EACH = 0.01
+"""Seconds for each follower of a run, if they are many. So all of them get 100 pieces a second."""
 
 
 class Quiet:
@@ -204,8 +207,8 @@ class Streamed(EventStream):
 class Followed(EventStream):
     """A run of which somebody else asked, as events: so far, and from now on.
 
-    They come at most ten times a second, so that many followers cost little. leave: is called when
-    nobody reads any more.
+    They come at most ten times a second, and less often if many follow, so that these cost little.
+    leave: is called when nobody reads any more.
     """
 
     def __init__(self, follower: Follower, bounds: Bounds, leave: Callable[[], None]) -> None:
@@ -227,6 +230,7 @@ class Followed(EventStream):
                     frames = _QUIET
                 yield frames
                 if not self.follower.done:
-                    await asyncio.wait([gone], timeout=_PACE)
+                    many = len(self.follower.run.followers)
+                    await asyncio.wait([gone], timeout=max(_PACE, _EACH * many))
         finally:
             gone.cancel()
