@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(words)
+        os.utime(path, (0, 0))  # before this process
         if path.suffix == ".py":
             planted = ModuleType(path.stem)
             planted.__file__ = str(path)
@@ -74,6 +76,11 @@ def test_a_file_that_has_changed_makes_it_stale(home: Path, name: str, place: st
     (home / name).write_text(FILES[name])
     (home / "tests" / "planted.py").write_text("plant = 2\n")  # it has no part in results
     assert freshness(content).state == "fresh"
+
+
+def test_a_file_that_changes_while_it_is_measured_makes_it_stale(home: Path) -> None:
+    (home / "unspoken" / "rope.py").touch()
+    assert freshness({"code": code_in_use()}).changed == ("unspoken/rope.py",)
 
 
 def test_the_command_names_stale_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

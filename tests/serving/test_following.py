@@ -248,6 +248,7 @@ def test_the_end_of_the_asker_is_told(serve: Serve, follow: Follow) -> None:
         )
         client.sendall(head.encode() + b"\r\n\r\n" + data)
         model.allow(1)
+        assert model.asked.acquire(timeout=60)
         follower = follow(running, run_of(running)["id"])
         events = follower.next()["events"]
     events += follower.rest()

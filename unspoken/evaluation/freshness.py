@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from os.path import abspath
 from pathlib import Path
+from time import time
 from typing import Any, cast
 
 __all__ = ["Freshness", "code_in_use", "freshness", "note_recipe"]
 
 _ROOT = Path(__file__).parents[2]
 _FOLDERS = ("unspoken", "benchmarks", "recipes")
+_begun = time()
 _recipes = set[Path]()
 
 
@@ -25,13 +27,17 @@ def note_recipe(path: Path) -> None:
 def code_in_use() -> dict[str, str]:
     """The modules that this process has imported and the recipes that it has read, with digests.
 
-    Only those of `unspoken`, its benchmarks and its recipes. A digest is that of the file now, so a
-    file must not change while a measurement runs.
+    Only those of `unspoken`, its benchmarks and its recipes. A file that was written after the
+    process began may not be what it has imported: it has no digest, and the result is stale.
     """
     loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     paths = {Path(abspath(file)) for file in loaded if file} | _recipes
     named = {_name(path): path for path in paths if path.suffix in (".py", ".yaml")}
-    return {name: _digest(named[name]) for name in sorted(named) if name}
+    return {
+        name: _digest(path) if path.stat().st_mtime <= _begun else ""
+        for name, path in sorted(named.items())
+        if name
+    }
 
 
 def _name(path: Path) -> str:
