@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, cast
 
 from packaging.requirements import Requirement
 
@@ -123,7 +123,7 @@ def _gpu(health: Health) -> None:
     except ImportError:  # told by `_packages`
         return
     if torch.cuda.is_available():
-        about: Any = torch.cuda.get_device_properties(0)
+        about = cast(Any, torch.cuda).get_device_properties(0)
         count = torch.cuda.device_count()
         more = f" and {count - 1} more" if count > 1 else ""
         health.found["gpu"] = f"{about.name} with {about.total_memory >> 30} GB{more}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from unspoken.errors import MissingExtra
 from unspoken.files import write_text
@@ -56,9 +57,7 @@ def write_picture(chart: Chart, path: Path, title: str) -> None:
     Its colours follow the reader's screen, light or dark. Equal charts give equal bytes.
     """
     figure, buffer = figure_of(chart, title), io.BytesIO()
-    from matplotlib import rc_context
-
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "unspoken"}):
+    with _settings(**{"svg.fonttype": "none", "svg.hashsalt": "unspoken"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=_CARD)
     words = buffer.getvalue().decode()
     write_text(path, words.replace("</metadata>", f"</metadata>\n <style>{_style()}</style>", 1))
@@ -77,14 +76,20 @@ def _style() -> str:
 
 def figure_of(chart: Chart, title: str) -> Any:
     """A chart as a figure of matplotlib. Raises `MissingExtra`."""
+    with _settings(**dict.fromkeys(_INKED, _INK), **{"axes.facecolor": "none"}):
+        return _drawn(chart, title)
+
+
+def _settings(**given: str) -> Any:
+    """A context in which matplotlib has these settings. Raises `MissingExtra`."""
     try:
-        import matplotlib.figure
+        import_module("matplotlib.figure")
+        from matplotlib import rc_context  # pyright: ignore[reportUnknownVariableType]
     except ImportError as error:
         raise MissingExtra(
             "a picture needs matplotlib; install it with: pip install 'unspoken[compare]'"
         ) from error
-    with matplotlib.rc_context(dict.fromkeys(_INKED, _INK) | {"axes.facecolor": "none"}):
-        return _drawn(chart, title)
+    return rc_context(cast(Any, given))
 
 
 _INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
