@@ -81,7 +81,7 @@ def test_a_run_is_watched_that_was_opened_late(browser: Any, width: int, scheme:
             assert watched.texts(".edge ~ text")[0].startswith("text · ")
             costs = watched.texts(".numbers td .value")  # they grow while it runs
             assert costs[0].endswith(" s")
-            assert (costs[4], costs[5]) == ("2", watched.texts(".edge ~ text")[0][7:])
+            assert (costs[3], costs[4]) == ("2", watched.texts(".edge ~ text")[0][7:])
             watched.check()
         gone, watched = pages
         gone.page.get_by_role("button", name="Stop watching").click()

@@ -20,7 +20,7 @@ export class Exchange {
     this.buttons = make("div", "line");
     const runs = make("div", models.length > 1 ? "runs" : "runs alone");
     runs.append(this.table.element, sides);
-    const read = Object.entries(given).map(([name, value]) => shown(name, value));
+    const read = Object.entries(given).map(([name, value]) => fieldShown(name, value));
     this.element.append(head, ...read, runs, this.buttons);
   }
 
@@ -62,7 +62,7 @@ export class Exchange {
 }
 
 // A field as it was given: words, or the names of documents and their words.
-function shown(name, value) {
+function fieldShown(name, value) {
   const more = make("details", "given");
   const head = make("summary");
   head.append("given: ", named(name));
