@@ -15,6 +15,7 @@ __all__ = [
     "MissingExtra",
     "NoIdentity",
     "NotFinite",
+    "OutOfRoom",
     "PairError",
     "PipelineError",
     "QueryError",
@@ -62,6 +63,10 @@ class NoIdentity(UnspokenError, TypeError):
 
 class NotFinite(UnspokenError, ArithmeticError):
     """A message, a model, a projector or a score holds numbers that are NaN or infinite."""
+
+
+class OutOfRoom(UnspokenError, MemoryError):
+    """Caches that agents hold beside a serving engine take more bytes than they may."""
 
 
 class PairError(UnspokenError, ValueError):

@@ -3,7 +3,7 @@
 from unspoken.backbone.attention import few_tokens
 from unspoken.backbone.core import Backbone, causal
 from unspoken.backbone.diffusion import DiffusionBackbone, DiffusionGemma, Masked
-from unspoken.backbone.load import load_model
+from unspoken.backbone.load import kind_of, load_model
 from unspoken.backbone.model import LanguageModel
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Masked",
     "causal",
     "few_tokens",
+    "kind_of",
     "load_model",
 ]

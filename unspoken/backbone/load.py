@@ -15,7 +15,7 @@ from unspoken.backbone.diffusion.published import model_type, published
 from unspoken.backbone.loaded import shared
 from unspoken.backbone.model import LanguageModel
 
-__all__ = ["load_model"]
+__all__ = ["kind_of", "load_model"]
 
 
 def load_model(
@@ -26,10 +26,15 @@ def load_model(
     A folder with a diffusion.json, LLaDA, Dream and DiffusionGemma write by diffusion. Any other
     model is causal. To use a causal one for diffusion, call `DiffusionBackbone.from_pretrained`.
     """
-    where, common = models.resolve(name), shared(hf)
-    kind: Any = Backbone
-    if model_type(where, **common) == "diffusion_gemma":
-        kind = DiffusionGemma
-    elif (Path(where) / FILE).is_file() or published(where, **common) is not None:
-        kind = DiffusionBackbone
+    kind = kind_of(name, **hf)
     return kind.from_pretrained(name, dtype=dtype, device=device, **hf)
+
+
+def kind_of(name: str, **hf: Any) -> Any:
+    """The class that `load_model` loads a model as."""
+    where, common = models.resolve(name), shared(hf)
+    if model_type(where, **common) == "diffusion_gemma":
+        return DiffusionGemma
+    if (Path(where) / FILE).is_file() or published(where, **common) is not None:
+        return DiffusionBackbone
+    return Backbone

@@ -68,7 +68,7 @@ class Offline(Reading, Writing):
         waiting, most = deque[Request[WritingRow]](), self.scheduler.limits.max_rows + ahead
         try:
             for context, own in asked:
-                self._check_room(context.length, own.max_tokens, whole=self.keeps)
+                self.check_room(context.length, own.max_tokens, whole=self.keeps)
                 if isinstance(context.cache, TokenCache):
                     yield from map(self._awaited, _drained(waiting))
                     yield replace(self.write(context, own), cache=None)

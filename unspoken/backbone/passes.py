@@ -259,7 +259,7 @@ class Passes(LanguageModel):
         """The length beyond which all keys turn otherwise, None for most models."""
         return border(text_config(self.model))
 
-    def _check_room(
+    def check_room(
         self,
         read: Tensor,
         more: int | Tensor,

@@ -104,8 +104,22 @@ class Reading(Moving, Rereading):
     def lay_out(self, prompt: Prompt) -> list[Part]:
         """The prompt as tokens, vectors and caches, checked as `read` checks it."""
         _ = self.spec  # what was known of the model is forgotten if it has changed
+        parts = self.parts_of(prompt)
+        for n, part in enumerate(parts):
+            if isinstance(part, CacheSegment):
+                self._check_cached(part)
+                assert n == 0 or self.frequencies  # raises if it cannot be moved
+        return parts
+
+    def parts_of(self, prompt: Prompt) -> list[Part]:
+        """The prompt as tokens, vectors and caches. Of caches nothing but the length is checked.
+
+        Raises `EmptyPrompt`, `ContextTooLong` and `IncompatibleModels`.
+        """
         parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
-        self._check(parts, prompt.batch)
+        self._check_limit(_lengths(parts, prompt.batch))
+        for part in parts:
+            self._check_width(part)
         return parts
 
     def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
@@ -114,13 +128,12 @@ class Reading(Moving, Rereading):
         more: positions that the model goes on for afterwards. Raises `ContextTooLong` where `read`
         or what follows would. Caches of the prompt may be without heads too.
         """
-        parts = lay_out(prompt, self.encode, self._bos if prompt.bos else (), self.device)
+        parts = self.parts_of(prompt)
         whole = self.keeps and not self.rereads(parts, needs)
         lengths = _lengths(parts, prompt.batch)
-        self._check_limit(lengths)
         if whole:
             self._check_border(lengths)
-        self._check_room(lengths, more, whole=whole)
+        self.check_room(lengths, more, whole=whole)
         mask = torch.cat([part.mask.expand(prompt.batch, -1) for part in parts], 1)
         return CacheSegment.of(self._bare(*mask.shape), mask, spell(parts, prompt.batch))
 
@@ -189,17 +202,13 @@ class Reading(Moving, Rereading):
                 "Shorten it or choose a model with a longer context"
             )
 
-    def _check(self, parts: Sequence[Part], batch: int) -> None:
-        self._check_limit(_lengths(parts, batch))
-        for n, part in enumerate(parts):
-            if isinstance(part, CacheSegment):
-                self._check_cached(part)
-                assert n == 0 or self.frequencies  # raises if it cannot be moved
-            elif part.vectors is not None and part.vectors.shape[-1] != self.facts.width:
-                raise IncompatibleModels(
-                    f"the vectors are {part.vectors.shape[-1]} wide, but {self.name!r} embeds "
-                    f"{self.facts.width}. Project them into its space first"
-                )
+    def _check_width(self, part: Part) -> None:
+        vectors = part.vectors if isinstance(part, Chunk) else None
+        if vectors is not None and vectors.shape[-1] != self.facts.width:
+            raise IncompatibleModels(
+                f"the vectors are {vectors.shape[-1]} wide, but {self.name!r} embeds "
+                f"{self.facts.width}. Project them into its space first"
+            )
 
     def _check_cached(self, cached: CacheSegment) -> None:
         spec, shapes = self.facts, self.shapes

@@ -55,7 +55,7 @@ class Scoring(Rereading):
         padded = pad_sequence(rows, batch_first=True, padding_value=-100)
         reread = isinstance(context.cache, TokenCache)
         known = (padded[:, 1:] >= 0).sum(1)  # the last token is not read
-        self._check_room(context.length, known, whole=not reread, task="score")
+        self.check_room(context.length, known, whole=not reread, task="score")
         if isinstance(context.cache, TokenCache):
             return self.relook(context.cache, [row[:-1] for row in rows]), padded
         inputs = torch.cat((context.last[:, None], padded[:, :-1]), 1)

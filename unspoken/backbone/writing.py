@@ -130,7 +130,7 @@ class Writing(Decoding):
     ) -> list[Words]:
         for context, own in zip(contexts, settings, strict=True):  # before any pass
             whole = not isinstance(context.cache, TokenCache)
-            self._check_room(context.length, own.max_tokens, whole=whole)
+            self.check_room(context.length, own.max_tokens, whole=whole)
         stop_if_cancelled()
         each = zip(contexts, settings, on_text or [None] * len(contexts), strict=True)
         rows = [self.rows(*one) for one in each]
@@ -197,7 +197,7 @@ class Writing(Decoding):
         kinds compute no vocabulary and run to the limit.
         """
         steps, first = need.limit or settings.max_tokens, self.embed(context.last[:, None])
-        self._check_room(context.length, steps)
+        self.check_room(context.length, steps)
         if need.feed == "expected":
             return self._expected(context, first, steps, need.temperature, settings.stop)
         feed = aligned(*self._alignment(ridge=need.feed == "ridge"))

@@ -1,0 +1,5 @@
+"""Models in serving engines: vLLM reads, writes and scores, and loads caches that were sent."""
+
+from unspoken.engines.vllm import VllmModel
+
+__all__ = ["VllmModel"]
