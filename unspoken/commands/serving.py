@@ -126,9 +126,9 @@ def _named(words: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[str]]]]:
 
 def _loader() -> Callable[..., Any]:
     """Loads each model once, for all pipelines, so that they write in one batch."""
-    from unspoken.backbone import load_model
+    from unspoken.engines import load_in
 
-    return cache(load_model)
+    return cache(load_in)
 
 
 def _served(recipe: str, overrides: list[str], load: Callable[..., Any]) -> ServedPipeline:

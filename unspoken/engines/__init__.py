@@ -1,5 +1,6 @@
 """Models in serving engines: vLLM reads, writes and scores, and loads caches that were sent."""
 
+from unspoken.engines.load import load_in
 from unspoken.engines.vllm import VllmModel
 
-__all__ = ["VllmModel"]
+__all__ = ["VllmModel", "load_in"]

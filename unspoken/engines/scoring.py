@@ -62,6 +62,6 @@ def check_scores(holding: Holding) -> None:
     if not worst <= tolerance:
         raise IncompatibleModels(
             f"after a cache that it loads, the engine of {holding.plain.name!r} scores tokens "
-            f"by up to {worst:.2g} nats otherwise than after the same words. Use the version of vLLM "
-            "that `make vllm` installs, or a Backbone (engine: transformers)"
+            f"by up to {worst:.2g} nats otherwise than after the same words. Use the version of "
+            "vLLM that `make vllm` installs, or a Backbone (engine: transformers)"
         )

@@ -140,6 +140,11 @@ class VllmModel:
         return self.plain.embed(ids)
 
     @property
+    def border(self) -> int | None:
+        """The length beyond which all keys turn otherwise, None for most models."""
+        return self.plain.border
+
+    @property
     def frequencies(self) -> list[Tensor]:
         """How the keys of each layer turn. Raises `IncompatibleModels`."""
         return self.plain.frequencies

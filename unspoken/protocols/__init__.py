@@ -8,6 +8,7 @@ ask when they are put together, before anything is read.
 
 from unspoken.protocols.abilities import (
     Assesses,
+    Changeable,
     Fillable,
     Foresees,
     Movable,
@@ -15,6 +16,7 @@ from unspoken.protocols.abilities import (
     Tabled,
     WritesTogether,
     assesses,
+    changeable,
     fillable,
     foresees,
     movable,
@@ -27,6 +29,7 @@ from unspoken.protocols.wrapper import Wrapper, device_of, unwrapped
 
 __all__ = [
     "Assesses",
+    "Changeable",
     "Fillable",
     "Foresees",
     "Model",
@@ -36,6 +39,7 @@ __all__ = [
     "Wrapper",
     "WritesTogether",
     "assesses",
+    "changeable",
     "device_of",
     "fillable",
     "foresees",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Assesses",
+    "Changeable",
     "Fillable",
     "Foresees",
     "Movable",
@@ -37,6 +38,7 @@ __all__ = [
     "Tabled",
     "WritesTogether",
     "assesses",
+    "changeable",
     "fillable",
     "foresees",
     "movable",
@@ -173,6 +175,15 @@ class Fillable(Movable, Assesses, Protocol):
         ...
 
 
+class Changeable(Model, Protocol):
+    """It goes on from keys and values that were changed after it had read them."""
+
+    @property
+    def border(self) -> int | None:
+        """As in `Fillable`."""
+        ...
+
+
 class Foresees(Protocol):
     """It tells how long what it reads will be."""
 
@@ -251,7 +262,20 @@ def fillable(model: Model, what: str) -> Fillable:
     lack = f"{what} a cache, and {name!r} keeps none here; use a causal model in its place"
     if "cache" not in model.spec.gives:
         raise IncompatibleModels(lack)
-    return _asked(model, "fill", lack)
+    closed = (
+        f"{what} a cache whose slots can be filled, and an engine keeps that of {name!r} in blocks "
+        "of its own, which it shares itself; use a Backbone in its place (engine: transformers)"
+    )
+    return _asked(model, "fill", closed)
+
+
+def changeable(model: Model, what: str) -> Changeable:
+    """The model as one whose cache `what` changes. Raises `IncompatibleModels`."""
+    name = model.spec.name
+    lack = f"{what} a cache, and {name!r} keeps none here; use a causal model in its place"
+    if "cache" not in model.spec.gives:
+        raise IncompatibleModels(lack)
+    return _asked(model, "border", lack)
 
 
 def writes_together(model: Model) -> WritesTogether | None:

@@ -18,7 +18,7 @@ from pydantic import (
 from unspoken.errors import UnknownName
 from unspoken.projectors.registry import trained_kind, trained_kinds
 from unspoken.training import TrainingPlan
-from unspoken.types import Denoising
+from unspoken.types import Denoising, EngineName
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = [
@@ -172,10 +172,14 @@ class LoraSettings(Part):
 
 
 class AgentSource(Part):
-    """An agent, with the parts of its `Role`. canvas: how it writes if it is a diffusion model."""
+    """An agent, with the parts of its `Role`. canvas: how it writes if it is a diffusion model.
+
+    engine: what runs its model. Agents with one model and one engine share it.
+    """
 
     name: str
     model: str
+    engine: EngineName = "transformers"
     instructions: str = ""
     template: str = "{messages}{question}"
     message: str = "{sender}:{message}\n\n"

@@ -9,8 +9,8 @@ from typing import Any
 
 from unspoken.agents import Agent, Role
 from unspoken.anchors import AnchorPool
-from unspoken.backbone import load_model
 from unspoken.channels import Channel, make_channel
+from unspoken.engines import load_in
 from unspoken.errors import RecipeError, SettingsError, UnspokenError
 from unspoken.executors import Executor, Here, Processes, RayActors
 from unspoken.pipeline import Edge, Pipeline
@@ -25,10 +25,10 @@ __all__ = ["agent_of", "build", "channel_of", "session_of", "until_of"]
 
 
 Load = Callable[..., Model]
-"""Loads a model by name, for `dtype` and `device`."""
+"""Loads a model by name, for `engine`, `dtype` and `device`."""
 
 
-def build(recipe: PipelineRecipe, load: Load = load_model) -> Pipeline:
+def build(recipe: PipelineRecipe, load: Load = load_in) -> Pipeline:
     """Make the pipeline. Here each model is loaded once, elsewhere once for each agent.
 
     load: what several pipelines load their models with, so that they share them.
@@ -99,8 +99,8 @@ def channel_of(source: Mapping[str, Any]) -> Channel:
         raise RecipeError(f"the channel {kind!r} cannot be made with {options}: {error}") from error
 
 
-def _agent(source: AgentSource, load: Callable[[str], Model]) -> Agent:
-    return agent_of(source, load(source.model))
+def _agent(source: AgentSource, load: Load) -> Agent:
+    return agent_of(source, load(source.model, engine=source.engine))
 
 
 def agent_of(source: AgentSource, model: Model) -> Agent:

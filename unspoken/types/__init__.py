@@ -41,7 +41,7 @@ from unspoken.types.settings import (
     is_above_0,
     is_count,
 )
-from unspoken.types.spec import Spec
+from unspoken.types.spec import EngineName, Spec
 
 __all__ = [
     "KV",
@@ -53,6 +53,7 @@ __all__ = [
     "Context",
     "Denoising",
     "Document",
+    "EngineName",
     "FieldValue",
     "Finish",
     "KVCache",

@@ -8,7 +8,10 @@ from typing import Literal
 from unspoken.types.prompt import SegmentKind
 from unspoken.types.settings import NeedKind
 
-__all__ = ["Spec"]
+__all__ = ["EngineName", "Spec"]
+
+EngineName = Literal["transformers", "vllm"]
+"""What runs a model: transformers in this process, or an engine of vLLM."""
 
 
 @dataclass(frozen=True, slots=True)

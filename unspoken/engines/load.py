@@ -1,0 +1,29 @@
+"""Any model by its name, in this process or in an engine."""
+
+from __future__ import annotations
+
+from unspoken.backbone import load_model
+from unspoken.engines.vllm import VllmModel
+from unspoken.errors import IncompatibleModels
+from unspoken.protocols import Model
+from unspoken.types import EngineName
+
+__all__ = ["load_in"]
+
+
+def load_in(
+    name: str,
+    *,
+    engine: EngineName = "transformers",
+    dtype: str = "auto",
+    device: str | None = None,
+) -> Model:
+    """Load a model as a `LanguageModel`, or as a `VllmModel`. Raises what `load_model` and `VllmModel.from_pretrained` do."""
+    if engine == "transformers":
+        return load_model(name, dtype=dtype, device=device)
+    if device is not None:
+        raise IncompatibleModels(
+            f"device={device} is given, but vLLM runs on the device that it was built for; leave "
+            "device out, or use engine: transformers"
+        )
+    return VllmModel.from_pretrained(name, dtype=dtype)
