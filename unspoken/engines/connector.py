@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from unspoken.engines.blocks import Blocks, Layout
-from unspoken.engines.store import Store
+from unspoken.engines.store import STORES, Load
 from unspoken.errors import IncompatibleModels
 
 if TYPE_CHECKING:
@@ -34,18 +34,7 @@ else:
     except ImportError:  # without vLLM nobody makes one, but tools import every module
         Connector = Metadata = object
 
-__all__ = ["STORES", "Load", "Save", "UnspokenConnector"]
-
-STORES: dict[str, Store] = {}
-"""The store of each engine of this process, by the id that its connectors are told."""
-
-
-class Load(NamedTuple):
-    """What a request asks for: the first `length` positions of a cache of an owner."""
-
-    name: str
-    owner: str
-    length: int
+__all__ = ["UnspokenConnector"]
 
 
 class _Loading(NamedTuple):
@@ -56,7 +45,7 @@ class _Loading(NamedTuple):
     blocks: Sequence[int]
 
 
-class Save(NamedTuple):
+class _Saving(NamedTuple):
     """What is read out of blocks: the `length` positions of a prompt, left under a name."""
 
     name: str
@@ -67,7 +56,7 @@ class Save(NamedTuple):
 class _Work(Metadata):
     """What the connector beside the model does in one step."""
 
-    def __init__(self, loads: Sequence[_Loading], saves: Sequence[Save]) -> None:
+    def __init__(self, loads: Sequence[_Loading], saves: Sequence[_Saving]) -> None:
         self.loads, self.saves = loads, saves
 
 
@@ -109,7 +98,7 @@ class UnspokenConnector(Connector):
             self.loading.append(_Loading(load, first, list(chosen)))
 
     def build_connector_meta(self, scheduler_output: Any) -> _Work:
-        saves: list[Save] = []
+        saves: list[_Saving] = []
         for name, count in scheduler_output.num_scheduled_tokens.items():
             request = self.saving.get(name)
             if request is None:
@@ -117,7 +106,9 @@ class UnspokenConnector(Connector):
             end = request.num_computed_tokens + count
             if end >= request.num_prompt_tokens:  # its prompt is read in this step
                 (chosen,) = scheduler_output.kv_connector_block_state.get_block_ids(name)
-                saves.append(Save(_told(request, "save"), request.num_prompt_tokens, list(chosen)))
+                saves.append(
+                    _Saving(_told(request, "save"), request.num_prompt_tokens, list(chosen))
+                )
                 del self.saving[name]
         work = _Work(self.loading, saves)
         self.loading = []

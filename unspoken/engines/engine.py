@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unspoken.engines.connector import STORES, Load
-from unspoken.engines.store import Held, Store
+from unspoken.engines.store import STORES, Held, Load, Store
 from unspoken.errors import IncompatibleModels, MissingExtra, WorkerError
 
 __all__ = ["Asked", "Engine"]

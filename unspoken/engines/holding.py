@@ -13,9 +13,8 @@ from torch import Tensor
 from unspoken.backbone import Backbone
 from unspoken.cancelling import stop_if_cancelled
 from unspoken.engines.caches import EngineCache, Row
-from unspoken.engines.connector import Load
 from unspoken.engines.engine import Asked, Engine
-from unspoken.engines.store import Held
+from unspoken.engines.store import Held, Load
 from unspoken.errors import ContextTooLong, IncompatibleModels
 from unspoken.layout import VECTOR, Chunk
 from unspoken.types import KV, CacheSegment, Context, counted

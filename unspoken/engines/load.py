@@ -18,7 +18,10 @@ def load_in(
     dtype: str = "auto",
     device: str | None = None,
 ) -> Model:
-    """Load a model as a `LanguageModel`, or as a `VllmModel`. Raises what `load_model` and `VllmModel.from_pretrained` do."""
+    """Load a model as a `LanguageModel`, or as a `VllmModel`.
+
+    Raises what `load_model` and `VllmModel.from_pretrained` do.
+    """
     if engine == "transformers":
         return load_model(name, dtype=dtype, device=device)
     if device is not None:

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from threading import RLock
+from typing import NamedTuple
 from weakref import WeakValueDictionary, finalize
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from unspoken.errors import OutOfRoom
 from unspoken.types import KV
 
-__all__ = ["Held", "Store", "size_of"]
+__all__ = ["STORES", "Held", "Load", "Store", "size_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -37,6 +38,14 @@ class Held:
 def size_of(kv: KV) -> int:
     """The bytes of a cache."""
     return sum(part.nbytes for pair in kv for part in pair)
+
+
+class Load(NamedTuple):
+    """What a request asks for: the first `length` positions of a cache of an owner."""
+
+    name: str
+    owner: str
+    length: int
 
 
 class Store:
@@ -112,3 +121,7 @@ class Store:
                 found.update(f"{tuple(part.shape)}{part.dtype}".encode())
                 found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
         return found.hexdigest()
+
+
+STORES: dict[str, Store] = {}
+"""The store of each engine of this process, by the id that its connectors are told."""
