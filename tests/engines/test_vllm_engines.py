@@ -53,7 +53,7 @@ def test_an_engine_that_fails_is_an_error_for_all_who_wait(
             raise RuntimeError("out of luck")
 
         monkeypatch.setattr(model.engine._llm, "step", fails)
-        with pytest.raises(WorkerError, match="out of luck.*make another"):
+        with pytest.raises(WorkerError, match=r"out of luck.*make another"):
             model.write(context)
         with pytest.raises(WorkerError, match="out of luck"):
             model.write(context)
