@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Engine:
         self._turn, self._stepping = Condition(), False
         self._new: list[Asked] = []
         self._asked: dict[str, Asked] = {}
-        self._dropped: list[str] = []
+        self._dropped = deque[str]()
         self._numbers, self._error = count(), ""
         self._llm: Any = None
         try:
@@ -117,6 +118,8 @@ class Engine:
             for one in asked:
                 one.finish = "dropped"
                 self._dropped.append(one.name)
+            if not (self._stepping or self._error):
+                self._abort()
 
     def _step(self, asked: Sequence[Asked]) -> None:
         """Take a step, or wait for one that another thread takes."""
@@ -128,9 +131,8 @@ class Engine:
                 raise WorkerError(self._error)
             self._stepping = True
             new, self._new = self._new, []
-            dropped, self._dropped = self._dropped, []
         try:
-            self._serve(new, dropped)
+            self._serve(new)
         except Exception as error:
             self._error = f"the engine failed: {error!r}; make another VllmModel"
             raise WorkerError(self._error) from error
@@ -139,16 +141,20 @@ class Engine:
                 self._stepping = False
                 self._turn.notify_all()
 
-    def _serve(self, new: Sequence[Asked], dropped: Sequence[str]) -> None:
+    def _abort(self) -> None:
+        """Take what was dropped out of the engine."""
+        while self._dropped:
+            name = self._dropped.popleft()
+            if self._asked.pop(name, None):
+                self._llm.abort_request([name])
+                self.store.saved.pop(name, None)
+
+    def _serve(self, new: Sequence[Asked]) -> None:
         for one in new:
             if not one.over:
                 self._asked[one.name] = one
                 self._llm.add_request(one.name, _prompt(one), _sampling(one))
-        known = [name for name in dropped if self._asked.pop(name, None)]
-        if known:
-            self._llm.abort_request(known)
-        for name in known:
-            self.store.saved.pop(name, None)
+        self._abort()
         for output in self._llm.step():
             one = self._asked.get(output.request_id)
             if one is not None and not one.over:

@@ -133,6 +133,8 @@ class Holding:
             self.engine.answer(list(asked.values()), stop_if_cancelled)
         except BaseException:
             store.release(room)
+            for one in asked.values():
+                store.saved.pop(one.name, None)
             raise
         kept = {key: store.saved.pop(one.name) for key, one in asked.items()}
         found = {key: store.keep(kv, self.owner) for key, kv in kept.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from secrets import token_hex
 from typing import NamedTuple
 
 from unspoken.cancelling import stop_if_cancelled
@@ -34,8 +36,9 @@ def score_rows(
     vectors = [row for row in rows if row.vectors is not None]  # vLLM scores token ids alone
     held = iter(holding.hold(vectors))
     known = [row or Row.of(next(held)) for row in spelled]
+    # No block is shared: the last token has to be computed, since its logits are scored.
     asked = [
-        holding.asked(row, [end, *answer], SCORING)
+        replace(holding.asked(row, [end, *answer], SCORING), salt=f"scores {token_hex(8)}")
         for row, end, answer in zip(known, last, answers, strict=True)
     ]
     holding.engine.answer(asked, stop_if_cancelled)
