@@ -63,13 +63,14 @@ class Engine:
 
     def __init__(self, folder: str, store: Store, **options: Any) -> None:
         self.store, self._id = store, token_hex(8)
-        STORES[self._id] = store
         self._turn, self._stepping = Condition(), False
         self._new: list[Asked] = []
         self._asked: dict[str, Asked] = {}
         self._dropped = deque[str]()
         self._numbers, self._error = count(), ""
         self._llm: Any = None
+        _check_alone()
+        STORES[self._id] = store
         try:
             self._llm = _started(folder, self._id, options)
         except BaseException:
@@ -83,16 +84,16 @@ class Engine:
 
     def close(self) -> None:
         """Give back what the engine holds. Who still waits gets a `WorkerError`."""
-        STORES.pop(self._id, None)
         with self._turn:
             self._error = self._error or "the engine was closed; make another VllmModel"
             self._turn.wait_for(lambda: not self._stepping)
             llm, self._llm = self._llm, None
+        if STORES.pop(self._id, None) is None:  # it was closed before
+            return
         if llm is not None:
             llm.engine_core.shutdown()
-        if _loaded():
-            import_module("vllm.distributed.kv_transfer").ensure_kv_transfer_shutdown()
-            import_module("vllm.distributed").cleanup_dist_env_and_memory()
+        import_module("vllm.distributed.kv_transfer").ensure_kv_transfer_shutdown()
+        import_module("vllm.distributed").cleanup_dist_env_and_memory()
 
     def answer(self, asked: Sequence[Asked], watch: Callable[[], None] = lambda: None) -> None:
         """Wait until all requests are over. What is not over when `watch` raises is aborted.
@@ -171,12 +172,6 @@ class Engine:
             del self._asked[one.name]
 
 
-def _loaded() -> bool:
-    import sys
-
-    return "vllm" in sys.modules
-
-
 def _prompt(one: Asked) -> dict[str, Any]:
     salt = {"cache_salt": one.salt} if one.salt else {}
     if one.vectors is not None:
@@ -199,41 +194,45 @@ def _sampling(one: Asked) -> Any:
     )
 
 
-def _started(folder: str, store: str, options: dict[str, Any]) -> Any:
-    """The engine of a folder. Raises `MissingExtra` and `IncompatibleModels`."""
+def _check_alone() -> None:
+    """Raise `MissingExtra` without vLLM, and `IncompatibleModels` beside another engine."""
     with _quiet():
         try:
-            arguments = import_module("vllm.engine.arg_utils")
-            transfer = import_module("vllm.config").KVTransferConfig
-            engine = import_module("vllm.v1.engine.llm_engine").LLMEngine
+            state = import_module("vllm.distributed.kv_transfer")
         except ImportError as error:
             raise MissingExtra(
                 f"engine 'vllm' needs vLLM, which cannot be imported ({error}); make an "
                 "environment that has it with: make vllm"
             ) from error
-        state = import_module("vllm.distributed.kv_transfer")
-        if state.has_kv_transfer_group():
-            raise IncompatibleModels(
-                "this process has an engine of vLLM already, and vLLM takes one; share it between "
-                "agents, close it, or run the other agent elsewhere with executor=shared_memory"
-            )
-        given = arguments.EngineArgs(
-            model=folder,
-            skip_tokenizer_init=True,
-            enable_prompt_embeds=True,
-            distributed_executor_backend="uni",
-            disable_log_stats=True,
-            kv_transfer_config=transfer(
-                kv_connector="UnspokenConnector",
-                kv_connector_module_path="unspoken.engines.connector",
-                kv_role="kv_both",
-                kv_connector_extra_config={"store": store},
-            ),
-            **options,
+    if state.has_kv_transfer_group():
+        raise IncompatibleModels(
+            "this process has an engine of vLLM already, and vLLM takes one; share it between "
+            "agents, close it, or run the other agent elsewhere with executor=shared_memory"
         )
+
+
+def _started(folder: str, store: str, options: dict[str, Any]) -> Any:
+    """The engine of a folder. Raises `IncompatibleModels` for what vLLM does not take."""
+    connector = {
+        "kv_connector": "UnspokenConnector",
+        "kv_connector_module_path": "unspoken.engines.connector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"store": store},
+    }
+    with _quiet():
+        engine = import_module("vllm.v1.engine.llm_engine").LLMEngine
         try:
-            return engine.from_engine_args(given, enable_multiprocessing=False)
-        except ValueError as error:
+            arguments = import_module("vllm.engine.arg_utils").EngineArgs(
+                model=folder,
+                skip_tokenizer_init=True,
+                enable_prompt_embeds=True,
+                distributed_executor_backend="uni",
+                disable_log_stats=True,
+                kv_transfer_config=import_module("vllm.config").KVTransferConfig(**connector),
+                **options,
+            )
+            return engine.from_engine_args(arguments, enable_multiprocessing=False)
+        except (ValueError, TypeError, NotImplementedError) as error:
             raise IncompatibleModels(f"vLLM does not take {folder!r}: {error}") from error
 
 
