@@ -13,6 +13,8 @@ from unspoken.backbone import Backbone
 from unspoken.engines import VllmModel
 from unspoken.errors import IncompatibleModels, WorkerError
 from unspoken.models import plain as unmarked
+from unspoken.recipe import PipelineRecipe, load_recipe
+from unspoken.recipe.pipeline import build
 from unspoken.testing import tiny_backbone, tiny_diffusion
 from unspoken.types import Prompt, Settings, Text
 
@@ -69,6 +71,47 @@ def test_a_process_has_one_engine_and_then_another(folder: Path, plain: Backbone
         assert model.write(context, settings).ids == right
     with pytest.raises(WorkerError, match="closed"):
         model.write(context, settings)
+
+
+def test_agents_of_a_recipe_share_an_engine(folder: Path, plain: Backbone, tmp_path: Path):
+    """Two in vLLM, one in transformers, and messages between them."""
+    path = tmp_path / "three.yaml"
+    path.write_text(RECIPE.format(model=folder))
+    recipe, right = (recipe_in(path, *more) for more in ((), OURS))
+    with build(recipe) as found:
+        models = [agent.model for agent in found.agents.values()]
+        assert models[0] is models[2]
+        assert isinstance(models[0], VllmModel)
+        assert isinstance(models[1], Backbone)
+        item = {"context": "Ada has a key.", "question": "Who?"}
+        try:
+            run, other = found.run(item), build(right).run(item)
+            assert [(turn.agent, turn.text) for turn in run.turns] == [
+                (turn.agent, turn.text) for turn in other.turns
+            ]
+            assert run.usage.wire == other.usage.wire
+        finally:
+            models[0].close()
+
+
+RECIPE = """
+kind: pipeline
+agents:
+  - {{name: one, model: "{model}", engine: vllm, template: "{{context}}", max_tokens: 6}}
+  - {{name: two, model: "{model}", template: "{{messages}}{{context}}", max_tokens: 6}}
+  - {{name: three, model: "{model}", engine: vllm, max_tokens: 12}}
+edges:
+  - {{from: one, to: two, channel: {{kind: handoff}}}}
+  - {{from: two, to: three, channel: {{kind: text}}}}
+  - {{from: one, to: three, channel: {{kind: handoff}}}}
+"""
+OURS = ("agents.0.engine=transformers", "agents.2.engine=transformers")
+
+
+def recipe_in(path: Path, *settings: str) -> PipelineRecipe:
+    found = load_recipe(str(path), list(settings))
+    assert isinstance(found, PipelineRecipe)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from unspoken.agents import Role
 from unspoken.channels import TextChannel
 from unspoken.errors import (
+    IncompatibleModels,
+    MissingExtra,
     PipelineError,
     RecipeError,
     UnknownName,
@@ -61,6 +64,30 @@ def test_a_recipe_says_how_documents_are_shown(tmp_path: Path, folders: dict[str
     assert build(recipe).agents["two"].role.document == Role().document
     with pytest.raises(PipelineError, match=r"document format .* must hold \{text\}"):
         build(load_recipe(str(tmp_path / "own.yaml"), ["agents.1.document='{name}'"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "reason"),
+    [
+        (["agents.1.engine=llama"], RecipeError, "'transformers' or 'vllm'"),
+        (["agents.1.engine=vllm", "device=cpu"], IncompatibleModels, "leave device out"),
+        (["agents.1.engine=vllm"], MissingExtra, "make vllm"),
+    ],
+)
+def test_a_recipe_names_an_engine_that_is_there(
+    tmp_path: Path,
+    folders: dict[str, Path],
+    settings: list[str],
+    error: type[Exception],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(sys.modules, "vllm", None)  # it cannot be imported
+    monkeypatch.setitem(sys.modules, "vllm.distributed.kv_transfer", None)
+    recipe = pipeline(tmp_path, folders["receiver"], "{kind: text}")
+    assert [agent.engine for agent in recipe.agents] == ["transformers"] * 2
+    with pytest.raises(error, match=reason):
+        build(load_recipe(str(tmp_path / "own.yaml"), settings))
 
 
 @pytest.mark.parametrize(

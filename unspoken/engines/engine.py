@@ -21,7 +21,7 @@ from torch import Tensor
 from unspoken.engines.store import STORES, Held, Load, Store
 from unspoken.errors import IncompatibleModels, MissingExtra, WorkerError
 
-__all__ = ["Asked", "Engine"]
+__all__ = ["Asked", "Engine", "check_alone"]
 
 
 @dataclass(eq=False)
@@ -69,7 +69,6 @@ class Engine:
         self._dropped = deque[str]()
         self._numbers, self._error = count(), ""
         self._llm: Any = None
-        _check_alone()
         STORES[self._id] = store
         try:
             self._llm = _started(folder, self._id, options)
@@ -194,7 +193,7 @@ def _sampling(one: Asked) -> Any:
     )
 
 
-def _check_alone() -> None:
+def check_alone() -> None:
     """Raise `MissingExtra` without vLLM, and `IncompatibleModels` beside another engine."""
     with _quiet():
         try:

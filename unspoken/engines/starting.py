@@ -9,7 +9,7 @@ import torch
 from unspoken import models
 from unspoken.backbone import Backbone, kind_of
 from unspoken.backbone.loaded import settings_of
-from unspoken.engines.engine import Engine
+from unspoken.engines.engine import Engine, check_alone
 from unspoken.engines.store import Store
 from unspoken.errors import IncompatibleModels
 
@@ -27,6 +27,7 @@ def start(name: str, dtype: str, budget: int, options: dict[str, Any]) -> tuple[
     Raises `UnknownName`, `MissingExtra` and `IncompatibleModels`.
     """
     _check_options(options)
+    check_alone()
     if kind_of(name) is not Backbone:
         raise IncompatibleModels(
             f"{name!r} writes by diffusion, which the engine does not; {_BACKBONE}"
