@@ -360,6 +360,7 @@ def _or_none(model: VllmModel, context: Context) -> Any:
 ITEMS = [{"context": row, "question": f"Where is it, {n}?"} for n, row in enumerate(ROWS)]
 HEARD = ("text", "text-verbatim", "embedding", "embedding-prompt", "embedding-ridge")
 HEARD += ("memory", "memory-prompt", "fusion", "constant", "soft-mixing")
+SAME = ("handoff", "rollout", "soft")
 SHARED = ("handoff", "handoff-without-lead", "text")
 REFUSED = ("layers", "rollout", "soft", "layers-one")
 
@@ -383,6 +384,15 @@ def test_messages_of_other_models_are_heard(name: str, model: VllmModel, plain: 
     found, right = (pipeline(sender, one, channel).run_many(ITEMS) for one in (model, plain))
     assert [run.answer for run in found] == [run.answer for run in right]
     assert [run.usage.read for run in found] == [run.usage.read for run in right]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_messages_of_the_same_model_in_transformers_are_heard(
+    name: str, model: VllmModel, plain: Backbone
+):
+    channel = case(name).make(plain, plain)
+    found, right = (pipeline(plain, one, channel).run_many(ITEMS) for one in (model, plain))
+    assert [run.answer for run in found] == [run.answer for run in right]
 
 
 @pytest.mark.parametrize("name", SHARED)
