@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from os import getloadavg
 from pathlib import Path
 from statistics import median
@@ -57,14 +58,21 @@ def main() -> None:
             "benchmark": "vllm",
             "load before": getloadavg()[0],
             "seconds to start the engine": start,
-            "many": many(plain, engine, given),
-            "first word": first_word(plain, engine, given.tokens, given.rounds),
+            "first word": told(first_word(plain, engine, given.tokens, given.rounds)),
+            "many": told(many(plain, engine, given)),
             "load after": getloadavg()[0],
+            "vllm": import_module("vllm").__version__,
             "models": [{"name": plain.name, "fingerprint": plain.fingerprint}],
             **about_machine(),
         }
     write_text(given.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def told(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, shown at once."""
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def many(plain: Backbone, engine: VllmModel, given: argparse.Namespace) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def many(plain: Backbone, engine: VllmModel, given: argparse.Namespace) -> dict[
         runs = pipeline.run_many(some, batch_size=batch)
         took = {"seconds": perf_counter() - clock, "cpu seconds": process_time() - cpu}
         took["tokens written"] = sum(run.usage.written for run in runs)
-        return took, [run.answer for run in runs]
+        return told(took), [run.answer for run in runs]
 
     for model in (plain, engine):
         ask(model, 4, queries[-4:])  # warm
