@@ -44,6 +44,7 @@ def main() -> None:
     options.add_argument("--model", default="smollm2-135m-instruct")
     options.add_argument("--items", type=int, default=256)
     options.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    options.add_argument("--alone", action="store_true", help="questions without their facts")
     options.add_argument("--written", type=int, default=48, help="the most tokens of an answer")
     options.add_argument("--tokens", type=int, default=1000, help="of the cache handed over")
     options.add_argument("--rounds", type=int, default=7, help="of the first word")
@@ -77,11 +78,13 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
 
 def many(plain: Backbone, engine: VllmModel, given: argparse.Namespace) -> dict[str, Any]:
     """Questions per second of both, and how many answers are equal."""
-    queries = [query(item) for item in load_task(TaskSource()).test[: given.items]]
+    items = load_task(TaskSource()).test[: given.items]
+    queries = [item.question if given.alone else query(item) for item in items]
     settings = Settings(max_tokens=given.written)
 
     def ask(model: Model, batch: int, some: Sequence[Any]) -> tuple[dict[str, float], list[str]]:
-        role = Role("Answer the question in one short sentence.", "{context}\n{question}")
+        short = Role("Answer the question in one short sentence.", "{context}\n{question}")
+        role = Role("Explain your answer at length.", "{question}") if given.alone else short
         pipeline = Pipeline([Agent("solver", model, role=role, settings=settings)])
         clock, cpu = perf_counter(), process_time()
         runs = pipeline.run_many(some, batch_size=batch)
