@@ -351,7 +351,7 @@ def _or_none(model: VllmModel, context: Context) -> Any:
 
 ITEMS = [{"context": row, "question": f"Where is it, {n}?"} for n, row in enumerate(ROWS)]
 HEARD = ("text", "text-verbatim", "embedding", "embedding-prompt", "embedding-ridge")
-HEARD += ("memory", "memory-decoded", "memory-prompt", "fusion", "constant", "soft-mixing")
+HEARD += ("memory", "memory-prompt", "fusion", "constant", "soft-mixing")
 SAME = ("handoff", "rollout", "soft")
 SHARED = ("handoff", "handoff-without-lead", "text")
 REFUSED = ("layers", "rollout", "soft", "layers-one")
