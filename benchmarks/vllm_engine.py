@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from os import getloadavg
 from pathlib import Path
 from statistics import median
@@ -43,6 +44,7 @@ def main() -> None:
     options.add_argument("--model", default="smollm2-135m-instruct")
     options.add_argument("--items", type=int, default=256)
     options.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    options.add_argument("--alone", action="store_true", help="questions without their facts")
     options.add_argument("--written", type=int, default=48, help="the most tokens of an answer")
     options.add_argument("--tokens", type=int, default=1000, help="of the cache handed over")
     options.add_argument("--rounds", type=int, default=7, help="of the first word")
@@ -57,9 +59,10 @@ def main() -> None:
             "benchmark": "vllm",
             "load before": getloadavg()[0],
             "seconds to start the engine": start,
-            "many": many(plain, engine, given),
-            "first word": first_word(plain, engine, given.tokens, given.rounds),
+            "first word": told(first_word(plain, engine, given.tokens, given.rounds)),
+            "many": told(many(plain, engine, given)),
             "load after": getloadavg()[0],
+            "vllm": import_module("vllm").__version__,
             "models": [{"name": plain.name, "fingerprint": plain.fingerprint}],
             **about_machine(),
         }
@@ -67,19 +70,27 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
+def told(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, shown at once."""
+    print(json.dumps(found), flush=True)
+    return found
+
+
 def many(plain: Backbone, engine: VllmModel, given: argparse.Namespace) -> dict[str, Any]:
     """Questions per second of both, and how many answers are equal."""
-    queries = [query(item) for item in load_task(TaskSource()).test[: given.items]]
+    items = load_task(TaskSource()).test[: given.items]
+    queries = [item.question if given.alone else query(item) for item in items]
     settings = Settings(max_tokens=given.written)
 
     def ask(model: Model, batch: int, some: Sequence[Any]) -> tuple[dict[str, float], list[str]]:
-        role = Role("Answer the question in one short sentence.", "{context}\n{question}")
+        short = Role("Answer the question in one short sentence.", "{context}\n{question}")
+        role = Role("Explain your answer at length.", "{question}") if given.alone else short
         pipeline = Pipeline([Agent("solver", model, role=role, settings=settings)])
         clock, cpu = perf_counter(), process_time()
         runs = pipeline.run_many(some, batch_size=batch)
         took = {"seconds": perf_counter() - clock, "cpu seconds": process_time() - cpu}
         took["tokens written"] = sum(run.usage.written for run in runs)
-        return took, [run.answer for run in runs]
+        return told(took), [run.answer for run in runs]
 
     for model in (plain, engine):
         ask(model, 4, queries[-4:])  # warm

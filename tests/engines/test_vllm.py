@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from unspoken.engines.holding import Holding
 from unspoken.engines.scoring import check_scores
 from unspoken.errors import ContextTooLong, IncompatibleModels, OutOfRoom
 from unspoken.pipeline import Edge, Pipeline
+from unspoken.sessions import Caches
 from unspoken.testing import tiny_backbone
 from unspoken.types import (
     CACHE,
@@ -214,25 +217,14 @@ def test_vectors_are_part_of_what_is_shared(model: VllmModel, plain: Backbone):
     assert right[0] != right[1]
 
 
-def test_a_memory_is_loaded_and_not_read_again(
-    model: VllmModel, plain: Backbone, monkeypatch: pytest.MonkeyPatch
-):
-    steps: list[int] = []
-    scheduler = _scheduler(model)
-    whole = scheduler.schedule
-
-    def spied(*args: Any, **named: Any) -> Any:
-        out = whole(*args, **named)
-        steps.append(out.total_num_scheduled_tokens)
-        return out
-
-    monkeypatch.setattr(scheduler, "schedule", spied)
-    cached = model.read(prompt("w" * 200), needs=BOTH).cached
+def test_a_memory_is_loaded_and_not_read_again(model: VllmModel):
+    computed: list[int] = []
+    with spied_schedule(model, computed):
+        cached = model.read(prompt("w" * 200), needs=BOTH).cached
     assert cached is not None
-    assert sum(steps) == cached.mask.shape[1] == 211
-    steps.clear()
-    model.write(model.read(after(cached)).context, Settings(max_tokens=1))
-    assert sum(steps) == len("So: ")
+    with spied_schedule(model, computed):
+        model.write(model.read(after(cached)).context, Settings(max_tokens=1))
+    assert computed == [cached.mask.shape[1], len("So: ")]
 
 
 def _scheduler(model: VllmModel) -> Any:
@@ -409,6 +401,46 @@ def test_what_an_engine_cannot_send_is_refused_when_a_pipeline_is_made(
 ):
     with pytest.raises(IncompatibleModels, match=r"channel 'text'|like 'text'|use a Backbone"):
         pipeline(model, model, case(name).make(plain, plain))
+
+
+def test_a_conversation_goes_on_as_in_transformers(model: VllmModel, plain: Backbone):
+    asked = [{"context": row, "question": "Where is it?"} for row in ROWS]
+    channel = case("text").make(plain, plain)
+    found, right = (
+        [run.answer for run in map(pipeline(one, one, channel).session().run, asked)]
+        for one in (model, plain)
+    )
+    assert found == right
+
+
+def test_conversations_of_two_owners_share_no_blocks(model: VllmModel):
+    words = Prompt((Text(("a secret " * 10,)),))
+    scheduled: list[int] = []
+    for owner in ("ada", "bob", "ada"):
+        talk = Caches(AnchorPool("exact"), owner).wrap(model)
+        with spied_schedule(model, scheduled):
+            talk.write(talk.read(words).context, Settings(max_tokens=1))
+    assert scheduled == [90, 90, 90 - 64]  # two blocks of 32 were known
+
+
+@contextmanager
+def spied_schedule(model: VllmModel, counts: list[int]) -> Iterator[None]:
+    """Adds up how many tokens the engine computes."""
+    scheduler, counted = _scheduler(model), 0
+    whole = scheduler.schedule
+
+    def spied(*args: Any, **named: Any) -> Any:
+        nonlocal counted
+        out = whole(*args, **named)
+        counted += out.total_num_scheduled_tokens
+        return out
+
+    scheduler.schedule = spied
+    try:
+        yield
+    finally:
+        scheduler.schedule = whole
+        counts.append(counted)
 
 
 def test_pools_and_states_are_refused(model: VllmModel, plain: Backbone):

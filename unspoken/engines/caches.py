@@ -69,7 +69,6 @@ class EngineCache:
 
     def __init__(self, model: Holds, parts: Sequence[Row], mask: Tensor) -> None:
         self.model, self.parts, self.mask = model, tuple(parts), mask
-        self._known: KV | None = None
 
     @property
     def batch(self) -> int:
@@ -91,13 +90,9 @@ class EngineCache:
         return EngineCache(self.model, self.parts * batch, self.mask.expand(batch, -1))
 
     def kv(self) -> KV:
-        if self._known is None:
-            self._known = self._read()
-        return self._known
-
-    def _read(self) -> KV:
-        held, whole = self.model.hold(self.parts), bool(self.mask.all())
-        if whole and len(held) == 1:
+        held = self.model.hold(self.parts)
+        self.parts = tuple(map(Row.of, held))  # so that nothing is read twice
+        if bool(self.mask.all()) and len(held) == 1:
             return held[0].kv
         found: list[tuple[Tensor, Tensor]] = []
         for layer in range(len(held[0].kv)):

@@ -109,6 +109,8 @@ class Engine:
             while not all(one.over for one in asked):
                 self._step(asked)
                 watch()
+            if any(one.finish in ("abort", "error") for one in asked):
+                raise WorkerError("the engine gave up a request; ask again, or start it anew")
         finally:
             self.drop([one for one in asked if not one.over])
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ class VllmModel:
 
     def __init__(self, plain: Backbone, engine: Engine, owner: str = "") -> None:
         self.plain, self.engine, self.owner = plain, engine, owner
+        self._owners = WeakValueDictionary[str, VllmModel]({owner: self})
         self._holding = Holding(plain, engine, owner)
         limit, spec = self._holding.limit, plain.spec
         self._spec = replace(
@@ -89,8 +91,16 @@ class VllmModel:
         return model
 
     def owned_by(self, owner: str) -> VllmModel:
-        """The same engine for another owner, who shares neither caches nor blocks with this one."""
-        return VllmModel(self.plain, self.engine, owner)
+        """The same engine for another owner, who shares neither caches nor blocks with this one.
+
+        Equal owners have one model, so that their agents write together.
+        """
+        found = self._owners.get(owner)
+        if found is None:
+            found = VllmModel(self.plain, self.engine, owner)
+            found._owners = self._owners
+            found = self._owners.setdefault(owner, found)
+        return found
 
     def close(self) -> None:
         """End the engine, for all owners."""

@@ -34,6 +34,7 @@ __all__ = [
     "Fillable",
     "Foresees",
     "Movable",
+    "Owned",
     "RollsOut",
     "Tabled",
     "WritesTogether",
@@ -42,6 +43,7 @@ __all__ = [
     "fillable",
     "foresees",
     "movable",
+    "owned_by",
     "rolls_out",
     "tabled",
     "writes_together",
@@ -184,6 +186,14 @@ class Changeable(Model, Protocol):
         ...
 
 
+class Owned(Protocol):
+    """It keeps what it has read for whoever reads the same, owner by owner."""
+
+    def owned_by(self, owner: str) -> Model:
+        """The same model for an owner, who shares nothing with others."""
+        ...
+
+
 class Foresees(Protocol):
     """It tells how long what it reads will be."""
 
@@ -282,6 +292,13 @@ def writes_together(model: Model) -> WritesTogether | None:
     """The model as one that writes after several contexts at once, None if it does not."""
     able: Any = model
     return able if hasattr(type(model), "write_together") and model.spec.batches else None
+
+
+def owned_by(model: Model, owner: str) -> Model:
+    """The model for an owner, or the model itself if it keeps nothing of what it reads."""
+    inner = unwrapped(model)
+    able: Any = inner
+    return able.owned_by(owner) if hasattr(type(inner), "owned_by") else model
 
 
 def foresees(model: Model) -> Foresees | None:

@@ -18,7 +18,7 @@ from unspoken.anchors import AnchorPool
 from unspoken.channels import Channel
 from unspoken.errors import PipelineError, SessionError
 from unspoken.events import Event, RunEnded, Tell, WordsLeftOut
-from unspoken.protocols import Model, unwrapped
+from unspoken.protocols import Model, owned_by, unwrapped
 from unspoken.runs import LeftOut, Query, Run, fields_of
 from unspoken.sessions.conversing import ConversingAgent, Window
 from unspoken.sessions.past import Exchange, Past, asked, read_by
@@ -43,10 +43,13 @@ class Caches:
             finalize(self, pool.forget, self.owner)
 
     def wrap(self, model: Model) -> Model:
-        """The model, which reads what it knows from its cache. One that has none reads all."""
+        """The model, which reads what it knows from its cache. One that has none reads all.
+
+        An engine has a cache of its own, in which owners are apart.
+        """
         keeps = "cache" in model.spec.gives and model.spec.even
         able = keeps and hasattr(type(unwrapped(model)), "fill")
-        return self.pool.wrap(model, owner=self.owner) if able else model
+        return self.pool.wrap(model, owner=self.owner) if able else owned_by(model, self.owner)
 
 
 class Session:
