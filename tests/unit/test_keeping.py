@@ -176,6 +176,23 @@ def test_an_agent_has_notes_of_what_it_reads_alone() -> None:
 
 
 @pytest.mark.parametrize("keep", ["recent", "distilled"])
+def test_a_history_is_cut_where_the_session_cuts_it(keep: str) -> None:
+    """A server makes a session for each turn. It reads the same and reuses as much."""
+    pipeline, pool = alone(letters()), AnchorPool("exact")
+    reused = read = 0
+    with pipeline.session(keep=keep, window=600) as talk:
+        for question in FACTS[:24]:
+            again = pipeline.session(
+                keep=keep, window=600, history=talk.turns, pool=pool, owner="ada"
+            )
+            run, other = talk.run(question), again.run(question)
+            assert (run.answer, run.left_out) == (other.answer, other.left_out)
+            reused, read = reused + other.usage.reused, read + other.usage.read
+        assert run.left_out
+    assert reused / (reused + read) > 0.5
+
+
+@pytest.mark.parametrize("keep", ["recent", "distilled"])
 def test_what_is_kept_has_room_in_the_cache(keep: str) -> None:
     """A budget of 600 positions is as good as a window of 600."""
     model = letters()

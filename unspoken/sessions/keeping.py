@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol, cast
 
 from unspoken.agents.searching import check_search, fits
@@ -36,9 +37,9 @@ class Keep(Protocol):
 class Recent:
     """The newest exchanges stay.
 
-    The oldest are dropped in blocks, until the prompt takes up `share` of the room. Then several
-    runs follow whose prompts share a beginning, and its cache is used again. Dropping one exchange
-    in each run would change the beginning each time.
+    The oldest are dropped in blocks, each of what `share` leaves of the room. Then several runs
+    follow whose prompts share a beginning, and its cache is used again. Dropping one exchange in
+    each run would change the beginning each time.
     """
 
     share: float = 0.5
@@ -47,7 +48,7 @@ class Recent:
         _check_share("share", self.share)
 
     def __call__(self, past: Past, asked: str, size: Size, room: int) -> Stays:
-        return Stays(_newest(past.stays, size, room, self.share))
+        return Stays(_newest(past, size, room, self.share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Distilled:
         whole = Stays(past.stays)
         if not past.gone(past.stays) and size(whole) <= room:
             return whole
-        newest = _newest(past.stays, size, int((1 - self.notes) * room), self.share)
+        newest = _newest(past, size, int((1 - self.notes) * room), self.share)
         gone, before = past.gone(newest), size(Stays(newest))
         if not gone:
             return Stays(newest)
@@ -115,19 +116,31 @@ def _said(exchange: Exchange) -> str:
     return f"{exchange.asked}\n{exchange.words}"
 
 
-def _newest(
-    stays: tuple[Exchange, ...], size: Size, room: int, share: float
-) -> tuple[Exchange, ...]:
-    """All if they have room, else the newest that take up at most a share of it."""
+def _newest(past: Past, size: Size, room: int, share: float) -> tuple[Exchange, ...]:
+    """All exchanges if they have room, else the newest, from the end of a block on.
 
-    def has_room(dropped: int, most: float) -> bool:
-        return size(Stays(stays[dropped:])) <= most
+    Blocks are counted from the first exchange, so where a conversation is cut follows from its
+    words alone: a session that goes on and one that begins with the same history read the same.
+    """
+    every = past.exchanges
+    if size(Stays(every)) <= room:
+        return every
 
-    if has_room(0, room):
-        return stays
-    numbers = range(1, len(stays))
-    drops = bisect_left(numbers, True, key=lambda n: has_room(n, share * room))
-    return stays[1 + drops :]
+    def has_room(dropped: int) -> bool:
+        return size(Stays(every[dropped:])) <= room
+
+    bare, block = size(Stays()), (1 - share) * room
+
+    def taken(count: int) -> int:
+        """The positions of the first exchanges."""
+        return size(Stays(every[:count])) - bare
+
+    numbers = range(len(every))
+    least = bisect_left(numbers, True, lo=1, key=has_room)
+    if block == 0 or least >= len(every):
+        return every[least:]
+    end = ceil(taken(least) / block) * block
+    return every[bisect_left(numbers, True, lo=least, key=lambda count: taken(count) >= end) :]
 
 
 def keep_of(given: Any) -> Keep | None:
