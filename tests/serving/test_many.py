@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -241,19 +243,75 @@ def test_a_host_for_others_needs_keys_before_anything_is_loaded(
     assert "keys" in capsys.readouterr().err
 
 
+@contextmanager
+def command(bench: Bench, *more: str) -> Iterator[tuple[subprocess.Popen[str], Running]]:
+    """`unspoken serve` of a tiny model, in a process of its own."""
+    words = ["serve", str(recipe(bench, tokens=200)), "--port", "0", *more]
+    line = [sys.executable, "-m", "unspoken", *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said.startswith("serving team at http://127.0.0.1:")
+            port = int(said.rpartition(":")[2].partition("/")[0])
+            running = Running(None, None, port)  # type: ignore[arg-type]
+            with running.http:
+                yield process, running
+        finally:
+            process.kill()
+
+
 @pytest.mark.dist
 def test_the_command_serves_and_ends_by_a_signal(bench: Bench) -> None:
-    path = recipe(bench, tokens=200)
-    command = [sys.executable, "-m", "unspoken", "serve", str(path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving team at http://127.0.0.1:")
-        running = Running(None, None, int(line.rpartition(":")[2].partition("/")[0]))  # type: ignore[arg-type]
-        with running.http, running.client() as client:
-            stream = client.chat.completions.create(**body(HI, model="team", stream=True))
-            next(stream)
-            process.send_signal(signal.SIGTERM)
-            reasons = [piece.choices[0].finish_reason for piece in stream]
+    with command(bench) as (process, running), running.client() as client:
+        stream = client.chat.completions.create(**body(HI, model="team", stream=True))
+        next(stream)
+        process.send_signal(signal.SIGTERM)
+        reasons = [piece.choices[0].finish_reason for piece in stream]
         assert reasons[-1] in ("stop", "length")
         assert process.wait(60) == 0
+
+
+@pytest.mark.dist
+def test_what_was_kept_is_found_after_a_kill(bench: Bench) -> None:
+    """One server keeps a conversation, the next one is killed, the third one knows it."""
+    folder = bench.home / "kept"
+    more = {"model": "team", "max_tokens": 8}
+
+    def again(running: Running) -> tuple[Any, int]:
+        told = running.chat(*first, **more)
+        return told.choices[0].message.content, told.usage.prompt_tokens_details.cached_tokens
+
+    with command(bench, "--cache-folder", str(folder)) as (process, running):
+        asked = ("user", "Where is the key of the attic?")
+        said = running.chat(asked, **more).choices[0].message.content
+        first = [asked, ("assistant", said), ("user", "And who has it now?")]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(before) == 1
+    assert not any(path.stat().st_mode & 0o077 for path in (folder, *folder.rglob("*")))
+    with command(bench, "--cache-folder", str(folder)) as (process, running):
+        answer, known = again(running)
+        assert known > 30
+        with running.client() as client:
+            stream = client.chat.completions.create(**body(HI, stream=True, model="team"))
+            next(stream)
+            process.kill()
+            with pytest.raises((openai.APIError, httpx.HTTPError)):
+                list(stream)
+        assert process.wait(60) == -signal.SIGKILL
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with command(bench, "--cache-folder", str(folder)) as (_, running):
+        assert again(running) == (answer, known)
+
+
+def test_a_folder_that_is_damaged_is_refused_before_anybody_is_served(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = bench.home / "kept" / "local" / "pool.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"no cache")
+    with pytest.raises(SystemExit):
+        main(["serve", str(recipe(bench)), "--cache-folder", str(bench.home / "kept")])
+    assert "damaged" in capsys.readouterr().err

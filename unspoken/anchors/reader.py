@@ -18,6 +18,7 @@ from unspoken.anchors.store import Store
 from unspoken.backbone.caches import close_holes
 from unspoken.layout import Chunk, Part, Share, spell
 from unspoken.protocols import Fillable, Wrapper
+from unspoken.scheduling import CHUNK
 from unspoken.types import (
     CACHE,
     KV,
@@ -77,7 +78,9 @@ class PooledModel(Wrapper):
         with self.pool.lock:
             plans = [store.plan(row, now=now) for row in rows]
         ahead: Ahead | None = None
-        if any(plan.beginning or plan.pieces for plan in plans):
+        # One pass also says what comes next, which saves the first step of a batch.
+        short = len(rows) == 1 and len(rows[0].ids) <= CHUNK and TEXT in needs
+        if short or any(plan.beginning or plan.pieces for plan in plans):
             read, caches, ahead = self._assembled(parts, rows, plans, store, needs)
             if any(plan.pieces for plan in plans) and self.pool.prober.chooses():
                 reused, read, ahead = read, self.model.read(prompt, needs=needs), None

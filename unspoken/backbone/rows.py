@@ -49,6 +49,16 @@ class WritingRow:
         self.draw: torch.Generator | None = None
         self.teller: Teller | None = None
 
+    def listen(self, teller: Teller | None) -> None:
+        """Tell what is written, and what was written already."""
+        self.teller = teller
+        if teller is None:
+            return
+        for token in self.ids:
+            teller.put(token)
+        if self.finish is not None:
+            teller.end()
+
     def take(self, token: int) -> None:
         """Note the next token, and whether it is the last."""
         self.wait = self.wait or perf_counter() - self.begun

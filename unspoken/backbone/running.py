@@ -20,7 +20,7 @@ from unspoken.finite import no_words, not_finite
 if TYPE_CHECKING:
     from unspoken.backbone.decoding import Decoding
 
-__all__ = ["RunningBatch"]
+__all__ = ["RunningBatch", "choose", "sampler_of"]
 
 
 class RunningBatch:
@@ -42,11 +42,7 @@ class RunningBatch:
 
     @torch.no_grad()
     def join(self, tasks: Sequence[WritingRow]) -> None:
-        """Take rows into the batch, and choose the first token of those that know its logits."""
-        begun = [row for row in tasks if row.first is not None]
-        for row in begun:
-            assert row.first is not None
-            self._choose([row], row.first)
+        """Take rows into the batch. Some may be over with the token that came with their prompt."""
         joining = [row for row in tasks if row.finish is None and row.error is None]
         if joining:
             more = max(row.row.settings.max_tokens for row in joining)
@@ -55,7 +51,7 @@ class RunningBatch:
                 row.cache = ()  # what was read is free as soon as its context is
             self.rows += joining
             self._changed()
-        self._over += [row for row in begun if row not in joining]
+        self._over += [row for row in tasks if row not in joining]
 
     @torch.no_grad()
     def leave(self, tasks: Sequence[WritingRow]) -> None:
@@ -74,7 +70,7 @@ class RunningBatch:
     def step(self) -> Sequence[WritingRow]:
         """Write one token of every row. Returns the rows that are over."""
         if self.rows:
-            self._choose(self.rows, self._pass())
+            choose(self.model, self.rows, self._pass(), self._sampler)
         ended = [row for row in self.rows if row.finish is not None or row.error is not None]
         self.leave(ended)
         over, self._over = [*self._over, *ended], []
@@ -99,26 +95,12 @@ class RunningBatch:
             row.passes += 1
         return out.logits[:, -1].to(model.device)
 
-    def _choose(self, rows: Sequence[WritingRow], logits: Tensor) -> None:
-        """Give each row its next token by logits (B, V), with one look at the device."""
-        missing = no_words(logits)
-        sampler = self._sampler if rows is self.rows else _sampler(rows, logits.device)
-        scores = logits if sampler is None else sampler(None, logits)
-        chosen = torch.stack((scores.argmax(-1), missing.long())).tolist()
-        for row, token, lacks in zip(rows, *chosen, strict=True):
-            try:
-                if lacks:
-                    raise not_finite(*self.model.whose)
-                row.take(token)
-            except Exception as error:  # of this row alone
-                row.error = error
-
     def _seeing(self) -> AbstractContextManager[None]:
         return nullcontext() if self._seen is None else self.model.seeing(self._seen)
 
     def _changed(self) -> None:
         """Rows have come or gone."""
-        self._sampler = _sampler(self.rows, self.model.device)
+        self._sampler = sampler_of(self.rows, self.model.device)
         self._seen = None
         if any(row.seen is not None for row in self.rows):
             lengths, seen = self.slots.lengths, list[Tensor]()
@@ -134,7 +116,23 @@ class RunningBatch:
         return pad(row.seen, (width - length, length - row.seen.shape[1]), value=True)
 
 
-def _sampler(rows: Sequence[WritingRow], device: torch.device) -> Sampler | None:
+def choose(
+    model: Decoding, rows: Sequence[WritingRow], logits: Tensor, sampler: Sampler | None
+) -> None:
+    """Give each row its next token by logits (B, V), with one look at the device."""
+    missing = no_words(logits)
+    scores = logits if sampler is None else sampler(None, logits)
+    chosen = torch.stack((scores.argmax(-1), missing.long())).tolist()
+    for row, token, lacks in zip(rows, *chosen, strict=True):
+        try:
+            if lacks:
+                raise not_finite(*model.whose)
+            row.take(token)
+        except Exception as error:  # of this row alone
+            row.error = error
+
+
+def sampler_of(rows: Sequence[WritingRow], device: torch.device) -> Sampler | None:
     """What draws for the rows, each with its own generator; None if all are greedy."""
     hot = [row for row in rows if row.row.settings.temperature > 0]
     for row in hot:

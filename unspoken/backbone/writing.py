@@ -19,7 +19,7 @@ from unspoken.backbone.reading import UNWHOLE
 from unspoken.backbone.rereading import TokenCache
 from unspoken.backbone.rollout import Expected, Step, aligned, alignment, drive
 from unspoken.backbone.rows import WritingRow, rows_of
-from unspoken.backbone.running import RunningBatch
+from unspoken.backbone.running import RunningBatch, choose, sampler_of
 from unspoken.backbone.stopping import StopStrings
 from unspoken.cancelling import stop_if_cancelled
 from unspoken.errors import IncompatibleModels
@@ -143,10 +143,18 @@ class Writing(Decoding):
         tasks = {n: self.tasks(contexts[n], rows[n], aheads[n] if aheads else None) for n in kept}
         if tasks:
             every = [task for one in tasks.values() for task in one]
+            self._begin([task for task in every if task.first is not None])
             with self.scheduler.submit(every, self._listen) as request:
                 request.wait()
             found |= {n: self._grown(contexts[n], tasks[n]) for n in kept}
         return [found[n] for n in range(len(contexts))]
+
+    @torch.no_grad()
+    def _begin(self, rows: Sequence[WritingRow]) -> None:
+        """Choose the first token of rows that know its logits. It waits for no step of a batch."""
+        for row in rows:
+            assert row.first is not None
+            choose(self, [row], row.first, sampler_of([row], self.device))
 
     def _grown(self, context: Context, rows: Sequence[WritingRow]) -> Words:
         cache = GrownCache.of(context.cache, [row.written for row in rows])
@@ -169,7 +177,7 @@ class Writing(Decoding):
         for task in request.tasks:
             if task.row.tell is not None:
                 tell = partial(_later, request, task.row.tell)
-                task.teller = self.teller(task.row._replace(tell=tell))
+                task.listen(self.teller(task.row._replace(tell=tell)))
 
     def finished(self, rows: Sequence[WritingRow]) -> Words:
         """The words of the rows of one context, once all are over."""

@@ -43,6 +43,10 @@ def serve(
     max_tokens: Annotated[int, typer.Option(help="the longest answer", min=1)] = 4096,
     seconds: Annotated[float, typer.Option(help="how long a turn may take", min=1)] = 300.0,
     cache_mib: Annotated[int, typer.Option(help="MiB of what was read", min=0)] = 2048,
+    cache_folder: Annotated[
+        Path | None,
+        typer.Option(help="where what was read is kept when the server ends, for the next one"),
+    ] = None,
 ) -> None:
     """Serve pipelines as models of OpenAI's API. Ctrl-C ends it when all are answered."""
     from unspoken.serving import Bounds, read_keys
@@ -60,7 +64,7 @@ def serve(
     def ready(address: str, names: Sequence[str]) -> None:
         say(f"serving {', '.join(names)} at {address}/v1")
 
-    _run(recipes, known, host, port, bounds, ready)
+    _run(recipes, known, host, port, bounds, ready, cache_folder)
 
 
 def watch(
@@ -86,6 +90,7 @@ def _run(
     port: int,
     bounds: Bounds,
     ready: Callable[[str, Sequence[str]], None],
+    folder: Path | None = None,
 ) -> None:
     """Serve recipes. ready: gets the address and the names of pipelines."""
     from unspoken.serving import Guard
@@ -99,7 +104,7 @@ def _run(
     def at(address: str) -> None:
         ready(address, list(served))
 
-    run(served, keys=keys, host=host, port=port, bounds=bounds, ready=at)
+    run(served, keys=keys, host=host, port=port, bounds=bounds, folder=folder, ready=at)
 
 
 def _named(words: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[str]]]]:

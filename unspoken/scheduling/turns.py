@@ -28,10 +28,11 @@ class _Reader(NamedTuple):
 class Turns:
     """Who may use the machine: threads that read, or the one that takes a step for a batch.
 
-    Between two steps at most `CHUNK` tokens are read, and one pass more, by owners in turn. So a
-    step waits for no more than that, and prompts are soon in the batch, which matters: a step with
-    few rows costs almost as much as one with many. Readers go one at a time, or as many as there
-    are cores for them: ten that read at once would all be done at the end.
+    Each has one of the machine's places, of which there are as many as there are cores for them.
+    If readers wait for all places, at most `CHUNK` tokens are read between two steps, and one pass
+    more, by owners in turn. So a step waits for no more than that, and prompts are soon in the
+    batch, which matters: a step with few rows costs almost as much as one with many. A place that
+    no reader wants is that of the step, so that the one does not wait for the other.
 
     >>> turns = Turns()
     >>> with turns.read(12):
@@ -79,17 +80,16 @@ class Turns:
             yield
         finally:
             with self._lock:
+                self._free += 1
                 self._stepping, self._read = False, 0
                 self._next()
 
     def _next(self) -> None:
         """Let those go whose turn it is."""
-        if self._stepping:
-            return
         while self._free and self._readers and not (self._steppers and self._read >= CHUNK):
             reader = self._readers.take({})
             self._free, self._read = self._free - 1, self._read + reader.tokens
             reader.go.set()
-        if self._steppers and self._free == self.places:
-            self._stepping = True
+        if self._free and self._steppers and not self._stepping:
+            self._free, self._stepping = self._free - 1, True
             self._steppers.popleft().set()

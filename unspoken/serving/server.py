@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -12,6 +13,7 @@ from unspoken.serving.answering import ServedPipeline
 from unspoken.serving.app import make_app
 from unspoken.serving.bounds import Bounds
 from unspoken.serving.guard import Guard
+from unspoken.serving.pools import save_pools
 from unspoken.serving.service import Service
 
 __all__ = ["Server", "serve"]
@@ -59,17 +61,22 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     bounds: Bounds = Bounds(),
+    folder: Path | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
     """Serve pipelines by name until a signal comes. Raises `SettingsError`, see `Guard`.
 
-    port: 0 for any that is free. ready: gets the address once clients can connect.
+    port: 0 for any that is free. folder: where what was read is kept when the server ends, and
+    found when it begins. Raises `StorageError` if it cannot be. ready: gets the address once
+    clients can connect.
     """
-    service = Service(served, Guard(keys, host), bounds)
+    service = Service(served, Guard(keys, host), bounds, folder=folder)
     with listener(host, port, bounds.stall) as place:
         at = f"[{host}]" if ":" in host else host
         ready(f"http://{at}:{place.getsockname()[1]}")
         Server(service).run([place])
+    if folder is not None:
+        save_pools(service.pools, folder)
 
 
 def listener(host: str, port: int, stall: float) -> socket.socket:

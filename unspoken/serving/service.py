@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
+from pathlib import Path
 from time import monotonic, time
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from unspoken.serving.bounds import Bounds
 from unspoken.serving.guard import Guard
 from unspoken.serving.metrics import Metrics
 from unspoken.serving.pages import Pages
+from unspoken.serving.pools import load_pools
 from unspoken.serving.protocol import ChatRequest, CompletionRequest, parsed
 from unspoken.serving.protocol import Request as Body
 from unspoken.serving.refusals import Refusal
@@ -36,18 +38,23 @@ __all__ = ["Service"]
 class Service:
     """What the paths share: pipelines by name, who may ask, threads, and a pool for each user.
 
-    draining: whether only what was begun is answered.
+    draining: whether only what was begun is answered. folder: what an earlier server had read, if
+    it is there.
     """
 
     def __init__(
-        self, served: Mapping[str, ServedPipeline], guard: Guard, bounds: Bounds = Bounds()
+        self,
+        served: Mapping[str, ServedPipeline],
+        guard: Guard,
+        bounds: Bounds = Bounds(),
+        *,
+        folder: Path | None = None,
     ) -> None:
         self.served, self.guard, self.bounds = dict(served), guard, bounds
         self.workers, self.draining, self.created = Workers(bounds), False, int(time())
         self.pages = Pages()
         self._receiving = 0  # bodies that are being read
-        each = bounds.cache // len(guard.owners)
-        self.pools = {owner: AnchorPool("exact", budget=each) for owner in guard.owners}
+        self.pools = load_pools(guard.owners, bounds.cache, folder)
         self.schedulers = _schedulers(served)
         self._stuck: dict[str, tuple[int, float]] = {name: (-1, inf) for name in self.schedulers}
         self.metrics = Metrics(
