@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 PAIR := -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test zoo numbers check docs install clean
+.PHONY: demo test zoo numbers load check docs install clean
 
 # What the demo and the examples need, and no more.
 install: .venv/installed
@@ -37,6 +37,15 @@ zoo: .venv/tested
 # `test` runs with the newest instructions that the processor has, this with each older set.
 numbers: .venv/tested
 	$(BIN)/python -m tests.kernels -q $(PAIR)
+
+# Half a minute of load on the server, by aiperf, which has an environment of its own.
+load: .venv/tested out/aiperf/installed
+	$(BIN)/python -m benchmarks.burst --aiperf out/aiperf/bin/aiperf --seconds 30
+
+out/aiperf/installed:
+	$(PYTHON) -m venv out/aiperf
+	out/aiperf/bin/pip install -q --disable-pip-version-check aiperf==0.13.0
+	touch $@
 
 check: .venv/tested
 	$(BIN)/ruff check .

@@ -81,7 +81,10 @@ def run_server(name: str, threads: int, bounds: Bounds, ready: Any) -> None:
 def server(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    bounds = Bounds(running=given.users, waiting=2 * given.users, waiting_each=2 * given.users)
+    most = 2 * given.users
+    bounds = Bounds(
+        running=given.users, waiting=most, waiting_each=most, cache=given.cache_mib << 20
+    )
     process = context.Process(target=run_server, args=(given.model, given.threads, bounds, there))
     process.start()
     try:
@@ -188,6 +191,8 @@ class Load:
         self.rate = 0.0  # requests a second, of `many`
         self.idle: list[float] = []
         self.healths: list[float] = []
+        self.waits: list[float] = []
+        self.sizes: list[int] = []
 
     def some(self, count: int) -> list[str]:
         """Texts that the server does not know: each begins in its own way."""
@@ -261,7 +266,8 @@ class Load:
             "statuses": dict(Counter(one.status for one in asked)),
             "of_best_rate": done / seconds / self.rate,
             "slowest_health": max(self.healths),
-            "memory_mib": [before, self.memory()],
+            "most_waiting": max(self.waits),
+            "memory_mib": [before, *self.sizes[:: max(1, len(self.sizes) // 20)], self.memory()],
             **await self.left(),
         }
 
@@ -314,13 +320,21 @@ class Load:
         return found
 
     async def health(self) -> None:
-        """Ask for it, again and again, and note the seconds that it took."""
+        """Ask for it, again and again; note the seconds that it took, the queue and the memory."""
         while True:
             begun = perf_counter()
             response = await self.client.get("/health")
             assert response.status_code == 200
             self.healths.append(perf_counter() - begun)
-            await asyncio.sleep(0.2)
+            self.waits.append((await self.counted())["waiting"])
+            self.sizes.append(self.memory())
+            await asyncio.sleep(0.5)
+
+    async def counted(self) -> dict[str, float]:
+        """The requests that wait and run."""
+        page = (await self.client.get("/metrics")).text
+        lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+        return {one: float(lines[f"unspoken_{one}_requests"]) for one in ("waiting", "running")}
 
     async def said(self) -> str:
         body = {"model": "solver", "prompt": "Once upon a time", "max_tokens": 8}
@@ -330,11 +344,7 @@ class Load:
     async def left(self) -> dict[str, float]:
         """What the server still does, once it had the time of some requests to end."""
         for _ in range(20):
-            page = (await self.client.get("/metrics")).text
-            lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
-            found = {
-                one: float(lines[f"unspoken_{one}_requests"]) for one in ("waiting", "running")
-            }
+            found = await self.counted()
             if not any(found.values()):
                 break
             await asyncio.sleep(0.2)
@@ -378,6 +388,7 @@ def main() -> None:
     options.add_argument("--vanishing", type=int, default=100)
     options.add_argument("--arrivals", type=int, default=40)
     options.add_argument("--variation", type=float, default=3.0)
+    options.add_argument("--cache-mib", type=int, default=256)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, help="a JSON file for the numbers")
