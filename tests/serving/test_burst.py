@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -16,7 +17,7 @@ def given(**more: object) -> Namespace:
 
 def test_gaps_vary_as_published_and_lengths_are_bounded() -> None:
     found = asked(given())
-    gaps = [b.at - a.at for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b.at - a.at for a, b in pairwise(found)]
     assert abs(fmean(gaps) - 1 / 2) < 0.05
     assert abs(pstdev(gaps) / fmean(gaps) - 2**0.5) < 0.1  # of a Gamma distribution of shape 0.5
     reads = [one.read for one in found]
