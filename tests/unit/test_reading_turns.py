@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from threading import Event, Semaphore
+from threading import Event, Semaphore, Thread
 from typing import Any
 
 import pytest
@@ -117,6 +117,26 @@ def test_who_is_interrupted_while_waiting_blocks_nobody(monkeypatch: pytest.Monk
         pass
     with turns.step():
         pass
+
+
+@pytest.mark.parametrize(("places", "beside"), [(1, False), (2, True)])
+@pytest.mark.parametrize("first", ["read", "step"])
+def test_a_place_that_is_free_is_for_either(places: int, beside: bool, first: str) -> None:
+    turns, entered = Turns(), Event()
+    turns.places = turns._free = places
+    read, step = lambda: turns.read(CHUNK), turns.step
+
+    def enter() -> None:
+        with step() if first == "read" else read():
+            entered.set()
+
+    with read() if first == "read" else step():
+        thread = Thread(target=enter, daemon=True)
+        thread.start()
+        assert entered.wait(30 if beside else 0.1) is beside
+    thread.join(30)
+    assert entered.is_set()
+    assert turns._free == places
 
 
 def test_copies_have_turns_of_their_own() -> None:
