@@ -203,7 +203,9 @@ def test_what_is_kept_has_room_in_the_cache(keep: str) -> None:
     assert runs[-1].left_out
     for run, other in zip(runs, windowed, strict=True):
         assert run.left_out == other.left_out
-        assert (run.usage.read, run.usage.reused) == (other.usage.read, other.usage.reused)
+        usages = (run.usage, other.usage)
+        assert len({usage.read + usage.reused for usage in usages}) == 1
+        assert run.usage.reused >= other.usage.reused - 1  # a node of one token may be the oldest
 
 
 def of_positions(count: int, model: Backbone) -> AnchorPool:

@@ -79,7 +79,8 @@ class PooledModel(Wrapper):
             plans = [store.plan(row, now=now) for row in rows]
         ahead: Ahead | None = None
         # One pass also says what comes next, which saves the first step of a batch.
-        short = len(rows) == 1 and len(rows[0].ids) <= CHUNK and TEXT in needs
+        plain = len(rows) == 1 and TEXT in needs and not store.ladder.moved
+        short = plain and len(rows[0].ids) <= CHUNK
         if short or any(plan.beginning or plan.pieces for plan in plans):
             read, caches, ahead = self._assembled(parts, rows, plans, store, needs)
             if any(plan.pieces for plan in plans) and self.pool.prober.chooses():
