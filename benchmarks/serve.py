@@ -359,7 +359,15 @@ class Load:
 ARMS = ("one", "many", "overload", "vanish", "random")
 
 
-async def measured(given: argparse.Namespace, url: str, pid: int) -> dict[str, Any]:
+def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Write what was found so far, if there is a file for it."""
+    if given.out:
+        settings = {name: value for name, value in vars(given).items() if name != "out"}
+        content = {"benchmark": "serve", **settings, "arms": found, **about_machine()}
+        write_text(given.out, json.dumps(content, indent=1) + "\n")
+
+
+async def measured(given: argparse.Namespace, url: str, pid: int) -> None:
     load = Load(given, url, pid)
     found: dict[str, Any] = {}
     needs = {"overload": {"many"}, "random": {"one", "many"}}
@@ -368,8 +376,8 @@ async def measured(given: argparse.Namespace, url: str, pid: int) -> dict[str, A
         if arm in wanted:
             found[arm] = await getattr(load, arm)()
             Console().print(arm, found[arm])
+            write(given, found)
     await load.client.aclose()
-    return found
 
 
 def main() -> None:
@@ -394,11 +402,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, help="a JSON file for the numbers")
     given = options.parse_args()
     with server(given) as (url, process):
-        found = asyncio.run(measured(given, url, process.pid))
-    if given.out:
-        settings = {name: value for name, value in vars(given).items() if name != "out"}
-        content = {"benchmark": "serve", **settings, "arms": found, **about_machine()}
-        write_text(given.out, json.dumps(content, indent=1) + "\n")
+        asyncio.run(measured(given, url, process.pid))
 
 
 if __name__ == "__main__":
