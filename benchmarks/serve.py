@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import harmonic_mean, median, quantiles
 from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import httpx
@@ -119,8 +119,10 @@ async def ask(
 
 
 @contextmanager
-def peer(folder: Path, more: Sequence[str], threads: int) -> Iterator[httpx.AsyncClient]:
-    """`transformers serve`, once it answers."""
+def peer(
+    folder: Path, more: Sequence[str], threads: int
+) -> Iterator[tuple[httpx.AsyncClient, int]]:
+    """`transformers serve`, once it answers, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
@@ -135,20 +137,27 @@ def peer(folder: Path, more: Sequence[str], threads: int) -> Iterator[httpx.Asyn
                 if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
                     break
             sleep(0.5)
-        yield httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
+        yield httpx.AsyncClient(base_url=url, timeout=600, trust_env=False), process.pid
     finally:
         process.kill()
         process.wait()
 
 
+def cpu(pid: int) -> float:
+    """Seconds of the processor that a server has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def at_once(
-    client: httpx.AsyncClient, texts: Sequence[str], tokens: int, name: str = "solver"
-) -> float:
-    """Tokens per second of requests that come at once."""
-    begun = perf_counter()
+    client: httpx.AsyncClient, pid: int, texts: Sequence[str], tokens: int, name: str = "solver"
+) -> tuple[float, float]:
+    """Tokens per second, and per second of the processor, of requests that come at once."""
+    begun, busy = perf_counter(), cpu(pid)
     asked = await asyncio.gather(*(ask(client, text, tokens, name=name) for text in texts))
     assert all(one.status == 200 for one in asked), asked
-    return len(texts) * tokens / (perf_counter() - begun)
+    written = len(texts) * tokens
+    return written / (perf_counter() - begun), written / (cpu(pid) - busy)
 
 
 async def paced(
@@ -175,6 +184,15 @@ def beside(pipeline: Pipeline, text: str, tokens: int) -> tuple[float, float]:
     return first, perf_counter() - begun
 
 
+def times(rates: dict[str, list[float]]) -> dict[str, float]:
+    """How many times the rate of each other arm all together have, round by round: the median."""
+    return {
+        name: median(own / other for own, other in zip(rates["together"], each, strict=True))
+        for name, each in rates.items()
+        if name != "together"
+    }
+
+
 class Load:
     """The arms, on one server."""
 
@@ -199,18 +217,26 @@ class Load:
         return [f"{self.draw.random()} {self.draw.choice(self.texts)}" for _ in range(count)]
 
     async def one(self) -> dict[str, Any]:
-        tokens, first, each = self.given.written, list[float](), list[float]()
+        tokens, first, each, work = self.given.written, list[float](), list[float](), list[float]()
         await ask(self.client, *self.some(1), 4)
         beside(self.pipeline, *self.some(1), 4)
         rows: list[dict[str, float]] = []
         for _ in range(self.given.rounds):
+            begun = cpu(self.pid)
             served = await ask(self.client, *self.some(1), tokens)
+            busy, begun = cpu(self.pid) - begun, process_time()
             plain = await asyncio.to_thread(beside, self.pipeline, *self.some(1), tokens)
+            work.append(busy / (process_time() - begun))
             self.idle.append(served.first)
             first.append(served.first / plain[0])
             each.append((served.whole - served.first) / (plain[1] - plain[0]))
             rows.append({"served": served.first, "plain": plain[0]})
-        return {"first_words_over_plain": first, "each_token_over_plain": each, "seconds": rows}
+        return {
+            "first_words_over_plain": first,
+            "each_token_over_plain": each,
+            "cpu_seconds_over_plain": work,
+            "seconds": rows,
+        }
 
     async def many(self) -> dict[str, Any]:
         given = self.given
@@ -222,27 +248,31 @@ class Load:
                 name: opened.enter_context(peer(folder, PEERS[name], given.threads))
                 for name in given.peers
             }
-            for client in peers.values():
+            for client, _ in peers.values():
                 await ask(client, *self.some(1), 4, name=str(folder))
-            rates: dict[str, list[float]] = {name: [] for name in ("together", "alone", *peers)}
+            own, names = (self.client, self.pid), ("together", "alone", *peers)
+            rates: dict[str, list[float]] = {name: [] for name in names}
+            work: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(given.rounds):
                 texts = self.some(given.users)
-                rates["together"].append(await at_once(self.client, texts, given.written))
-                alone = [
-                    await at_once(self.client, [text], given.written)
-                    for text in self.some(given.alone)
-                ]
-                rates["alone"].append(harmonic_mean(alone))
-                for name, client in peers.items():
-                    rate = await at_once(client, texts, given.written, str(folder))
+                alone = [await at_once(*own, [one], given.written) for one in texts[: given.alone]]
+                found = {
+                    "together": await at_once(*own, self.some(given.users), given.written),
+                    "alone": tuple(map(harmonic_mean, zip(*alone, strict=True))),
+                }
+                for name, one in peers.items():
+                    found[name] = await at_once(*one, texts, given.written, str(folder))
+                for name, (rate, busy) in found.items():
                     rates[name].append(rate)
+                    work[name].append(busy)
         self.rate = median(rates["together"]) / given.written
-        times = {
-            name: median(own / other for own, other in zip(rates["together"], each, strict=True))
-            for name, each in rates.items()
-            if name != "together"
+        return {
+            "tokens_per_second": rates,
+            "tokens_per_cpu_second": work,
+            "times": times(rates),
+            "times_by_cpu_seconds": times(work),
+            "requests_per_second": self.rate,
         }
-        return {"tokens_per_second": rates, "times": times, "requests_per_second": self.rate}
 
     def save(self, folder: Path) -> None:
         """The model for a peer, whose answers end at their limit alone."""
