@@ -12,7 +12,7 @@ import httpx
 from tests.serving.conftest import Running, Serve, body
 from tests.serving.models import long_model, solver
 
-CLIENTS, AT_ONCE, TOKENS = 500, 40, 24
+CLIENTS, AT_ONCE, TOKENS = 500, 24, 24
 
 
 async def come_and_go(running: Running, draw: random.Random) -> list[str]:
