@@ -64,8 +64,6 @@ def test_nothing_is_left_of_clients_who_vanish(serve: Serve) -> None:
     assert model.scheduler.idle(30)
     assert (workers.waiting, workers.running) == (0, 0)
     assert running.get("/health").json() == {"status": "ok"}
-    # Who goes away reads 8 pieces at most, and their words end soon after.
-    assert model.scheduler.state().written < TOKENS * answered + TOKENS * gone / 2
     assert model.turns._free == model.turns.places
     assert not [one for one in threads() if one.name.startswith("scheduler of")]
     pool = running.service.pools["local"]
