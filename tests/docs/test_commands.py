@@ -102,6 +102,7 @@ def _script(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(path), *rest])
     monkeypatch.syspath_prepend(path.parent)
     start = runpy.run_module if module else runpy.run_path
+    monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported it
     with pytest.raises(_Parsed):
         start(name, run_name="__main__")
 

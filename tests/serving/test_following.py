@@ -197,7 +197,7 @@ def test_fifty_followers_cost_the_model_nothing(serve: Serve, follow: Follow) ->
         for one, so_far in zip(following, events, strict=True):
             assert "".join(words(so_far + one.rest())).strip() == answers[0].strip()
             one.close()
-    assert passes[2] == passes[3] > 8
+    assert passes[2] == passes[3] >= 8  # a pass for each word
     assert len(set(answers)) == 1
 
 

@@ -132,7 +132,7 @@ def test_importing_the_command_line_changes_nothing() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-VERBS = "ask chat serve watch train measure report inspect recipes models doctor"
+VERBS = "ask chat serve watch train measure report stale inspect recipes models doctor"
 
 
 @pytest.mark.parametrize(

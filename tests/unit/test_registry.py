@@ -123,7 +123,7 @@ REFUSED = [
         "memory",
         {"projecter": "x"},
         "channel 'memory' has no setting 'projecter'; did you mean 'projector'? Settings: "
-        "projector (needed).",
+        "projector (needed), decoded_by='receiver'.",
     ),
 ]
 
