@@ -179,3 +179,18 @@ def test_a_canvas_is_told_as_it_fills(serve: Serve, channel: str) -> None:
     known = [(list(frame.words), frame.step, frame.steps) for frame in frames]
     shown = [(one["words"], one["pass"], one["passes"]) for one in canvases]
     assert shown == known[-len(shown) :]
+
+
+def test_the_replay_in_the_docs_is_of_this_page() -> None:
+    kept = (HOME / "keep.js").read_text(encoding="utf-8")
+    names = re.findall(r'"(\w+\.js)"', kept.partition("const MODULES = ")[2].partition("\n")[0])
+    replay = (HOME.parents[2] / "docs" / "watch-replay.html").read_text(encoding="utf-8")
+    defined = list[str]()
+    for name in names:
+        code = (HOME / name).read_text(encoding="utf-8")
+        code = re.sub(r"^import .*;$", "", code, flags=re.M)
+        code = re.sub(r"^export ", "", code, flags=re.M)
+        assert code.strip() in replay, f"{name} has changed; run python -m benchmarks.watched"
+        defined += re.findall(r"^(?:async )?(?:function|const|class) (\w+)", code, re.M)
+    assert len(names) == 6
+    assert len(defined) == len(set(defined)), "in one script no two modules may share a name"
