@@ -3,8 +3,8 @@
     python -m benchmarks.memory_price
     python -m benchmarks.memory_price --tokens 10 150 --items 8 --out results.json
 
-SmolLM2 has read its instructions. It gets a text of so many of its tokens, or a memory of it that
-was projected from the cache of Gemma-3-270M, and a question. The seconds begin with the bytes of
+SmolLM2 has read its instructions. It gets a question and a text of `--tokens` tokens, or a memory of
+that text, which was projected from the cache of Gemma-3-270M. The seconds begin with the bytes of
 the message and end with the first token of the answer. Arms take turns at each text, one thread,
 and the seconds are those of the processor.
 
