@@ -3,10 +3,10 @@
     python -m benchmarks.memory_price
     python -m benchmarks.memory_price --tokens 10 150 --items 8 --out results.json
 
-SmolLM2 has read its instructions. It gets a question and a text of `--tokens` tokens, or a memory of
-that text, which was projected from the cache of Gemma-3-270M. The seconds begin with the bytes of
-the message and end with the first token of the answer. Arms take turns at each text, one thread,
-and the seconds are those of the processor.
+SmolLM2 has read its instructions. It gets a question and a text of `--tokens` tokens, or a memory
+of that text, projected from the cache of Gemma-3-270M. The seconds begin with the bytes of the
+message and end with the first token of the answer. Arms take turns at each text, on one thread, and
+the seconds are those of the processor.
 
 Arms: the words; a memory whose codes the receiver decodes, or that its sender has decoded, as
 float32, int8 and int4. `sending` is what the sender spends once it has read the text.
