@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-__all__ = ["ROOT", "STUDIES", "import_everything", "lint", "python", "report_on", "without"]
+__all__ = ["ROOT", "STUDIES", "lint", "python", "use", "without"]
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.parent.name for path in (ROOT / "unspoken" / "studies").glob("*/__init__.py"))
@@ -92,6 +92,33 @@ def import_everything(copy: Path) -> None:
     assert python(copy, "-c", _EVERYTHING).strip().endswith(str(copy / "unspoken" / "__init__.py"))
 
 
+_ONE_BY_ONE = """
+import sys
+import pytest
+from unspoken.cli import main
+
+folder, *options = sys.argv[1:]
+for arguments in (["recipes", "ls"], ["report", folder]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code, arguments
+sys.exit(pytest.main(options))
+"""
+
+
+def use(copy: Path, study: str, *tests: str) -> tuple[list[str], str]:
+    """Import every module, list the recipes, report on a study and run tests, in one process.
+
+    Returns the lines that were printed and the page of the study.
+    """
+    folder = _result(study, copy)
+    options = ("-q", "-x", "-p", "no:cacheprovider", "--assert=plain", *tests)
+    told = python(copy, "-c", _EVERYTHING + _ONE_BY_ONE, str(folder), *options).splitlines()
+    assert told[0] == str(copy / "unspoken" / "__init__.py")
+    return told, (folder / "report.html").read_text(encoding="utf-8")
+
+
 def lint(copy: Path) -> None:
     """Check the laws of imports."""
     told = python(copy, "-c", "from importlinter.cli import lint_imports_command as run; run()")
@@ -100,12 +127,18 @@ def lint(copy: Path) -> None:
 
 def report_on(study: str, copy: Path) -> str:
     """Make a page of a committed result of a study, and say what stands on it."""
+    folder = _result(study, copy)
+    assert "wrote" in python(copy, *command("report", str(folder)))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def _result(study: str, copy: Path) -> Path:
+    """A folder with the committed result of a study."""
     committed, name = _RESULTS[study]
     folder = copy / "out" / study
     folder.mkdir(parents=True)
     shutil.copyfile(copy / "benchmarks" / "results" / committed, folder / name)
-    assert "wrote" in python(copy, *command("report", str(folder)))
-    return (folder / "report.html").read_text(encoding="utf-8")
+    return folder
 
 
 def other_tests(study: str, copy: Path) -> list[str]:

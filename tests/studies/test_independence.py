@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import Bench, timeless
-from tests.studies.removal import ROOT, STUDIES, command, import_everything, lint, python, report_on
+from tests.studies.removal import ROOT, STUDIES, lint, python, use
 from tests.studies.removal import without as copy_without
 
 pytestmark = pytest.mark.dist  # every test runs others in a copy of the checkout
@@ -19,13 +19,11 @@ def test_without_a_study_everything_else_works(study: str, tmp_path: Path) -> No
     """Of the tests that are left the quickest run here; `tests.studies.removal` runs them all."""
     other = "rate" if study == "telephone" else "telephone"
     copy = copy_without(study, tmp_path)
-    import_everything(copy)
     lint(copy)
-    names = python(copy, *command("recipes", "ls")).split("\n")
-    assert any(name.startswith(f"{other} ") for name in names)
-    assert "report.html" not in report_on(other, copy)
     tests = "reuse" if study != "reuse" else "rate"
-    python(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/studies/{tests}")
+    told, page = use(copy, other, f"tests/studies/{tests}")
+    assert any(line.startswith(f"{other} ") for line in told)
+    assert "report.html" not in page
 
 
 _ELSEWHERE = """
