@@ -53,8 +53,8 @@ also made with a fault put in, and must then fail.
 * `L` refused after something was read
 * `-` not compared, because plain transformers cannot do it or contradicts itself
 
-{same:,} of {all:,} checks are the same, {refused:,} refused. If a model does not turn its keys by plain
-rotary embedding, a pool reuses a text only where it stands at the same position again.
+{same:,} of {all:,} checks are the same, {refused:,} refused. If a model does not turn
+its keys by plain rotary embedding, a pool reuses a text only at the same position.
 
 | | check | use instead if it is refused |
 |---|---|---|
