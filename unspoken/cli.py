@@ -23,7 +23,7 @@ from unspoken.commands.serving import serve, watch
 __all__ = ["main"]
 
 app = typer.Typer(
-    help="Agents wrap local language models and exchange messages over words, vectors or caches.",
+    help="Agents that wrap local language models exchange words, vectors or caches.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -159,7 +159,7 @@ def test_it_is_asked_and_timed_for_a_front(model: ScriptedModel, task: Task):
     assert (note.kind, note.accuracy, note.deranged.accuracy) == ("words", 1.0, 0.0)
     assert (text.sender_read, text.sender_written) == (0, 0)
     assert note.sender_written > 10
-    assert "no latent channel is on the front: none was asked" in report.findings()[0]
+    assert "no latent channel is on the front. None was asked" in report.findings()[0]
 
 
 def test_controls_of_a_front_are_asked_about_some_items(model: ScriptedModel, task: Task):

@@ -20,7 +20,7 @@ ABOUT = {
     "reading": ("the next token and the score of an answer", ""),
     "text": ("two agents over the channel `text`", ""),
     "lead": ("shared instructions, read by themselves and kept", ""),
-    "batch": ("three items of unlike length together, and alone", ""),
+    "batch": ("three items of different length, together and alone", ""),
     "wire text": ("words, to bytes and back", ""),
     "wire cache": ("a hand-over, to bytes and back", "`text`"),
     "handoff": ("the channel `handoff`", "`text`"),
@@ -34,7 +34,7 @@ ABOUT = {
     "pool kvcomm": ("a pool, `kvcomm`", "the model without a pool"),
     "embedding in": ("the channel `embedding`, as receiver", "`text`"),
     "embedding out": ("the channel `embedding`, as sender", "`text`"),
-    "fusion": ("the channel `fusion`, its gates shut", "`embedding`, or `text`"),
+    "fusion": ("the channel `fusion`, with its gates shut", "`embedding`, or `text`"),
     "rollout": ("the channel `rollout`", "`text`"),
     "soft": ("the channel `soft`", "`text`"),
 }
@@ -43,30 +43,30 @@ ABOUT = {
 HEAD = """# Which models work, and with what
 
 Written by `python -m tests.zoo --page docs/models.md` with transformers {version}. It makes a tiny
-random model of every family that transformers knows as a causal language model, and of some more,
-and compares what `unspoken` does with a second copy that plain transformers drives. Each check has
-a twin with a fault in it, which must fail.
+random model of every family that transformers knows as a causal language model, and of some more.
+A second copy of each model runs in plain transformers, and the two are compared. Each check is
+also made with a fault put in, and must then fail.
 
-* `.` the same as plain transformers
-* `r` refused before anything is read, by an error that says what to do: when the pipeline is made,
-  or, of a text that is too long, when it is run
+* `.` the same as in plain transformers
+* `r` refused before anything is read, by an error that says what to do. It comes when the pipeline
+  is made, or when it is run for a text that is too long.
 * `L` refused after something was read
-* `-` no judge: plain transformers cannot do it, or contradicts itself
+* `-` not compared, because plain transformers cannot do it or contradicts itself
 
-{same:,} of {all:,} checks are the same, {refused:,} refused. Where the keys of a model do not turn
-by plain rotary embedding, a pool reuses only what stands at the same place again.
+{same:,} of {all:,} checks are the same, {refused:,} refused. If a model does not turn
+its keys by plain rotary embedding, a pool reuses a text only at the same position.
 
-| | what | instead, where it is refused |
+| | check | use instead if it is refused |
 |---|---|---|
 {cells}
 
-The marks stand in this order.
+Each row of marks has these checks in this order.
 
 | marks | families |
 |---|---|
 {rows}
 
-{more} beside the families: {names}.
+{more} that are checked besides: {names}.
 
 Not built:
 

@@ -38,6 +38,6 @@ RecipeName = Annotated[
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="settings of the recipe", metavar="KEY=VALUE")
+    list[str] | None, typer.Argument(help="settings of the recipe to change", metavar="KEY=VALUE")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]

@@ -38,7 +38,7 @@ def ask(
     document: DocumentFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Answer one question with a pipeline. The answer streams, and its cost follows."""
+    """Ask a pipeline one question. The answer is printed as it is written, and then its cost."""
     query = query_of(question, context, field, document)
     with _pipeline(recipe, overrides) as pipeline:
         if as_json:
@@ -54,7 +54,7 @@ def chat(
     field: FieldWords = None,
     document: DocumentFiles = None,
 ) -> None:
-    """Talk with a pipeline. Agents go on from what was said. An empty line or Ctrl-D ends it."""
+    """Talk with a pipeline. Agents remember what was said. An empty line or Ctrl-D ends it."""
     with _session(recipe, overrides) as talk, suppress(EOFError):
         while question := input("you: ").strip():
             _show_all(talk, query_of(question, context, field, document))

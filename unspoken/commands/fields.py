@@ -10,13 +10,13 @@ import typer
 
 __all__ = ["Context", "DocumentFiles", "FieldWords", "query_of"]
 
-Context = Annotated[str, typer.Option(help="what an agent whose prompt has {context} reads")]
+Context = Annotated[str, typer.Option(help="words for agents whose prompt has {context}")]
 FieldWords = Annotated[
     list[str] | None,
     typer.Option(
         "--field",
         metavar="NAME=WORDS",
-        help="what an agent whose prompt has {NAME} reads; may be given several times",
+        help="words for agents whose prompt has {NAME}; may be given several times",
     ),
 ]
 DocumentFiles = Annotated[

@@ -14,17 +14,19 @@ __all__ = ["doctor", "inspect", "models"]
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="a message that was saved")],
-    model: Annotated[str, typer.Option(help="let this model write what the message says")] = "",
+    file: Annotated[Path, typer.Argument(help="the file of a message")],
+    model: Annotated[str, typer.Option(help="ask this model what the message says")] = "",
     projector: Annotated[
-        str, typer.Option(help="folder of the trained module that takes the message in")
+        str, typer.Option(help="folder of the trained projector that reads the message")
     ] = "",
-    sign_key: Annotated[Path | None, typer.Option(help="file with the key of a signature")] = None,
-    key: Annotated[Path | None, typer.Option(help="file with the key of an encryption")] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="file with the key of the signature")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="file with the key of the encryption")] = None,
     limit: Annotated[int, typer.Option(help="the most bytes to read")] = 2 << 30,
     as_json: Json = False,
 ) -> None:
-    """Show the header, sizes and norms of a message. With --model, also what it says to a model."""
+    """Show the header, sizes and norms of a message, and with --model what a model reads in it."""
     from unspoken.audit import describe, listen
     from unspoken.wire import Message, Seal
 
@@ -57,9 +59,9 @@ def _lines(value: Any) -> list[str]:
 
 def models(
     as_json: Json = False,
-    verify: Annotated[bool, typer.Option(help="check every byte of a converted model")] = False,
+    verify: Annotated[bool, typer.Option(help="check every byte of converted models")] = False,
 ) -> None:
-    """List the packaged models, and whether each is converted."""
+    """List the packaged models, and say which are converted and ready for use."""
     from unspoken.models import PACKAGED, cache_folder, is_ready
     from unspoken.models import verify as verified
 
@@ -82,7 +84,7 @@ def models(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say whether this machine has what it needs. The exit code is 1 if something is missing."""
+    """Check that unspoken can run on this machine. If something is missing, the exit code is 1."""
     from unspoken.doctor import examine
 
     health = examine()

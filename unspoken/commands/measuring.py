@@ -22,7 +22,7 @@ Studies = Annotated[
     list[str] | None,
     typer.Option(
         "--study",
-        help="only this study; give it again for another one",
+        help="run only this study; may be given several times",
         metavar="NAME",
         autocompletion=complete_study,
     ),
@@ -30,7 +30,7 @@ Studies = Annotated[
 
 
 def train(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Train what a recipe describes. A run that was stopped continues where it was."""
+    """Train what a recipe describes. If you stop it and run it again, it goes on where it was."""
     from unspoken.recipe import load_recipe
     from unspoken.relay.train import train_by
 
@@ -84,11 +84,11 @@ def report(
         Path, typer.Argument(help="the folder that a measurement wrote to", metavar="FOLDER")
     ],
     again: Annotated[
-        Path | None, typer.Option(help="run everything again, into this folder")
+        Path | None, typer.Option(help="run everything again, and write to this folder")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one page of all results in a folder. With --again, recompute every number first."""
+    """Write a page, report.html, from all results in a folder."""
     from unspoken.results import run_again, write_page
 
     if again is not None:
@@ -102,11 +102,12 @@ def report(
 
 def stale(
     places: Annotated[
-        list[Path], typer.Argument(help="results, or folders of them", metavar="FILE|FOLDER ...")
+        list[Path],
+        typer.Argument(help="result files, or folders of them", metavar="FILE|FOLDER ..."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Name results that were made by other code than there is now. Then the exit code is 1."""
+    """Say which results were made by other code than the present. If any, the exit code is 1."""
     from unspoken.errors import DataError
     from unspoken.evaluation.freshness import freshness
 

@@ -22,8 +22,8 @@ __all__ = ["serve", "watch"]
 Served = Annotated[
     list[str],
     typer.Argument(
-        help="recipes of kind pipeline, or folders of trained pairs; KEY=VALUE after one are "
-        "settings of it",
+        help="recipes of kind pipeline, or folders of trained pairs; KEY=VALUE after a recipe "
+        "changes its settings",
         metavar="RECIPE [KEY=VALUE ...]",
         autocompletion=complete_recipe,
     ),
@@ -32,23 +32,23 @@ Served = Annotated[
 
 def serve(
     recipes: Served,
-    host: Annotated[str, typer.Option(help="where to listen")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 for any that is free", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free port", min=0, max=65535)] = 8000,
     keys: Annotated[
         Path | None,
-        typer.Option(help="a file with a key on each line; without keys only loopback is served"),
+        typer.Option(help="a file with a key on each line; without keys only this machine may ask"),
     ] = None,
-    running: Annotated[int, typer.Option(help="answers at once", min=1)] = 32,
+    running: Annotated[int, typer.Option(help="answers that are computed at once", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="requests that may wait", min=0)] = 128,
-    max_tokens: Annotated[int, typer.Option(help="the longest answer", min=1)] = 4096,
-    seconds: Annotated[float, typer.Option(help="how long a turn may take", min=1)] = 300.0,
-    cache_mib: Annotated[int, typer.Option(help="MiB of what was read", min=0)] = 2048,
+    max_tokens: Annotated[int, typer.Option(help="tokens of the longest answer", min=1)] = 4096,
+    seconds: Annotated[float, typer.Option(help="seconds that a turn may take", min=1)] = 300.0,
+    cache_mib: Annotated[int, typer.Option(help="MiB of caches that are kept", min=0)] = 2048,
     cache_folder: Annotated[
         Path | None,
-        typer.Option(help="where what was read is kept when the server ends, for the next one"),
+        typer.Option(help="where caches are kept when the server ends, for the next start"),
     ] = None,
 ) -> None:
-    """Serve pipelines as models of OpenAI's API. Ctrl-C ends it when all are answered."""
+    """Serve pipelines as models of OpenAI's API. At Ctrl-C it answers what it has, and ends."""
     from unspoken.serving import Bounds, read_keys
 
     known = read_keys(keys)
@@ -69,8 +69,8 @@ def serve(
 
 def watch(
     recipes: Served,
-    port: Annotated[int, typer.Option(help="0 for any that is free", min=0, max=65535)] = 8000,
-    browser: Annotated[bool, typer.Option(help="whether a browser is opened")] = True,
+    port: Annotated[int, typer.Option(help="0 takes any free port", min=0, max=65535)] = 8000,
+    browser: Annotated[bool, typer.Option(help="whether to open a browser")] = True,
 ) -> None:
     """Serve pipelines to this machine, and open a page that shows their agents at work."""
     from unspoken.serving import Bounds, read_keys

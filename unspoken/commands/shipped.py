@@ -17,7 +17,7 @@ __all__ = ["copy", "names", "show"]
 
 
 def names(as_json: Json = False) -> None:
-    """List the recipes, each with what it does."""
+    """List the recipes that ship, and say what each does."""
     from unspoken.recipe.files import find_recipe, first_sentence, recipe_names
 
     found = recipe_names()
@@ -50,7 +50,7 @@ def show(name: RecipeName) -> None:
 def copy(
     name: RecipeName, folder: Annotated[Path, typer.Argument(help="where the copies go")] = Path()
 ) -> None:
-    """Copy a recipe, and those it continues, to change them. Nothing is overwritten."""
+    """Copy a recipe, and those it builds on, to change them. No file is overwritten."""
     from unspoken.errors import StorageError
     from unspoken.files import write_bytes, writing
     from unspoken.recipe.files import chain

@@ -261,7 +261,7 @@ def test_reading_counts_on_one_clock_only() -> None:
     assert not report.pays(mine, "nothing read")
     assert report.halves(mine, "sender has read")
     first, second, half = report.findings()
-    assert first.startswith("From nothing read, no latent channel is on the front")
+    assert first.startswith("If nobody has read the text yet, no latent channel is on the front")
     assert second.startswith("Once the sender has read, handoff is on the front: 30.0 % in 0.40 s")
     assert "2.5 times as fast" in second
     assert half.startswith("Once the sender has read, handoff answers in 40 % [")
@@ -272,7 +272,7 @@ def test_a_halved_time_needs_time_accuracy_and_content(own: dict[str, Any]) -> N
     mine = arm("memory", "latent", 30, **{"seconds": 0.4, **own})
     report = report_of(TEXT, mine)
     assert not report.halves(mine, "sender has read")
-    assert report.findings()[-1].startswith("No channel answers in half the time of the text")
+    assert report.findings()[-1].startswith("No channel is shown to take half the time of the text")
 
 
 def test_who_comes_nearest_to_half_the_time_is_told() -> None:
@@ -280,7 +280,7 @@ def test_who_comes_nearest_to_half_the_time_is_told() -> None:
     (*_, last) = report_of(
         TEXT, far, near, arm("empty", "latent", 30, 0.55, content=0.0)
     ).findings()
-    assert "Once the sender has read, n6 takes 60 % [0, inf], +0.0 [-1.0, +1.0] points" in last
+    assert "Once the sender has read, n6 takes 60 % [0, inf] of the text's time, +0.0 [" in last
 
 
 def test_the_picture_has_every_arm_and_a_front_for_each_class() -> None:

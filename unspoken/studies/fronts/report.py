@@ -128,7 +128,7 @@ class FrontsReport(Result):
         time, begun = text.clock.answer(clock), _BEGUN[clock]
         winners = [arm for arm in blind if self.pays(arm, clock)]
         if not winners:
-            return f"{begun}, no latent channel is on the front: {self._reason(clock)}."
+            return f"{begun}, no latent channel is on the front. {self._reason(clock)}."
         best = max(winners, key=lambda arm: (arm.accuracy, -arm.clock.answer(clock)))
         own = best.clock.answer(clock)
         return (
@@ -141,14 +141,14 @@ class FrontsReport(Result):
     def _reason(self, clock: ClockName) -> str:
         latent = [arm for arm in self.of_class(asked=False) if arm.kind == "latent"]
         if not latent:
-            return "none was asked"
+            return "None was asked"
         best = max(latent, key=lambda arm: arm.accuracy)
-        own = f"{best.name} has {100 * best.accuracy:.1f} % in {best.clock.answer(clock):.2f} s"
+        own = f"{best.name}, has {100 * best.accuracy:.1f} % in {best.clock.answer(clock):.2f} s"
         text = [arm for arm in self.of_class(asked=False) if arm.kind != "latent"]
         rival = max(text, key=lambda arm: (arm.accuracy, -arm.clock.answer(clock)))
         shown = "" if best.content.low > 0 else f". The content of {best.name} is not shown"
         return (
-            f"the best, {own}, and {rival.name} {100 * rival.accuracy:.1f} % in "
+            f"The best of them, {own}, and {rival.name} {100 * rival.accuracy:.1f} % in "
             f"{rival.clock.answer(clock):.2f} s{shown}"
         )
 
@@ -172,15 +172,16 @@ class FrontsReport(Result):
 
     def _nearest(self) -> str:
         """That no arm takes half the time, and which one takes least."""
-        none = "No channel answers in half the time of the text with an interval above -3 points"
+        none = "No channel is shown to take half the time of the text and lose less than 3 points"
         kept = [arm for arm in self.arms if self.keeps(arm)]
         if not kept:
             return none
         clock: ClockName = "sender has read"
         best = min(kept, key=lambda arm: arm.clock.share(self.verbatim.clock, clock).value)
         return (
-            f"{none}. Once the sender has read, {best.name} takes {self._share(best, clock)}, "
-            f"{_points(best.against)} points; its content is worth {_points(best.content)}"
+            f"{none}. Once the sender has read, {best.name} takes {self._share(best, clock)} of "
+            f"the text's time, {_points(best.against)} points; its content is worth "
+            f"{_points(best.content)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -280,7 +281,7 @@ _SHOWN = (0, 2, 7, 8, 11)
 """The columns that a terminal has room for."""
 
 _BEGUN: dict[ClockName, str] = {
-    "nothing read": "From nothing read",
+    "nothing read": "If nobody has read the text yet",
     "sender has read": "Once the sender has read",
 }
 
