@@ -113,7 +113,7 @@ class VllmModel(SameWords[Backbone]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- identity and keys -------------------------------------------------------------------------
+    # -- identity and keys ---------------------------------------------------------------------
 
     @property
     def spec(self) -> Spec:
@@ -124,6 +124,11 @@ class VllmModel(SameWords[Backbone]):
     def device(self) -> torch.device:
         """Where caches and vectors are between requests."""
         return torch.device("cpu")
+
+    @property
+    def computed_on(self) -> str:
+        """Whose kernels compute, and where: others round otherwise."""
+        return f"vllm {self.engine.config.device_config.device_type}"
 
     @property
     def border(self) -> int | None:
