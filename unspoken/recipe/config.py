@@ -277,7 +277,8 @@ class PipelineRecipe(Recipe):
     until: what ends the rounds before the last. session: how `unspoken chat` holds a conversation.
     executor: where agents run: in this process (`here`), in a process each (over a `pipe`,
     `shared_memory` or `tcp` on loopback), or as `ray` actors. timeout: the seconds that a turn
-    elsewhere may take. task: what the studies ask. limit: the most test items. batch_size: how many
+    elsewhere may take. python: the Python of another environment, in which these processes run,
+    see `Processes`. task: what the studies ask. limit: the most test items. batch_size: how many
     are asked at a time.
     """
 
@@ -292,10 +293,20 @@ class PipelineRecipe(Recipe):
     device: str | None = None
     executor: Literal["here", "pipe", "shared_memory", "tcp", "ray"] = "here"
     timeout: float = Field(default=300.0, gt=0)
+    python: Path | None = None
     task: TaskSource | None = None
     limit: int | None = Field(default=100, ge=2)
     batch_size: int = Field(default=16, ge=1)
     out: Path = Path("out")
+
+    @model_validator(mode="after")
+    def _python_of_processes(self) -> PipelineRecipe:
+        if self.python is not None and self.executor in ("here", "ray"):
+            raise ValueError(
+                f"python={self.python} is for processes, got executor={self.executor}; set "
+                "executor=pipe, shared_memory or tcp"
+            )
+        return self
 
     @property
     def asked(self) -> TaskSource:
