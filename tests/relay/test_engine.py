@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from tests.bench import Bench, Counter, run_study
 from unspoken.backbone import Backbone
 from unspoken.engines import VllmModel, ending_engines
 from unspoken.engines import load as loading
-from unspoken.errors import RecipeError
+from unspoken.errors import MissingExtra, RecipeError
 from unspoken.evaluation.identity import key_of
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import SameWords
-from unspoken.recipe import measurements
+from unspoken.recipe import load_recipe, measurements
+from unspoken.relay import pipelines
 from unspoken.relay.pipelines import RelayPipelines, made
 
 SMALL = ("comparison.channels=[text, embedding]", "comparison.reader=null")
@@ -65,6 +67,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
         started.append(Engine(Backbone.from_pretrained(name, dtype=dtype)))
         return started[-1]
 
+    monkeypatch.setattr(pipelines, "check_engine", lambda model: None)
     monkeypatch.setattr(loading.VllmModel, "from_pretrained", start)
     return started
 
@@ -140,6 +143,15 @@ def test_answers_of_engines_are_kept_apart(bench: Bench) -> None:
     assert key_of(plain) != key_of(Pipeline([other]))
 
 
+def test_without_vllm_nothing_is_trained(
+    bench: Bench, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingExtra, match="make vllm"):
+        made(bench.recipe("engine=vllm", *SMALL), RelayPipelines.of)
+    assert not counter.fits
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -153,6 +165,11 @@ def test_what_an_engine_cannot_do_is_refused_by_the_recipe(
 ) -> None:
     with pytest.raises(RecipeError, match=reason):
         bench.recipe("engine=vllm", *settings)
+
+
+def test_plans_are_compared_in_transformers() -> None:
+    with pytest.raises(RecipeError, match="got engine=vllm; set engine=transformers"):
+        load_recipe("planner_executor", ["engine=vllm"])
 
 
 def test_a_recipe_may_say_how_many_are_asked_at_a_time(bench: Bench) -> None:

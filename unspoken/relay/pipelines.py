@@ -17,7 +17,7 @@ import torch
 
 from unspoken.backbone import LanguageModel
 from unspoken.channels import Channel, Handoff, TextChannel
-from unspoken.engines import VllmModel, load_in
+from unspoken.engines import VllmModel, check_engine, load_in
 from unspoken.evaluation.altered import Prefix
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
@@ -135,6 +135,8 @@ def made(recipe: RelayRecipe, make: Callable[[Relay], T]) -> Prepared[T]:
     """
     relay = Relay.of(recipe)
     task = asked(relay)
+    if recipe.engine != "transformers":  # refused before anything is trained
+        check_engine(relay.receiver)
     start = perf_counter()
     found = make(relay)
     seconds = perf_counter() - start
