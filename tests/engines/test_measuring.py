@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench import Bench
 from tests.engines.conftest import close_all
+from tests.studies.edges.test_recipe import settings_of
 from unspoken.evaluation.store import read_rows
 from unspoken.recipe import load_recipe, measurements
 from unspoken.testing import tiny_backbone
@@ -72,3 +74,21 @@ def test_one_recipe_may_list_several_studies(bench: Bench) -> None:
     measured(bench, "relay", "vllm", *channels, studies)
     trained = sorted(path.name for path in bench.out.iterdir())
     assert [name.partition("-")[0] for name in trained] == ["constant", "projector"]
+
+
+def test_agents_of_a_pipeline_are_measured(bench: Bench) -> None:
+    """Edges over words and caches are worth the same, by scores and by answers."""
+    found: list[Any] = []
+    settings = settings_of(bench.home, bench.models)
+    for engine in ("transformers", "vllm"):
+        engines = [f"agents.{n}.engine={engine}" for n in (0, 2, 3, 4, 5)]
+        out = bench.home / engine
+        more = [*engines, "studies.edges.graph=null", f"out={out}"]
+        (study,) = measurements(load_recipe("edges", [*settings, *more]))
+        found.append(study.run())
+    right, report = found
+    for edge, other in zip(report.edges, right.edges, strict=True):
+        assert edge.gain_bits.value == pytest.approx(other.gain_bits.value, abs=1e-2)
+        assert edge.wire == other.wire
+    for arm, other in zip(report.arms, right.arms, strict=True):
+        assert (arm.accuracy, arm.wire_bytes) == (other.accuracy, other.wire_bytes)
