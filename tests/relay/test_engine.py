@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from unspoken.engines import VllmModel, ending_engines
 from unspoken.engines import load as loading
 from unspoken.errors import MissingExtra, RecipeError
 from unspoken.evaluation.identity import key_of
+from unspoken.evaluation.result import about_machine
 from unspoken.pipeline import Pipeline
 from unspoken.protocols import SameWords
 from unspoken.recipe import load_recipe, measurements
@@ -141,6 +143,11 @@ def test_answers_of_engines_are_kept_apart(bench: Bench) -> None:
     (agent,) = plain.agents.values()
     other: Any = type(agent)("receiver", engine, role=agent.role, settings=agent.settings)
     assert key_of(plain) != key_of(Pipeline([other]))
+
+
+def test_a_result_names_the_version_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__="0.32.0"))
+    assert about_machine()["versions"]["vllm"] == "0.32.0"
 
 
 def test_without_vllm_nothing_is_trained(
