@@ -21,7 +21,7 @@ MEMORY = (
     "comparison.channels=[memory]",
     "comparison.lora=null",
     "comparison.reader=null",
-    "projector.width=16",
+    "projector.width=80",
     "projector.texts=12",
     "warmup.lr=1.0e-3",
 )
