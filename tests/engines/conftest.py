@@ -58,10 +58,15 @@ def plain(folder: Path) -> Backbone:
     return Backbone.from_pretrained(str(folder))
 
 
-def start(name: str, **options: Any) -> VllmModel:
-    """An engine in place of the one before: a process has one."""
+def close_all() -> None:
+    """End the engine of an earlier module: a process has one."""
     while _OPEN:
         _OPEN.pop().close()
+
+
+def start(name: str, **options: Any) -> VllmModel:
+    """An engine in place of the one before."""
+    close_all()
     model = VllmModel.from_pretrained(name, **options)
     _OPEN.append(model)
     return model
@@ -71,8 +76,7 @@ def start(name: str, **options: Any) -> VllmModel:
 def model(folder: Path) -> Iterator[VllmModel]:
     """The tiny model in an engine, with many small blocks."""
     yield start(str(folder), block_size=32, kv_cache_memory_bytes=64 << 20)
-    while _OPEN:
-        _OPEN.pop().close()
+    close_all()
 
 
 @contextmanager

@@ -237,7 +237,7 @@ def _scheduler(model: VllmModel) -> Any:
 def test_by_default_vllm_scores_placeholders_and_is_refused(
     model: VllmModel, monkeypatch: pytest.MonkeyPatch
 ):
-    holding = Holding(model.plain, model.engine, "checks")
+    holding = Holding(model.inner, model.engine, "checks")
     check_scores(holding)
     monkeypatch.setitem(scoring_module.SCORING, "skip_reading_prefix_cache", None)
     with pytest.raises(IncompatibleModels, match=r"scores tokens by up to .* nats otherwise"):

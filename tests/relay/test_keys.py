@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import torch
 
 from unspoken.agents import Agent, Role
 from unspoken.channels import Handoff
@@ -95,7 +94,7 @@ def relay(projector: dict[str, Any], states: str = "read", **more: Any) -> Relay
         cast(
             Any,
             SimpleNamespace(
-                fingerprint=side * 16, dtype=torch.float32, spec=SimpleNamespace(states=states)
+                spec=SimpleNamespace(states=states, weights=side * 16, dtype="float32")
             ),
         )
         for side in "ab"

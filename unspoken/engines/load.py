@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from unspoken.backbone import load_model
 from unspoken.engines.vllm import VllmModel
 from unspoken.errors import IncompatibleModels
 from unspoken.protocols import Model
 from unspoken.types import EngineName
 
-__all__ = ["load_in"]
+__all__ = ["ending_engines", "load_in"]
+
+_STARTED: ContextVar[list[VllmModel] | None] = ContextVar("_STARTED", default=None)
+
+
+@contextmanager
+def ending_engines() -> Generator[None]:
+    """Engines that `load_in` starts in here end with it, so that there may be another one."""
+    started: list[VllmModel] = []
+    before = _STARTED.set(started)
+    try:
+        yield
+    finally:
+        _STARTED.reset(before)
+        for model in started:
+            model.close()
 
 
 def load_in(
@@ -29,4 +48,7 @@ def load_in(
             f"device={device} is given, but vLLM runs on the device that it was built for; leave "
             "device out, or use engine: transformers"
         )
-    return VllmModel.from_pretrained(name, dtype=dtype)
+    model = VllmModel.from_pretrained(name, dtype=dtype)
+    if (started := _STARTED.get()) is not None:
+        started.append(model)
+    return model

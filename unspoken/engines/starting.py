@@ -13,7 +13,7 @@ from unspoken.engines.engine import Engine, check_alone
 from unspoken.engines.store import Store
 from unspoken.errors import IncompatibleModels
 
-__all__ = ["start"]
+__all__ = ["check_engine", "start"]
 
 _BACKBONE = "use it as a Backbone (engine: transformers)"
 _SPREAD = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -35,7 +35,23 @@ def start(name: str, dtype: str, budget: int, options: dict[str, Any]) -> tuple[
     own = _own_dtype(name)
     # Not converted, so that its weights are mapped from the file and take no memory.
     plain = Backbone.from_pretrained(name, dtype=own, device="cpu")
-    spec = plain.spec
+    _check_takes(plain)
+    dtype = own if dtype == "auto" else dtype
+    store = Store(budget, f"{plain.spec.weights} {dtype}")
+    return plain, Engine(models.resolve(name), store, dtype=dtype, **_defaults(plain, options))
+
+
+def check_engine(plain: Backbone) -> None:
+    """Check that an engine can be started for a model, now and in this process.
+
+    Raises `MissingExtra` and `IncompatibleModels`.
+    """
+    check_alone()
+    _check_takes(plain)
+
+
+def _check_takes(plain: Backbone) -> None:
+    spec, name = plain.spec, plain.name
     if "cache" not in spec.gives or "vectors" not in spec.takes:
         raise IncompatibleModels(
             f"{name!r} keeps something other than keys and values, which cannot be loaded in front "
@@ -46,9 +62,6 @@ def start(name: str, dtype: str, budget: int, options: dict[str, Any]) -> tuple[
             f"{name!r} has layers with a sliding window, whose blocks the engine gives up while "
             f"they would be copied; {_BACKBONE}"
         )
-    dtype = own if dtype == "auto" else dtype
-    store = Store(budget, f"{spec.weights} {dtype}")
-    return plain, Engine(models.resolve(name), store, dtype=dtype, **_defaults(plain, options))
 
 
 def _check_options(options: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
@@ -22,6 +21,7 @@ from unspoken.engines.writing import Writing, sampling_of, write_all
 from unspoken.errors import IncompatibleModels
 from unspoken.finite import not_finite
 from unspoken.layout import Chunk, spell
+from unspoken.protocols import SameWords
 from unspoken.types import (
     CACHE,
     KV,
@@ -41,7 +41,7 @@ from unspoken.types import (
 __all__ = ["VllmModel"]
 
 
-class VllmModel:
+class VllmModel(SameWords[Backbone]):
     """A causal model that reads, writes and scores in an engine of vLLM.
 
     It holds no second copy of the weights. What is known of the model (its words, its identity, how
@@ -53,7 +53,8 @@ class VllmModel:
     """
 
     def __init__(self, plain: Backbone, engine: Engine, owner: str = "") -> None:
-        self.plain, self.engine, self.owner = plain, engine, owner
+        super().__init__(plain)
+        self.engine, self.owner = engine, owner
         self._owners = WeakValueDictionary[str, VllmModel]({owner: self})
         self._holding = Holding(plain, engine, owner)
         limit, spec = self._holding.limit, plain.spec
@@ -97,7 +98,7 @@ class VllmModel:
         """
         found = self._owners.get(owner)
         if found is None:
-            found = VllmModel(self.plain, self.engine, owner)
+            found = VllmModel(self.inner, self.engine, owner)
             found._owners = self._owners
             found = self._owners.setdefault(owner, found)
         return found
@@ -112,7 +113,7 @@ class VllmModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- words and identity ------------------------------------------------------------------------
+    # -- identity and keys ---------------------------------------------------------------------
 
     @property
     def spec(self) -> Spec:
@@ -124,50 +125,30 @@ class VllmModel:
         """Where caches and vectors are between requests."""
         return torch.device("cpu")
 
-    def tokens(self, words: str) -> list[int]:
-        return self.plain.tokens(words)
-
-    def encode(
-        self, words: str, frames: Sequence[tuple[int, int]] | None = None
-    ) -> tuple[list[int], list[int]]:
-        return self.plain.encode(words, frames)
-
-    def chat(
-        self,
-        system: str,
-        user: str,
-        *,
-        past: Sequence[tuple[str, str]] = (),
-        now: datetime | None = None,
-        **options: Any,
-    ) -> str:
-        return self.plain.chat(system, user, past=past, now=now, **options)
-
-    def shorten(self, words: str, limit: int) -> str:
-        return self.plain.shorten(words, limit)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.plain.embed(ids)
+    @property
+    def computed_on(self) -> str:
+        """Whose kernels compute, and where: others round otherwise."""
+        return f"vllm {self.engine.config.device_config.device_type}"
 
     @property
     def border(self) -> int | None:
         """The length beyond which all keys turn otherwise, None for most models."""
-        return self.plain.border
+        return self.inner.border
 
     @property
     def frequencies(self) -> list[Tensor]:
         """How the keys of each layer turn. Raises `IncompatibleModels`."""
-        return self.plain.frequencies
+        return self.inner.frequencies
 
     def shift(self, kv: KV, by: int | Tensor) -> KV:
         """Move a cache by `by` positions, one number or one for each row."""
-        return self.plain.shift(kv, by)
+        return self.inner.shift(kv, by)
 
     # -- the verbs ---------------------------------------------------------------------------------
 
     def foresee(self, prompt: Prompt, needs: frozenset[Need], more: int = 0) -> CacheSegment:
         """The cache that `read` would give, without heads. Nothing is read."""
-        found = self.plain.foresee(prompt, needs, more)
+        found = self.inner.foresee(prompt, needs, more)
         self._holding.check_length(found.length, more)
         return found
 
@@ -181,7 +162,7 @@ class VllmModel:
                 f"{self.spec.name!r} in vLLM gives words and caches, not {kind}; use a Backbone "
                 "as the sender (engine: transformers)"
             )
-        parts = self.plain.parts_of(prompt)
+        parts = self.inner.parts_of(prompt)
         mask = torch.cat([part.mask.expand(prompt.batch, -1) for part in parts], 1)
         self._holding.check_length(mask.sum(1), 1)
         stop_if_cancelled()
@@ -235,16 +216,16 @@ class VllmModel:
     def _writing(
         self, context: Context, settings: Settings, on_text: OnText | None
     ) -> list[Writing]:
-        hows, ends = self.plain.rows(context, settings, on_text), self.plain.ends
+        hows, ends = self.inner.rows(context, settings, on_text), self.inner.ends
         rows, last = self._holding.of(context), cast(list[int], context.last.tolist())
         asked = [
             self._holding.asked(row, [end], sampling_of(settings, how.seed, ends))
             for how, row, end in zip(hows, rows, last, strict=True)
         ]
-        return [Writing(self.plain, *pair) for pair in zip(hows, asked, strict=True)]
+        return [Writing(self.inner, *pair) for pair in zip(hows, asked, strict=True)]
 
     def _words(self, rows: Sequence[Writing]) -> Words:
-        return self.plain.said(
+        return self.inner.said(
             [row.row for row in rows],
             [tuple(row.ids) for row in rows],
             [row.finish or "cancelled" for row in rows],
@@ -268,5 +249,5 @@ class VllmModel:
         found = score_rows(self._holding, rows, last, ids)
         nats = torch.tensor([-sum(token.logprob for token in row) for row in found])
         if not bool(nats.isfinite().all()):
-            raise not_finite(*self.plain.whose)
+            raise not_finite(*self.inner.whose)
         return nats, torch.tensor([all(token.rank == 1 for token in row) for row in found])

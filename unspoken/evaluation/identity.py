@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from unspoken.agents import Agent
 from unspoken.evaluation.content import content
 from unspoken.identity import digest
 from unspoken.pipeline import Edge, Pipeline
-from unspoken.protocols import device_of, unwrapped
+from unspoken.protocols import Model, SameWords, device_of, unwrapped
 
 __all__ = ["identity", "key_of"]
 
@@ -17,10 +17,10 @@ __all__ = ["identity", "key_of"]
 def key_of(pipeline: Pipeline, *more: Any) -> str:
     """What a measurement depends on, in 16 hex digits: the pipeline, and what else is given.
 
-    The kind of device of each model counts too: other kernels round otherwise.
+    The kind of device of each model counts too, and its engine: other kernels round otherwise.
     """
-    devices = [device_of(pipeline.agents[name].model).type for name in pipeline.order]
-    return digest([identity(pipeline), devices, *more])[:16]
+    places = [_computed_on(pipeline.agents[name].model) for name in pipeline.order]
+    return digest([identity(pipeline), places, *more])[:16]
 
 
 def identity(pipeline: Pipeline) -> list[Any]:
@@ -36,9 +36,17 @@ def identity(pipeline: Pipeline) -> list[Any]:
     ]
 
 
+def _computed_on(model: Model) -> str:
+    """The kind of device, for a model in an engine with the engine's name."""
+    found: Any = unwrapped(model)
+    return str(getattr(found, "computed_on", device_of(model).type))
+
+
 def _agent(agent: Agent) -> list[Any]:
     """What it holds, what the chat template makes of its role, how it spells and where it ends."""
-    model = unwrapped(agent.model)
+    model = agent.model
+    while isinstance(model, SameWords):
+        model = cast(SameWords[Model], model).inner
     ends: Any = getattr(model, "ends", ())
     spells = _spells(getattr(model, "tokenizer", None))
     return [content(agent, f"agent {agent.name!r}"), list(agent.frame), list(ends), spells]

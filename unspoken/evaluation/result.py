@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -85,10 +86,12 @@ def about_machine() -> dict[str, dict[str, Any]]:
     """Versions, machine and our own files, for the record of a run."""
     import torch
 
+    engine: Any = sys.modules.get("vllm")  # its distribution may have another name
+    own = {} if engine is None else {"vllm": str(engine.__version__)}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     names = ("unspoken", "torch", "transformers", "accelerate")
     return {
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}},
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in names}, **own},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cores": cpu_count(),

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import ProcessError, get_context, parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing import ProcessError, get_context
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from threading import Event, Thread, Timer
+from pathlib import Path
+from threading import Event, Timer
 from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
 
 from unspoken.agents import Agent, Edge
-from unspoken.cancelling import cancelled_by, is_cancelled
-from unspoken.errors import PipelineError, WorkerError, WorkerTimeout, unknown
+from unspoken.cancelling import is_cancelled
+from unspoken.errors import PipelineError, UnspokenError, WorkerError, WorkerTimeout, unknown
 from unspoken.executors.base import Make, check_limits
-from unspoken.executors.host import Host, pack
-from unspoken.executors.lines import Line, Transport, offer, take
+from unspoken.executors.host import pack
+from unspoken.executors.interpreter import ABSENT, Interpreter, check_modules, check_python
+from unspoken.executors.lines import Line, Transport, take
 from unspoken.executors.remote import RemoteAgent
 from unspoken.executors.talk import CANCEL, REPLY, Answer, Describe, Piece, Request, TakeTurn
+from unspoken.executors.worker import GREETING, serve_spawned
 from unspoken.types import OnText
 
 __all__ = ["Processes"]
@@ -46,6 +48,9 @@ class Processes:
     seconds until an agent is made. limit: bytes of the largest message. Processes are spawned: a
     script that makes such a pipeline does so under `if __name__ == "__main__":`.
 
+    python: the Python of another environment, such as .venv-vllm/bin/python, in which the processes
+    run. It has this version of `unspoken`, and finds the modules of the functions that make agents.
+
     >>> Processes("tcp", timeout=20).transport
     'tcp'
     """
@@ -54,19 +59,25 @@ class Processes:
     timeout: float = 300.0
     start: float = 600.0
     limit: int = 8 << 30
+    python: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
             raise unknown("transport", self.transport, get_args(Transport))
         check_limits(self.timeout, self.start, self.limit)
-        if self.transport == "shared_memory" and sys.platform == "win32":
+        if sys.platform == "win32" and (self.transport == "shared_memory" or self.python):
             raise PipelineError(
-                "'shared_memory' passes handles as Unix does; on Windows use 'pipe'"
+                "'shared_memory' and another python pass handles as Unix does; on Windows use "
+                "'pipe', and this Python"
             )
+        if self.python is not None:
+            check_python(self.python)
 
     def place(
         self, agents: Sequence[Agent | Make], edges: Sequence[Edge], opened: ExitStack
     ) -> list[RemoteAgent]:
+        if self.python is not None:
+            check_modules(self.python, agents)
         packed = [pack(agent, edges) for agent in agents]
         workers = [_Worker(self, f"agent number {n}", one) for n, one in enumerate(packed, 1)]
         opened.callback(_close, workers)
@@ -86,7 +97,7 @@ class _Worker:
     def __init__(self, settings: Processes, who: str, packed: bytes) -> None:
         self.who, self._settings, self._packed = who, settings, packed
         self._key, self._closed = secrets.token_bytes(32), False
-        self._process: SpawnProcess | None = None
+        self._process: SpawnProcess | Interpreter | None = None
         self._pipe: Connection | None = None
         self._line: Line | None = None
 
@@ -94,20 +105,24 @@ class _Worker:
     def running(self) -> bool:
         return self._process is not None and self._process.is_alive()
 
+    @property
+    def _line_settings(self) -> tuple[Transport, bytes, int]:
+        return self._settings.transport, self._key, self._settings.limit
+
     def start(self) -> None:
         """Start the process, and do not wait for it."""
         self.end()
         context, limits = get_context("spawn"), self._settings
         self._pipe, theirs = context.Pipe()
-        line = (limits.transport, self._key, limits.limit)
-        arguments = (theirs, line, torch.get_num_threads())
-        process = context.Process(target=_serve, args=arguments, daemon=True)
-        with (
-            _without_interrupts(),
-            theirs,
-        ):  # our copy of their end would keep the pipe open when they are gone
-            process.start()
-        self._process = process
+        # Our copy of their end would keep the pipe open when they are gone.
+        with _without_interrupts(), theirs:
+            if limits.python is None:
+                arguments = (theirs, self._line_settings, torch.get_num_threads())
+                process = context.Process(target=serve_spawned, args=arguments, daemon=True)
+                process.start()
+                self._process = process
+            else:
+                self._process = Interpreter(limits.python, theirs)
 
     def ask(
         self,
@@ -143,9 +158,11 @@ class _Worker:
         if self._line is None:
             assert self._pipe is not None
             limits = self._settings
+            if limits.python is not None:
+                _check_greeting(limits.python, self._pipe.recv_bytes())
+                self._pipe.send((self._line_settings, torch.get_num_threads()))
             self._pipe.send_bytes(self._packed)  # by no other way than the pipe of its start
-            line = (limits.transport, self._key, limits.limit)
-            self._line = take(self._pipe, *line, limits.start)
+            self._line = take(self._pipe, *self._line_settings, limits.start)
         return self._line
 
     @contextmanager
@@ -185,9 +202,14 @@ class _Worker:
         finally:
             timer.cancel()
 
-    def _lost(self, process: SpawnProcess, error: Exception) -> WorkerError:
+    def _lost(self, process: SpawnProcess | Interpreter, error: Exception) -> UnspokenError:
         process.join(_GRACE)
-        code = process.exitcode
+        code, python = process.exitcode, self._settings.python
+        if python is not None and code == ABSENT:
+            return PipelineError(
+                f"{python} has no package `unspoken`, which makes {self.who} there; install this "
+                "version of it in that environment"
+            )
         if code is None:
             how = f"broke off: {error}"
         elif code < 0:
@@ -227,6 +249,14 @@ class _Worker:
             process.close()
 
 
+def _check_greeting(python: str | Path, said: bytes) -> None:
+    if said != GREETING:
+        raise PipelineError(
+            f"the `unspoken` of {python} is another one: it says {said[:60]!r}, and this one "
+            f"{GREETING!r}; install the same version in both environments"
+        )
+
+
 def _gives_up(line: Line) -> bool:
     """Wait for a reply, and tell the worker if the run is cancelled before it comes."""
     while not line.waiting(_LOOK):
@@ -260,35 +290,3 @@ def _without_interrupts() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve(pipe: Connection, line: tuple[Transport, bytes, int], threads: int) -> None:
-    """What a worker process does: answer until the pipeline closes the line, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(OSError, EOFError):
-        host = Host(pipe.recv_bytes(), line[-1], threads)
-        end = offer(pipe, *line)
-        while True:
-            _answer(end, host)
-
-
-def _answer(line: Line, host: Host) -> None:
-    """One request, in a separate function so that no message outlives its turn."""
-    request, messages = line.receive()
-    if request == CANCEL:  # it came when the turn was over
-        return
-
-    def tell(row: int, words: str) -> None:
-        line.send(Piece(row=row, words=words).to_bytes())
-
-    with cancelled_by(line.waiting):  # in a turn nothing else comes
-        reply = host.answer(request, messages, tell)
-    line.send(*reply)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)  # in the middle of a turn, too

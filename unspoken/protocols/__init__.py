@@ -27,7 +27,7 @@ from unspoken.protocols.abilities import (
     writes_together,
 )
 from unspoken.protocols.model import Model
-from unspoken.protocols.wrapper import Wrapper, device_of, unwrapped
+from unspoken.protocols.wrapper import SameWords, Wrapper, device_of, unwrapped
 
 __all__ = [
     "Assesses",
@@ -38,6 +38,7 @@ __all__ = [
     "Movable",
     "Owned",
     "RollsOut",
+    "SameWords",
     "Tabled",
     "Wrapper",
     "WritesTogether",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,21 +22,16 @@ from unspoken.types import (
     Words,
 )
 
-__all__ = ["Wrapper", "device_of", "unwrapped"]
+__all__ = ["SameWords", "Wrapper", "device_of", "unwrapped"]
+
+M = TypeVar("M", bound=Model)
 
 
-class Wrapper:
-    """A model that reads or writes in another way. All else comes from the model inside.
+class SameWords(Generic[M]):
+    """A model with the words, token ids and embeddings of the model inside."""
 
-    `movable` and the similar functions also return the model inside.
-    """
-
-    def __init__(self, inner: Model) -> None:
+    def __init__(self, inner: M) -> None:
         self.inner = inner
-
-    @property
-    def spec(self) -> Spec:
-        return self.inner.spec
 
     def tokens(self, words: str) -> list[int]:
         return self.inner.tokens(words)
@@ -62,6 +57,17 @@ class Wrapper:
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.inner.embed(ids)
+
+
+class Wrapper(SameWords[Model]):
+    """A model that reads or writes in another way. All else comes from the model inside.
+
+    `movable` and the similar functions also return the model inside.
+    """
+
+    @property
+    def spec(self) -> Spec:
+        return self.inner.spec
 
     def read(self, prompt: Prompt, *, needs: frozenset[Need] = frozenset({TEXT})) -> Read:
         return self.inner.read(prompt, needs=needs)

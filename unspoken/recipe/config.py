@@ -42,6 +42,7 @@ from unspoken.recipe.parts import (
 )
 from unspoken.recipe.registry import study
 from unspoken.tasks import TaskSource
+from unspoken.types import EngineName
 from unspoken.wire import LOSSLESS, Packing
 
 __all__ = ["Comparison", "PairSource", "PipelineRecipe", "Recipe", "RelayRecipe"]
@@ -167,6 +168,10 @@ class PairSource(Part):
     receiver: ModelSource
 
 
+_AT_ONCE = 256
+"""Items that are asked at a time where an engine batches: vLLM runs up to that many by default."""
+
+
 class RelayRecipe(Recipe):
     """A pair of models on a task, what is trained for it, and what is compared on it.
 
@@ -174,7 +179,7 @@ class RelayRecipe(Recipe):
     that has read the words, before `training` towards the answers, see `Matching`. items: the most
     training items, drawn by the seed, for a sender whose states are expensive. comparison: what all
     studies measure. Without it the recipe can only be trained. trained: where trained weights are,
-    if not below `out`.
+    if not below `out`. engine: what the receiver answers from. All is trained in transformers.
     """
 
     kind: Literal["relay"]
@@ -190,6 +195,32 @@ class RelayRecipe(Recipe):
     items: int | None = Field(default=None, ge=1)
     comparison: Comparison | None = None
     trained: Path | None = None
+    engine: EngineName = "transformers"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_engine_batches(cls, given: Any) -> Any:
+        """Ask an engine as many items at once as it takes, if the recipe does not say how many."""
+        match given:
+            case {"engine": "vllm", "comparison": {} as compared}:
+                return {**given, "comparison": {"batch_size": _AT_ONCE, **compared}}
+            case _:
+                return given
+
+    @model_validator(mode="after")
+    def _an_engine_fits(self) -> RelayRecipe:
+        lora = self.comparison is not None and self.comparison.lora is not None
+        if self.engine == "vllm" and lora:
+            raise ValueError(
+                "engine: vllm has the weights of the receiver, and comparison.lora asks another "
+                "one, which was trained itself; set comparison.lora=null, or engine=transformers"
+            )
+        if self.engine == "vllm" and self.pair.receiver.device is not None:
+            raise ValueError(
+                f"engine: vllm runs on the device that it was built for, got pair.receiver.device="
+                f"{self.pair.receiver.device}; leave it out, or set engine=transformers"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_to_train(self) -> RelayRecipe:
@@ -246,7 +277,8 @@ class PipelineRecipe(Recipe):
     until: what ends the rounds before the last. session: how `unspoken chat` holds a conversation.
     executor: where agents run: in this process (`here`), in a process each (over a `pipe`,
     `shared_memory` or `tcp` on loopback), or as `ray` actors. timeout: the seconds that a turn
-    elsewhere may take. task: what the studies ask. limit: the most test items. batch_size: how many
+    elsewhere may take. python: the Python of another environment, in which these processes run,
+    see `Processes`. task: what the studies ask. limit: the most test items. batch_size: how many
     are asked at a time.
     """
 
@@ -261,10 +293,20 @@ class PipelineRecipe(Recipe):
     device: str | None = None
     executor: Literal["here", "pipe", "shared_memory", "tcp", "ray"] = "here"
     timeout: float = Field(default=300.0, gt=0)
+    python: Path | None = None
     task: TaskSource | None = None
     limit: int | None = Field(default=100, ge=2)
     batch_size: int = Field(default=16, ge=1)
     out: Path = Path("out")
+
+    @model_validator(mode="after")
+    def _python_of_processes(self) -> PipelineRecipe:
+        if self.python is not None and self.executor in ("here", "ray"):
+            raise ValueError(
+                f"python={self.python} is for processes, got executor={self.executor}; set "
+                "executor=pipe, shared_memory or tcp"
+            )
+        return self
 
     @property
     def asked(self) -> TaskSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unspoken.engines import ending_engines
 from unspoken.errors import RecipeError, unknown
 from unspoken.recipe.config import Recipe
 from unspoken.recipe.parts import Part
@@ -29,7 +30,8 @@ class Measurement:
 
     def run(self) -> StudyReport:
         """Measure, and write the results to `out`. Results that are there already are reused."""
-        return self.study.run(self.recipe, self.settings)
+        with ending_engines():
+            return self.study.run(self.recipe, self.settings)
 
 
 def measurements(recipe: Recipe, name: str | None = None) -> list[Measurement]:

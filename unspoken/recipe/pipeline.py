@@ -82,7 +82,7 @@ def _executor(recipe: PipelineRecipe) -> Executor:
         case "ray":
             return RayActors(timeout=recipe.timeout)
         case transport:
-            return Processes(transport, timeout=recipe.timeout)
+            return Processes(transport, timeout=recipe.timeout, python=recipe.python)
 
 
 def channel_of(source: Mapping[str, Any]) -> Channel:

@@ -5,14 +5,19 @@ What they need and is not trained yet is trained first.
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import torch
+
+from unspoken.backbone import LanguageModel
 from unspoken.channels import Channel, Handoff, TextChannel
+from unspoken.engines import VllmModel, check_engine, load_in
 from unspoken.evaluation.altered import Prefix
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
@@ -30,6 +35,7 @@ from unspoken.relay.train import (
 )
 from unspoken.relay.trained import trained_pipeline
 from unspoken.tasks import Task, transferred
+from unspoken.terminal import PlainConsole
 
 __all__ = [
     "WHOLE",
@@ -37,9 +43,12 @@ __all__ = [
     "RelayPipelines",
     "asked",
     "curves",
+    "made",
     "noted",
     "prepared",
 ]
+
+T = TypeVar("T")
 
 WHOLE = "whole"
 """The setting of a pipeline whose messages are not cut."""
@@ -97,16 +106,16 @@ class RelayPipelines:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Generic[T]):
     """A relay that is ready to be asked. seconds: the time to train what was missing."""
 
     relay: Relay
     task: Task
-    found: RelayPipelines
+    found: T
     seconds: float
 
 
-def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared:
+def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared[RelayPipelines]:
     """The relay of a recipe with all its pipelines. lora: as in `RelayPipelines.of`.
 
     If a study that the recipe lists prepares its pipelines, the other studies measure these too.
@@ -115,11 +124,44 @@ def prepared(recipe: RelayRecipe, *, lora: bool = True) -> Prepared:
         prepare = study(name).prepare
         if prepare is not None:
             return prepare(recipe, settings, lora=lora)
+    return made(recipe, lambda relay: RelayPipelines.of(relay, lora=lora))
+
+
+def made(recipe: RelayRecipe, make: Callable[[Relay], T]) -> Prepared[T]:
+    """What `make` makes of the relay of a recipe. What it needs and is not trained yet is trained.
+
+    With `engine: vllm` it is made twice. The first time both models are in transformers, as
+    training needs. Then the receiver is freed, the engine starts, and has its weights alone.
+    """
     relay = Relay.of(recipe)
     task = asked(relay)
+    if recipe.engine != "transformers":  # refused before anything is trained
+        check_engine(relay.receiver)
     start = perf_counter()
-    found = RelayPipelines.of(relay, lora=lora)
-    return Prepared(relay, task, found, perf_counter() - start)
+    found = make(relay)
+    seconds = perf_counter() - start
+    if recipe.engine != "transformers":
+        dtype, items = relay.receiver.spec.dtype, relay.task
+        sender = None if relay.sender is relay.receiver else relay.sender
+        del relay, found
+        relay = _in_engine(recipe, sender, dtype, items)
+        found = make(relay)
+    return Prepared(relay, task, found, seconds)
+
+
+def _in_engine(recipe: RelayRecipe, sender: LanguageModel | None, dtype: str, task: Task) -> Relay:
+    """The relay with its receiver in an engine, and its sender too unless it is another model."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sender is not None:
+        PlainConsole(stderr=True).print(
+            f"the sender {sender.name!r} stays in transformers: a process has one engine, and it "
+            "has the receiver"
+        )
+    engine = load_in(recipe.pair.receiver.model, engine=recipe.engine, dtype=dtype)
+    assert isinstance(engine, VllmModel), "transformers are no engine"
+    return Relay(recipe, sender or engine.inner, engine.inner, task, engine)
 
 
 def asked(relay: Relay) -> Task:

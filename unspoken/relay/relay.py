@@ -14,9 +14,11 @@ from unspoken.agents.memoized import MemoizedAgent
 from unspoken.agents.searching import SearchingAgent
 from unspoken.backbone import Backbone, LanguageModel, causal, load_model
 from unspoken.channels import Channel, Constant, Handoff, TextChannel
+from unspoken.engines import VllmModel
 from unspoken.evaluation.expected import expected_answer
 from unspoken.pipeline import Edge, Pipeline
 from unspoken.projectors import FreeVectors
+from unspoken.protocols import Model
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.parts import ModelSource
 from unspoken.tasks import Item, Protocol, Task, load_task
@@ -31,12 +33,16 @@ _ASKED = "Question: {question}\nAnswer:"
 
 @dataclass(frozen=True)
 class Relay:
-    """Two loaded models and a task, and the agents that a recipe makes of them."""
+    """Two loaded models and a task, and the agents that a recipe makes of them.
+
+    engine: the receiver in an engine, which then answers in its place. Nothing can be trained then.
+    """
 
     recipe: RelayRecipe
     sender: LanguageModel
     receiver: Backbone
     task: Task
+    engine: VllmModel | None = None
 
     @classmethod
     def of(cls, recipe: RelayRecipe) -> Relay:
@@ -46,6 +52,16 @@ class Relay:
         sender = _load(pair.sender)
         receiver = sender if pair.receiver == pair.sender else _load(pair.receiver)
         return cls(recipe, sender, causal(receiver, "the receiver of a relay answers from"), task)
+
+    @property
+    def answering(self) -> Model:
+        """The receiver as it answers."""
+        return self.receiver if self.engine is None else self.engine
+
+    @property
+    def sending(self) -> Model:
+        """The sender as it reads: with the receiver if both are one model."""
+        return self.answering if self.sender is self.receiver else self.sender
 
     @property
     def shots(self) -> list[Item]:
@@ -109,7 +125,7 @@ class Relay:
         message = "Hint:{message}\n" if self.task.protocol == "closed" else "{message}"
         role = Role(instructions=self.instructions, template=template, message=message, chat=False)
         settings = Settings(max_tokens=self.recipe.prompts.answer_tokens, stop=("\n",))
-        return Agent("receiver", self.receiver, role=role, settings=settings, soft=soft)
+        return Agent("receiver", self.answering, role=role, settings=settings, soft=soft)
 
     def continuer(self) -> Agent:
         """The receiver as it goes on after a fact, see `continuations`."""
@@ -126,12 +142,12 @@ class Relay:
 
     def reader(self) -> Agent:
         """The sender as it reads for a latent channel: the fact, and nothing else."""
-        return Agent("sender", self.sender, role=Role(template=" {context}", chat=False))
+        return Agent("sender", self.sending, role=Role(template=" {context}", chat=False))
 
     def sharer(self) -> Agent:
         """The sender as it reads for fusion: the same words as the receiver."""
         template = self.template.replace("{messages}", "")
-        return Agent("sender", self.sender, role=Role(self.instructions, template, chat=False))
+        return Agent("sender", self.sending, role=Role(self.instructions, template, chat=False))
 
     @property
     def canvas(self) -> bool:
@@ -151,13 +167,13 @@ class Relay:
         settings = Settings(max_tokens=self.most, stop=("\n",))
         if self.canvas:
             settings = self.recipe.planning.denoising(stop=("\n",))
-        return MemoizedAgent("sender", self.sender, role=role, settings=settings)
+        return MemoizedAgent("sender", self.sending, role=role, settings=settings)
 
     def handoff_sender(self) -> Agent:
         """The sender as it reads for a hand-over: what the receiver would have read."""
         return Agent(
             "sender",
-            self.sender,
+            self.sending,
             role=Role(instructions=self.instructions, template="Fact: {context}", chat=False),
         )
 
@@ -165,7 +181,7 @@ class Relay:
         """The sender alone: it reads the fact and is asked as a receiver would be."""
         template = self.template.replace("{messages}", " {context}")
         role = Role(instructions=self.instructions, template=template, chat=False)
-        return Pipeline([Agent("sender", self.sender, role=role)])
+        return Pipeline([Agent("sender", self.sending, role=role)])
 
     def restating(self, pipeline: Pipeline) -> Pipeline:
         """The same sender and channel to a receiver that restates the message in its own words."""
@@ -199,7 +215,7 @@ class Relay:
 
     def sentences(self, soft: FreeVectors | None = None, count: int = 1) -> Pipeline:
         """The `count` sentences of the fact that fit the question best, which the sender knows."""
-        searcher = SearchingAgent("sender", self.sender, count=count)
+        searcher = SearchingAgent("sender", self.sending, count=count)
         return self.pair(searcher, TextChannel(), self.solver(soft))
 
     def handoff(self, soft: FreeVectors | None = None) -> Pipeline:
@@ -248,11 +264,11 @@ class Relay:
         Cache-to-Cache (arXiv 2510.03215), section 3.1: the gain of a better cache alone, without
         training.
         """
-        sender = Agent("sender", self.receiver, role=self.handoff_sender().role)
+        sender = Agent("sender", self.answering, role=self.handoff_sender().role)
         solver = self.solver(handed=True)
         bare = Agent(
             "receiver",
-            self.receiver,
+            self.answering,
             role=replace(solver.role, instructions=""),
             settings=solver.settings,
         )

@@ -255,7 +255,7 @@ def _settings(part: Any) -> dict[str, Any]:
 
 def _home(folder: Path, what: str, relay: Relay, *more: Any) -> Path:
     """The folder of something trained, which may be the one that version 0.1 made."""
-    models = (relay.sender, relay.receiver)
+    models = (relay.sending, relay.answering)
     made = folder / f"{what}-{_key(relay, *more)}"
     former = folder / f"{what}-{_key(relay, *more, weights=[one.spec.former for one in models])}"
     return former if former.exists() and not made.exists() else made
@@ -263,10 +263,10 @@ def _home(folder: Path, what: str, relay: Relay, *more: Any) -> Path:
 
 def _key(relay: Relay, *more: Any, weights: Sequence[str] = ()) -> str:
     """What the trained weights depend on. weights: what the two models are known as."""
-    recipe, models = relay.recipe, (relay.sender, relay.receiver)
-    known = weights or [model.fingerprint for model in models]
+    recipe, specs = relay.recipe, (relay.sending.spec, relay.answering.spec)
+    known = weights or [spec.weights for spec in specs]
     parts = [
-        *zip(known, [str(model.dtype) for model in models], strict=True),
+        *zip(known, [f"torch.{spec.dtype}" for spec in specs], strict=True),
         [item.to_dict() for item in _items(relay)],
         relay.instructions,
         relay.task.protocol,
@@ -280,6 +280,7 @@ def _key(relay: Relay, *more: Any, weights: Sequence[str] = ()) -> str:
 @contextmanager
 def _frozen(relay: Relay) -> Generator[None]:
     """Check that the weights of both models stay as they are. Raises `TrainingError`."""
+    assert relay.engine is None, "what a receiver in an engine needs is trained before"
     before = _digests(relay)
     yield
     moved = [name for name, found in _digests(relay).items() if found != before[name]]

@@ -8,7 +8,7 @@ from unspoken.evaluation.items import chosen
 from unspoken.evaluation.store import Store
 from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
-from unspoken.relay.pipelines import Prepared, noted, prepared
+from unspoken.relay.pipelines import Prepared, RelayPipelines, noted, prepared
 from unspoken.studies.comparison.measure import compare
 from unspoken.studies.comparison.report import Report
 from unspoken.studies.comparison.section import chart
@@ -42,7 +42,9 @@ def run_comparison(recipe: RelayRecipe, settings: ComparisonSettings) -> Report:
     return report
 
 
-def _information(ready: Prepared, recipe: RelayRecipe, count: int) -> dict[str, Information]:
+def _information(
+    ready: Prepared[RelayPipelines], recipe: RelayRecipe, count: int
+) -> dict[str, Information]:
     items = chosen(ready.task, count, recipe.compared.limit, recipe.seed)
     evaluator = Evaluator(items, recipe.compared.batch_size, Store(recipe.out))
     pipelines, answer = ready.found.pipelines, ready.relay.answer

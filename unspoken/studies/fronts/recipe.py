@@ -10,7 +10,7 @@ from unspoken.pipeline import Pipeline
 from unspoken.projectors import FreeVectors
 from unspoken.recipe.config import RelayRecipe
 from unspoken.recipe.parts import ProjectorSettings
-from unspoken.relay.pipelines import RelayPipelines, asked, noted
+from unspoken.relay.pipelines import RelayPipelines, made, noted
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, train_reader, trained_folder
 from unspoken.relay.trained import trained_pipeline
@@ -24,12 +24,11 @@ __all__ = ["run_fronts"]
 
 def run_fronts(recipe: RelayRecipe, settings: FrontsSettings) -> FrontsReport:
     """Measure the arms of a recipe; the report and its picture go to `out`."""
-    relay = Relay.of(recipe)
-    task = asked(relay)
-    arms = _Arms.of(relay, settings)
+    ready = made(recipe, lambda relay: _Arms.of(relay, settings))
+    relay, arms = ready.relay, ready.found
     report = fronts(
         arms.pipelines,
-        task,
+        ready.task,
         asked=arms.asked,
         constants=arms.constants,
         timed=settings.timed,

@@ -64,7 +64,7 @@ def run_planner(recipe: RelayRecipe, settings: PlannerSettings) -> PlannerReport
 
 def prepared_planners(
     recipe: RelayRecipe, settings: PlannerSettings, *, lora: bool = True
-) -> Prepared:
+) -> Prepared[RelayPipelines]:
     """Both planners and the executor: the planner, projectors and controls are trained if need be.
 
     The executor is the same for both. The causal planner's pipelines carry its name. What the

@@ -77,6 +77,11 @@ def swept(recipe: RelayRecipe, settings: PlannerSettings) -> dict[str, CanvasSet
 
 def check_planners(recipe: RelayRecipe, settings: PlannerSettings) -> None:
     """Raise `ValueError` if a way to plan cannot be, or the oracle plan is not compared."""
+    if recipe.engine != "transformers":
+        raise ValueError(
+            f"plans are compared in transformers, got engine={recipe.engine}; set "
+            "engine=transformers"
+        )
     try:
         longest = max(one.tokens for one in (recipe.planning, *swept(recipe, settings).values()))
     except ValidationError as error:

@@ -10,7 +10,7 @@ from unspoken.channels import TextChannel
 from unspoken.page import write_picture
 from unspoken.pipeline import Pipeline
 from unspoken.recipe.config import RelayRecipe
-from unspoken.relay.pipelines import WHOLE, asked, curves, noted
+from unspoken.relay.pipelines import WHOLE, curves, made, noted
 from unspoken.relay.relay import Relay
 from unspoken.relay.train import train_projector, trained_folder
 from unspoken.relay.trained import trained_pipeline
@@ -25,16 +25,11 @@ __all__ = ["run_rate"]
 
 def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
     """Sweep every channel of the recipe; the report and its picture go to `out`."""
-    relay = Relay.of(recipe)
-    task = asked(relay)
-    by_length = dict(curves(relay, settings.lengths))
+    ready = made(recipe, lambda relay: _curves(relay, settings))
+    relay = ready.relay
     report = rates(
-        {
-            **by_length,
-            **dict(_packed(by_length, settings.packs)),
-            **dict(_swept(relay, settings.sweep)),
-        },
-        task,
+        ready.found,
+        ready.task,
         items=settings.items,
         expected=relay.answer,
         limit=recipe.compared.limit,
@@ -46,6 +41,13 @@ def run_rate(recipe: RelayRecipe, settings: RateSettings) -> RateReport:
     models = " and ".join(model["name"] for model in report.models)
     write_picture(chart(report), recipe.out / "rate.svg", f"{models}: {report.title}")
     return report
+
+
+def _curves(relay: Relay, settings: RateSettings) -> dict[str, dict[str, Pipeline]]:
+    """The pipelines of all curves, by curve and setting."""
+    by_length = dict(curves(relay, settings.lengths))
+    packed, more = _packed(by_length, settings.packs), _swept(relay, settings.sweep)
+    return {**by_length, **dict(packed), **dict(more)}
 
 
 def _packed(

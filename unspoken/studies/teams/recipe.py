@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
-from unspoken.relay.pipelines import asked, curves, noted
-from unspoken.relay.relay import Relay
+from unspoken.relay.pipelines import curves, made, noted
 from unspoken.studies.teams.measure import plan_team
 from unspoken.studies.teams.report import PlanReport
 from unspoken.studies.teams.section import chart
@@ -16,12 +15,12 @@ __all__ = ["run_plan"]
 
 def run_plan(recipe: RelayRecipe, settings: TeamsSettings) -> PlanReport:
     """Plan with every channel of the recipe; the report and its picture go to `out`."""
-    relay = Relay.of(recipe)
-    task = asked(relay)
+    ready = made(recipe, lambda relay: dict(curves(relay, settings.lengths)))
+    relay = ready.relay
     report = plan_team(
-        dict(curves(relay, settings.lengths)),
+        ready.found,
         relay.decider(),
-        task,
+        ready.task,
         settings.terms,
         expected=relay.answer,
         limit=recipe.compared.limit,

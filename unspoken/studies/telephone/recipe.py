@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from unspoken.page import write_picture
 from unspoken.recipe.config import RelayRecipe
-from unspoken.relay.pipelines import asked, curves, noted
-from unspoken.relay.relay import Relay
+from unspoken.relay.pipelines import curves, made, noted
 from unspoken.studies.telephone.measure import Players, play
 from unspoken.studies.telephone.report import TelephoneReport
 from unspoken.studies.telephone.section import chart
@@ -16,16 +15,16 @@ __all__ = ["run_telephone"]
 
 def run_telephone(recipe: RelayRecipe, settings: TelephoneSettings) -> TelephoneReport:
     """Play over every channel of the recipe; the report and its picture go to `out`."""
-    relay = Relay.of(recipe)
-    task = asked(relay)
+    ready = made(recipe, lambda relay: dict(curves(relay)))
+    relay = ready.relay
     channels = {
         name: Players(pipeline, relay.restating(pipeline))
-        for name, lengths in curves(relay)
+        for name, lengths in ready.found.items()
         for pipeline in lengths.values()
     }
     report = play(
         channels,
-        task,
+        ready.task,
         hops=settings.hops,
         expected=relay.answer,
         limit=recipe.compared.limit,
