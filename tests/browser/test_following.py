@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.watched import SCREENS, Watched
+from tests.browser.watched import BOTH, Watched
 from tests.serving.conftest import Running, served
 from tests.serving.models import Paced
 from unspoken.agents import Agent, Edge
@@ -68,7 +68,7 @@ def said(answers: list[Any]) -> str:
     return answers[0].choices[0].message.content
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_a_run_is_watched_that_was_opened_late(browser: Any, width: int, scheme: str) -> None:
     with asked() as (running, model, answers):
         pages = [Watched(browser, running.url + "/", width, color_scheme=scheme) for _ in range(2)]
@@ -99,7 +99,7 @@ def test_a_run_is_watched_that_was_opened_late(browser: Any, width: int, scheme:
         assert watched.page.locator("#others").is_hidden()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_a_lost_follower_comes_back_by_itself(browser: Any, width: int, scheme: str) -> None:
     with asked() as (running, model, answers):
         watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
@@ -155,7 +155,7 @@ def alone(port: int, letters: int) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
+@pytest.mark.parametrize(("width", "scheme"), BOTH[1:])
 def test_a_server_is_killed_while_pages_watch(browser: Any, width: int, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.watched import SCREENS, Watched
+from tests.browser.watched import BOTH, SCREENS, Watched
 from tests.serving.conftest import Running, served
 from tests.serving.models import Paced, long_model, pair, scripted
 from unspoken.agents import Agent, Edge, Role
@@ -213,7 +213,7 @@ def test_two_hundred_turns(browser: Any, running: Running, width: int, scheme: s
     watched.check()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_words_from_right_to_left(browser: Any, running: Running, width: int, scheme: str) -> None:
     watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
     watched.choose("echo")
@@ -230,7 +230,7 @@ def test_words_from_right_to_left(browser: Any, running: Running, width: int, sc
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_messages_travel_unless_less_motion_is_wished(
     browser: Any, running: Running, width: int, scheme: str, motion: str
 ) -> None:
@@ -248,7 +248,7 @@ def test_messages_travel_unless_less_motion_is_wished(
     watched.check()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_all_of_it_by_keys(browser: Any, running: Running, width: int, scheme: str) -> None:
     watched = Watched(browser, running.url + "/", width, color_scheme=scheme)
     watched.page.wait_for_selector("#model option", state="attached")
@@ -341,7 +341,7 @@ def test_agents_read_words_and_files(browser: Any) -> None:
         watched.check()
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(("width", "scheme"), BOTH)
 def test_messages_open_to_their_reading(
     browser: Any, running: Running, width: int, scheme: str
 ) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-__all__ = ["SCREENS", "Watched"]
+__all__ = ["BOTH", "SCREENS", "Watched"]
 
 SCREENS = [(390, "light"), (390, "dark"), (1400, "light"), (1400, "dark")]
+BOTH = [(390, "dark"), (1400, "light")]
+"""Each width and each scheme once."""
 
 
 class Watched:
