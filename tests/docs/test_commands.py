@@ -19,6 +19,7 @@ from typer.main import get_command
 from tests.docs.blocks import PAGES, ROOT, blocks, commands
 from unspoken.cli import app
 from unspoken.recipe import load_recipe, measurements
+from unspoken.serving.protocol import ChatRequest
 
 BLOCKS = [block for page in PAGES for block in blocks(page, "sh")]
 SHOWN = [(page, command) for page in PAGES if page != "docs/log.md" for command in commands(page)]
@@ -55,6 +56,9 @@ def test_a_command_is_taken(page: str, command: str, monkeypatch: pytest.MonkeyP
             _extras(given)
         case ["pytest", *given]:
             _paths(given)
+        case ["curl", *given]:
+            assert any(one.endswith("/v1/chat/completions") for one in given)
+            ChatRequest.model_validate_json(given[given.index("-d") + 1])
         case [word, *_]:
             assert word in SYSTEM, f"{page} shows a command that no test knows: {command}"
 

@@ -79,7 +79,7 @@ def test_it_holds_no_torch_module(model: ScriptedModel):
 
 
 def test_it_is_compared(model: ScriptedModel, task: Task, tmp_path: Path):
-    report = compare({"text": pair(model)}, task, limit=12, out=tmp_path)
+    report = compare({"text": pair(model)}, task, limit=12, out=str(tmp_path))
     assert report.arm("text", "matched").accuracy == 1
     assert report.arm("text", "none").accuracy == report.arm("text", "deranged").accuracy == 0
     assert report.worth("text").content.low > 0.5
@@ -87,7 +87,7 @@ def test_it_is_compared(model: ScriptedModel, task: Task, tmp_path: Path):
 
 def test_its_messages_are_worth_bits(model: ScriptedModel, task: Task, tmp_path: Path):
     report = measure_information(
-        {"text": pair(model)}, task, items=8, writer=writer(model), limit=12, out=tmp_path
+        {"text": pair(model)}, task, items=8, writer=writer(model), limit=12, out=str(tmp_path)
     )
     (found,) = report.channels
     assert found.bits.value > 1
@@ -98,7 +98,7 @@ def test_its_messages_are_worth_bits(model: ScriptedModel, task: Task, tmp_path:
 
 def test_its_messages_are_cut(model: ScriptedModel, task: Task, tmp_path: Path):
     curve = {"10 tokens": pair(model, 10), "whole": pair(model)}
-    report = rates({"text": curve}, task, items=8, limit=12, out=tmp_path)
+    report = rates({"text": curve}, task, items=8, limit=12, out=str(tmp_path))
     assert [point.distortion for point in report.points] == [1, 0]
 
 
@@ -109,7 +109,7 @@ def test_its_edges_are_weighed(model: ScriptedModel, task: Task, tmp_path: Path)
         Edge("guesser", "receiver", TextChannel()),
     ]
     line = Pipeline([reader(model), guesser, solver(model)], edges)
-    report = weigh_edges(line, task, items=8, limit=8, out=tmp_path)
+    report = weigh_edges(line, task, items=8, limit=8, out=str(tmp_path))
     assert [edge.gain_bits.value > 1 for edge in report.edges] == [True, False]
 
 
@@ -119,7 +119,7 @@ def test_a_team_of_it_is_planned(model: ScriptedModel, task: Task, tmp_path: Pat
     )
     terms = Terms(budgets=(4, 20, 200), leaf=200, budget=400)
     report = plan_team(
-        {"text": {"whole": pair(model)}}, Pipeline([alone]), task, terms, limit=8, out=tmp_path
+        {"text": {"whole": pair(model)}}, Pipeline([alone]), task, terms, limit=8, out=str(tmp_path)
     )
     assert report.votes[0].measured == 1
 
@@ -133,7 +133,7 @@ def test_it_passes_facts_on(model: ScriptedModel, task: Task, tmp_path: Path):
             [reader(model), restating], [Edge("sender", "receiver", TextChannel(verbatim=True))]
         ),
     )
-    report = play({"text": line}, task, hops=3, limit=8, out=tmp_path)
+    report = play({"text": line}, task, hops=3, limit=8, out=str(tmp_path))
     assert [hop.matched.accuracy for hop in report.channels["text"]] == [1, 1, 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from os import cpu_count
+from pathlib import Path
 from typing import Any
 
+from unspoken import kept
 from unspoken.evaluation.freshness import code_in_use
+from unspoken.files import write_text
 from unspoken.pipeline import Pipeline
 from unspoken.tasks import Task
 
-__all__ = ["Result", "about", "about_machine", "markdown_table"]
+__all__ = ["Result", "about", "about_machine", "markdown_table", "write_result"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -102,6 +106,11 @@ def about_machine() -> dict[str, dict[str, Any]]:
         },
         "code": code_in_use(),
     }
+
+
+def write_result(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the content of a result as JSON with its digest, whole or not at all."""
+    write_text(path, json.dumps(kept.digested(dict(content)), indent=1) + "\n")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

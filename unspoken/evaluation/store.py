@@ -38,8 +38,8 @@ class Store:
     Interval(low=0.0, high=0.5)
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
         self._known: dict[tuple[str, str], Any] = {}
         self._measured: set[tuple[str, str]] = set()
 

@@ -206,9 +206,11 @@ def _items(relay: Relay) -> list[Item]:
     """Training items, and after them the validation items that choose the best weights."""
     few = relay.validation
     if not few or not relay.train:
+        total = len(relay.task.train) + len(relay.task.validation)
         raise DataError(
-            f"the task has {len(relay.train)} items to train on and {len(few)} to validate on; "
-            "give more data, or set task.validation above 0"
+            f"of {total} training items {len(relay.shots)} are shown as examples, {len(few)} "
+            f"validate and {len(relay.train)} are left to train on; give more data, lower "
+            "prompts.shots, or set task.validation above 0"
         )
     return [*relay.train, *few]
 

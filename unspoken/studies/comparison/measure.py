@@ -32,7 +32,7 @@ def compare(
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Report:
     """Answer the task's test items over each channel, with and without the right message.

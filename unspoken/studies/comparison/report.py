@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.arm import Arm, notes
 from unspoken.evaluation.bits import Information
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Difference, difference
 from unspoken.files import write_text
 
@@ -105,10 +103,10 @@ class Report(Result):
             "information": {name: asdict(found) for name, found in self.information.items()},
         }
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write results.json and report.md, each whole or not at all."""
-        write_text(out / "results.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "report.md", self.markdown())
+        write_result(Path(out, "results.json"), self.to_dict())
+        write_text(Path(out, "report.md"), self.markdown())
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def weigh_edges(
     limit: int | None = 100,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> GraphReport:
     """Attribute answers to edges, prune under a budget, and ask other items over what is left.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.arm import Arm, notes
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
 from unspoken.studies.edges.attribution import EdgeWorth
@@ -80,10 +78,10 @@ class GraphReport(Result):
         ]
         return {**asdict(self), "edges": edges, "arms": arms}
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write edges.json and edges.md, each whole or not at all."""
-        write_text(out / "edges.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "edges.md", self.markdown())
+        write_result(Path(out, "edges.json"), self.to_dict())
+        write_text(Path(out, "edges.md"), self.markdown())
 
     # -- words -------------------------------------------------------------------------------------
 

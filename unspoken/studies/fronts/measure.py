@@ -77,7 +77,7 @@ def fronts(
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> FrontsReport:
     """Accuracy, costs and both clocks of every arm, a sender and a receiver each.

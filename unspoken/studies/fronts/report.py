@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Literal
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.arm import Arm, notes
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Amount, Difference
 from unspoken.files import write_text
 from unspoken.studies.fronts.clock import CLOCKS, Clock, ClockName
@@ -254,11 +252,10 @@ class FrontsReport(Result):
             "![accuracy against time, bytes and tokens](fronts.svg)\n"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write fronts.json and fronts.md, each whole or not at all."""
-        text = json.dumps(kept.digested(self.to_dict()), indent=1) + "\n"
-        write_text(out / "fronts.json", text)
-        write_text(out / "fronts.md", self.markdown())
+        write_result(Path(out, "fronts.json"), self.to_dict())
+        write_text(Path(out, "fronts.md"), self.markdown())
 
 
 COLUMNS = (

@@ -33,7 +33,7 @@ def measure_information(
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> InformationReport:
     """Measure the usable bits of each pipeline's messages to its answering agent.

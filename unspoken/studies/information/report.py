@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.bits import Information
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Estimate, mean
 from unspoken.files import write_text
 from unspoken.studies.information.notes import Written
@@ -111,10 +109,10 @@ class InformationReport(Result):
             f"mislead. {_INTERVALS}\n"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write worth.json and worth.md, each whole or not at all."""
-        write_text(out / "worth.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "worth.md", self.markdown())
+        write_result(Path(out, "worth.json"), self.to_dict())
+        write_text(Path(out, "worth.md"), self.markdown())
 
 
 _COLUMNS = (

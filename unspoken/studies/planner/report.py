@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
-from unspoken.evaluation.result import Result
-from unspoken.files import write_text
+from unspoken.evaluation.result import Result, write_result
 
 __all__ = ["Blame", "PlannerReport"]
 
@@ -69,9 +66,9 @@ class PlannerReport(Result):
             if one.wrong
         ]
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write blame.json, whole or not at all."""
-        write_text(out / "blame.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
+        write_result(Path(out, "blame.json"), self.to_dict())
 
 
 _COLUMNS = ("right", "wrong", "plan lacks the answer", "executor misses it", "oracle plan helps")

@@ -29,7 +29,7 @@ def rates(
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> RateReport:
     """Measure usable bits and accuracy at each setting of each curve, on the same items.

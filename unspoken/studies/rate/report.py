@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.arm import Arm
 from unspoken.evaluation.bits import Information
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Estimate, Interval
 from unspoken.files import write_text
 from unspoken.studies.rate.fit import Fit
@@ -116,10 +114,10 @@ class RateReport(Result):
             "bootstrap over items; wrong: Wilson. bytes: on the wire, header included.\n"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write rate.json and rate.md, each whole or not at all."""
-        write_text(out / "rate.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "rate.md", self.markdown())
+        write_result(Path(out, "rate.json"), self.to_dict())
+        write_text(Path(out, "rate.md"), self.markdown())
 
 
 _COLUMNS = ("curve", "setting", "positions", "bytes", "bits (95 %)", "wrong % (95 %)")

@@ -30,7 +30,7 @@ def compare_reuse(
     limit: int | None = 50,
     seed: int = 0,
     batch_size: int = 1,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> ReuseReport:
     """Answer the task's test items densely, then from each pool, which begins empty.
@@ -49,7 +49,7 @@ def compare_reuse(
         if out is not None:
             rows = [_row(item, run) for item, run in zip(items, runs[way], strict=True)]
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_text(out / "predictions" / f"{file_name(way)}.jsonl", text)
+            write_text(Path(out, "predictions", f"{file_name(way)}.jsonl"), text)
     report = ReuseReport(
         arms=tuple(
             _arm(way, items, found, runs["dense"], pools.get(way)) for way, found in runs.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Difference
 from unspoken.files import write_text
 
@@ -89,10 +87,10 @@ class ReuseReport(Result):
             "the median. reused is the share of all tokens that were not read.\n"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write results.json and report.md, each whole or not at all."""
-        write_text(out / "results.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "report.md", self.markdown())
+        write_result(Path(out, "results.json"), self.to_dict())
+        write_text(Path(out, "report.md"), self.markdown())
 
     def _cells(self, arm: ReuseArm) -> list[str]:
         against, held = arm.against_dense, sum(arm.pool.get("bytes", {}).values())

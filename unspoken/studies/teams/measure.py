@@ -36,7 +36,7 @@ def plan_team(
     limit: int | None = 64,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> PlanReport:
     """Measure beta, gamma and rho, enumerate the teams, and let three senders vote.

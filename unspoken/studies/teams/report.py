@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Difference, Estimate
 from unspoken.files import write_text
 from unspoken.studies.teams.calibrate import Law
@@ -229,10 +227,10 @@ class PlanReport(Result):
             + f"![predicted bias](plan.svg)\n\n{_NOTES}\n"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write plan.json and plan.md, each whole or not at all."""
-        write_text(out / "plan.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n")
-        write_text(out / "plan.md", self.markdown())
+        write_result(Path(out, "plan.json"), self.to_dict())
+        write_text(Path(out, "plan.md"), self.markdown())
 
 
 _ALONE = ("budget", "tokens read", "bias (95 %)", "rho (95 %)")

@@ -49,7 +49,7 @@ def play(
     limit: int | None = 64,
     seed: int = 0,
     batch_size: int = 16,
-    out: Path | None = None,
+    out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> TelephoneReport:
     """Pass the facts of a task on, `hops` times over each channel, and ask at every hop.

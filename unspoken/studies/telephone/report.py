@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from unspoken import kept
 from unspoken.evaluation.arm import Arm
-from unspoken.evaluation.result import Result, markdown_table
+from unspoken.evaluation.result import Result, markdown_table, write_result
 from unspoken.evaluation.statistics import Difference, Estimate, Interval, Share
 from unspoken.files import write_text
 
@@ -116,12 +114,10 @@ class TelephoneReport(Result):
             f"## What senders read, hop by hop\n{read}"
         )
 
-    def save(self, out: Path) -> None:
+    def save(self, out: str | Path) -> None:
         """Write telephone.json and telephone.md, each whole or not at all."""
-        write_text(
-            out / "telephone.json", json.dumps(kept.digested(self.to_dict()), indent=1) + "\n"
-        )
-        write_text(out / "telephone.md", self.markdown())
+        write_result(Path(out, "telephone.json"), self.to_dict())
+        write_text(Path(out, "telephone.md"), self.markdown())
 
 
 _COLUMNS = (
