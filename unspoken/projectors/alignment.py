@@ -54,13 +54,12 @@ def shared_vocabulary(sender: _Tokenised, receiver: _Tokenised) -> tuple[list[in
     """Token ids (sender's, receiver's) of the words that are one token in both vocabularies."""
     special = set(sender.tokenizer.all_special_ids)
     ours = [n for n in sorted(sender.tokenizer.get_vocab().values()) if n not in special]
-    decode = sender.tokenizer.backend_tokenizer.decode_batch
-    words = decode([[n] for n in ours], skip_special_tokens=False)
-    theirs = receiver.tokenizer.backend_tokenizer.encode_batch_fast(words, add_special_tokens=False)
+    words = sender.tokenizer.batch_decode([[n] for n in ours])
+    theirs = receiver.tokenizer(words, add_special_tokens=False)["input_ids"]
     pairs = [
-        (n, found.ids[0])
-        for n, word, found in zip(ours, words, theirs, strict=True)
-        if len(found) == 1 and "\ufffd" not in word
+        (n, ids[0])
+        for n, word, ids in zip(ours, words, theirs, strict=True)
+        if len(ids) == 1 and "\ufffd" not in word
     ]
     return [n for n, _ in pairs], [n for _, n in pairs]
 
